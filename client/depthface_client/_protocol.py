@@ -1,0 +1,106 @@
+"""Photos to request tensors and responses to results: what the two clients share."""
+
+from __future__ import annotations
+
+import os
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+from tritonclient.http import InferInput, InferRequestedOutput
+
+from depthface.errors import InvalidImage, InvalidInput
+from depthface.families.depth_anything_v2.result import Depth
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "TEST_PHOTO",
+    "Photo",
+    "depth_from",
+    "host_of",
+    "image_input",
+    "outputs",
+    "png_output",
+    "weights_from",
+]
+
+Photo = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
+"""A path, the bytes of an encoded photo, a PIL image, or an array `(H, W, 3) uint8 RGB` or `(H, W) uint8 grey`."""
+
+DEFAULT_MODEL = "depth_anything_v2_small"
+
+
+def host_of(url: str) -> tuple[str, bool]:
+    """`host:port` and whether to use TLS, of `host:port`, `http://host:port` or `https://host:port`."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url.rstrip("/"), False
+    if scheme not in ("http", "https"):
+        raise InvalidInput(f"{url} is not an HTTP address. Give host:port, such as 127.0.0.1:8000.")
+    return rest.rstrip("/"), scheme == "https"
+
+
+def image_input(photo: Photo) -> InferInput:
+    """The `image` tensor of one photo. Files and bytes travel as they are; pictures in memory as lossless PNG."""
+    tensor = InferInput("image", [1, 1], "BYTES")
+    tensor.set_data_from_numpy(np.array([[_encoded(photo)]], np.object_))
+    return tensor
+
+
+def outputs(*names: str) -> list[InferRequestedOutput]:
+    """Ask for these outputs and no others: what is not asked for is not computed."""
+    return [InferRequestedOutput(name) for name in names]
+
+
+def png_output(bits: int) -> str:
+    """The output that is a PNG of 8 or 16 bits."""
+    if bits not in (8, 16):
+        raise InvalidInput(f"There are PNGs of 8 and of 16 bits, not of {bits}.")
+    return f"png{bits}"
+
+
+def depth_from(response: Any, weights: str) -> Depth:
+    """The result in a response that holds `depth` and `size`."""
+    array = response.as_numpy("depth")[0]
+    array.setflags(write=False)
+    height, width = (int(side) for side in response.as_numpy("size")[0])
+    return Depth(array=array, size=(height, width), weights=weights)
+
+
+def weights_from(network_config: dict[str, Any]) -> str:
+    """Which weights a network serves, from its config; `unknown` if the server was not told."""
+    value = network_config.get("parameters", {}).get("weights", {}).get("string_value")
+    return str(value or "unknown")
+
+
+def _encoded(photo: Photo) -> bytes:
+    if isinstance(photo, bytes | bytearray | memoryview):
+        return bytes(photo)
+    if isinstance(photo, str | os.PathLike):
+        try:
+            return Path(photo).read_bytes()
+        except OSError as error:
+            raise InvalidImage(f"{photo} cannot be read ({error.strerror}).") from error
+    if isinstance(photo, np.ndarray):
+        if photo.dtype != np.uint8 or not (photo.ndim == 2 or (photo.ndim == 3 and photo.shape[2] == 3)):
+            raise InvalidImage(
+                f"An array of {photo.dtype} and shape {photo.shape} is not a photo. Give (H, W, 3) uint8 RGB or "
+                "(H, W) uint8 grey."
+            )
+        photo = Image.fromarray(photo)
+    if not isinstance(photo, Image.Image):
+        raise InvalidImage(f"{type(photo).__name__} is not a photo. Give a path, bytes, a PIL image or an array.")
+    buffer = BytesIO()
+    ImageOps.exif_transpose(photo).convert("RGB").save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _test_photo() -> bytes:
+    return _encoded(np.add.outer(np.arange(48), np.arange(64)).astype(np.uint8))
+
+
+TEST_PHOTO = _test_photo()
+"""A small picture, for asking whether a server truly answers."""

@@ -1,0 +1,100 @@
+"""Whatever goes wrong underneath, as the errors of `depthface.errors`: the one seam to tritonclient's own.
+
+InvalidInput            the request is wrong; sending it again changes nothing
+├── InvalidImage        not a photo that can be used
+└── ImageTooLarge
+ClientError
+├── ServerUnavailable   nothing answers, or the connection broke
+├── ModelUnavailable    the server does not serve this model
+├── ServerOverloaded    its queues are full; safe to send again later
+├── RequestTimeout
+└── ServerFault         the server failed inside
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tritonclient.utils import InferenceServerException
+
+from depthface.errors import (
+    ClientError,
+    ImageTooLarge,
+    InvalidImage,
+    InvalidInput,
+    ModelUnavailable,
+    RequestTimeout,
+    ServerFault,
+    ServerOverloaded,
+    ServerUnavailable,
+    decode,
+)
+
+__all__ = [
+    "ClientError",
+    "ImageTooLarge",
+    "InvalidImage",
+    "InvalidInput",
+    "ModelUnavailable",
+    "RequestTimeout",
+    "ServerFault",
+    "ServerOverloaded",
+    "ServerUnavailable",
+    "translated",
+]
+
+# What Triton says of a model that is not served, whatever the HTTP status.
+_NO_MODEL = (
+    "unknown model",
+    "is not found",
+    "is not ready",
+    "not at ready state",
+    "has no available versions",
+)
+
+
+@contextmanager
+def translated(url: str, model: str | None = None, timeout_s: float | None = None) -> Iterator[None]:
+    """Run a call to the server; raise this package's errors for whatever it raises."""
+    try:
+        yield
+    except InferenceServerException as error:
+        raise _from_server(error, url, model) from error
+    except (TimeoutError, asyncio.TimeoutError) as error:
+        raise RequestTimeout(
+            f"{url} did not answer within {timeout_s:g} s. It may be busy: try again, or give the client a longer "
+            "timeout_s."
+        ) from error
+    except (OSError, EOFError) as error:
+        raise _unreachable(url, error) from error
+    except Exception as error:
+        # gevent's and aiohttp's own classes for a broken connection share no base class that is worth importing.
+        if type(error).__module__.partition(".")[0] in ("geventhttpclient", "aiohttp", "gevent"):
+            raise _unreachable(url, error) from error
+        raise
+
+
+def _from_server(error: InferenceServerException, url: str, model: str | None) -> Exception:
+    text, status = str(error.message()), str(error.status())
+    ours = decode(text)
+    if ours is not None:
+        return ours
+    if "503" in status or "maximum queue size" in text:
+        return ServerOverloaded(f"{url} has as many requests waiting as it takes. Send this one again in a moment.")
+    if any(sign in text for sign in _NO_MODEL):
+        return ModelUnavailable(
+            f"{url} does not serve {model or 'this model'} ({text}). See `depthface models` for what it serves, and "
+            "`depthface export` to add to it."
+        )
+    if "400" in status or "404" in status:
+        return InvalidInput(f"{url} refused the request: {text}")
+    return ServerFault(f"{url} failed while answering: {text}. Its log says more; the request may be sent again.")
+
+
+def _unreachable(url: str, error: Exception) -> ServerUnavailable:
+    reason = str(error).strip() or type(error).__name__
+    return ServerUnavailable(
+        f"No answer from {url} ({reason}). Start one with `depthface serve`, or give the address of one that runs."
+    )

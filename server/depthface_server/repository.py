@@ -1,0 +1,44 @@
+"""What of a model repository can be served: the public models whose artefacts and manifests are there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from depthface import manifest
+from depthface.errors import ServeError
+
+__all__ = ["Contents", "contents"]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The public models of a repository.
+
+    Attributes:
+        exported: name to manifest, for those that can be served.
+        missing: names of those that are laid out but not exported.
+    """
+
+    exported: dict[str, manifest.Manifest]
+    missing: tuple[str, ...]
+
+
+def contents(repository: Path) -> Contents:
+    """Read a repository; raises `ServeError` if there is nothing in it to serve."""
+    exported = {
+        found.serves: found
+        for path in sorted(repository.glob(f"[!.]*/*/{manifest.FILE_NAME}"))
+        if (found := manifest.read(path.parent)) is not None
+    }
+    laid_out = (path.parent.name for path in sorted(repository.glob("[!.]*/config.pbtxt")) if _is_public(path))
+    if not exported:
+        raise ServeError(
+            f"There is no exported model in {repository.resolve().name}/. Export one first: "
+            f"depthface export depth_anything_v2_small --repository {repository}"
+        )
+    return Contents(exported, tuple(name for name in laid_out if name not in exported))
+
+
+def _is_public(config: Path) -> bool:
+    return 'platform: "ensemble"' in config.read_text()

@@ -1,0 +1,114 @@
+"""Finds Python steps whose process has died, by real inference, and brings them back.
+
+Triton notices a dead stub only when a request reaches it, answers every request from then on with an error, never
+restarts it, and keeps both of its ready endpoints at 200. Unloading the model and loading it again recovers.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tritonclient.http import InferenceServerClient, InferInput
+from tritonclient.utils import InferenceServerException, triton_to_np_dtype
+
+__all__ = ["Watchdog"]
+
+_log = logging.getLogger(__name__)
+
+_DEAD = "is not healthy"
+"""What Triton answers for a stub that died (python_backend, python_be.cc: `Stub process '…' is not healthy.`)."""
+
+_PROBE_TIMEOUT_S = 5.0
+_PROBE_SIDE = 14
+"""What stands for a dimension that varies: small, and a whole patch for every network here."""
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A loaded model that runs in a Python process, and a request that reaches it."""
+
+    name: str
+    inputs: tuple[InferInput, ...]
+
+
+class Watchdog:
+    """Probes every Python-backed model of a server from a thread of its own, every `interval_s` seconds.
+
+    A probe is the smallest well-formed request. A model that refuses it is alive; so is one that is too busy to answer
+    in time: a dead one answers at once.
+    """
+
+    def __init__(
+        self, address: str, models: tuple[str, ...], report: Callable[[str], None], interval_s: float = 2.0
+    ) -> None:
+        self._address = address
+        self._models = models
+        self._report = report
+        self._interval_s = interval_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Probe no more; a probe under way is left to its fate."""
+        self._stop.set()
+
+    def _watch(self) -> None:
+        # gevent's client belongs to the thread that made it.
+        client = InferenceServerClient(
+            self._address, connection_timeout=_PROBE_TIMEOUT_S, network_timeout=_PROBE_TIMEOUT_S
+        )
+        members: list[_Member] = []
+        while not self._stop.wait(self._interval_s):
+            try:
+                members = members or list(self._members(client))
+                for member in members:
+                    if _is_dead(client, member):
+                        self._revive(client, member.name)
+            except Exception as error:  # the server is going down, or too busy: the next round sees
+                _log.debug("watchdog: %s", error)
+        client.close()
+
+    def _members(self, client: InferenceServerClient) -> Iterator[_Member]:
+        """The Python-backed steps of the public models, each once."""
+        steps = {
+            step["model_name"]
+            for model in self._models
+            for step in client.get_model_config(model).get("ensemble_scheduling", {}).get("step", [])
+        }
+        for name in sorted(steps):
+            yield _Member(name, tuple(_probe(tensor) for tensor in client.get_model_metadata(name)["inputs"]))
+
+    def _revive(self, client: InferenceServerClient, name: str) -> None:
+        self._report(f"{name}: its process died; starting it again")
+        client.unload_model(name)
+        for model in self._models:  # loading an ensemble loads the steps that it lacks
+            client.load_model(model)
+        self._report(f"{name}: serves again")
+
+
+def _probe(tensor: dict[str, Any]) -> InferInput:
+    shape = [_PROBE_SIDE if int(dim) < 0 else int(dim) for dim in tensor["shape"]]
+    shape[0] = 1  # the batch
+    probe = InferInput(tensor["name"], shape, tensor["datatype"])
+    data_type = triton_to_np_dtype(tensor["datatype"])
+    probe.set_data_from_numpy(np.full(shape, b"" if data_type == np.object_ else 1, data_type))
+    return probe
+
+
+def _is_dead(client: InferenceServerClient, member: _Member) -> bool:
+    try:
+        client.infer(member.name, list(member.inputs))
+    except InferenceServerException as error:
+        return _DEAD in str(error)
+    except OSError:  # no answer in time
+        return False
+    return False

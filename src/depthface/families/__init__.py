@@ -1,0 +1,42 @@
+"""The model families, each a folder found by its name; adding a family is adding a folder.
+
+A family `f` offers
+
+- `f.card.CARDS`: the `ModelCard`s of its models;
+- `f.network`: `load(card, weights)`, the reference and the module to export (torch);
+- `f.parity`: `measure(...)`, the reference and the export compared in the task's own units;
+- `f.processing`: pure functions round the network, some of them named by the cards as server steps;
+- `f.result`: what the client hands back.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+from depthface.errors import DepthfaceError
+from depthface.spec import ModelCard
+
+__all__ = ["all_cards", "card_named", "module_of"]
+
+
+def all_cards() -> dict[str, ModelCard]:
+    """Every model of every family, by name, in the order of families and cards."""
+    families = (module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
+    return {
+        card.name: card for family in families for card in importlib.import_module(f"{__name__}.{family}.card").CARDS
+    }
+
+
+def card_named(name: str) -> ModelCard:
+    """The card of one model; raises `DepthfaceError` naming those there are."""
+    cards = all_cards()
+    if name not in cards:
+        raise DepthfaceError(f"There is no model {name!r}. Choose one of: {', '.join(cards)}.")
+    return cards[name]
+
+
+def module_of(card: ModelCard, room: str) -> ModuleType:
+    """A module of the card's family, such as its `network`; imported only now, since it may need torch."""
+    return importlib.import_module(f"{__name__}.{card.family}.{room}")

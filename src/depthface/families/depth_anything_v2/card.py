@@ -1,0 +1,176 @@
+"""The facts of Depth Anything V2 Small, Base and Large."""
+
+from __future__ import annotations
+
+from depthface.spec import (
+    Ensemble,
+    EnsembleStep,
+    HubFile,
+    HubWeights,
+    License,
+    ModelCard,
+    Network,
+    Precision,
+    PythonStep,
+    TensorSpec,
+)
+
+__all__ = ["CARDS", "PATCH_PX", "PHOTO_SIDE_PX"]
+
+PATCH_PX = 14
+"""Side of a DINOv2 patch: the network's grid is a multiple of it."""
+
+PHOTO_SIDE_PX = 518
+"""The side a photo is scaled to (preprocessor_config.json, `size`): 37 patches."""
+
+FAMILY = "depth_anything_v2"
+
+MAX_BATCH_SIZE = 8
+
+APACHE_2 = License("Apache-2.0", True, "https://www.apache.org/licenses/LICENSE-2.0")
+CC_BY_NC_4 = License("CC-BY-NC-4.0", False, "https://creativecommons.org/licenses/by-nc/4.0/")
+
+IMAGE = TensorSpec("image", "BYTES", (1,))
+PIXELS = TensorSpec("pixels", "UINT8", (-1, -1, 3))
+SIZE = TensorSpec("size", "INT32", (2,))
+PHOTO_SIZE = TensorSpec("photo_size", "INT32", (2,))
+DEPTH = TensorSpec("depth", "FP32", (-1, -1))
+PNG16 = TensorSpec("png16", "BYTES", (1,))
+PNG8 = TensorSpec("png8", "BYTES", (1,))
+
+# One preprocessing and one postprocessing process serve all three sizes.
+PREPROCESS = PythonStep(
+    name=f"{FAMILY}_preprocess",
+    function=f"depthface.families.{FAMILY}.processing:preprocess",
+    inputs=(IMAGE,),
+    outputs=(PIXELS, SIZE, PHOTO_SIZE),
+    max_batch_size=MAX_BATCH_SIZE,
+)
+POSTPROCESS = PythonStep(
+    name=f"{FAMILY}_postprocess",
+    function=f"depthface.families.{FAMILY}.processing:postprocess",
+    inputs=(DEPTH, PHOTO_SIZE),
+    outputs=(DEPTH, PNG16, PNG8),
+    max_batch_size=MAX_BATCH_SIZE,
+)
+
+TOLERANCES: dict[Precision, dict[str, float]] = {
+    "fp32": {"max_error": 5e-5, "mean_error": 2e-6, "delta1_loss": 0.0},
+    "fp16": {"max_error": 5e-3, "mean_error": 1e-3, "delta1_loss": 1e-3},
+}
+
+
+def _card(
+    size: str,
+    *,
+    license: License,
+    revision: str,
+    weight_file: HubFile,
+    config_sha256: str | None,
+    architecture: dict[str, object],
+) -> ModelCard:
+    name = f"{FAMILY}_{size}"
+    network = Network(
+        name=f"{name}_network",
+        inputs=(PIXELS,),
+        outputs=(DEPTH,),
+        max_batch_size=MAX_BATCH_SIZE,
+    )
+    return ModelCard(
+        name=name,
+        family=FAMILY,
+        title=f"Depth Anything V2 {size.capitalize()}",
+        license=license,
+        weights=HubWeights(
+            repo_id=f"depth-anything/Depth-Anything-V2-{size.capitalize()}-hf",
+            revision=revision,
+            files=(HubFile("config.json", None, config_sha256), weight_file),
+        ),
+        network=network,
+        steps=(PREPROCESS, POSTPROCESS),
+        ensemble=Ensemble(
+            name=name,
+            inputs=(IMAGE,),
+            outputs=(DEPTH, SIZE, PNG16, PNG8),
+            # An ensemble answers a request for some of its outputs only if no output also feeds a step. Hence
+            # `photo_size` beside `size`, and `depth` through a step of its own. Each output is a step: what is not
+            # asked for is not computed.
+            steps=(
+                EnsembleStep(
+                    PREPROCESS.name,
+                    {"image": "image"},
+                    {"pixels": "pixels", "size": "size", "photo_size": "photo_size"},
+                ),
+                EnsembleStep(network.name, {"pixels": "pixels"}, {"depth": "network_depth"}),
+                *(
+                    EnsembleStep(
+                        POSTPROCESS.name,
+                        {"depth": "network_depth", "photo_size": "photo_size"},
+                        {output.name: output.name},
+                    )
+                    for output in POSTPROCESS.outputs
+                ),
+            ),
+            max_batch_size=MAX_BATCH_SIZE,
+        ),
+        tolerances=TOLERANCES,
+        architecture=architecture,
+    )
+
+
+# Architectures: config.json of each hub repository. Revisions, sizes and sha256: the hub's public record.
+CARDS = (
+    _card(
+        "small",
+        license=APACHE_2,
+        revision="5426e4f0f36572d16453bbda7a8389317b1bef99",
+        weight_file=HubFile(
+            "model.safetensors",
+            99_173_660,
+            "3152477ce0d8d6978d76b995120de97cb5b928701fd0f817769f59e249a16b70",
+        ),
+        config_sha256="c56698d3643dde1f83ea2212759e6b31a22b8f827246a36dd007ee8a22b3ff75",
+        architecture={
+            "hidden_size": 384,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 6,
+            "out_indices": (3, 6, 9, 12),
+            "neck_hidden_sizes": (48, 96, 192, 384),
+            "fusion_hidden_size": 64,
+        },
+    ),
+    _card(
+        "base",
+        license=CC_BY_NC_4,
+        revision="b1958afc87fb45a9e3746cb387596094de553ed8",
+        weight_file=HubFile("model.safetensors", None, None),
+        config_sha256=None,
+        architecture={
+            "hidden_size": 768,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "out_indices": (3, 6, 9, 12),
+            "neck_hidden_sizes": (96, 192, 384, 768),
+            "fusion_hidden_size": 128,
+        },
+    ),
+    _card(
+        "large",
+        license=CC_BY_NC_4,
+        revision="7581137eff8d4e94f6e796d3baea0e9fa79b22d2",
+        weight_file=HubFile(
+            "model.safetensors",
+            1_341_322_868,
+            "4e01e34ed5549b529b70b92d53226bc370f03041977b390d3dde45d47f516cf9",
+        ),
+        config_sha256=None,
+        architecture={
+            "hidden_size": 1024,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "out_indices": (5, 12, 18, 24),
+            "neck_hidden_sizes": (256, 512, 1024, 1024),
+            "fusion_hidden_size": 256,
+        },
+    ),
+)

@@ -1,0 +1,181 @@
+"""Depth Anything V2 in torch: the reference, and the same network in a form that exports well."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import (
+    AutoModelForDepthEstimation,
+    DepthAnythingConfig,
+    DepthAnythingForDepthEstimation,
+    Dinov2Config,
+)
+
+from depthface.families.depth_anything_v2.card import PATCH_PX, PHOTO_SIDE_PX
+from depthface.spec import ModelCard, Precision
+
+__all__ = ["DepthNetwork", "Source", "load"]
+
+# ImageNet statistics of RGB in 0…1 (preprocessor_config.json `image_mean`, `image_std`).
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+RANDOM_GAIN = 2.0
+"""Random matrices are scaled by this: with transformers' own initialisation the depth map is nearly flat, and 8-bit
+comparisons say nothing. With it photos give about 240 distinct levels."""
+
+Pixels = npt.NDArray[np.uint8]
+DepthMap = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an export needs of a family.
+
+    Attributes:
+        module: the network to export, in evaluation mode; takes and gives what the card says.
+        example: an input to trace `module` with; batch ≥ 2 and height ≠ width, so that no two dimensions are one.
+        dynamic_shapes: for each input of `module`, which of its dimensions vary (`torch.export.Dim`).
+        reference: what `module` must equal: `(B, h, w, 3) uint8` to `(B, h, w) float32`.
+    """
+
+    module: nn.Module
+    example: torch.Tensor
+    dynamic_shapes: tuple[dict[int, Any], ...]
+    reference: Callable[[Pixels], DepthMap]
+
+
+def load(card: ModelCard, weights: Path | int, precision: Precision) -> Source:
+    """Build the network of `card`.
+
+    Args:
+        weights: a folder in the format of `transformers` (config.json, model.safetensors), or the seed of random
+            weights in the card's architecture.
+    """
+    model = _random(card, weights) if isinstance(weights, int) else _pretrained(weights)
+    model.eval().requires_grad_(False)
+    patches = (
+        14 * torch.export.Dim("patches_h", min=1, max=160),
+        14 * torch.export.Dim("patches_w", min=1, max=160),
+    )
+    batch = torch.export.Dim("batch", min=1, max=64)
+    return Source(
+        module=DepthNetwork(model, precision).eval(),
+        example=torch.zeros(2, 10 * PATCH_PX, 12 * PATCH_PX, 3, dtype=torch.uint8),
+        dynamic_shapes=({0: batch, 1: patches[0], 2: patches[1]},),
+        reference=lambda pixels: _reference(model, pixels),
+    )
+
+
+class DepthNetwork(nn.Module):
+    """`DepthAnythingForDepthEstimation.forward` (modeling_depth_anything.py), re-expressed for export.
+
+    What differs, and why:
+
+    - uint8 pixels in; the normalisation is part of the graph, so nothing else can get it wrong and a quarter of the
+      bytes travel;
+    - the head's size is `h // 14 * 14` in integers; `int(patch_height * patch_size)` freezes the traced size without
+      an error;
+    - the layers are called one by one, without the all-zero attention mask that `Dinov2Backbone.forward` builds;
+    - the attention scale is folded into the query's weights, which also keeps fp16 scores small;
+    - in fp16 the normalisation and the last convolution stay in fp32: else the map has 2,000 distinct values.
+
+    Shape: `(B, h, w, 3) uint8 RGB`, h and w multiples of 14, to `(B, h, w) float32`, relative inverse depth.
+    """
+
+    gain: torch.Tensor
+    offset: torch.Tensor
+
+    def __init__(self, model: DepthAnythingForDepthEstimation, precision: Precision) -> None:
+        super().__init__()
+        model = copy.deepcopy(model)
+        model.set_attn_implementation("eager")
+        backbone = model.backbone
+        for layer in backbone.encoder.layer:
+            layer.attention.q_proj.weight *= layer.attention.scaling
+            layer.attention.q_proj.bias *= layer.attention.scaling
+            layer.attention.scaling = 1.0
+        self.dtype = torch.float16 if precision == "fp16" else torch.float32
+        self.embeddings = backbone.embeddings.to(self.dtype)
+        self.layers = backbone.encoder.layer.to(self.dtype)
+        self.layernorm = backbone.layernorm.to(self.dtype)
+        self.feature_layers = frozenset(backbone.config.out_indices)
+        self.neck = model.neck.to(self.dtype)
+        self.conv1 = model.head.conv1.to(self.dtype)
+        self.conv2 = model.head.conv2.to(self.dtype)
+        self.conv3 = model.head.conv3.float()
+        std = torch.tensor(STD, dtype=torch.float64)
+        mean = torch.tensor(MEAN, dtype=torch.float64)
+        self.register_buffer("gain", (1 / (255 * std)).float().reshape(1, 3, 1, 1))
+        self.register_buffer("offset", (-mean / std).float().reshape(1, 3, 1, 1))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        grid_h, grid_w = pixels.shape[1] // PATCH_PX, pixels.shape[2] // PATCH_PX
+        x = pixels.permute(0, 3, 1, 2).float() * self.gain + self.offset
+        hidden = self.embeddings(x.to(self.dtype))
+        features = []
+        for depth, layer in enumerate(self.layers, start=1):
+            hidden = layer(hidden)
+            if depth in self.feature_layers:
+                features.append(self.layernorm(hidden))
+        fused = self.neck(features, grid_h, grid_w)[-1]
+        x = self.conv1(fused)
+        x = F.interpolate(x, (grid_h * PATCH_PX, grid_w * PATCH_PX), mode="bilinear", align_corners=True)
+        x = F.relu(self.conv2(x))
+        x = F.relu(self.conv3(x.float()))
+        return x.squeeze(1)
+
+
+def _reference(model: DepthAnythingForDepthEstimation, pixels: Pixels) -> DepthMap:
+    """The published model on what its processor would feed it: rescale by 1/255, then normalise, channels first."""
+    x = pixels.astype(np.float32) / 255
+    x = (x - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
+    with torch.inference_mode():
+        depth = model(torch.from_numpy(x).permute(0, 3, 1, 2)).predicted_depth
+    return depth.numpy()  # type: ignore[no-any-return]
+
+
+def _pretrained(folder: Path) -> DepthAnythingForDepthEstimation:
+    model = AutoModelForDepthEstimation.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    # Published configs leave `max_depth` empty for relative depth, and transformers 5 multiplies by it all the same.
+    model.head.max_depth = model.config.max_depth or 1
+    return model
+
+
+def _random(card: ModelCard, seed: int) -> DepthAnythingForDepthEstimation:
+    facts: dict[str, Any] = dict(card.architecture)
+    backbone = Dinov2Config(
+        hidden_size=facts["hidden_size"],
+        num_hidden_layers=facts["num_hidden_layers"],
+        num_attention_heads=facts["num_attention_heads"],
+        out_indices=list(facts["out_indices"]),
+        image_size=PHOTO_SIDE_PX,
+        patch_size=PATCH_PX,
+        apply_layernorm=True,
+        reshape_hidden_states=False,
+    )
+    config = DepthAnythingConfig(
+        backbone_config=backbone,
+        reassemble_hidden_size=facts["hidden_size"],
+        neck_hidden_sizes=list(facts["neck_hidden_sizes"]),
+        fusion_hidden_size=facts["fusion_hidden_size"],
+        patch_size=PATCH_PX,
+        max_depth=1,
+    )
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        model = DepthAnythingForDepthEstimation(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter *= RANDOM_GAIN
+    return model

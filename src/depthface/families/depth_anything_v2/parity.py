@@ -1,0 +1,60 @@
+"""Depth compared in depth's own units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from depthface import image
+
+__all__ = ["Case", "cases", "measure"]
+
+Pixels = npt.NDArray[np.uint8]
+DepthMap = npt.NDArray[np.float32]
+
+# Batch, height, width: four shapes at two batch sizes, none the traced one; wide, tall, square and one patch high.
+_SHAPES = ((1, 518, 518), (1, 518, 686), (3, 308, 210), (1, 252, 518), (3, 14, 70))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input of a parity check: `(B, h, w, 3) uint8 RGB`, photographs brought to a grid."""
+
+    name: str
+    pixels: Pixels
+
+
+def cases(photos: list[Pixels]) -> Iterator[Case]:
+    """The inputs that an export is checked on, made of `photos`, `(H, W, 3) uint8 RGB` each."""
+    for index, (batch, height, width) in enumerate(_SHAPES):
+        chosen = [photos[(index + k) % len(photos)] for k in range(batch)]
+        pixels = np.stack([image.resize_bicubic(photo, height, width) for photo in chosen])
+        yield Case(f"{batch}×{height}×{width}", pixels)
+
+
+def measure(
+    reference: Callable[[Pixels], DepthMap], exported: Callable[[Pixels], DepthMap], case: Case
+) -> dict[str, float]:
+    """How far `exported` is from `reference` on one case.
+
+    Returns:
+        - `max_error`, `mean_error`: of the absolute difference, as a fraction of the reference's range;
+        - `delta1_loss`: the share of pixels whose depth ratio, after bringing both to 0.1…1.1 by the reference's
+          range, is 1.25 or more: 1 − δ₁ of Eigen et al. 2014 (arXiv:1406.2283, section 4.3), against the reference.
+
+        A value that is not finite makes all three infinite.
+    """
+    expected, got = reference(case.pixels), exported(case.pixels)
+    if got.shape != expected.shape or not np.isfinite(got).all():
+        return dict.fromkeys(("max_error", "mean_error", "delta1_loss"), float("inf"))
+    low, span = expected.min(), np.ptp(expected)
+    error = np.abs(got - expected) / span
+    a, b = (expected - low) / span + 0.1, np.maximum((got - low) / span + 0.1, 1e-6)
+    return {
+        "max_error": float(error.max()),
+        "mean_error": float(error.mean()),
+        "delta1_loss": float((np.maximum(a / b, b / a) >= 1.25).mean()),
+    }

@@ -1,0 +1,137 @@
+"""What is done round the network, as `transformers` does it (pinned reference: transformers 5.23).
+
+The two functions at the end are the server's steps; the others are the maths they are made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from depthface import image
+from depthface.errors import InvalidImage
+from depthface.families.depth_anything_v2.card import PATCH_PX, PHOTO_SIDE_PX
+
+__all__ = [
+    "MAX_ASPECT",
+    "MAX_GRID_SIDE_PX",
+    "grey_levels",
+    "grid_size",
+    "postprocess",
+    "preprocess",
+    "upsample",
+]
+
+Level = TypeVar("Level", np.uint8, np.uint16)
+
+MAX_GRID_SIDE_PX = 3 * PHOTO_SIDE_PX
+"""The grid's longest side. The reference has no limit: a 300×4000 photo becomes 518×6902 and takes gigabytes. Photos
+of up to 3:1 are not touched by it, longer ones are scaled to fit, their aspect kept."""
+
+MAX_ASPECT = 10.0
+"""Photos longer than this are refused: what is left of them at `MAX_GRID_SIDE_PX` is too thin to see anything in."""
+
+
+def grid_size(height: int, width: int) -> tuple[int, int]:
+    """The network's grid for a photo of `height` × `width` pixels.
+
+    The scale is whichever of 518/height and 518/width is nearer 1; then both sides go to the nearest multiple of 14
+    (image_processing_pil_dpt.py `get_resize_output_image_size`), never below 14 or above `MAX_GRID_SIDE_PX`.
+    """
+    scale_height, scale_width = PHOTO_SIDE_PX / height, PHOTO_SIDE_PX / width
+    scale = scale_width if abs(1 - scale_width) < abs(1 - scale_height) else scale_height
+    scale = min(scale, MAX_GRID_SIDE_PX / max(height, width))
+    return _nearest_patch(height * scale), _nearest_patch(width * scale)
+
+
+def _nearest_patch(side_px: float) -> int:
+    return max(round(side_px / PATCH_PX), 1) * PATCH_PX  # Python's round: half to even, as the reference
+
+
+def upsample(depth: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
+    """Bring a depth map from the grid to the photo's size: bicubic, a = −0.75, half-pixel centres, no antialiasing.
+
+    `cv2.INTER_CUBIC` equals `torch.nn.functional.interpolate(mode="bicubic", align_corners=False)` to 2e-5 of the
+    range and is 17 times faster.
+
+    Args:
+        depth: `(h, w) float32`.
+
+    Returns:
+        `(height, width) float32`, a new array.
+    """
+    return cv2.resize(depth, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.float32, copy=False)
+
+
+def grey_levels(depth: npt.NDArray[np.float32], dtype: type[Level]) -> npt.NDArray[Level]:
+    """Min–max to 0…255 or 0…65535, rounded down (transformers depth_estimation.py `postprocess`).
+
+    Args:
+        depth: `(H, W) float32`; **overwritten**.
+
+    Returns:
+        `(H, W)` of `dtype`, larger is nearer; all zero where the depth is constant.
+    """
+    low, high = float(depth.min()), float(depth.max())
+    if not high > low:
+        return np.zeros(depth.shape, dtype)
+    depth -= np.float32(low)
+    depth /= np.float32(high) - np.float32(low)
+    depth *= np.float32(np.iinfo(dtype).max)
+    return depth.astype(dtype)
+
+
+def preprocess(wanted: Collection[str], image_bytes: bytes) -> dict[str, npt.NDArray[np.generic]]:
+    """Server step: an encoded photo to the network's grid.
+
+    Returns:
+        `pixels` `(h, w, 3) uint8 RGB`; `size` and `photo_size`, both `(2,) int32`: the upright photo's height, width.
+
+    Raises:
+        InvalidInput: not a photo, over a limit, under one patch a side, or longer than `MAX_ASPECT`.
+    """
+    photo = image.decode(image_bytes)
+    height, width = photo.shape[:2]
+    if min(height, width) < PATCH_PX:
+        raise InvalidImage(
+            f"The photo is {width}×{height}; the network sees patches of {PATCH_PX}×{PATCH_PX}. Send a larger photo."
+        )
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise InvalidImage(
+            f"The photo is {width}×{height}, more than {MAX_ASPECT:.0f} times as long as it is wide. "
+            "Cut it into shorter pieces."
+        )
+    size = np.array([height, width], np.int32)
+    return {
+        "pixels": image.resize_bicubic(photo, *grid_size(height, width)),
+        "size": size,
+        "photo_size": size,
+    }
+
+
+def postprocess(
+    wanted: Collection[str], depth: npt.NDArray[np.float32], photo_size: npt.NDArray[np.int32]
+) -> dict[str, npt.NDArray[np.generic] | bytes]:
+    """Server step: the network's depth to what was asked for.
+
+    Args:
+        wanted: any of `depth`, `png16`, `png8`.
+        depth: `(h, w) float32` at the grid.
+        photo_size: `(2,) int32`, the photo's height and width.
+
+    Returns:
+        `depth` as it came; `png16`, `png8`: PNGs of the photo's size.
+    """
+    height, width = (int(side) for side in photo_size)
+    out: dict[str, npt.NDArray[np.generic] | bytes] = {}
+    if "depth" in wanted:
+        out["depth"] = depth
+    if "png16" in wanted:
+        out["png16"] = image.encode_png(grey_levels(upsample(depth, height, width), np.uint16))
+    if "png8" in wanted:
+        out["png8"] = image.encode_png(grey_levels(upsample(depth, height, width), np.uint8))
+    return out
