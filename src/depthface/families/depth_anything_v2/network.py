@@ -23,7 +23,7 @@ from transformers import (
 from depthface.families.depth_anything_v2.card import PATCH_PX, PHOTO_SIDE_PX
 from depthface.spec import ModelCard, Precision
 
-__all__ = ["DepthNetwork", "Source", "load"]
+__all__ = ["MEAN", "STD", "DepthNetwork", "Source", "load", "reference_model"]
 
 # ImageNet statistics of RGB in 0…1 (preprocessor_config.json `image_mean`, `image_std`).
 MEAN = (0.485, 0.456, 0.406)
@@ -61,8 +61,7 @@ def load(card: ModelCard, weights: Path | int, precision: Precision) -> Source:
         weights: a folder in the format of `transformers` (config.json, model.safetensors), or the seed of random
             weights in the card's architecture.
     """
-    model = _random(card, weights) if isinstance(weights, int) else _pretrained(weights)
-    model.eval().requires_grad_(False)
+    model = reference_model(card, weights)
     patches = (
         14 * torch.export.Dim("patches_h", min=1, max=160),
         14 * torch.export.Dim("patches_w", min=1, max=160),
@@ -74,6 +73,12 @@ def load(card: ModelCard, weights: Path | int, precision: Precision) -> Source:
         dynamic_shapes=({0: batch, 1: patches[0], 2: patches[1]},),
         reference=lambda pixels: _reference(model, pixels),
     )
+
+
+def reference_model(card: ModelCard, weights: Path | int) -> DepthAnythingForDepthEstimation:
+    """The model as `transformers` has it, in fp32 and evaluation mode; `weights` as in `load`."""
+    model = _random(card, weights) if isinstance(weights, int) else _pretrained(weights)
+    return model.eval().requires_grad_(False)
 
 
 class DepthNetwork(nn.Module):

@@ -1,0 +1,3 @@
+from depthface.cli import main
+
+main()
