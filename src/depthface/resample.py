@@ -21,6 +21,8 @@ def upsample_bicubic(array: npt.NDArray[np.float32], height: int, width: int) ->
     Returns:
         `(height, width) float32`; equal to torch's to 2e-5 of the range.
     """
+    if array.min() == array.max():  # else rounding would make a picture of nothing
+        return np.full((height, width), array.flat[0])
     rows, row_weights = _taps(array.shape[0], height)
     tall = sum(array[rows[:, k]] * row_weights[:, k, None] for k in range(4))
     columns, column_weights = _taps(array.shape[1], width)

@@ -14,12 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForDepthEstimation,
     DepthAnythingConfig,
     DepthAnythingForDepthEstimation,
     Dinov2Config,
 )
 
+from depthface.errors import WeightsCorrupt
 from depthface.families.depth_anything_v2.card import PATCH_PX, PHOTO_SIDE_PX
 from depthface.spec import ModelCard, Precision
 
@@ -77,7 +79,7 @@ def load(card: ModelCard, weights: Path | int, precision: Precision) -> Source:
 
 def reference_model(card: ModelCard, weights: Path | int) -> DepthAnythingForDepthEstimation:
     """The model as `transformers` has it, in fp32 and evaluation mode; `weights` as in `load`."""
-    model = _random(card, weights) if isinstance(weights, int) else _pretrained(weights)
+    model = _random(card, weights) if isinstance(weights, int) else _pretrained(card, weights)
     return model.eval().requires_grad_(False)
 
 
@@ -149,7 +151,14 @@ def _reference(model: DepthAnythingForDepthEstimation, pixels: Pixels) -> DepthM
     return depth.numpy()  # type: ignore[no-any-return]
 
 
-def _pretrained(folder: Path) -> DepthAnythingForDepthEstimation:
+def _pretrained(card: ModelCard, folder: Path) -> DepthAnythingForDepthEstimation:
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    found, expected = config.backbone_config.hidden_size, card.architecture["hidden_size"]
+    if found != expected:
+        raise WeightsCorrupt(
+            f"{folder} holds a network with hidden_size {found}; {card.title} has {expected}. Give the folder of "
+            f"{card.weights.repo_id}, or export the model that these weights are of."
+        )
     model = AutoModelForDepthEstimation.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     # Published configs leave `max_depth` empty for relative depth, and transformers 5 multiplies by it all the same.
     model.head.max_depth = model.config.max_depth or 1

@@ -64,7 +64,9 @@ def upsample(depth: npt.NDArray[np.float32], height: int, width: int) -> npt.NDA
     Returns:
         `(height, width) float32`, a new array.
     """
-    return cv2.resize(depth, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.float32, copy=False)
+    if depth.min() == depth.max():  # else rounding would make a picture of nothing
+        return np.full((height, width), depth.flat[0])
+    return np.asarray(cv2.resize(depth, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
 def grey_levels(depth: npt.NDArray[np.float32], dtype: type[Level]) -> npt.NDArray[Level]:

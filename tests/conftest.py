@@ -1,0 +1,75 @@
+"""What the whole session shares: one export, one running server, one reference."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fixtures.serving import Server, depthface, serving
+from PIL import Image
+
+from depthface.families import card_named
+from depthface_client import Client
+
+MODEL = "depth_anything_v2_small"
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository with Small in it: the true architecture, seeded weights."""
+    folder = tmp_path_factory.mktemp("repository") / "model_repository"
+    done = depthface("export", MODEL, "--weights", "random", "--repository", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(repository: Path) -> Iterator[Server]:
+    """The real embedded Triton, for tests that leave it as it was."""
+    with serving(repository) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with Client(server.host) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def reference() -> Callable[[bytes], Image.Image]:
+    """The `transformers` depth pipeline on the same weights: encoded photo to 8-bit picture."""
+    from transformers import DPTImageProcessorPil, pipeline
+
+    from depthface.families.depth_anything_v2 import network
+
+    estimate = pipeline(
+        "depth-estimation",
+        model=network.reference_model(card_named(MODEL), 0),
+        image_processor=DPTImageProcessorPil(
+            size={"height": 518, "width": 518},
+            ensure_multiple_of=14,
+            keep_aspect_ratio=True,
+            image_mean=[0.485, 0.456, 0.406],
+            image_std=[0.229, 0.224, 0.225],
+        ),
+    )
+    return lambda data: estimate(Image.open(BytesIO(data)))["depth"]
+
+
+@pytest.fixture(scope="session")
+def real_photos() -> list[Path]:
+    """Openly licensed photographs in the folder that DEPTHFACE_PHOTOS names."""
+    folder = os.environ.get("DEPTHFACE_PHOTOS")
+    if not folder:
+        pytest.skip("DEPTHFACE_PHOTOS names no folder of photographs")
+    return sorted(path for path in Path(folder).iterdir() if path.suffix in (".jpg", ".png"))
+
+
+def levels(png: bytes) -> np.ndarray:
+    """The grey levels of a PNG."""
+    return np.asarray(Image.open(BytesIO(png)))

@@ -1,0 +1,137 @@
+"""The maths round the network, against transformers and torch themselves."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from fixtures.photos import VARIETY, encoded, photo
+from PIL import Image
+from transformers import DPTImageProcessorPil
+
+from depthface import colormap
+from depthface.errors import InvalidImage
+from depthface.families.depth_anything_v2 import network, processing
+from depthface.families.depth_anything_v2.result import Depth
+from depthface.resample import upsample_bicubic
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return DPTImageProcessorPil(
+        size={"height": 518, "width": 518},
+        ensure_multiple_of=14,
+        keep_aspect_ratio=True,
+        image_mean=list(network.MEAN),
+        image_std=list(network.STD),
+    )
+
+
+def test_grid_equals_the_processor_up_to_three_to_one(processor):
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        height = int(random.integers(20, 700))
+        width = int(np.clip(height * 3 ** random.uniform(-1, 1), 20, 1600))
+        expected = processor(images=np.zeros((height, width, 3), np.uint8), return_tensors="np")["pixel_values"].shape
+        assert processing.grid_size(height, width) == expected[2:], (height, width)
+
+
+@pytest.mark.parametrize(
+    ("photo_size", "grid"),
+    [((27, 2000), (14, 518)), ((4000, 300), (1554, 112)), ((300, 4000), (112, 1554)), ((1, 1), (518, 518))],
+)
+def test_grid_is_clamped_at_both_ends(photo_size, grid):
+    assert processing.grid_size(*photo_size) == grid
+
+
+@pytest.mark.parametrize("name", ["landscape JPEG", "portrait JPEG", "tiny 40×30", "4000×3000", "RGBA PNG"])
+def test_preprocess_equals_the_processor(name, processor):
+    out = processing.preprocess({"pixels"}, VARIETY[name])
+    picture = Image.open(BytesIO(VARIETY[name])).convert("RGB")
+    expected = processor(images=picture, return_tensors="np")["pixel_values"][0]
+    normalised = (out["pixels"] / 255 - np.array(network.MEAN)) / np.array(network.STD)
+    np.testing.assert_allclose(normalised.transpose(2, 0, 1), expected, atol=1e-6)
+    assert tuple(out["size"]) == picture.size[::-1]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (13, 200), (27, 2000), (4000, 300)])
+def test_photos_without_a_picture_in_them_are_refused(size):
+    with pytest.raises(InvalidImage, match=f"{size[1]}×{size[0]}"):
+        processing.preprocess({"pixels"}, encoded(photo().resize(size[::-1]), "PNG"))
+
+
+@pytest.mark.parametrize("size", [(518, 700), (1280, 1920), (200, 100), (37, 53)])
+def test_both_upsamplings_equal_torch(size):
+    depth = np.random.default_rng(0).normal(size=(70, 98)).astype(np.float32)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(depth)[None, None], size=size, mode="bicubic", align_corners=False
+    )[0, 0].numpy()
+    span = np.ptp(expected)
+    assert np.abs(processing.upsample(depth, *size) - expected).max() < 2e-5 * span
+    assert np.abs(upsample_bicubic(depth, *size) - expected).max() < 2e-5 * span
+
+
+def test_grey_levels_round_down_and_span_the_range():
+    depth = np.linspace(3, 5, 1001, dtype=np.float32).reshape(7, 143)
+    expected = np.floor((depth.astype(np.float64) - 3) / 2 * 255)
+    got = processing.grey_levels(depth.copy(), np.uint8)
+    assert (got.min(), got.max()) == (0, 255)
+    assert np.abs(got - expected).max() <= 1
+    assert (got != expected).mean() < 0.01
+    assert processing.grey_levels(depth, np.uint16).max() == 65535
+
+
+@pytest.mark.parametrize("value", [0.0, 7.5, np.inf, np.nan])
+def test_a_constant_depth_is_black_and_divides_by_nothing(value):
+    depth = np.full((5, 6), value, np.float32)
+    np.testing.assert_array_equal(processing.grey_levels(depth, np.uint8), np.zeros((5, 6)))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1.0, 7.3])
+def test_a_constant_map_gives_a_black_png(value):
+    depth = np.full((14, 28), value, np.float32)
+    png = processing.postprocess({"png16"}, depth, np.array([100, 333], np.int32))["png16"]
+    assert not np.asarray(Image.open(BytesIO(png))).any()
+
+
+def test_postprocess_makes_only_what_is_asked_for():
+    depth = np.random.default_rng(0).random((14, 28)).astype(np.float32)
+    size = np.array([30, 60], np.int32)
+    assert set(processing.postprocess({"png8"}, depth, size)) == {"png8"}
+    assert set(processing.postprocess({"depth"}, depth, size)) == {"depth"}
+    assert set(processing.postprocess({"png16", "png8", "depth"}, depth, size)) == {"png16", "png8", "depth"}
+
+
+@pytest.fixture
+def result() -> Depth:
+    array = np.add.outer(np.arange(14), np.arange(28)).astype(np.float32)
+    return Depth(array=array, size=(60, 120), weights="random, seed 0")
+
+
+def test_result_at_the_photos_size(result):
+    assert result.resized().shape == (60, 120)
+    normalized = result.normalized()
+    assert (normalized.min(), normalized.max()) == (0, 1)
+    assert normalized[-1, -1] > normalized[0, 0]
+    assert np.asarray(Image.open(BytesIO(result.png16()))).dtype == np.uint16
+    assert not result.is_meaningful
+
+
+def test_preview_is_red_where_near_and_blue_where_far(result):
+    picture = np.asarray(result.preview()).astype(int)
+    assert picture.shape == (60, 120, 3)
+    assert picture[-1, -1, 0] > picture[-1, -1, 2]
+    assert picture[0, 0, 2] > picture[0, 0, 0]
+
+
+def test_an_unknown_colour_map_is_named_with_those_there_are(result):
+    with pytest.raises(ValueError, match="spectral"):
+        result.preview("rainbow")
+    assert colormap.apply(np.array([0.0, 1.0], np.float32), "grey").tolist() == [[0] * 3, [255] * 3]
+
+
+def test_a_constant_result_is_black():
+    flat = Depth(array=np.ones((14, 14), np.float32), size=(20, 20), weights="x")
+    assert not flat.normalized().any()

@@ -1,0 +1,87 @@
+"""Decoding against Pillow's own, bit for bit; limits before decoding."""
+
+from __future__ import annotations
+
+import tracemalloc
+from io import BytesIO
+
+import numpy as np
+import pytest
+from fixtures.photos import VARIETY, bomb, encoded, photo
+from PIL import Image, ImageOps
+
+from depthface import image
+from depthface.errors import ImageTooLarge, InvalidImage
+
+
+@pytest.mark.parametrize("name", VARIETY)
+def test_decode_equals_pillow_bit_for_bit(name):
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(BytesIO(VARIETY[name]))).convert("RGB"))
+    got = image.decode(VARIETY[name])
+    assert got.dtype == np.uint8
+    assert got.flags.c_contiguous
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_16_bit_grey_keeps_its_high_byte():
+    levels = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
+    got = image.decode(encoded(Image.fromarray(levels), "PNG"))
+    np.testing.assert_array_equal(got, np.repeat(levels[:, :, None] >> 8, 3, axis=2))
+
+
+def test_a_jpeg_with_harmless_stray_bytes_is_a_photo():
+    data = VARIETY["landscape JPEG"]
+    np.testing.assert_array_equal(image.decode(data[:-2] + b"\x00\x00" + data[-2:]), image.decode(data))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"this is not a photo",
+        VARIETY["landscape JPEG"][:5000],
+        VARIETY["square PNG"][:50_000],
+        VARIETY["TIFF"][:10_000],
+        VARIETY["WebP"][:2000],
+        b"\xff\xd8\xff\xe0" + bytes(100),
+        encoded(photo(), "GIF"),
+        bytes(np.random.default_rng(0).bytes(100_000)),
+    ],
+    ids=["empty", "text", "cut JPEG", "cut PNG", "cut TIFF", "cut WebP", "JPEG of zeros", "GIF", "noise"],
+)
+def test_what_is_not_a_photo_is_refused(data):
+    with pytest.raises(InvalidImage) as caught:
+        image.decode(data)
+    assert str(caught.value).endswith(".")  # a sentence
+    assert "Traceback" not in str(caught.value)
+
+
+def test_a_bomb_is_refused_before_it_is_decoded():
+    data = bomb()
+    assert len(data) < 100_000
+    tracemalloc.start()
+    with pytest.raises(ImageTooLarge):
+        image.decode(data)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+def test_over_the_limits_is_refused():
+    with pytest.raises(ImageTooLarge, match="megapixels"):
+        image.decode(bomb(10_000, 9_000))
+    with pytest.raises(ImageTooLarge, match="MiB"):
+        image.decode(bytes(image.MAX_BYTES + 1))
+
+
+def test_resize_is_pillows():
+    rgb = image.decode(VARIETY["landscape JPEG"])
+    expected = Image.fromarray(rgb).resize((70, 42), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(image.resize_bicubic(rgb, 42, 70), np.asarray(expected))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_png_round_trip(dtype):
+    grey = np.arange(48 * 64).reshape(48, 64).astype(dtype)
+    decoded = np.asarray(Image.open(BytesIO(image.encode_png(grey))))
+    assert decoded.dtype == dtype
+    np.testing.assert_array_equal(decoded, grey)

@@ -1,0 +1,215 @@
+"""The stages together: what is made, what is proven, and that a failure changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from export.conftest import snapshot
+from fixtures.serving import COMMAND, depthface
+
+from depthface import manifest
+from depthface.errors import ExportError, ParityError
+from depthface.families import all_cards
+from depthface.families.depth_anything_v2 import network, parity
+from depthface_export import onnx as onnx_stage
+from depthface_export import repository as repository_stage
+
+
+@pytest.fixture(scope="module")
+def exported(tiny, tmp_path_factory):
+    from depthface_export import pipeline
+
+    target = tmp_path_factory.mktemp("tiny")
+    outcome = pipeline.export(
+        tiny, weights="random", precision="fp32", target=target, accept_license=False, report=lambda line: None
+    )
+    assert outcome == "exported"
+    return target
+
+
+@pytest.mark.parametrize(("size", "parameters"), [("small", 24_785_089), ("base", 97_470_785), ("large", 335_315_649)])
+def test_random_weights_have_the_true_architecture(size, parameters):
+    with torch.device("meta"):
+        model = network.reference_model(all_cards()[f"depth_anything_v2_{size}"], 0)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+def test_random_weights_are_the_same_every_time(tiny):
+    a, b, other = (network.reference_model(tiny, seed).head.conv1.weight for seed in (0, 0, 1))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, other)
+
+
+def test_the_graph_varies_in_batch_height_and_width(tiny, exported):
+    """The unpatched head exports as static without an error: every shape here differs from the traced one."""
+    path = exported / tiny.network.name / "1" / "model.onnx"
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    source = network.load(tiny, 0, "fp32")
+    random = np.random.default_rng(0)
+    for shape in ((1, 518, 518, 3), (2, 140, 168, 3), (5, 14, 14, 3), (1, 70, 700, 3), (3, 700, 70, 3)):
+        pixels = random.integers(0, 256, shape, dtype=np.uint8)
+        (depth,) = session.run(None, {"pixels": pixels})
+        assert depth.shape == shape[:3]
+        error = np.abs(depth - source.reference(pixels)).max()
+        assert error < tiny.tolerances["fp32"]["max_error"] * np.ptp(depth)
+
+
+def test_the_file_is_plain_and_tells_nothing_of_this_machine(tiny, exported):
+    path = exported / tiny.network.name / "1" / "model.onnx"
+    model = onnx.load(path)
+    onnx.checker.check_model(model)
+    assert model.ir_version == onnx_stage.IR_VERSION
+    assert {entry.domain: entry.version for entry in model.opset_import} == {"": onnx_stage.OPSET}
+    assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()
+    assert not [node for node in model.graph.node if node.op_type in ("IsNaN", "Where")]  # the attention mask
+
+
+def test_the_manifest_says_where_it_came_from_and_what_was_proven(tiny, exported):
+    folder = exported / tiny.network.name / "1"
+    found = manifest.read(folder)
+    assert found is not None
+    assert found.describes(folder)
+    assert found.is_random
+    assert found.weights == {"origin": "random, seed 0", "sha256": {}}
+    assert found.license is None
+    assert found.serves == tiny.name
+    assert found.exporters["torch"] == torch.__version__
+    shapes = {check["case"] for check in found.checks}
+    assert len(shapes) >= 4
+    assert {case.split("×")[0] for case in shapes} == {"1", "3"}
+    for check in found.checks:
+        assert check["value"] <= check["tolerance"] == tiny.tolerances["fp32"][check["metric"]]
+
+
+def test_a_changed_file_is_not_what_the_manifest_describes(tiny, exported, tmp_path):
+    folder = exported / tiny.network.name / "1"
+    (tmp_path / "manifest.json").write_bytes((folder / "manifest.json").read_bytes())
+    (tmp_path / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:-1] + b"?")
+    assert not manifest.read(tmp_path).describes(tmp_path)
+    (tmp_path / "manifest.json").write_text(json.dumps({"serves": "x"}))
+    assert manifest.read(tmp_path) is None
+
+
+def test_a_second_run_changes_nothing_and_a_changed_wish_does(tiny, exported, run):
+    before = snapshot(exported)
+    outcome, lines = run(tiny, exported)
+    assert (outcome, lines) == ("unchanged", [])
+    assert snapshot(exported) == before
+
+
+def test_fp16_holds_its_tolerance_and_its_many_depths(tiny, tmp_path, run):
+    run(tiny, tmp_path, precision="fp16")
+    path = tmp_path / tiny.network.name / "1" / "model.onnx"
+    types = {tensor.data_type for tensor in onnx.load(path).graph.initializer}
+    assert onnx.TensorProto.FLOAT16 in types
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (depth,) = session.run(None, {"pixels": np.random.default_rng(0).integers(0, 256, (1, 280, 280, 3), np.uint8)})
+    assert depth.dtype == np.float32
+    assert len(np.unique(depth)) > 10_000  # with the last convolution in fp16: about 2,000
+
+
+def test_a_failed_check_names_itself_and_leaves_the_repository_as_it_was(tiny, exported, run):
+    strict = dataclasses.replace(tiny, tolerances={"fp16": {"max_error": 0.0, "mean_error": 1.0, "delta1_loss": 1.0}})
+    before = snapshot(exported)
+    with pytest.raises(ParityError, match="max_error"):
+        run(strict, exported, precision="fp16")
+    assert snapshot(exported) == before
+
+
+def test_a_value_that_is_not_finite_fails_every_tolerance():
+    case = parity.Case("x", np.zeros((1, 14, 14, 3), np.uint8))
+    good = np.random.default_rng(0).random((1, 14, 14)).astype(np.float32)
+    bad = good.copy()
+    bad[0, 3, 3] = np.nan
+    measured = parity.measure(lambda _: good, lambda _: bad, case)
+    assert set(measured.values()) == {float("inf")}
+    assert set(parity.measure(lambda _: good, lambda _: good, case).values()) == {0.0}
+
+
+def test_two_exports_into_one_repository_do_not_mix(tiny, tmp_path, run):
+    with repository_stage.staging(tmp_path), pytest.raises(ExportError, match="Another export"):
+        run(tiny, tmp_path)
+
+
+def test_what_a_killed_export_left_is_swept_away(tmp_path):
+    leftover = tmp_path / ".export" / "build-old"
+    leftover.mkdir(parents=True)
+    (leftover / "model.onnx").write_bytes(b"half")
+    with repository_stage.staging(tmp_path) as build:
+        assert build.is_dir()
+        assert not leftover.exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_repository_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = depthface(
+        "export", "depth_anything_v2_small", "--weights", "random", "--repository", tmp_path / "file" / "x"
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unchanged_export_takes_seconds(repository):
+    started = time.monotonic()
+    done = depthface("export", "depth_anything_v2_small", "--weights", "random", "--repository", repository)
+    assert time.monotonic() - started < 5
+    assert "unchanged" in done.stdout
+    assert "RANDOM WEIGHTS" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["weights:", "onnx:", "1×518×518", "repository:"])
+def test_kill_minus_nine_leaves_what_was_served_before(stage, tiny, tmp_path, run):
+    """A killed export of another precision, at each stage: the one that was there is whole and can be told so."""
+    run(tiny, tmp_path)
+    network_folder = tmp_path / tiny.network.name
+    before = snapshot(network_folder)
+    killed = subprocess.Popen(
+        [*COMMAND, "export", tiny.name, "--weights", "random", "--precision", "fp16", "--repository", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    assert killed.stdout is not None
+    assert any(stage in line for line in killed.stdout)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    killed.stdout.close()
+    assert snapshot(network_folder) == before
+    assert manifest.read(network_folder / "1").describes(network_folder / "1")
+
+
+def test_kill_minus_nine_in_the_middle_of_the_exchange(tmp_path):
+    """Kill a process that exchanges two folders without end: at every moment one of the two is whole in place."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for file in ("x", "y"):
+            (tmp_path / name / file).write_text(name)
+    code = (
+        "import sys; from pathlib import Path; from depthface_export.repository import install\n"
+        "while True: install(Path(sys.argv[1], 'a'), Path(sys.argv[1], 'b')); print('.', flush=True)"
+    )
+    for delay_s in (0.0, 0.003, 0.007, 0.011):
+        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(delay_s)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        contents = {name: {(tmp_path / name / file).read_text() for file in ("x", "y")} for name in ("a", "b")}
+        assert sorted(map(sorted, contents.values())) == [["a"], ["b"]]

@@ -1,0 +1,47 @@
+"""The committed text of model_repository/ is what the cards say; run `make generate` if a test here fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from depthface.families import all_cards
+from depthface_export import repository
+
+COMMITTED = Path(__file__).parents[2] / "model_repository"
+
+
+@pytest.mark.parametrize("card", all_cards().values(), ids=lambda card: card.name)
+def test_committed_text_is_fresh(card):
+    for path, text in repository.texts(card).items():
+        assert (COMMITTED / path).read_text() == text, path
+
+
+def test_nothing_else_is_committed():
+    expected = {path for card in all_cards().values() for path in repository.texts(card)}
+    found = {
+        path.relative_to(COMMITTED)
+        for path in COMMITTED.rglob("*")
+        if path.is_file() and path.name in ("config.pbtxt", "model.py", ".gitkeep")
+    }
+    assert found == expected
+
+
+@pytest.mark.parametrize("card", all_cards().values(), ids=lambda card: card.name)
+def test_configs_survive_a_round_trip(card):
+    for path, text in repository.texts(card).items():
+        if path.suffix == ".pbtxt":
+            config = text_format.Parse(text, pb.ModelConfig())
+            assert config.name == path.parent.name
+            assert config.max_batch_size > 0  # the text format drops a zero
+
+
+def test_an_ensemble_never_both_publishes_and_forwards_a_tensor():
+    """Triton answers a request for some outputs of such an ensemble with a deadlock error."""
+    for card in all_cards().values():
+        published = {tensor.name for tensor in card.ensemble.outputs}
+        forwarded = {tensor for step in card.ensemble.steps for tensor in step.inputs.values()}
+        assert not published & forwarded

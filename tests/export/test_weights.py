@@ -1,0 +1,140 @@
+"""Where weights come from. The hub itself cannot be asked here; what is replaced is its client, at the one seam."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+
+import huggingface_hub
+import pytest
+from fixtures.serving import depthface
+
+from depthface.errors import LicenseNotAccepted, WeightsCorrupt, WeightsUnavailable
+from depthface.families import card_named
+from depthface.families.depth_anything_v2 import network
+from depthface.manifest import sha256_of
+from depthface.spec import HubFile, HubWeights
+from depthface_export import weights
+
+SMALL = card_named("depth_anything_v2_small")
+LARGE = card_named("depth_anything_v2_large")
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A hub with one repository: a card of it, and a switch to take it off the network."""
+    cache = tmp_path / "snapshot"
+    cache.mkdir()
+    (cache / "config.json").write_text("{}")
+    (cache / "model.safetensors").write_bytes(b"weights")
+    asked = []
+
+    def download(repo, name, revision):
+        asked.append((repo, name, revision))
+        return str(cache / name)
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: None)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url: None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    files = (
+        HubFile("config.json", None, None),
+        HubFile("model.safetensors", 7, sha256_of(cache / "model.safetensors")),
+    )
+    return dataclasses.replace(SMALL, weights=HubWeights("someone/model", "abc123", files)), cache, asked
+
+
+def test_hub_weights_are_asked_for_at_the_pinned_revision(hub):
+    card, cache, asked = hub
+    found = weights.fetch(card, weights.locate(card, "hub"))
+    assert found.source == cache
+    assert found.origin == "someone/model@abc123"
+    assert set(found.sha256) == {"config.json", "model.safetensors"}
+    assert asked == [("someone/model", "config.json", "abc123"), ("someone/model", "model.safetensors", "abc123")]
+
+
+@pytest.mark.parametrize("content", [b"weighty", b"weights and more"])
+def test_a_file_that_is_not_the_published_one_is_refused_by_name(hub, content):
+    card, cache, _ = hub
+    (cache / "model.safetensors").write_bytes(content)
+    with pytest.raises(WeightsCorrupt, match=r"model\.safetensors"):
+        weights.fetch(card, weights.locate(card, "hub"))
+
+
+def test_an_unreachable_hub_says_what_to_do_instead(hub, monkeypatch):
+    card, _, _ = hub
+
+    def unreachable(url):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", unreachable)
+    with pytest.raises(WeightsUnavailable, match="--weights random") as caught:
+        weights.fetch(card, weights.locate(card, "hub"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hub_that_never_answers_counts_as_out_of_reach(hub, monkeypatch):
+    card, _, _ = hub
+    over = threading.Event()
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url: over.wait(30))
+    monkeypatch.setattr(weights, "HUB_DEADLINE_S", 0.2)
+    started = time.monotonic()
+    with pytest.raises(WeightsUnavailable, match="no answer within"):
+        weights.fetch(card, weights.locate(card, "hub"))
+    over.set()
+    assert time.monotonic() - started < 2
+
+
+def test_the_hub_has_to_answer_within_ten_seconds():
+    assert weights.HUB_DEADLINE_S < 10
+
+
+def test_no_hub_is_exit_1_in_one_paragraph(tmp_path):
+    """The real client, sent where nothing answers."""
+    done = depthface(
+        "export", "depth_anything_v2_small", "--repository", tmp_path / "m",
+        HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path / "hub"),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "--weights random" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list((tmp_path / "m").iterdir())
+
+
+def test_a_folder_of_weights_is_loaded_and_named(tiny, tmp_path):
+    folder = tmp_path / "mine"
+    network.reference_model(tiny, 3).save_pretrained(folder)
+    found = weights.locate(tiny, str(folder))
+    assert found.origin == "folder mine"
+    loaded = network.reference_model(tiny, found.source)
+    assert loaded.head.conv1.weight.equal(network.reference_model(tiny, 3).head.conv1.weight)
+    assert weights.locate(tiny, str(folder / "model.safetensors")).source == folder
+
+
+def test_weights_of_another_size_are_refused(tiny, tmp_path):
+    network.reference_model(tiny, 0).save_pretrained(tmp_path / "tiny")
+    with pytest.raises(WeightsCorrupt, match="hidden_size"):
+        network.load(SMALL, tmp_path / "tiny", "fp32")
+
+
+def test_a_folder_without_weights_says_what_it_should_hold(tmp_path):
+    with pytest.raises(WeightsUnavailable, match=r"model\.safetensors"):
+        weights.locate(SMALL, str(tmp_path))
+
+
+def test_weights_that_are_not_open_need_a_yes(tmp_path):
+    with pytest.raises(LicenseNotAccepted, match=r"CC-BY-NC-4\.0"):
+        weights.check_license(LARGE, "hub", accepted=False)
+    weights.check_license(LARGE, "hub", accepted=True)
+    weights.check_license(LARGE, "random", accepted=False)
+    weights.check_license(SMALL, "hub", accepted=False)
+    done = depthface("export", LARGE.name, "--repository", tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert LARGE.license.url in done.stderr
+
+
+def test_an_unknown_model_is_answered_with_those_there_are(tmp_path):
+    done = depthface("export", "depth_anything_v9", "--repository", tmp_path)
+    assert done.returncode == 1
+    assert "depth_anything_v2_small" in done.stderr

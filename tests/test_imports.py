@@ -1,0 +1,71 @@
+"""A line knows its room by what it imports: the table of the design, kept true over the syntax trees."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = [path for room in ("src", "export", "server", "client") for path in sorted((ROOT / room).rglob("*.py"))]
+
+# What is imported, and the only places (path prefixes) that may.
+TABLE = {
+    "torch": ("src/depthface/families/*/network.py", "export/"),
+    "transformers": ("src/depthface/families/*/network.py", "export/"),
+    "onnx": ("src/depthface/families/*/network.py", "export/"),
+    "huggingface_hub": ("export/depthface_export/weights.py",),
+    "onnxruntime": ("export/depthface_export/validate.py", "server/depthface_server/backends/"),
+    "cv2": ("src/depthface/image.py", "src/depthface/families/*/processing.py"),
+    "simplejpeg": ("src/depthface/image.py",),
+    "triton_python_backend_utils": ("server/depthface_server/steps.py", "server/depthface_server/backends/"),
+    "tritonclient.grpc": ("export/depthface_export/repository.py",),
+    "tritonclient.http": ("client/", "server/depthface_server/watchdog.py"),
+    "google.protobuf": ("export/depthface_export/repository.py",),
+    "rich": ("export/depthface_export/cli.py",),
+    "click": ("*/cli.py",),
+    "depthface_export": ("export/",),
+    "depthface_server": ("server/",),
+    "depthface_client": ("client/",),
+}
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def allowed(path: Path, places: tuple[str, ...]) -> bool:
+    relative = path.relative_to(ROOT)
+    return any(relative.match(place) if "*" in place else relative.as_posix().startswith(place) for place in places)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_imports_keep_to_their_rooms(path):
+    strangers = {
+        name
+        for name in imported(path)
+        for package, places in TABLE.items()
+        if (name == package or name.startswith(package + ".")) and not allowed(path, places)
+    }
+    assert not strangers
+
+
+def test_the_client_pulls_in_nothing_heavy():
+    code = "import depthface_client, depthface_client.cli, sys; print(*sys.modules)"
+    modules = set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
+    assert not modules & {"torch", "cv2", "transformers", "onnx", "onnxruntime", "rich", "scipy"}
+
+
+def test_the_command_line_imports_a_subcommand_only_when_it_is_called():
+    code = "import depthface.cli, sys; print(*sys.modules)"
+    modules = set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
+    assert not modules & {"tritonclient", "torch", "numpy", "depthface_client", "depthface_export"}

@@ -1,0 +1,76 @@
+"""End to end through Triton against the `transformers` depth pipeline, on the same weights."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fixtures.photos import VARIETY, encoded, photo
+from PIL import Image
+
+# facts: two float32 implementations may put a value on either side of a floor, no more.
+MAX_LEVELS = 1
+MAX_SHARE = 1e-3
+
+
+def difference(png: bytes, expected: Image.Image) -> tuple[int, float]:
+    """Largest difference in levels, and the share of pixels that differ."""
+    got = np.asarray(Image.open(BytesIO(png))).astype(int)
+    want = np.asarray(expected).astype(int)
+    assert got.shape == want.shape
+    error = np.abs(got - want)
+    return int(error.max()), float((error > 0).mean())
+
+
+@pytest.mark.parametrize("name", VARIETY)
+def test_png8_equals_the_pipeline(name, client, reference):
+    png = client.depth_png(VARIETY[name], bits=8)
+    largest, share = difference(png, reference(VARIETY[name]))
+    assert largest <= MAX_LEVELS
+    assert share < MAX_SHARE
+
+
+def test_real_photographs_equal_the_pipeline(client, reference, real_photos: list[Path]):
+    for path in real_photos:
+        largest, share = difference(client.depth_png(path, bits=8), reference(path.read_bytes()))
+        assert (largest <= MAX_LEVELS, share < MAX_SHARE) == (True, True), path.name
+
+
+def test_the_map_has_enough_levels_to_compare(client):
+    assert len(np.unique(Image.open(BytesIO(client.depth_png(VARIETY["square PNG"], bits=8))))) > 200
+
+
+def test_16_bit_grey_is_scaled_where_pillow_would_clip_it(client, reference):
+    """Pillow turns every 16-bit grey above 255 to white; the picture meant is the one with the high bytes."""
+    grey = photo().convert("L")
+    sixteen = encoded(Image.fromarray(np.asarray(grey).astype(np.uint16) * 257), "PNG")
+    largest, share = difference(client.depth_png(sixteen, bits=8), reference(encoded(grey, "PNG")))
+    assert largest <= MAX_LEVELS
+    assert share < MAX_SHARE
+
+
+def test_png16_holds_the_same_picture_as_png8(client):
+    sixteen = np.asarray(Image.open(BytesIO(client.depth_png(VARIETY["landscape JPEG"], bits=16))))
+    eight = np.asarray(Image.open(BytesIO(client.depth_png(VARIETY["landscape JPEG"], bits=8))))
+    assert sixteen.dtype == np.uint16
+    assert (sixteen.min(), sixteen.max()) == (0, 65535)
+    assert len(np.unique(sixteen)) > 10_000
+    assert np.abs(sixteen // 257 - eight.astype(int)).max() <= 1
+
+
+def test_result_makes_the_same_pngs_as_the_server(client):
+    depth = client.depth(VARIETY["portrait JPEG"])
+    ours = np.asarray(Image.open(BytesIO(depth.png16()))).astype(int)
+    server = np.asarray(Image.open(BytesIO(client.depth_png(VARIETY["portrait JPEG"], bits=16)))).astype(int)
+    # float32 over four taps in another order: a few of 65536 levels.
+    assert np.abs(ours - server).max() <= 4
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_every_orientation_is_applied_once(client, orientation):
+    """A photo stored turned and marked so gives the depth of the upright photo, at the upright size."""
+    upright = client.depth(VARIETY["EXIF 1"]).size
+    turned = client.depth(VARIETY[f"EXIF {orientation}"]).size
+    assert turned == (upright if orientation < 5 else upright[::-1])
