@@ -1,0 +1,119 @@
+"""`make demo`: from weights to a depth map, the whole way, in one file to read.
+
+Exports Depth Anything V2 Small, starts the embedded Triton, sends it a photograph, and leaves in demo/:
+
+    astronaut.png           the photo (NASA's portrait of Eileen Collins, public domain, from scikit-image)
+    astronaut_depth.png     its depth: 16-bit grey, the nearest is white
+    astronaut_preview.png   the two side by side, the depth in colours
+
+Without the hub it goes on with random weights and marks all that it makes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from importlib.resources import files
+from io import BytesIO
+from pathlib import Path
+
+import click
+from PIL import Image
+
+from depthface.errors import DepthfaceError, WeightsUnavailable
+from depthface.families import card_named
+from depthface_client import Client, draw
+from depthface_export import pipeline
+
+MODEL = "depth_anything_v2_small"
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True)
+@click.option("--repository", type=click.Path(path_type=Path), default=Path("model_repository"), show_default=True)
+def main(out: Path, repository: Path) -> None:
+    """One photo, one depth map, the whole way."""
+    try:
+        run(out, repository)
+    except DepthfaceError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def run(out: Path, repository: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    photo = out / "astronaut.png"
+    shutil.copy(str(files("skimage") / "data" / "astronaut.png"), photo)
+
+    export(repository)
+    server = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "depthface", "serve", "--repository", str(repository)),
+            *("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"),  # free ports: 8000 may be yours
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        with Client(address_of(server)) as client:
+            client.check()  # the first request is slower
+            ask(client, photo)
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def export(repository: Path) -> None:
+    def attempt(weights: str) -> str:
+        return pipeline.export(
+            card_named(MODEL),
+            weights=weights,
+            precision="fp32",
+            target=repository,
+            accept_license=False,
+            report=lambda line: print(f"export  {line}", flush=True),
+        )
+
+    try:
+        outcome = attempt("hub")
+    except WeightsUnavailable as error:
+        print(
+            f"\n{error}\n\nThe demo goes on with random weights: everything you will see works and takes the time that "
+            "it takes, but the depth map is noise, and is marked so.\n",
+            flush=True,
+        )
+        outcome = attempt("random")
+    print(f"export  {outcome}", flush=True)
+
+
+def address_of(server: subprocess.Popen[str]) -> str:
+    assert server.stdout is not None
+    for line in server.stdout:
+        print(f"serve   {line.rstrip()}", flush=True)
+        if line.startswith("ready: "):
+            return line.removeprefix("ready: ").strip()
+    raise click.ClickException("The server did not start; its message is above.")
+
+
+def ask(client: Client, photo: Path) -> None:
+    started = time.perf_counter()
+    png = client.depth_png(photo, bits=16)
+    milliseconds = 1000 * (time.perf_counter() - started)
+
+    depth = client.depth(photo)
+    mark = "" if depth.is_meaningful else "_random_weights"
+    map_path = photo.with_name(f"{photo.stem}_depth{mark}.png")
+    preview_path = photo.with_name(f"{photo.stem}_preview{mark}.png")
+    map_path.write_bytes(draw.labelled(png, depth.weights))
+    preview = draw.beside(Image.open(photo), depth.preview())
+    if not depth.is_meaningful:
+        preview = draw.banner(preview, "RANDOM WEIGHTS: NOT A DEPTH MAP")
+    buffer = BytesIO()
+    preview.save(buffer, "PNG")
+    preview_path.write_bytes(draw.labelled(buffer.getvalue(), depth.weights))
+    print(f"\n{photo} → {map_path}, {preview_path}\n{milliseconds:.0f} ms a photo, weights: {depth.weights}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""Bad input, overload and dead processes, each met on the real server, which goes on answering."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import threading
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from fixtures.photos import VARIETY, bomb, encoded, photo
+from fixtures.serving import Server, serving
+
+from depthface.errors import ClientError, ServerFault
+from depthface_client import Client
+
+MODEL = "depth_anything_v2_small"
+GOOD = VARIETY["tiny 40×30"]
+
+
+def post(server: Server, body: bytes, *, model: str = MODEL, header: str | None = "0") -> tuple[int, str]:
+    """Send a body as curl would; the status and the text of the answer."""
+    headers = {"Content-Type": "application/octet-stream"}
+    if header is not None:
+        headers["Inference-Header-Content-Length"] = header
+    request = urllib.request.Request(f"http://{server.host}/v2/models/{model}/infer", data=body, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, ""
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)["error"]
+
+
+def resized(width: int, height: int) -> bytes:
+    return encoded(photo().resize((width, height)), "PNG")
+
+
+BAD_PHOTOS = {
+    "empty": b"",
+    "text": b"hello, I am not a photo",
+    "truncated JPEG": VARIETY["landscape JPEG"][:4000],
+    "1×1": resized(1, 1),
+    "2000×27": resized(2000, 27),
+    "300×4000": resized(300, 4000),
+    "bomb": bomb(),
+    "100 MB of noise": np.random.default_rng(0).bytes(100_000_000),
+}
+
+
+@pytest.mark.parametrize("name", BAD_PHOTOS)
+def test_a_bad_photo_gets_a_400_and_a_sentence(server, name):
+    status, text = post(server, BAD_PHOTOS[name])
+    assert status == 400
+    assert text.rstrip().endswith(".")
+    assert "Traceback" not in text
+    assert ".py" not in text
+    assert post(server, GOOD) == (200, "")
+
+
+def request(
+    name: str = "image", datatype: str = "BYTES", shape: tuple[int, ...] = (1, 1), data: object = ("x",)
+) -> bytes:
+    return json.dumps({"inputs": [{"name": name, "datatype": datatype, "shape": shape, "data": data}]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "model", "said"),
+    [
+        (request(datatype="FP32", data=[1.0]), MODEL, "data-type"),
+        (request(name="picture"), MODEL, "picture"),
+        (request(), "no_such_model", "no_such_model"),
+        (request(shape=(1, 2), data=["x", "y"]), MODEL, "shape"),
+        (request(shape=(9, 1), data=["x"] * 9), MODEL, "batch"),
+    ],
+    ids=["dtype", "name", "model", "shape", "batch"],
+)
+def test_a_request_of_another_form_gets_a_4xx_and_a_sentence(server, body, model, said):
+    status, text = post(server, body, model=model, header=None)
+    assert 400 <= status < 500
+    assert said in text
+    assert post(server, GOOD) == (200, "")
+
+
+def test_several_photos_of_one_grid_in_one_request(server):
+    from tritonclient.http import InferenceServerClient, InferInput
+
+    with InferenceServerClient(server.host, network_timeout=60) as client, Client(server.host) as single:
+        photos = [resized(40, 30), resized(80, 60)]
+        tensor = InferInput("image", [2, 1], "BYTES")
+        tensor.set_data_from_numpy(np.array([[data] for data in photos], np.object_))
+        depth = client.infer(MODEL, [tensor]).as_numpy("depth")
+        for got, data in zip(depth, photos, strict=True):
+            np.testing.assert_allclose(got, single.depth(data).array, atol=1e-5)
+
+
+def test_several_photos_of_different_grids_in_one_request_are_refused_with_a_remedy(server):
+    from tritonclient.http import InferenceServerClient, InferInput
+    from tritonclient.utils import InferenceServerException
+
+    with InferenceServerClient(server.host, network_timeout=60) as client:
+        tensor = InferInput("image", [2, 1], "BYTES")
+        tensor.set_data_from_numpy(np.array([[resized(40, 30)], [resized(30, 40)]], np.object_))
+        with pytest.raises(InferenceServerException, match="requests of their own"):
+            client.infer(MODEL, [tensor])
+
+
+def test_what_is_not_asked_for_is_not_computed(server):
+    """`size` alone runs neither the network nor the postprocessing; `depth` alone encodes no PNG."""
+    from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+
+    def executions(client: InferenceServerClient, name: str) -> int:
+        return int(client.get_inference_statistics(name)["model_stats"][0]["inference_count"])
+
+    tensor = InferInput("image", [1, 1], "BYTES")
+    tensor.set_data_from_numpy(np.array([[GOOD]], np.object_))
+    with InferenceServerClient(server.host, network_timeout=60) as client:
+        names = [f"depth_anything_v2_{step}" for step in ("preprocess", "small_network", "postprocess")]
+        for outputs in (["size"], ["depth"], ["png8"], ["depth", "size", "png16", "png8"]):
+            answer = client.infer(MODEL, [tensor], outputs=[InferRequestedOutput(name) for name in outputs])
+            assert {output["name"] for output in answer.get_response()["outputs"]} == set(outputs)
+        # The watchdog's probes count too, a few; a network that ran 100 times did not run for `size`.
+        before = executions(client, names[1])
+        for _ in range(100):
+            client.infer(MODEL, [tensor], outputs=[InferRequestedOutput("size")])
+        assert executions(client, names[1]) - before < 20
+
+
+@pytest.mark.slow
+def test_200_concurrent_requests_are_all_right_and_bad_ones_fail_alone(server):
+    """Small photos of four shapes, every tenth of them broken."""
+    photos = [resized(w, h) for w, h in ((40, 30), (30, 40), (48, 48), (60, 20))]
+    with Client(server.host, timeout_s=300) as client:
+        expected = [client.depth(data).array for data in photos]
+
+        def call(index: int) -> bool:
+            if index % 10 == 0:
+                return post(server, BAD_PHOTOS["truncated JPEG"])[0] == 400
+            return np.allclose(client.depth(photos[index % 4]).array, expected[index % 4], atol=1e-5)
+
+        with ThreadPoolExecutor(200) as pool:
+            assert all(pool.map(call, range(200)))
+
+
+@pytest.mark.parametrize("step", ["preprocess", "small_network", "postprocess"])
+def test_a_killed_step_comes_back_by_itself(repository, step):
+    with serving(repository) as server, Client(server.host, timeout_s=30) as client:
+        good = hashlib.sha256(client.depth_png(GOOD)).hexdigest()
+        errors: list[Exception] = []
+        stop = threading.Event()
+
+        def load() -> None:
+            while not stop.is_set():
+                try:
+                    client.depth_png(GOOD)
+                except Exception as error:
+                    errors.append(error)
+                    time.sleep(0.1)
+
+        threads = [threading.Thread(target=load) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        time.sleep(1)
+        for process in server.steps(f"depth_anything_v2_{step}"):
+            process.send_signal(signal.SIGKILL)
+        killed = time.monotonic()
+        time.sleep(1)
+        while time.monotonic() - killed < 20:
+            try:
+                if hashlib.sha256(client.depth_png(GOOD)).hexdigest() == good:
+                    break
+            except ClientError:
+                time.sleep(0.2)
+        else:
+            pytest.fail("no good answer within 20 s")
+        stop.set()
+        for thread in threads:
+            thread.join(60)
+        assert errors  # requests in flight got an error, not silence
+        assert all(isinstance(error, ClientError) for error in errors), errors
+        assert any(isinstance(error, ServerFault) for error in errors)
+        assert any("serves again" in line for line in server.lines)
+
+
+def test_a_queue_that_is_full_is_answered_503(repository, tmp_path):
+    """With a queue of one and many at once, some are told to come back, and none is lost."""
+    import shutil
+
+    from depthface.errors import ServerOverloaded
+
+    folder = tmp_path / "narrow"
+    shutil.copytree(repository, folder)
+    for config in folder.glob("*/config*/*.pbtxt"):
+        config.write_text(config.read_text().replace("max_queue_size: 256", "max_queue_size: 1"))
+    for config in folder.glob("*/config.pbtxt"):
+        config.write_text(config.read_text().replace("max_queue_size: 256", "max_queue_size: 1"))
+    with serving(folder) as server, Client(server.host) as client:
+
+        def call(_: int) -> str:
+            try:
+                client.depth_png(GOOD)
+            except ServerOverloaded:
+                return "full"
+            return "answered"
+
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(call, range(16)))
+    assert set(answers) == {"answered", "full"}

@@ -1,0 +1,189 @@
+"""`depthface serve` as a user meets it: it starts, it says why it does not, it ends and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from fixtures.photos import VARIETY
+from fixtures.serving import COMMAND, depthface, serving
+
+from depthface import manifest
+from depthface.errors import ServeError
+from depthface_client import Client
+from depthface_server import embedded
+from depthface_server.repository import contents
+
+NETWORK = "depth_anything_v2_small_network"
+FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
+
+
+@pytest.fixture
+def own_repository(repository, tmp_path) -> Path:
+    """A repository to spoil."""
+    return Path(shutil.copytree(repository, tmp_path / "model_repository"))
+
+
+def fails(repository: Path, *options: str) -> str:
+    """Start a server that cannot start; the one line that it says."""
+    done = depthface("serve", "--repository", repository, *(options or FREE_PORTS), timeout_s=60)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("Error: ")
+    return done.stderr
+
+
+def shm_regions(pid: int) -> list[Path]:
+    return list(Path("/dev/shm").glob(f"depthface_{pid}_*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_starts_answers_and_ends_whole(repository, number):
+    with serving(repository) as server:
+        assert f"ready: http://{server.host}" == server.lines[-1]
+        assert any("RANDOM WEIGHTS" in line for line in server.lines)
+        processes = psutil.Process(server.process.pid).children(recursive=True)
+        assert len(processes) == 4  # tritonserver and three Python models
+        assert shm_regions(server.process.pid)
+        with Client(server.host) as client:
+            assert client.depth_png(VARIETY["tiny 40×30"]).startswith(b"\x89PNG")
+        assert server.stop(number) < 10
+        assert server.process.returncode == 0
+        assert not psutil.wait_procs(processes, timeout=1)[1]
+        assert not shm_regions(server.process.pid)
+
+
+def test_a_killed_serve_takes_triton_with_it_and_the_next_sweeps_up(repository):
+    with serving(repository) as server:
+        processes = psutil.Process(server.process.pid).children(recursive=True)
+        server.process.kill()
+        assert not psutil.wait_procs(processes, timeout=15)[1]
+    embedded._sweep_shm()
+    assert not shm_regions(server.process.pid)
+
+
+def test_it_listens_on_loopback_alone(server):
+    port = int(server.host.rsplit(":", 1)[1])
+    listening = [
+        connection.laddr
+        for process in psutil.Process(server.process.pid).children(recursive=True)
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert port in {address.port for address in listening}
+    assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
+
+
+def test_a_port_in_use_is_named(repository):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = fails(repository, "--http-port", "0", "--grpc-port", str(port), "--metrics-port", "0")
+    assert f"Port {port}" in said
+    assert "--grpc-port" in said
+
+
+def test_nothing_exported_says_how_to_export(tmp_path):
+    assert "depthface export" in fails(tmp_path)
+
+
+def test_what_is_laid_out_but_not_exported_is_said_and_not_served(own_repository):
+    shutil.copytree(own_repository / "depth_anything_v2_small", own_repository / "depth_anything_v2_base")
+    config = own_repository / "depth_anything_v2_base" / "config.pbtxt"
+    config.write_text(config.read_text().replace("v2_small", "v2_base"))
+    found = contents(own_repository)
+    assert list(found.exported) == ["depth_anything_v2_small"]
+    assert found.missing == ("depth_anything_v2_base",)
+
+
+def test_a_truncated_model_is_one_line(own_repository):
+    model = own_repository / NETWORK / "1" / "model.onnx"
+    model.write_bytes(model.read_bytes()[:1000])
+    said = fails(own_repository)
+    assert NETWORK in said
+    assert "model.onnx" in said
+
+
+def test_a_missing_model_is_one_line(own_repository):
+    (own_repository / NETWORK / "1" / "model.onnx").unlink()
+    assert NETWORK in fails(own_repository)
+
+
+def test_a_step_that_cannot_be_imported_is_one_line(own_repository):
+    step = own_repository / "depth_anything_v2_preprocess" / "1" / "model.py"
+    step.write_text("import no_such_package\n")
+    said = fails(own_repository)
+    assert "depth_anything_v2_preprocess" in said
+    assert "no_such_package" in said
+
+
+def test_a_missing_wheel_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ServeError, match=r"depthface\[server\]"):
+        embedded._wheel()
+
+
+def test_a_broken_manifest_is_no_manifest(own_repository):
+    (own_repository / NETWORK / "1" / manifest.FILE_NAME).write_text("{")
+    assert "no exported model" in fails(own_repository)
+
+
+def test_sigterm_while_it_starts_ends_it_too(repository):
+    process = subprocess.Popen(
+        [*COMMAND, "serve", "--repository", str(repository), *FREE_PORTS], stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 20
+    while not psutil.Process(process.pid).children() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(10) == 0
+    assert not shm_regions(process.pid)
+
+
+def test_the_same_repository_serves_under_plain_tritonserver_options(server, repository):
+    """What NVIDIA's container is given: the folder and the model's name. No option of ours is needed."""
+    wheel = embedded._wheel()
+    address = embedded.Address.free("127.0.0.1", 0, 0, 0)
+    process = subprocess.Popen(
+        [
+            str(wheel / "bin" / "tritonserver"),
+            f"--model-repository={repository}",
+            f"--backend-directory={embedded._lay_out(wheel)}",
+            "--model-control-mode=explicit",
+            "--load-model=depth_anything_v2_small",
+            f"--http-port={address.http_port}",
+            "--allow-grpc=false",
+            "--allow-metrics=false",
+        ],
+        env=embedded._environment(wheel),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        with Client(f"127.0.0.1:{address.http_port}") as plain, Client(server.host) as ours:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline:
+                try:
+                    png = plain.depth_png(VARIETY["tiny 40×30"])
+                    break
+                except Exception:
+                    time.sleep(0.2)
+            assert png == ours.depth_png(VARIETY["tiny 40×30"])
+            assert plain.weights() == "unknown"  # only --model-config-name=exported tells
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_threads_of_this_process_are_what_the_network_uses(server):
+    (network,) = server.steps(NETWORK)
+    assert network.num_threads() >= len(os.sched_getaffinity(0))
