@@ -60,9 +60,8 @@ class Lab:
         version = self.folder / name / "1"
         version.mkdir(parents=True)
         onnx.save(model, version / "model.onnx")
-        (self.folder / name / "config.pbtxt").write_text(
-            config.format(name=name, batch=batch, dims=dims, out=out, more=more)
-        )
+        fields = {"batch": 8, "dims": "-1", "out": "4", "more": ""} | fields
+        (self.folder / name / "config.pbtxt").write_text(config.format(name=name, **fields))
         self.client.load_model(name)
 
     def run(self, name: str, x: np.ndarray) -> np.ndarray:
