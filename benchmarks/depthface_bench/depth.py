@@ -97,7 +97,7 @@ class _in_process:  # noqa: N801  (reads as the function it is)
         marks.append(time.perf_counter())
         (depth,) = self._session.run(None, {"pixels": grid["pixels"][None]})
         marks.append(time.perf_counter())
-        png = processing.postprocess({"png8"}, depth[0], grid["photo_size"])["png8"]
+        png = processing.postprocess({"png8"}, depth[0], grid["photo_size"].astype(np.int32))["png8"]
         marks.append(time.perf_counter())
         a, b, c = np.diff(marks)
         self.seconds.setdefault(len(jpeg), []).append((a, b, c))
