@@ -169,8 +169,8 @@ def _decode(name: str, pixels: str, scale: str, outputs: tuple[str, ...]) -> Par
     lines = [
         f"""
         "{name}/size" = Shape <start = 1, end = 3> ({pixels})
-        "{name}/scale" = Unsqueeze ({scale}, "{name}/last")
         "{name}/last" = Constant <value_ints = [2]> ()
+        "{name}/scale" = Unsqueeze ({scale}, "{name}/last")
         "{name}/zero" = Constant <value = int64 {{0}}> ()
         "{name}/one" = Constant <value = int64 {{1}}> ()
         "{name}/is_x" = Constant <value = float[1, 1, 1, 4] {{1, 0, 1, 0}}> ()
@@ -236,14 +236,7 @@ def _decode(name: str, pixels: str, scale: str, outputs: tuple[str, ...]) -> Par
         "{name}/keypoints" = Div ("{name}/network_keypoints", "{name}/scale")
         """
         )
-    # `last` is written beside its use above and must come before it.
-    return _sorted(stage("".join(lines)))
-
-
-def _sorted(part: Part) -> Part:
-    constants = [node for node in part.nodes if node.op_type == "Constant"]
-    others = [node for node in part.nodes if node.op_type != "Constant"]
-    return Part((*constants, *others))
+    return stage("".join(lines))
 
 
 def _union(names: list[str], with_keypoints: bool) -> Part:

@@ -21,6 +21,7 @@ __all__ = [
     "IR",
     "OPSET",
     "Part",
+    "again",
     "assemble",
     "constant",
     "inputs",
@@ -31,8 +32,7 @@ __all__ = [
 ]
 
 OPSET = 17
-"""LayerNormalization and Shape's `start` and `end`; the last one in which the reductions take `axes` as an attribute,
-as networks of all ages do."""
+"""The newest in which ReduceMean and its like take `axes` as an attribute, as networks of all ages write it."""
 
 IR = 10
 """What ONNX Runtime 1.22 and TensorRT 10 read; `onnx` by itself writes the newest it knows."""
