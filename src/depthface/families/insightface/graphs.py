@@ -110,8 +110,11 @@ def emap(model: onnx.ModelProto) -> npt.NDArray[np.float32]:
         ExportError: the last initializer cannot be that matrix.
     """
     graph = model.graph
-    last = graph.initializer[-1] if graph.initializer else TensorProto()
-    size = [*_dims(surgery.inputs(model)[-1]), 0][-1]
+    fed = surgery.inputs(model)
+    if len(fed) != 2 or not graph.initializer:
+        raise ExportError(f"This is not the swapper: it has {len(fed)} inputs, not a face and an embedding.")
+    last = graph.initializer[-1]
+    size = [0, *_dims(fed[1])][-1]
     if list(last.dims) != [size, size] or any(last.name in node.input for node in graph.node):
         raise ExportError(
             f"The swapper's last initializer is {list(last.dims)}, not the {size}×{size} map of embeddings: the file "
@@ -133,9 +136,7 @@ def recognizer(model: onnx.ModelProto, *, mean: float, std: float) -> onnx.Model
         _rows("embedding", net.outputs[0]),
         _unit("embedding", "embeddings"),
     )
-    return assemble(
-        "recognizer", parts, [_faces(model)], [value("embeddings", TensorProto.FLOAT, "N", width)]
-    )
+    return assemble("recognizer", parts, [_faces(model)], [value("embeddings", TensorProto.FLOAT, "N", width)])
 
 
 def landmarks(model: onnx.ModelProto, *, mean: float, std: float) -> onnx.ModelProto:

@@ -165,10 +165,11 @@ def pose(landmarks_68: Floats) -> Floats:
         `(3,) float32`, degrees: pitch, yaw, roll.
     """
     mean = mean_shape_68()
-    fixed = np.hstack((mean, np.ones((len(mean), 1), np.float32)))
-    affine = np.linalg.lstsq(fixed, landmarks_68, rcond=None)[0].T
-    first, second = (_unit(row) for row in affine[:2, :3])
-    rotation = np.stack((first, second, np.cross(first, second))).astype(np.float64)
+    fixed = np.ones((len(mean), 4))
+    fixed[:, :3] = mean
+    affine: Matrix = np.linalg.lstsq(fixed, landmarks_68.astype(np.float64), rcond=None)[0].T
+    first, second = _unit(affine[0, :3]), _unit(affine[1, :3])
+    rotation = np.stack((first, second, np.cross(first, second)))
     cosine = np.hypot(rotation[0, 0], rotation[1, 0])
     if cosine < 1e-6:  # looking straight up or down: pitch and roll are one
         angles = (np.arctan2(-rotation[1, 2], rotation[1, 1]), np.arctan2(-rotation[2, 0], cosine), 0.0)
@@ -178,7 +179,8 @@ def pose(landmarks_68: Floats) -> Floats:
             np.arctan2(-rotation[2, 0], cosine),
             np.arctan2(rotation[1, 0], rotation[0, 0]),
         )
-    return np.degrees(np.array(angles)).astype(np.float32)
+    degrees: Floats = np.degrees(angles).astype(np.float32)
+    return degrees
 
 
 def gender_and_age(raw: Floats) -> tuple[int, int]:
@@ -227,7 +229,7 @@ def paste_back(photo: Pixels, face: Pixels, matrix: Matrix) -> Pixels:
     height, width = photo.shape[:2]
     result = photo.copy()
     back = cv2.invertAffineTransform(matrix)
-    mask = cv2.warpAffine(np.full(face.shape[:2], 255, np.float32), back, (width, height), borderValue=0.0)
+    mask = cv2.warpAffine(np.full(face.shape[:2], 255, np.float32), back, (width, height))
     rows, columns = np.flatnonzero((mask > 20).any(axis=1)), np.flatnonzero((mask > 20).any(axis=0))
     if not rows.size:
         return result
@@ -244,16 +246,16 @@ def paste_back(photo: Pixels, face: Pixels, matrix: Matrix) -> Pixels:
     mask[mask > 20] = 255
     mask = cv2.erode(mask, np.ones((erode, erode), np.uint8))
     mask = cv2.GaussianBlur(mask, (2 * blur + 1, 2 * blur + 1), 0)[..., None] / np.float32(255)
-    swapped = cv2.warpAffine(face, back, (width, height), borderValue=0.0)[window]
+    swapped = cv2.warpAffine(face, back, (width, height))[window]
     result[window] = (mask * swapped + (1 - mask) * photo[window].astype(np.float32)).astype(np.uint8)
     return result
 
 
 def _warp(photo: Pixels, matrix: Matrix, size: int) -> Pixels:
-    warped: Pixels = cv2.warpAffine(photo, matrix, (size, size), borderValue=0.0)  # type: ignore[assignment, call-overload]
+    warped: Pixels = cv2.warpAffine(photo, matrix, (size, size))  # type: ignore[assignment]
     return warped
 
 
-def _unit(row: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    length = np.linalg.norm(row)  # type: ignore[arg-type]
-    return row / length if length > 0 else row  # type: ignore[operator]
+def _unit(row: Matrix) -> Matrix:
+    length = float(np.linalg.norm(row))
+    return row / length if length > 0 else row

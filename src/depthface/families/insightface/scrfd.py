@@ -137,9 +137,7 @@ def _batchable(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def _batchable_head(
-    graph: onnx.GraphProto, producers: dict[str, onnx.NodeProto], output: str, channels: int
-) -> None:
+def _batchable_head(graph: onnx.GraphProto, producers: dict[str, onnx.NodeProto], output: str, channels: int) -> None:
     chain: dict[str, onnx.NodeProto] = {}
     name = output
     while name in producers and producers[name].op_type in ("Sigmoid", "Reshape", "Transpose"):

@@ -69,7 +69,9 @@ def network(model: onnx.ModelProto, prefix: str = "net/") -> Part:
     """A published network as a part: at `OPSET`, any batch size, every name prefixed. `model` stays as it is."""
     model = _any_batch(_at_opset(model))
     graph = model.graph
-    if any(attribute.type in (attribute.GRAPH, attribute.GRAPHS) for node in graph.node for attribute in node.attribute):
+    if any(
+        attribute.type in (attribute.GRAPH, attribute.GRAPHS) for node in graph.node for attribute in node.attribute
+    ):
         raise ExportError("The network has control flow (If, Loop or Scan), which no InsightFace file has.")
     names = {name: prefix + name for node in graph.node for name in (*node.input, *node.output) if name}
     initializers = []
