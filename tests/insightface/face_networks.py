@@ -28,10 +28,10 @@ def weights(name: str) -> Path:
     folder = os.environ.get("DEPTHFACE_WEIGHTS")
     if not folder:
         pytest.skip("DEPTHFACE_WEIGHTS names no folder with InsightFace's files")
-    path = Path(folder) / name
-    if not path.is_file():
-        pytest.skip(f"DEPTHFACE_WEIGHTS has no {name}")
-    return path
+    for path in (Path(folder) / name, Path(folder) / "insightface" / name):
+        if path.is_file():
+            return path
+    pytest.skip(f"DEPTHFACE_WEIGHTS has no {name}")
 
 
 def photos() -> list[np.ndarray]:

@@ -151,6 +151,16 @@ def test_a_batch_of_photos_is_each_of_them(two_sizes):
     assert len(set(together["count"][:, 0])) > 1
 
 
+def test_genuine_batch_is_each_of_its_photos():
+    running = session(graphs.detector(onnx.load(networks.weights("det_500m.onnx")), two_sizes=True))
+    photos = networks.photos()
+    together = run(running, **detector_feed(photos, 0.2, True))
+    for row, photo in enumerate(photos):
+        alone = run(running, **detector_feed([photo], 0.2, True))
+        for name, values in alone.items():
+            np.testing.assert_allclose(together[name][row], values[0], rtol=1e-5, atol=1e-5)
+
+
 def test_each_photo_of_a_batch_has_its_own_least_score():
     running = session(graphs.detector(networks.scrfd()))
     feed = detector_feed([PHOTO, PHOTO], 0.5, False)

@@ -118,10 +118,12 @@ def crop_box(photo: Pixels, box: Floats, size: int) -> tuple[Pixels, Matrix]:
     Returns:
         `(size, size, 3) uint8 RGB`, black outside the photo, and the matrix from photo to crop.
     """
-    x1, y1, x2, y2 = (float(each) for each in box)
-    longer = max(x2 - x1, y2 - y1)
+    # Sums and differences in float32, the rest in float64, as insightface's: OpenCV rounds the matrix to steps of 1/32
+    # of a pixel, so its last digits show.
+    sides, sums = box[2:] - box[:2], box[2:] + box[:2]
+    longer = float(sides.max())
     scale = size / (longer * CROP_MARGIN) if longer > 0 else 0.0
-    center_x, center_y = (x1 + x2) / 2, (y1 + y2) / 2
+    center_x, center_y = float(sums[0]) / 2, float(sums[1]) / 2
     matrix = np.array([[scale, 0, size / 2 - center_x * scale], [0, scale, size / 2 - center_y * scale]])
     return _warp(photo, matrix, size), matrix
 
@@ -185,7 +187,7 @@ def pose(landmarks_68: Floats) -> Floats:
 
 def gender_and_age(raw: Floats) -> tuple[int, int]:
     """The attribute network's output, `(3,) float32`, read: 0 female or 1 male, and years (attribute.py:87-91)."""
-    return int(np.argmax(raw[:2])), int(np.round(raw[2] * np.float32(100)))
+    return int(np.argmax(raw[:2])), round(float(raw[2]) * 100)
 
 
 def select(
