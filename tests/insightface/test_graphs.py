@@ -286,7 +286,6 @@ def test_swap_is_insightface_s(tmp_path):
     assert faces.dtype == np.uint8
     assert faces.std() > 10
     assert np.abs(faces[0].astype(int) - faces[1]).max() > 2  # the embedding matters
-    # A crop may differ by an interpolation step where skimage and the closed form round differently.
     assert np.abs(bgr(faces[0]).astype(int) - expected).max() <= 2
     pasted = processing.paste_back(PHOTO, faces[0], matrix)
     assert np.abs(bgr(pasted).astype(int) - model.get(bgr(PHOTO), target, source)).max() <= 2

@@ -46,7 +46,8 @@ CROP_MARGIN = 1.5
 
 # Left eye, right eye, nose, left and right corner of the mouth in a face of 112×112 (face_align.py:6-9).
 TEMPLATE_112 = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
+    dtype=np.float32,
 )
 
 # Every blend smaller than this would show its edge (inswapper.py:90, 99).
@@ -74,27 +75,30 @@ def letterbox(photo: Pixels, side: int = DETECTOR_SIDE_PX) -> tuple[Pixels, floa
 def alignment(keypoints: Floats, size: int) -> Matrix:
     """The rotation, scale and shift that brings five keypoints nearest to the template (face_align.py:12-25).
 
-    skimage's SimilarityTransform (Umeyama, 1991) in closed form: with points as complex numbers, least squares of
-    `turn · keypoint + shift = template` is one division. There are no mirror images in it, as in Umeyama's.
+    Least squares after Umeyama (1991), in the steps and the precision of skimage's SimilarityTransform, which
+    insightface calls: OpenCV rounds the matrix to steps of 1/32 of a pixel, so its last digits show in the crop.
 
     Args:
         keypoints: `(5, 2) float32`.
-        size: of the crop; a multiple of 112, or of 128, where the template is centred with 8 pixels more a side.
+        size: of the crop; a multiple of 112, or of 128, where the template is shifted to the middle.
 
     Returns:
-        `(2, 3) float64`; if all keypoints are one point it shrinks the photo to a point.
+        `(2, 3) float64`, never a mirror image; if all keypoints are one point it shrinks the photo to a point.
     """
     if size % 112 and size % 128:
         raise ValueError(f"Faces are aligned to a multiple of 112 or 128 pixels, not {size}.")
-    ratio, shift_x = (size / 112, 0.0) if size % 112 == 0 else (size / 128, 8.0 * size / 128)
-    target = TEMPLATE_112 * ratio + (shift_x, 0.0)
-    z = keypoints.astype(np.float64) @ (1, 1j)
-    w = target @ (1, 1j)
-    from_mean = z - z.mean()
-    spread = float((np.abs(from_mean) ** 2).sum())
-    turn = np.vdot(from_mean, w - w.mean()) / spread if spread > 0 else 0j
-    shift = w.mean() - turn * z.mean()
-    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
+    ratio, shift_x = (size / 112, 0.0) if size % 112 == 0 else (size / 128, 8 * size / 128)
+    template = TEMPLATE_112 * ratio
+    template[:, 0] += shift_x
+    mean, template_mean = keypoints.mean(axis=0), template.mean(axis=0)
+    centred = keypoints - mean
+    covariance = (template - template_mean).T @ centred / len(keypoints)
+    left, strengths, right = np.linalg.svd(covariance)
+    signs = np.array([1.0, 1.0 if np.linalg.det(covariance) >= 0 else -1.0])
+    spread = centred.var(axis=0).sum()
+    scale = 1 / spread * (strengths @ signs) if spread > 0 else 0.0
+    rotation = left @ np.diag(signs) @ right
+    return np.column_stack((scale * rotation, template_mean - scale * (rotation @ mean)))
 
 
 def align(photo: Pixels, keypoints: Floats, size: int = 112) -> tuple[Pixels, Matrix]:
@@ -151,7 +155,10 @@ def place_landmarks(raw: Floats, matrix: Matrix, size: int = 192) -> Floats:
 
 @functools.cache
 def mean_shape_68() -> Floats:
-    """The mean face of the 68 landmarks, `(68, 3) float32`, read-only (insightface, data/objects/meanshape_68.pkl)."""
+    """The mean face of the 68 landmarks, `(68, 3) float32`, read-only.
+
+    insightface's data/objects/meanshape_68.pkl (of its MIT-licensed library, not of a model pack), as numbers.
+    """
     shape: Floats = np.load(str(resources.files(__package__) / "meanshape_68.npy"))
     shape.flags.writeable = False
     return shape
