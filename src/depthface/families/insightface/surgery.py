@@ -81,7 +81,7 @@ def network(model: onnx.ModelProto, prefix: str = "net/") -> Part:
             initializers[-1].CopyFrom(tensor)
             initializers[-1].name = names[tensor.name]
     return Part(
-        nodes=tuple(rename(graph.node, names)),
+        nodes=tuple(_rename(graph.node, names)),
         initializers=tuple(initializers),
         inputs=tuple(prefix + each.name for each in inputs(model)),
         outputs=tuple(prefix + each.name for each in graph.output),
@@ -94,13 +94,13 @@ def again(part: Part, prefix: str) -> Part:
     used = {name for node in part.nodes for name in (*node.input, *node.output) if name}
     names = {name: prefix + name for name in used - held}
     return Part(
-        nodes=tuple(rename(part.nodes, names)),
+        nodes=tuple(_rename(part.nodes, names)),
         inputs=tuple(names[name] for name in part.inputs),
         outputs=tuple(names[name] for name in part.outputs),
     )
 
 
-def rename(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> list[onnx.NodeProto]:
+def _rename(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> list[onnx.NodeProto]:
     """Copies of `nodes` with their tensors named by `names`; a name that is not in it stays."""
     copies = []
     for node in nodes:
