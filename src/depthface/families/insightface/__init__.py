@@ -1,0 +1,1 @@
+"""InsightFace: faces found, aligned, recognised and described."""
