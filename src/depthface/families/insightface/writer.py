@@ -1,0 +1,128 @@
+"""A small writer of ONNX graphs whose channels have names, for networks with weights set by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+__all__ = ["GraphWriter", "Row", "Tensor"]
+
+# What PyTorch 1.6 to 1.9 wrote, with which the published InsightFace files were made.
+OPSET = 11
+IR_VERSION = 6
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A value in the graph, `(N, C, H, W) float32`, and what its channels are called."""
+
+    name: str
+    channels: tuple[str, ...]
+
+
+Row = Mapping[str, float]
+"""One output channel as a weighted sum of named input channels; the name `""` stands for the constant 1."""
+
+
+class GraphWriter:
+    """Appends nodes; names them `<Op>_<number>`, as PyTorch did.
+
+    InsightFace takes a graph with both `Sub…` and `Mul…` among its first eight node names for one that normalises
+    itself, and then feeds 0…255; the graphs written here begin otherwise.
+    """
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: list[onnx.TensorProto] = []
+
+    def node(self, op: str, inputs: Sequence[str], output: str = "", **attributes: object) -> str:
+        """Append a node of one output and return the output's name."""
+        number = len(self._nodes)
+        name = output or f"{op.lower()}_{number}"
+        self._nodes.append(helper.make_node(op, list(inputs), [name], name=f"{op}_{number}", **attributes))
+        return name
+
+    def constant(self, name: str, value: npt.ArrayLike, dtype: type = np.float32) -> str:
+        """Add an initializer and return its name."""
+        if all(name != known.name for known in self._initializers):
+            self._initializers.append(numpy_helper.from_array(np.asarray(value, dtype), name))
+        return name
+
+    def conv(
+        self,
+        source: Tensor,
+        weight: npt.NDArray[np.float32],
+        bias: npt.NDArray[np.float32],
+        channels: Sequence[str],
+        *,
+        name: str = "",
+        stride: int = 1,
+        pads: tuple[int, int, int, int] = (0, 0, 0, 0),
+    ) -> Tensor:
+        """A convolution with `weight` `(out, in, kh, kw)` and `bias` `(out,)`; pads are top, left, bottom, right."""
+        stem = name or f"conv_{len(self._nodes)}"
+        inputs = [source.name, self.constant(f"{stem}.weight", weight), self.constant(f"{stem}.bias", bias)]
+        output = self.node(
+            "Conv",
+            inputs,
+            kernel_shape=list(weight.shape[2:]),
+            strides=[stride, stride],
+            pads=list(pads),
+            dilations=[1, 1],
+            group=1,
+        )
+        return Tensor(output, tuple(channels))
+
+    def linear(self, source: Tensor, rows: Mapping[str, Row], *, name: str = "", kernel: int = 1) -> Tensor:
+        """Every output channel a weighted sum of input channels at the same place: a convolution.
+
+        Args:
+            kernel: size of the kernel, of which only the middle is not 0.
+        """
+        weight = np.zeros((len(rows), len(source.channels), kernel, kernel), np.float32)
+        bias = np.zeros(len(rows), np.float32)
+        for index, row in enumerate(rows.values()):
+            for channel, factor in row.items():
+                if channel:
+                    weight[index, source.channels.index(channel), kernel // 2, kernel // 2] += factor
+                else:
+                    bias[index] += factor
+        pad = kernel // 2
+        return self.conv(source, weight, bias, tuple(rows), name=name, pads=(pad, pad, pad, pad))
+
+    def concat(self, *sources: Tensor) -> Tensor:
+        """The channels of all sources, one after the other."""
+        channels = tuple(channel for source in sources for channel in source.channels)
+        return Tensor(self.node("Concat", [source.name for source in sources], axis=1), channels)
+
+    def relu(self, source: Tensor) -> Tensor:
+        """max(x, 0)."""
+        return Tensor(self.node("Relu", [source.name]), source.channels)
+
+    def at_least(self, source: Tensor, floor: float) -> Tensor:
+        """max(x, floor)."""
+        return Tensor(self.node("Max", [source.name, self.constant(f"floor_{floor:g}", floor)]), source.channels)
+
+    def binary(self, op: str, left: Tensor, right: Tensor) -> Tensor:
+        """`Add`, `Mul` or `Div`, channel by channel; the channels keep the left one's names."""
+        return Tensor(self.node(op, [left.name, right.name]), left.channels)
+
+    def model(
+        self, name: str, inputs: Mapping[str, Sequence[int | str]], outputs: Mapping[str, Sequence[int | str]]
+    ) -> onnx.ModelProto:
+        """The finished, checked model; all inputs and outputs are float32."""
+
+        def infos(shapes: Mapping[str, Sequence[int | str]]) -> list[onnx.ValueInfoProto]:
+            return [helper.make_tensor_value_info(n, TensorProto.FLOAT, list(s)) for n, s in shapes.items()]
+
+        graph = helper.make_graph(self._nodes, name, infos(inputs), infos(outputs), self._initializers)
+        model = helper.make_model(
+            graph, producer_name="depthface", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+        )
+        onnx.checker.check_model(model)
+        return model
