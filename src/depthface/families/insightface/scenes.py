@@ -294,8 +294,12 @@ def _background(kind: Background, size: tuple[int, int], rng: np.random.Generato
 
 
 def _cool_colour(rng: np.random.Generator) -> Floats:
-    """A grey, blue, green or cyan: red never exceeds green or blue."""
-    green, blue = rng.uniform(40, 220, 2)
+    """A grey, blue, green or cyan: red never exceeds green or blue.
+
+    Neither green nor blue is pure, since an edge between it and a red face is yellow or magenta.
+    """
+    green = rng.uniform(40, 220)
+    blue = rng.uniform(max(40, green - 90), min(220, green + 90))
     return np.array([rng.uniform(20, min(green, blue)), green, blue], np.float32)
 
 

@@ -28,7 +28,7 @@ EYE_DISTANCE = float(np.hypot(*(scenes.KEYPOINTS[1] - scenes.KEYPOINTS[0])))
 """Between the eyes' centres, in radii of the face."""
 
 # Of the colour differences that make yellow, magenta and red, in grey levels: none below, fully above.
-_MASK_RAMP = {"yellow": (40.0, 140.0), "magenta": (40.0, 140.0), "red": (15.0, 45.0)}
+_MASK_RAMP = {"yellow": (50.0, 130.0), "magenta": (50.0, 130.0), "red": (15.0, 45.0)}
 
 _MOMENTS = ("m", "x", "y", "q")  # of a mask over an area: Σ1, Σx, Σy, Σ(x² + y²)
 _COLOURS = ("yellow", "magenta")
