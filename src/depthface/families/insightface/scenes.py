@@ -3,7 +3,8 @@
 A drawn face is a red disc with a yellow left eye, a magenta right eye, a nose and a mouth. Its five keypoints are a
 similar copy of the ArcFace template, so five-point alignment brings every face to the same place of the crop. Who it
 is, is a soft texture on the disc: a random sign at every node of a coarse grid, once in red and once in green and
-blue together. Those two leave the colours that the detector looks for, yellow and magenta, alone.
+blue together. Those two leave the colours that the detector looks for, yellow and magenta, alone. The nose grows with
+age, and the lips of gender 1 are cyan like it.
 
 Coordinates are continuous: a pixel covers `[x, x + 1) × [y, y + 1)`, x to the right, y down; the whole picture is the
 box 0, 0, W, H. "Left" is left in the picture, as in InsightFace's keypoints.
@@ -26,14 +27,18 @@ __all__ = [
     "CROP_RADIUS_PX",
     "EYE_RADIUS",
     "KEYPOINTS",
+    "MOUTH_RADIUS",
     "Background",
     "Person",
     "Placed",
     "Scene",
     "draw_crowd",
     "draw_scene",
+    "nose_radius",
     "paint",
     "place",
+    "points_68",
+    "points_106",
 ]
 
 Pixels = npt.NDArray[np.uint8]
@@ -54,16 +59,15 @@ KEYPOINTS: Floats = ((np.asarray(_TEMPLATE_PX) - CROP_CENTRE_PX) / CROP_RADIUS_P
 """The five keypoints in the frame of an upright face: `(5, 2) float32`, centre 0, radius 1."""
 
 EYE_RADIUS = 0.2
-_NOSE_RADIUS = 0.07
-_MOUTH_RADIUS = 0.05
+MOUTH_RADIUS = 0.05
 
 # RGB, 0…255, at brightness 1.
 _SKIN = np.array([200, 65, 65], np.float32)
 _TEXTURE = np.array([[30, 0, 0], [0, 30, 30]], np.float32)  # what a sign of +1 adds, for each of the two codes
 _LEFT_EYE = np.array([240, 225, 25], np.float32)
 _RIGHT_EYE = np.array([240, 25, 225], np.float32)
-_NOSE = np.array([140, 30, 30], np.float32)
-_LIPS = np.array([110, 20, 20], np.float32)
+_NOSE = np.array([30, 190, 190], np.float32)
+_LIPS = np.array([[110, 20, 20], [30, 190, 190]], np.float32)  # of gender 0 and 1
 
 
 def _grid_nodes() -> Floats:
@@ -93,6 +97,16 @@ class Person:
         """`(CODE_LENGTH,) float32`, each −1 or 1: first what the texture adds in red, then in green and blue."""
         signs = np.random.default_rng((self.seed, 112)).integers(0, 2, CODE_LENGTH)
         return (2 * signs - 1).astype(np.float32)
+
+    @property
+    def gender(self) -> int:
+        """0 or 1, as InsightFace numbers them."""
+        return int(np.random.default_rng((self.seed, 2)).integers(0, 2))
+
+    @property
+    def age(self) -> int:
+        """10…80 years."""
+        return int(np.random.default_rng((self.seed, 80)).integers(10, 81))
 
 
 @dataclass(frozen=True)
@@ -224,13 +238,71 @@ def draw_crowd(count: int, seed: int = 0, size: tuple[int, int] | None = None) -
     return draw_scene(people, (height, width), BACKGROUNDS[seed % len(BACKGROUNDS)], seed)
 
 
-def paint(u: Floats, v: Floats, code: Floats, softness: float) -> tuple[Floats, Floats]:
+def nose_radius(age: float) -> float:
+    """How large the nose is at an age, in radii of the face: its area grows evenly with the years."""
+    return float(np.sqrt(0.002 + 0.0002 * age))
+
+
+def points_106() -> Floats:
+    """106 points on the upright face of radius 1, roughly in the order of InsightFace's 2d106: `(106, 2) float32`.
+
+    The chin's line 0–32, left eye 33–42, left brow 43–51, mouth 52–71, nose 72–86, right eye 87–96, right brow 97–105.
+    """
+    left, right, nose, mouth_left, mouth_right = KEYPOINTS
+    mouth = (mouth_left + mouth_right) / 2
+    jaw = _arc((0, 0), 1, 1, 33, -170, -370)
+    left_eye, right_eye = (_arc(eye, EYE_RADIUS, EYE_RADIUS, 10, 0, 324) for eye in (left, right))
+    left_brow, right_brow = (_arc(eye, 0.3, 0.3, 9, 220, 320) for eye in (left, right))
+    lips = _arc(mouth, (mouth_right - mouth_left)[0] / 2, MOUTH_RADIUS, 20, 180, 522)
+    bridge = np.stack([np.zeros(8), np.linspace(left[1], nose[1], 8)], axis=1)
+    nostrils = _arc(nose, 0.15, 0.1, 7, 180, 0)
+    return np.concatenate([jaw, left_eye, left_brow, lips, bridge, nostrils, right_eye, right_brow]).astype(np.float32)
+
+
+def points_68() -> Floats:
+    """68 points on the upright face in the usual order (iBUG 300-W), with depth: `(68, 3) float32`, z to the viewer.
+
+    Jaw 0–16, brows 17–26, nose 27–35, eyes 36–47, mouth 48–67. The face is half a ball.
+    """
+    left, right, nose, mouth_left, mouth_right = KEYPOINTS
+    mouth = (mouth_left + mouth_right) / 2
+    half_mouth = (mouth_right - mouth_left)[0] / 2
+    flat = np.concatenate(
+        [
+            _arc((0, 0), 0.95, 0.95, 17, 190, -10),
+            _arc(left, 0.3, 0.3, 5, 220, 320),
+            _arc(right, 0.3, 0.3, 5, 220, 320),
+            np.stack([np.zeros(4), np.linspace(left[1], nose[1], 4)], axis=1),
+            _arc(nose, 0.15, 0.1, 5, 180, 0),
+            _arc(left, EYE_RADIUS, EYE_RADIUS, 6, 180, 480),
+            _arc(right, EYE_RADIUS, EYE_RADIUS, 6, 180, 480),
+            _arc(mouth, half_mouth, MOUTH_RADIUS, 12, 180, 510),
+            _arc(mouth, 0.8 * half_mouth, 0.4 * MOUTH_RADIUS, 8, 180, 495),
+        ]
+    )
+    depth = np.sqrt(np.maximum(0, 1 - (flat**2).sum(axis=1)))
+    return np.column_stack([flat, depth]).astype(np.float32)
+
+
+def _arc(
+    centre: npt.ArrayLike, half_width: float, half_height: float, count: int, from_deg: float, to_deg: float
+) -> npt.NDArray[np.float64]:
+    """Points on an ellipse, `(count, 2)`; angles clockwise as seen, 0 to the right."""
+    turns = np.deg2rad(np.linspace(from_deg, to_deg, count))
+    return np.asarray(centre) + np.stack([half_width * np.cos(turns), half_height * np.sin(turns)], axis=1)
+
+
+def paint(
+    u: Floats, v: Floats, code: Floats, softness: float, gender: int = 0, age: float = 40
+) -> tuple[Floats, Floats]:
     """Paint an upright face of centre 0 and radius 1 at the points `u`, `v`.
 
     Args:
         u, v: `(h, w) float32`, to the right and down.
         code: `(CODE_LENGTH,) float32`; the colours are linear in it.
         softness: width of the edges: one pixel, in radii.
+        gender: 0 or 1.
+        age: in years.
 
     Returns:
         The colours at brightness 1, `(h, w, 3) float32 RGB` 0…255, and how far they cover what was there before,
@@ -252,8 +324,8 @@ def paint(u: Floats, v: Floats, code: Floats, softness: float) -> tuple[Floats, 
     along_mouth = np.clip(u, mouth_left[0], mouth_right[0])
     cover(np.hypot(u - left[0], v - left[1]), EYE_RADIUS, _LEFT_EYE)
     cover(np.hypot(u - right[0], v - right[1]), EYE_RADIUS, _RIGHT_EYE)
-    cover(np.hypot(u - nose[0], v - nose[1]), _NOSE_RADIUS, _NOSE)
-    cover(np.hypot(u - along_mouth, v - mouth_left[1]), _MOUTH_RADIUS, _LIPS)
+    cover(np.hypot(u - nose[0], v - nose[1]), nose_radius(age), _NOSE)
+    cover(np.hypot(u - along_mouth, v - mouth_left[1]), MOUTH_RADIUS, _LIPS[gender])
     return colours.astype(np.float32), np.clip((1 - np.hypot(u, v)) / softness + 0.5, 0, 1).astype(np.float32)
 
 
@@ -266,7 +338,8 @@ def _draw_face(canvas: Floats, placed: Placed) -> None:
     y, x = np.mgrid[y0:y1, x0:x1] + 0.5
     offsets = np.stack([x - placed.x_px, y - placed.y_px], axis=-1) / placed.radius_px
     upright = (offsets @ _rotation(placed.rotation_deg)).astype(np.float32)
-    colours, cover = paint(upright[..., 0], upright[..., 1], placed.person.code, 1 / placed.radius_px)
+    who = placed.person
+    colours, cover = paint(upright[..., 0], upright[..., 1], who.code, 1 / placed.radius_px, who.gender, who.age)
     patch = canvas[y0:y1, x0:x1]
     patch += cover[..., None] * (placed.brightness * colours - patch)
 

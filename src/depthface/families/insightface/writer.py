@@ -40,12 +40,12 @@ class GraphWriter:
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []
 
-    def node(self, op: str, inputs: Sequence[str], output: str = "", **attributes: object) -> str:
-        """Append a node of one output and return the output's name."""
+    def node(self, op: str, inputs: Sequence[str], output: str = "", *, called: str = "", **attributes: object) -> str:
+        """Append a node of one output, `called` so if that is given, and return the output's name."""
         number = len(self._nodes)
-        name = output or f"{op.lower()}_{number}"
-        self._nodes.append(helper.make_node(op, list(inputs), [name], name=f"{op}_{number}", **attributes))
-        return name
+        output = output or f"{op.lower()}_{number}"
+        self._nodes.append(helper.make_node(op, list(inputs), [output], name=called or f"{op}_{number}", **attributes))
+        return output
 
     def constant(self, name: str, value: npt.ArrayLike, dtype: type = np.float32) -> str:
         """Add an initializer and return its name."""
@@ -111,6 +111,32 @@ class GraphWriter:
     def binary(self, op: str, left: Tensor, right: Tensor) -> Tensor:
         """`Add`, `Mul` or `Div`, channel by channel; the channels keep the left one's names."""
         return Tensor(self.node(op, [left.name, right.name]), left.channels)
+
+    def upsample_like(self, source: str, like: str) -> str:
+        """`source` at the height and width of `like`, nearest: the very nodes PyTorch wrote for F.interpolate."""
+        empty = self.constant("empty", [])
+        axes = []
+        for axis in (2, 3):
+            length = self.node("Gather", [self.node("Shape", [like]), self.constant(f"axis_{axis}", axis, np.int64)])
+            axes.append(self.node("Unsqueeze", [length], axes=[0]))
+        bounds = [self.constant(f"bound_{value}", [value], np.int64) for value in (0, 2)]
+        head = self.node("Slice", [self.node("Shape", [source]), *bounds, bounds[0]])
+        return self.node(
+            "Resize",
+            [source, empty, empty, self.node("Concat", [head, *axes], axis=0)],
+            coordinate_transformation_mode="asymmetric",
+            cubic_coeff_a=-0.75,
+            mode="nearest",
+            nearest_mode="floor",
+        )
+
+    def scrfd_output(self, source: str, width: int, output: str, *, sigmoid: bool) -> None:
+        """The end of an SCRFD head: from `(1, 2·width, h, w)` to `(h·w·2, width)`, in the published files' nodes."""
+        anchors_last = self.node("Transpose", [source], perm=[2, 3, 0, 1])
+        shape = self.constant(f"rows_of_{width}", [-1, width], np.int64)
+        flat = self.node("Reshape", [anchors_last, shape], "" if sigmoid else output)
+        if sigmoid:
+            self.node("Sigmoid", [flat], output)
 
     def model(
         self, name: str, inputs: Mapping[str, Sequence[int | str]], outputs: Mapping[str, Sequence[int | str]]
