@@ -76,7 +76,7 @@ def _grid_nodes() -> Floats:
     nodes = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
     on_disc = np.hypot(nodes[:, 0], nodes[:, 1]) < 0.95
     from_eyes = np.linalg.norm(nodes[:, None] - KEYPOINTS[None, :2], axis=-1).min(axis=1)
-    return nodes[on_disc & (from_eyes > 0.1)].astype(np.float32)
+    return np.asarray(nodes[on_disc & (from_eyes > 0.1)], np.float32)
 
 
 _NODES = _grid_nodes()
@@ -96,7 +96,8 @@ class Person:
     def code(self) -> Floats:
         """`(CODE_LENGTH,) float32`, each −1 or 1: first what the texture adds in red, then in green and blue."""
         signs = np.random.default_rng((self.seed, 112)).integers(0, 2, CODE_LENGTH)
-        return (2 * signs - 1).astype(np.float32)
+        code: Floats = (2 * signs - 1).astype(np.float32)
+        return code
 
     @property
     def gender(self) -> int:
@@ -194,7 +195,7 @@ def draw_scene(
 def place(
     count: int, size: tuple[int, int], radius_px: tuple[float, float], seed: int = 0, max_rotation_deg: float = 30.0
 ) -> list[Placed]:
-    """Place the persons `0 … count − 1` at random, whole and apart: the gap is at least a quarter of the two radii together.
+    """Place the persons `0 … count − 1` at random, whole, with gaps of at least a quarter of two neighbours' radii.
 
     Args:
         size: height and width of the scene.
@@ -256,7 +257,8 @@ def points_106() -> Floats:
     lips = _arc(mouth, (mouth_right - mouth_left)[0] / 2, MOUTH_RADIUS, 20, 180, 522)
     bridge = np.stack([np.zeros(8), np.linspace(left[1], nose[1], 8)], axis=1)
     nostrils = _arc(nose, 0.15, 0.1, 7, 180, 0)
-    return np.concatenate([jaw, left_eye, left_brow, lips, bridge, nostrils, right_eye, right_brow]).astype(np.float32)
+    parts = [jaw, left_eye, left_brow, lips, bridge, nostrils, right_eye, right_brow]
+    return np.concatenate(parts).astype(np.float32)
 
 
 def points_68() -> Floats:
@@ -289,7 +291,8 @@ def _arc(
 ) -> npt.NDArray[np.float64]:
     """Points on an ellipse, `(count, 2)`; angles clockwise as seen, 0 to the right."""
     turns = np.deg2rad(np.linspace(from_deg, to_deg, count))
-    return np.asarray(centre) + np.stack([half_width * np.cos(turns), half_height * np.sin(turns)], axis=1)
+    offsets = np.stack([half_width * np.cos(turns), half_height * np.sin(turns)], axis=1)
+    return np.asarray(offsets + np.asarray(centre))
 
 
 def paint(

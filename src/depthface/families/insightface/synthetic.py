@@ -246,8 +246,7 @@ def _head_rows(stride: int, faults: tuple[str, ...]) -> dict[str, dict[str, Row]
         for edge, (axis, sign) in {"left": (0, -1), "top": (1, -1), "right": (0, 1), "bottom": (1, 1)}.items():
             rows["bbox"][f"{p}{edge}"] = {c: sign * f for c, f in centre[axis].items()} | {f"{p}d": reach}
         for index, point in enumerate(scenes.KEYPOINTS.tolist()):
-            for axis in "xy":
-                rows["kps"][f"{p}{index}{axis}"] = _in_face(p, axis, tuple(point), anchor.cells)
+            rows["kps"] |= {f"{p}{index}{a}": _in_face(p, a, tuple(point), anchor.cells) for a in "xy"}
     return rows
 
 
@@ -268,7 +267,7 @@ def recognizer(dim: int = 512) -> onnx.ModelProto:
     As in the published files the output is declared `[1, dim]`, though N may be anything.
 
     Linear: reads the signs of the person's texture off the aligned crop by least squares, and turns them into `dim`
-    numbers by a fixed orthonormal matrix. Skin, nose, mouth and light are fitted along and dropped, so they have no say.
+    numbers by a fixed orthonormal matrix. Skin, nose, mouth and light are fitted along and dropped.
 
     Raises:
         ValueError: `dim` is less than the texture has signs.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 __all__ = ["GraphWriter", "Row", "Tensor"]
 
@@ -37,20 +37,29 @@ class GraphWriter:
     """
 
     def __init__(self) -> None:
-        self._nodes: list[onnx.NodeProto] = []
-        self._initializers: list[onnx.TensorProto] = []
+        # Filled in place: the helpers of onnx copy a model several times, and one of them here has half a gigabyte.
+        self._model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="depthface")
+        self._model.opset_import.add(domain="", version=OPSET)
+        self._constants: set[str] = set()
 
     def node(self, op: str, inputs: Sequence[str], output: str = "", *, called: str = "", **attributes: object) -> str:
         """Append a node of one output, `called` so if that is given, and return the output's name."""
-        number = len(self._nodes)
-        output = output or f"{op.lower()}_{number}"
-        self._nodes.append(helper.make_node(op, list(inputs), [output], name=called or f"{op}_{number}", **attributes))
+        nodes = self._model.graph.node
+        output = output or f"{op.lower()}_{len(nodes)}"
+        nodes.append(helper.make_node(op, inputs, [output], name=called or f"{op}_{len(nodes)}", **attributes))
         return output
 
     def constant(self, name: str, value: npt.ArrayLike, dtype: type = np.float32) -> str:
-        """Add an initializer and return its name."""
-        if all(name != known.name for known in self._initializers):
-            self._initializers.append(numpy_helper.from_array(np.asarray(value, dtype), name))
+        """Add an initializer, unless one of that name is there, and return its name."""
+        if name not in self._constants:
+            self._constants.add(name)
+            array: npt.NDArray[np.generic] = np.asarray(value, dtype)
+            self._model.graph.initializer.add(
+                name=name,
+                dims=array.shape,
+                data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
+                raw_data=array.tobytes(),
+            )
         return name
 
     def conv(
@@ -65,7 +74,7 @@ class GraphWriter:
         pads: tuple[int, int, int, int] = (0, 0, 0, 0),
     ) -> Tensor:
         """A convolution with `weight` `(out, in, kh, kw)` and `bias` `(out,)`; pads are top, left, bottom, right."""
-        stem = name or f"conv_{len(self._nodes)}"
+        stem = name or f"conv_{len(self._model.graph.node)}"
         inputs = [source.name, self.constant(f"{stem}.weight", weight), self.constant(f"{stem}.bias", bias)]
         output = self.node(
             "Conv",
@@ -141,14 +150,9 @@ class GraphWriter:
     def model(
         self, name: str, inputs: Mapping[str, Sequence[int | str]], outputs: Mapping[str, Sequence[int | str]]
     ) -> onnx.ModelProto:
-        """The finished, checked model; all inputs and outputs are float32."""
-
-        def infos(shapes: Mapping[str, Sequence[int | str]]) -> list[onnx.ValueInfoProto]:
-            return [helper.make_tensor_value_info(n, TensorProto.FLOAT, list(s)) for n, s in shapes.items()]
-
-        graph = helper.make_graph(self._nodes, name, infos(inputs), infos(outputs), self._initializers)
-        model = helper.make_model(
-            graph, producer_name="depthface", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
-        )
-        onnx.checker.check_model(model)
-        return model
+        """The finished model; all inputs and outputs are float32."""
+        graph = self._model.graph
+        graph.name = name
+        for infos, shapes in ((graph.input, inputs), (graph.output, outputs)):
+            infos.extend(helper.make_tensor_value_info(n, TensorProto.FLOAT, list(s)) for n, s in shapes.items())
+        return self._model
