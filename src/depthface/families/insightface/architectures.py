@@ -9,7 +9,7 @@ How close they are. Parameters are counted in float32 values, of the published f
 | kind | parameters | published | |
 |---|---|---|---|
 | det_500m | 626 k | 626 k | exact: MobileNet 16 to 288, PAFPN 16, towers of two separable convolutions of 64 |
-| det_10g | 4.23 M | 4.23 M | to 0.1 %: ResNet-e (3, 4, 2, 3) × (56, 88, 88, 224), PAFPN 56, towers of three convolutions of 80 |
+| det_10g | 4.23 M | 4.23 M | to 0.1 %: ResNet-e (3, 4, 2, 3) × (56, 88, 88, 224), PAFPN 56, towers of three of 80 |
 | w600k_r50 | 43.6 M | 43.6 M | exact: IResNet-50 of insightface's arcface_torch |
 | w600k_mbf | 3.33 M | 3.40 M | MobileFaceNet of arcface_torch; blocks (2, 8, 12, 4), scale 2 inferred from the size |
 | 2d106det | 0.9 M | 1.26 M | approximate: MobileNet × 0.5, average, fully connected |
@@ -87,11 +87,20 @@ class _Layers:
         groups: int = 1,
         gain: float = _RELU_GAIN,
         bias: npt.ArrayLike | None = 0.0,
+        contrast: bool = False,
         name: str = "",
     ) -> str:
-        """A convolution of `channels` in and out; `bias` None for none; padded to keep the size unless `pad` says."""
+        """A convolution of `channels` in and out; padded to keep the size unless `pad` says.
+
+        Args:
+            gain: variance of what comes out over the mean square of what goes in.
+            bias: None for none.
+            contrast: whether an even input gives 0.
+        """
         per_group, out = channels[0] // groups, channels[1]
         weight = self.weights(out, per_group, kernel, kernel, variance=gain / (per_group * kernel**2))
+        if contrast:
+            weight -= weight.mean(axis=(2, 3), keepdims=True)
         inputs = [x, self.graph.constant(f"{name}.weight", weight) if name else self.constant(weight)]
         if bias is not None:
             values = np.broadcast_to(np.asarray(bias, np.float32), (out,))
@@ -210,7 +219,7 @@ def _det_500m(net: _Layers) -> onnx.ModelProto:
     def tower(x: str) -> str:
         return net.separable(net.separable(x, (16, 64)), (64, 64))
 
-    return _scrfd(net, levels[1:], (72, 152, 288), neck=16, tower=tower, features=64, score_gain=12.0)
+    return _scrfd(net, levels[1:], (72, 152, 288), neck=16, tower=tower, features=64, score_gain=60.0)
 
 
 def _det_10g(net: _Layers) -> onnx.ModelProto:
@@ -236,7 +245,7 @@ def _det_10g(net: _Layers) -> onnx.ModelProto:
             x = net.relu(net.conv(x, channels))
         return x
 
-    return _scrfd(net, levels[1:], (88, 88, 224), neck=56, tower=tower, features=80, score_gain=0.3)
+    return _scrfd(net, levels[1:], (88, 88, 224), neck=56, tower=tower, features=80, score_gain=20.0)
 
 
 def _scrfd(
@@ -262,14 +271,16 @@ def _scrfd(
         paths[i + 1] = net.conv(paths[i + 1], (neck, neck), gain=1.0, name=f"neck.pafpn_convs.{i}.conv")
 
     # Weak last layers over plausible answers: few anchors pass the threshold, and their boxes and keypoints are faces'.
-    biases = {"score": [-2.0], "bbox": [2.0] * 4, "kps": (2.0 * KEYPOINTS).ravel().tolist()}
+    biases = {"score": [-3.0], "bbox": [2.0] * 4, "kps": (2.0 * KEYPOINTS).ravel().tolist()}
     outputs: dict[str, dict[str, Sequence[int | str]]] = {kind: {} for kind in _HEADS}
     for path, stride in zip(paths, (8, 16, 32), strict=True):
         x = tower(path)
         for kind, (layer, width) in _HEADS.items():
             name, final = f"bbox_head.stride_{layer}.({stride}, {stride})", f"{kind}_{stride}"
             gain = score_gain if kind == "score" else 0.02
-            raw = net.conv(x, (features, 2 * width), gain=gain, bias=biases[kind] * 2, name=name)
+            raw = net.conv(
+                x, (features, 2 * width), gain=gain, bias=biases[kind] * 2, contrast=kind == "score", name=name
+            )
             net.graph.scrfd_output(raw, width, final, sigmoid=kind == "score")
             outputs[kind][final] = (2 * (640 // stride) ** 2, width)
     declared = outputs["score"] | outputs["bbox"] | outputs["kps"]

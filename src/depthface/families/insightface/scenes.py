@@ -258,7 +258,7 @@ def points_106() -> Floats:
     bridge = np.stack([np.zeros(8), np.linspace(left[1], nose[1], 8)], axis=1)
     nostrils = _arc(nose, 0.15, 0.1, 7, 180, 0)
     parts = [jaw, left_eye, left_brow, lips, bridge, nostrils, right_eye, right_brow]
-    return np.concatenate(parts).astype(np.float32)
+    return np.asarray(np.concatenate(parts), np.float32)
 
 
 def points_68() -> Floats:
