@@ -227,7 +227,7 @@ def draw_crowd(count: int, seed: int = 0, size: tuple[int, int] | None = None) -
     """A scene of `count` faces which the detector finds at 640×640: 0, 1, 2, 6, 33, 200 and what lies between.
 
     Args:
-        count: how many; up to 250 fit.
+        count: how many; up to 230 fit.
         seed: of places, background and noise.
         size: height and width; without it 480×640 for up to 12 faces, 960×1280 up to 60, 2400×3200 above.
     """

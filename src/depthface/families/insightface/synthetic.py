@@ -18,22 +18,21 @@ import numpy.typing as npt
 import onnx
 
 from depthface.families.insightface import scenes
+from depthface.families.insightface.sight import (
+    CELL_PX,
+    EYE_DISTANCE,
+    cell_moments,
+    eyes,
+    gathering,
+    in_face,
+    masks_of,
+    merge_cells,
+)
 from depthface.families.insightface.writer import GraphWriter, Row, Tensor
 
 __all__ = ["attributes", "detector", "landmarks_68", "landmarks_106", "pack", "recognizer"]
 
 Floats = npt.NDArray[np.float64]
-
-EYE_DISTANCE = float(np.hypot(*(scenes.KEYPOINTS[1] - scenes.KEYPOINTS[0])))
-"""Between the eyes' centres, in radii of the face."""
-
-# Of the colour differences that make yellow, magenta and red, in grey levels: none below, fully above.
-_MASK_RAMP = {"yellow": (50.0, 130.0), "magenta": (50.0, 130.0), "red": (15.0, 45.0)}
-
-_MOMENTS = ("m", "x", "y", "q")  # of a mask over an area: Σ1, Σx, Σy, Σ(x² + y²)
-_COLOURS = ("yellow", "magenta")
-
-_CELL_PX = 8
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,9 @@ def detector() -> onnx.ModelProto:
     Finds faces of 9…315 px radius in the picture it is given, turned by up to 30°, a quarter of the radii apart.
     """
     g = GraphWriter()
-    cells = {8: _cell_moments(g, _masks(g, Tensor("input.1", ("R", "G", "B"))))}
+    cells = {8: cell_moments(g, masks_of(g, Tensor("input.1", ("R", "G", "B"))))}
     for stride in (16, 32):
-        cells[stride] = _merge_cells(g, cells[stride // 2])
+        cells[stride] = merge_cells(g, cells[stride // 2])
     red = _red_around(g, cells)
     heads = {stride: _eye_pairs(g, cells[stride], red[stride], stride) for stride in LEVELS}
     outputs: dict[str, dict[str, tuple[int, int]]] = {"score": {}, "bbox": {}, "kps": {}}
@@ -85,72 +84,6 @@ def detector() -> onnx.ModelProto:
     return g.model("synthetic_scrfd", {"input.1": (1, 3, "?", "?")}, declared)
 
 
-def _masks(g: GraphWriter, image: Tensor) -> Tensor:
-    """From normalised RGB to soft masks, each the difference of two ramps: `<mask>` − `<mask>+`."""
-    level = 128 / 255  # R, G, B in 0…1 are level · x + ½
-    primaries: dict[str, Row] = {c: {c: level, "": 0.5} for c in "RGB"}
-    excesses: dict[str, Row] = {f"{a}-{b}": {a: level, b: -level} for a, b in ("GR", "BR", "BG")}
-    colours = g.relu(g.linear(image, primaries | excesses, name="colours"))
-    differences: dict[str, Row] = {
-        "yellow": {"G": 1, "G-R": -1, "B": -1},  # min(R, G) − B
-        "magenta": {"B": 1, "B-R": -1, "G": -1},  # min(R, B) − G
-        "red": {"R": 1, "G": -1, "B-G": -1},  # R − max(G, B)
-    }
-    ramps: dict[str, Row] = {}
-    for mask, row in differences.items():
-        start, end = _MASK_RAMP[mask]
-        slope = {channel: factor * 255 / (end - start) for channel, factor in row.items()}
-        ramps[mask] = slope | {"": -start / (end - start)}
-        ramps[f"{mask}+"] = slope | {"": -end / (end - start)}
-    return g.relu(g.linear(colours, ramps, name="ramps"))
-
-
-def _cell_moments(g: GraphWriter, masks: Tensor) -> Tensor:
-    """Moments of the masks over cells of 8×8 px; unit of length and area: the cell, its corner the origin."""
-    middle = (np.arange(_CELL_PX) + 0.5) / _CELL_PX
-    y, x = np.meshgrid(middle, middle, indexing="ij")
-    kernels = dict(zip(_MOMENTS, np.stack([np.ones_like(x), x, y, x**2 + y**2]) / _CELL_PX**2, strict=True))
-    channels = [f"{colour}.{moment}" for colour in _COLOURS for moment in _MOMENTS] + ["red.m"]
-    weight = np.zeros((len(channels), len(masks.channels), _CELL_PX, _CELL_PX), np.float32)
-    for index, channel in enumerate(channels):
-        colour, moment = channel.split(".")
-        weight[index, masks.channels.index(colour)] = kernels[moment]
-        weight[index, masks.channels.index(f"{colour}+")] = -kernels[moment]
-    return g.conv(masks, weight, np.zeros(len(channels), np.float32), channels, name="cells", stride=_CELL_PX)
-
-
-def _shifted(count: int, first: int, unit: float) -> npt.NDArray[np.float32]:
-    """The kernel that sums the four moments of `count`×`count` cells round a new origin in a new unit of length.
-
-    Args:
-        first: where the first cell begins, seen from the new origin, in cells.
-        unit: the new unit in cells.
-
-    Returns:
-        `(4, 4, count, count) float32`: new moment, old moment, row, column.
-    """
-    oy, ox = np.meshgrid(np.arange(count) + first, np.arange(count) + first, indexing="ij")
-    kernel = np.zeros((4, 4, count, count), np.float32)
-    kernel[0, 0] = 1
-    kernel[1, 0], kernel[1, 1] = ox / unit, 1 / unit
-    kernel[2, 0], kernel[2, 2] = oy / unit, 1 / unit
-    kernel[3, 0], kernel[3, 1], kernel[3, 2], kernel[3, 3] = (
-        (ox**2 + oy**2) / unit**2,
-        2 * ox / unit**2,
-        2 * oy / unit**2,
-        1 / unit**2,
-    )
-    return kernel / np.float32(unit**2)
-
-
-def _merge_cells(g: GraphWriter, cells: Tensor) -> Tensor:
-    """Moments over cells of twice the size."""
-    weight = np.zeros((9, 9, 2, 2), np.float32)
-    weight[0:4, 0:4] = weight[4:8, 4:8] = _shifted(2, 0, 2.0)
-    weight[8, 8] = 0.25
-    return g.conv(cells, weight, np.zeros(9, np.float32), cells.channels, stride=2)
-
-
 def _red_around(g: GraphWriter, cells: dict[int, Tensor]) -> dict[int, Tensor]:
     """How red it is at each place, at the stride's scale and all coarser ones: the neck, top down."""
     lateral = {s: g.linear(cells[s], {"red": {"red.m": 1}}, name=f"neck.lateral_{s}") for s in cells}
@@ -161,57 +94,17 @@ def _red_around(g: GraphWriter, cells: dict[int, Tensor]) -> dict[int, Tensor]:
     return merged
 
 
-def _eyes(g: GraphWriter, windows: Tensor, prefixes: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-    """From the windows' moments to pairs of eyes, all in units of the window's half width.
-
-    Returns:
-        `pairs`: per prefix the eyes `xl`, `yl`, `xr`, `yr` and the vector between them `dx`, `dy`, of length `d`;
-        `checks`: per prefix what is to be 1 for a true pair: the masses `ml`, `mr` and spreads `vl`, `vr` of the eyes
-        over what their distance lets expect, and the cosine `cos` of their slant.
-    """
-    sides = tuple(zip("lr", _COLOURS, strict=True))
-    sums: dict[str, Row] = {f"{p}{m}{s}": {f"{p}{c}.{m}": 1} for p in prefixes for s, c in sides for m in "xyq"}
-    masses: dict[str, Row] = {f"{p}{m}{s}": {f"{p}{c}.m": 1} for p in prefixes for s, c in sides for m in "xyq"}
-    means = g.binary("Div", g.linear(windows, sums), g.at_least(g.linear(windows, masses), 1e-3))
-
-    points: dict[str, Row] = {}
-    for p in prefixes:
-        points |= {f"{p}{a}{s}": {f"{p}{a}{s}": 1} for s in "lr" for a in "xy"}
-        points |= {f"{p}d{a}": {f"{p}{a}r": 1, f"{p}{a}l": -1} for a in "xy"}
-    vectors = g.linear(means, points)
-    squares = g.binary("Mul", vectors, vectors)
-    squared = Tensor(squares.name, tuple(f"{channel}²" for channel in squares.channels))
-
-    known = g.concat(windows, means, vectors, squared)
-    eye = scenes.EYE_RADIUS / EYE_DISTANCE  # in eye distances
-    numerators: dict[str, Row] = {}
-    denominators: dict[str, Row] = {}
-    for p in prefixes:
-        distance: Row = {f"{p}dx²": 1, f"{p}dy²": 1}
-        for s, c in sides:
-            numerators[f"{p}m{s}"] = {f"{p}{c}.m": 1 / (np.pi * eye**2)}
-            spread = 2 / eye**2  # a disc's mean squared distance from its centre is half its radius squared
-            numerators[f"{p}v{s}"] = {f"{p}q{s}": spread, f"{p}x{s}²": -spread, f"{p}y{s}²": -spread}
-            denominators |= {f"{p}m{s}": distance, f"{p}v{s}": distance}
-    d2 = g.at_least(g.linear(known, {f"{p}d": {f"{p}dx²": 1, f"{p}dy²": 1} for p in prefixes}), 1e-3)
-    d = Tensor(g.node("Sqrt", [d2.name]), d2.channels)
-    over = g.at_least(g.linear(known, denominators), 1e-3)
-    ratios = g.binary("Div", g.linear(known, numerators), over)
-    slants = g.binary("Div", g.linear(vectors, {f"{p}cos": {f"{p}dx": 1} for p in prefixes}), d)
-    return g.concat(vectors, d), g.concat(ratios, slants)
-
-
 def _eye_pairs(g: GraphWriter, cells: Tensor, red: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     """What one level's head is given: the pairs of eyes at each place, and their faults, each about 0 for a face."""
     prefixes = ("a.", "b.")
     windows = []
     for prefix, anchor in zip(prefixes, LEVELS[stride], strict=True):
         weight = np.zeros((8, 9, 2 * anchor.cells, 2 * anchor.cells), np.float32)
-        weight[0:4, 0:4] = weight[4:8, 4:8] = _shifted(2 * anchor.cells, -anchor.cells, anchor.cells)
+        weight[0:4, 0:4] = weight[4:8, 4:8] = gathering(2 * anchor.cells, -anchor.cells, anchor.cells)
         channels = [f"{prefix}{channel}" for channel in cells.channels[:8]]
         pads = (anchor.cells, anchor.cells, anchor.cells - 1, anchor.cells - 1)
         windows.append(g.conv(cells, weight, np.zeros(8, np.float32), channels, pads=pads))
-    pairs, checks = _eyes(g, g.concat(*windows), prefixes)
+    pairs, checks = eyes(g, g.concat(*windows), prefixes)
     known = g.concat(pairs, checks, red)
 
     faults: dict[str, Row] = {}
@@ -241,24 +134,13 @@ def _head_rows(stride: int, faults: tuple[str, ...]) -> dict[str, dict[str, Row]
     rows: dict[str, dict[str, Row]] = {"score": {}, "bbox": {}, "kps": {}}
     for p, anchor in zip(("a.", "b."), LEVELS[stride], strict=True):
         rows["score"][f"{p}score"] = {fault: -1.0 for fault in faults if fault.startswith(p)} | {"": 5.0}
-        centre = [_in_face(p, axis, (0.0, 0.0), anchor.cells) for axis in "xy"]
+        centre = [in_face(p, axis, (0.0, 0.0), anchor.cells) for axis in "xy"]
         reach = anchor.cells / EYE_DISTANCE
         for edge, (axis, sign) in {"left": (0, -1), "top": (1, -1), "right": (0, 1), "bottom": (1, 1)}.items():
             rows["bbox"][f"{p}{edge}"] = {c: sign * f for c, f in centre[axis].items()} | {f"{p}d": reach}
         for index, point in enumerate(scenes.KEYPOINTS.tolist()):
-            rows["kps"] |= {f"{p}{index}{a}": _in_face(p, a, tuple(point), anchor.cells) for a in "xy"}
+            rows["kps"] |= {f"{p}{index}{a}": in_face(p, a, tuple(point), anchor.cells) for a in "xy"}
     return rows
-
-
-def _in_face(prefix: str, axis: str, point: tuple[float, ...], scale: float) -> dict[str, float]:
-    """Where a point of the upright face (centre 0, radius 1) is, given where the eyes are: a similarity transform."""
-    left, right = (complex(*eye) for eye in scenes.KEYPOINTS[:2].tolist())
-    turn = (complex(*point) - left) / (right - left)  # along and across the vector between the eyes
-    if axis == "x":
-        row = {f"{prefix}xl": 1.0, f"{prefix}dx": turn.real, f"{prefix}dy": -turn.imag}
-    else:
-        row = {f"{prefix}yl": 1.0, f"{prefix}dx": turn.imag, f"{prefix}dy": turn.real}
-    return {channel: scale * factor for channel, factor in row.items()}
 
 
 def recognizer(dim: int = 512) -> onnx.ModelProto:
@@ -329,7 +211,7 @@ def landmarks_106() -> onnx.ModelProto:
     image = g.node("Mul", [scale, g.constant("scale", 1 / 128)], called="_mulscalar0")
     pairs = _crop_eyes(g, Tensor(image, ("R", "G", "B")))
     rows = {
-        f"{i}{axis}": _in_face("", axis, tuple(p), 1)
+        f"{i}{axis}": in_face("", axis, tuple(p), 1)
         for i, p in enumerate(scenes.points_106().tolist())
         for axis in "xy"
     }
@@ -350,7 +232,7 @@ def landmarks_68() -> onnx.ModelProto:
     pairs = _crop_eyes(g, Tensor(image, ("R", "G", "B")))
     rows: dict[str, Row] = {f"unused {index}": {} for index in range(3 * (1103 - 68))}
     for index, (x, y, z) in enumerate(scenes.points_68().tolist()):
-        rows |= {f"{index}{axis}": _in_face("", axis, (x, y), 1) for axis in "xy"}
+        rows |= {f"{index}{axis}": in_face("", axis, (x, y), 1) for axis in "xy"}
         rows[f"{index}z"] = {"d": z / EYE_DISTANCE}
     g.node("Flatten", [g.linear(pairs, rows, name="fc1").name], "fc1", axis=1)
     return g.model("synthetic_3d68", {"data": ("None", 3, 192, 192)}, {"fc1": (1, 3309)})
@@ -358,15 +240,15 @@ def landmarks_68() -> onnx.ModelProto:
 
 def _crop_eyes(g: GraphWriter, crop: Tensor) -> Tensor:
     """The eyes of the face in the middle of a 192×192 crop, in half crops from its middle."""
-    cells = _cell_moments(g, _masks(g, crop))
-    half = 192 // _CELL_PX // 2
+    cells = cell_moments(g, masks_of(g, crop))
+    half = 192 // CELL_PX // 2
     weight = np.zeros((8, 9, 2 * half, 2 * half), np.float32)
-    weight[0:4, 0:4] = weight[4:8, 4:8] = _shifted(2 * half, -half, half)
+    weight[0:4, 0:4] = weight[4:8, 4:8] = gathering(2 * half, -half, half)
     margin = half // 3  # outside of the box there may be neighbours
     inside = np.zeros((2 * half, 2 * half), np.float32)
     inside[margin:-margin, margin:-margin] = 1
     window = g.conv(cells, weight * inside, np.zeros(8, np.float32), cells.channels[:8], name="window")
-    pairs, _ = _eyes(g, window, ("",))
+    pairs, _ = eyes(g, window, ("",))
     return pairs
 
 
