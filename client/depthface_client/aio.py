@@ -53,7 +53,7 @@ class AsyncClient:
         """Which weights the server serves; see `Client.weights`."""
         if model not in self._weights:
             with translated(self._host, model, self._timeout_s):
-                config = await self._client.get_model_config(card_named(model).network.name)
+                config = await self._client.get_model_config(card_named(model).networks[0].name)
             self._weights[model] = _protocol.weights_from(config)
         return self._weights[model]
 

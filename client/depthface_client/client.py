@@ -78,7 +78,7 @@ class Client:
         """Which weights the server serves: `<hub id>@<revision>`, `folder <name>`, `random, seed 0`, or `unknown`."""
         if model not in self._weights:
             with translated(self._host, model, self._timeout_s):
-                config = self._connection().get_model_config(card_named(model).network.name)
+                config = self._connection().get_model_config(card_named(model).networks[0].name)
             self._weights[model] = _protocol.weights_from(config)
         return self._weights[model]
 
