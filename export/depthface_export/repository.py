@@ -36,6 +36,9 @@ EXPORTED_CONFIG = "configs/exported.pbtxt"
 PUBLIC = "public"
 """The parameter that tells a model for users from a step of one."""
 
+LAZY = "lazy"
+"""The parameter that tells a public model which is loaded when it is first used."""
+
 MULTIPLE_PX = "multiple_px"
 """The parameter that gives `Network.multiple_px`, for those who make up an input."""
 
@@ -108,8 +111,9 @@ def python_config(step: PythonStep, **parameters: str) -> pb.ModelConfig:
         instance_group=[pb.ModelInstanceGroup(count=step.instances, kind=pb.ModelInstanceGroup.KIND_CPU)],
         dynamic_batching=_batching(),
     )
-    public = {PUBLIC: "true"} if step.is_pipeline else {}
-    for key, value in {**public, **step.parameters, **parameters}.items():
+    marks = ((PUBLIC, step.is_pipeline), (LAZY, step.is_lazy))
+    marked = {key: "true" for key, is_set in marks if is_set}
+    for key, value in {**marked, **step.parameters, **parameters}.items():
         config.parameters[key].string_value = value
     return config
 

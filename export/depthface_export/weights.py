@@ -64,6 +64,11 @@ def locate(card: ModelCard, choice: str) -> Weights:
         return Weights(RANDOM_SEED, f"random, seed {RANDOM_SEED}", {})
     if choice == "synthetic":
         return Weights("synthetic", "synthetic", {})
+    if choice == "hub" and not card.is_published:
+        raise WeightsUnavailable(
+            f"{card.title} is no longer published. Give --weights the path of a file of your own: "
+            f"{card.weights.files[0].name}."
+        )
     if choice == "hub":
         return Weights(None, card.weights.origin, {})
     folder = Path(choice).expanduser()

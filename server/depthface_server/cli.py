@@ -37,13 +37,15 @@ def serve(repository: Path, host: str, http_port: int, grpc_port: int, metrics_p
     for name in found.missing:
         click.echo(f"{name}: not exported, not served")
     address = Address.free(host, http_port, grpc_port, metrics_port)
-    models = (*found.exported, *found.networks)  # a pipeline does not bring the networks that it asks
+    eager = tuple(name for name in found.exported if name not in found.lazy)
+    models = (*eager, *found.networks)  # a pipeline does not bring the networks that it asks
     with Triton(repository, models, address) as triton:
         triton.wait_until_ready(stop)
         if stop.is_set():
             return
         for name, manifest in found.exported.items():
-            click.echo(f"{name}: {manifest.weights['origin']}, {manifest.precision}")
+            lazy = ", loaded when it is first used" if name in found.lazy else ""
+            click.echo(f"{name}: {manifest.weights['origin']}, {manifest.precision}{lazy}")
             if manifest.is_random:
                 click.secho(f"{name}: RANDOM WEIGHTS, its answers mean nothing", fg="red", bold=True)
         click.echo(f"ready: {address.url}")

@@ -17,12 +17,14 @@ class Contents:
 
     Attributes:
         exported: name to the manifest of one of its networks, for those that can be served.
-        networks: all that the exported ones need.
+        networks: all that those need which are loaded at the start.
+        lazy: those of the exported that are loaded when they are first used.
         missing: names of those that are laid out but not exported.
     """
 
     exported: dict[str, manifest.Manifest]
     networks: tuple[str, ...]
+    lazy: tuple[str, ...]
     missing: tuple[str, ...]
 
 
@@ -45,8 +47,10 @@ def contents(repository: Path) -> Contents:
             f"There is no exported model in {repository.resolve().name}/. Export one first: "
             f"depthface export depth_anything_v2_small --repository {repository}"
         )
-    networks = {network for public, found in exported.items() for network in found.serves[public]}
-    return Contents(exported, tuple(sorted(networks)), tuple(name for name in laid_out if name not in exported))
+    lazy = tuple(name for name in exported if 'key: "lazy"' in (repository / name / "config.pbtxt").read_text())
+    networks = {network for name, found in exported.items() if name not in lazy for network in found.serves[name]}
+    missing = tuple(name for name in laid_out if name not in exported)
+    return Contents(exported, tuple(sorted(networks)), lazy, missing)
 
 
 def _is_public(config: Path) -> bool:

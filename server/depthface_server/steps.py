@@ -86,6 +86,8 @@ class Pipeline(Step):
 
     async def _answer_later(self, request: Any) -> Any:
         try:
+            if "lazy" in self._parameters:
+                _load_networks(self._parameters)
             wanted = frozenset(request.requested_output_names())
             runs = [type(self).run(wanted, _infer, self._parameters, *inputs) for inputs in self._photos(request)]
             photos = await asyncio.gather(*runs)
@@ -96,6 +98,13 @@ class Pipeline(Step):
 
 class _Overloaded(Exception):
     """A model that a pipeline asked has a full queue."""
+
+
+def _load_networks(parameters: Mapping[str, str]) -> None:
+    """Load what a pipeline that is itself loaded late asks: for Triton its networks are no part of it."""
+    for name in parameters["networks"].split(","):
+        if not pb_utils.is_model_ready(name):
+            pb_utils.load_model(name)
 
 
 async def _infer(model: str, inputs: Mapping[str, npt.NDArray[Any]], outputs: Collection[str]) -> dict[str, Any]:

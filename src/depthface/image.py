@@ -93,12 +93,12 @@ def resize_bicubic(pixels: Pixels, height: int, width: int) -> Pixels:
     return np.asarray(image)
 
 
-def encode_png(grey: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> bytes:
-    """Encode `(H, W)` uint8 or uint16 grey levels as an 8- or 16-bit PNG.
+def encode_png(picture: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> bytes:
+    """Encode `(H, W)` uint8 or uint16 grey levels, or `(H, W, 3) uint8 RGB`, as a PNG of as many bits.
 
     OpenCV's default parameters choose its fast filter and compression: 6 times faster than Pillow, 1.1 times larger.
     """
-    _, data = cv2.imencode(".png", grey)
+    _, data = cv2.imencode(".png", picture[:, :, ::-1] if picture.ndim == 3 else picture)
     return data.tobytes()
 
 

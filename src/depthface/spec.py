@@ -105,6 +105,7 @@ class PythonStep:
     Attributes:
         parameters: what the function is told besides its inputs.
         is_pipeline: the function is a coroutine that asks other models itself (Triton's BLS), and a public model.
+        is_lazy: not loaded when the server starts, but when it is first used.
         instances: how many processes run it.
     """
 
@@ -115,6 +116,7 @@ class PythonStep:
     max_batch_size: int
     parameters: Mapping[str, str] = field(default_factory=dict)
     is_pipeline: bool = False
+    is_lazy: bool = False
     instances: int = 1
 
 
@@ -147,6 +149,7 @@ class ModelCard:
         serves: the networks that each public model needs.
         tolerances: per precision, the largest value each parity metric may have, in the task's own units; the
             family's `parity.py` says what each metric is.
+        is_published: the weights can be downloaded; else the user brings them.
         is_committed: the generated text of its models is kept in git, as the reference.
         architecture: what the family's `network.py` builds random weights from.
     """
@@ -162,6 +165,7 @@ class ModelCard:
     serves: Mapping[str, tuple[str, ...]]
     tolerances: Mapping[Precision, Mapping[str, float]]
     stand_ins: tuple[str, ...] = ("random",)
+    is_published: bool = True
     is_committed: bool = True
     architecture: Mapping[str, object] = field(default_factory=dict)
 

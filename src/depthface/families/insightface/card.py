@@ -116,6 +116,14 @@ ATTRIBUTES = PackFile(
     1.0,
     random="genderage",
 )
+# No longer published: the user points at a file of their own.
+INSWAPPER_128 = PackFile(
+    "swapper",
+    HubFile("inswapper_128.onnx", 554_253_681, "e4a3f08c753cb72d04e10aa0f7dbe3deebbf39567d4ead6dce08e98aa49e16af"),
+    0.0,
+    255.0,
+    random="inswapper_128",
+)
 REST = (LANDMARKS_106, LANDMARKS_68, ATTRIBUTES)
 
 # The model's own limits are the network's: see `parity.py` for the units.
@@ -247,6 +255,46 @@ def pack_card(name: str, files: tuple[PackFile, ...]) -> ModelCard:
     )
 
 
+def swapper_card(name: str, file: PackFile) -> ModelCard:
+    """The card of a face swapper. It comes from the user's own file, and uses a served pack to find the faces."""
+    network = Network(
+        f"face_{name}_swapper",
+        inputs=(TensorSpec("faces", "UINT8", (128, 128, 3)), TensorSpec("embedding", "FP32", (512,))),
+        outputs=(TensorSpec("faces_out", "UINT8", (128, 128, 3)),),
+        max_batch_size=MAX_BATCH_SIZE,
+    )
+    public = f"face_swap_{name}"
+    pipeline = PythonStep(
+        name=public,
+        function=f"depthface.families.{FAMILY}.swap:swap",
+        inputs=(
+            TensorSpec("source", "BYTES", (1,)),
+            TensorSpec("target", "BYTES", (1,)),
+            TensorSpec("pack", "BYTES", (1,), optional=True),
+        ),
+        outputs=(IMAGE,),
+        max_batch_size=1,
+        parameters={"swapper": network.name, "networks": network.name},
+        is_pipeline=True,
+        is_lazy=True,
+    )
+    return ModelCard(
+        name=name,
+        family=FAMILY,
+        title=f"InsightFace {name}",
+        license=RESEARCH_ONLY,
+        weights=PublishedPack(name, (file.file,)),
+        networks=(network,),
+        steps=(pipeline,),
+        ensembles=(),
+        serves={public: (network.name,)},
+        tolerances={"fp32": {"swap_error_levels": 2.0}},
+        is_published=False,
+        is_committed=False,
+        architecture={file.kind: file},
+    )
+
+
 def _network(name: str, file: PackFile) -> Network:
     if file.kind == "detector":
         return Network(name, DETECTOR_INPUTS, DETECTOR_OUTPUTS, max_batch_size=8, multiple_px=32)
@@ -278,4 +326,5 @@ CARDS = (
     pack_card("buffalo_s", (DET_500M, W600K_MBF, *REST)),
     pack_card("buffalo_sc", (DET_500M, W600K_MBF)),
     pack_card("antelopev2", (SCRFD_10G_BNKPS, GLINTR100, *REST)),
+    swapper_card("inswapper_128", INSWAPPER_128),
 )

@@ -93,6 +93,8 @@ def _graph(original: onnx.ModelProto, kind: str, mean: float, std: float) -> onn
         return graphs.recognizer(original, mean=mean, std=std)
     if kind == "attributes":
         return graphs.attributes(original, mean=mean, std=std)
+    if kind == "swapper":
+        return graphs.swapper(original)
     return graphs.landmarks(original, mean=mean, std=std)
 
 

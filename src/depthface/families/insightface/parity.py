@@ -31,10 +31,13 @@ def measurements(source: Source, run: Run, photos: list[Pixels]) -> Iterator[tup
     Yields:
         The name of each case and its metrics: of a detector `faces_differ` (count), `box_error_px`,
         `keypoint_error_px`, `score_error`; of a recogniser `cosine_loss` (1 − cosine of the two embeddings of a crop);
-        of landmarks `landmark_error_px` in the 192 px crop; of attributes `attribute_error`, of its three numbers.
+        of landmarks `landmark_error_px` in the 192 px crop; of attributes `attribute_error`, of its three numbers; of
+        a swapper `swap_error_levels`, of 255.
     """
     pictures = [*photos, scenes.draw_crowd(6).image]
-    if source.reference.taskname == "detection":
+    if not hasattr(source.reference, "taskname"):
+        yield from _swap(source.reference, run, pictures)
+    elif source.reference.taskname == "detection":
         yield from _detection(source.reference, run, pictures)
     else:
         yield from _crops(source.reference, run, pictures)
@@ -76,6 +79,26 @@ def _crops(reference: Any, run: Run, pictures: list[Pixels]) -> Iterator[tuple[s
         (got,) = run({"faces": crops[:batch]}).values()
         expected = np.concatenate([_raw(reference, crop) for crop in crops[:batch]])
         yield f"{batch}×{side}×{side}", _distance(reference.taskname, expected, got)
+
+
+def _swap(reference: Any, run: Run, pictures: list[Pixels]) -> Iterator[tuple[str, dict[str, float]]]:
+    """Any crop will do, and any unit vector; the reference is INSwapper.get without paste-back (inswapper.py:50-60)."""
+    import cv2
+
+    crops = np.stack([cv2.resize(picture, (128, 128)) for picture in pictures[:BATCH]])
+    latent = np.random.default_rng(0).normal(size=(len(crops), 512)).astype(np.float32)
+    latent /= np.linalg.norm(latent, axis=1, keepdims=True)
+    got = run({"faces": crops, "embedding": latent})["faces_out"].astype(int)
+    worst = 0
+    for crop, source, swapped in zip(crops, latent, got, strict=True):
+        mapped = source[None] @ reference.emap
+        mapped /= np.linalg.norm(mapped)
+        blob = cv2.dnn.blobFromImage(crop[:, :, ::-1], 1 / 255, (128, 128), (0, 0, 0), swapRB=True)
+        names = reference.input_names
+        (picture,) = reference.session.run(reference.output_names, {names[0]: blob, names[1]: mapped})
+        expected = np.clip(255 * picture[0].transpose(1, 2, 0), 0, 255).astype(np.uint8).astype(int)
+        worst = max(worst, int(np.abs(swapped - expected).max()))
+    yield f"{len(crops)}×128×128", {"swap_error_levels": float(worst)}
 
 
 def _raw(reference: Any, crop: Pixels) -> npt.NDArray[np.float32]:
