@@ -9,7 +9,7 @@ PRECISION ?= fp32
 REPOSITORY ?= model_repository
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export serve demo test test-fast lint format generate bench-depth lock clean
+.PHONY: help setup export serve demo test test-fast lint format generate bench-depth bench-faces lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -19,6 +19,10 @@ setup: $(VENV)/installed  ## .venv and everything in it
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	# insightface brings opencv-python, whose cv2 needs a desktop's libraries; the headless one of the same version
+	# takes its place.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps \
+		--force-reinstall opencv-python-headless
 	@touch $@
 
 export: setup  ## weights to model_repository/ (MODELS=… WEIGHTS=hub|random|PATH PRECISION=fp32|fp16)
@@ -51,6 +55,9 @@ generate: setup  ## write the committed text of model_repository/ anew, after a 
 
 bench-depth: setup  ## depth against the transformers pipeline, side by side
 	$(BIN)/python -m depthface_bench.depth
+
+bench-faces: setup  ## faces against insightface's FaceAnalysis, side by side
+	$(BIN)/python -m depthface_bench.faces
 
 lock: setup  ## write constraints.txt from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+cpu//' > constraints.txt
