@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +50,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 _ALWAYS = ("boxes", "scores", "keypoints")
 _UNASKED = "crop"  # the only part that is left out unless it is named: 37 KB a face
 
-_GENDERS = ("female", "male")
+_GENDERS: tuple[Literal["female", "male"], ...] = ("female", "male")
 
 
 def is_public(model: str) -> bool:
