@@ -22,7 +22,7 @@ __all__ = ["export"]
     "--weights",
     default="hub",
     show_default=True,
-    metavar="hub|random|PATH",
+    metavar="hub|random|synthetic|PATH",
     help="Published weights, random ones in the true architecture, or a folder in the format of transformers.",
 )
 @click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
@@ -41,7 +41,7 @@ __all__ = ["export"]
 def export(models: tuple[str, ...], weights: str, precision: str, repository: Path, accept_license: bool) -> None:
     """Turn published weights into a Triton model repository, proven equal to their reference."""
     console = Console(highlight=False, soft_wrap=True)
-    for card in [card_named(model) for model in models]:
+    for model, card in [(model, card_named(model)) for model in models]:
         started = time.monotonic()
         with console.status(card.name) as status:
 
@@ -51,7 +51,7 @@ def export(models: tuple[str, ...], weights: str, precision: str, repository: Pa
 
             outcome = pipeline.export(
                 card,
-                weights=weights,
+                weights=weights if card.name == model else model,  # a folder is its own weights
                 precision=cast(Precision, precision),
                 target=repository,
                 accept_license=accept_license,
@@ -64,7 +64,7 @@ def export(models: tuple[str, ...], weights: str, precision: str, repository: Pa
             console.print(f"{card.name}  exported to {repository} in {seconds:.0f} s", markup=False)
         if weights == "random":
             console.print(
-                f"{card.name}  RANDOM WEIGHTS: true architecture and speed, meaningless depth.",
+                f"{card.name}  RANDOM WEIGHTS: true architecture and speed, meaningless answers.",
                 markup=False,
                 style="bold red",
             )

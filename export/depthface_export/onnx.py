@@ -12,9 +12,9 @@ from typing import Any
 import onnx
 import torch
 
-from depthface.spec import Network
+from depthface.spec import Network, Source
 
-__all__ = ["IR_VERSION", "OPSET", "onnx_from_torch"]
+__all__ = ["IR_VERSION", "OPSET", "onnx_from_source", "versions"]
 
 OPSET = 20
 """The newest that TensorRT 10.0 and every ONNX Runtime since 1.17 know; the first with Gelu as one node."""
@@ -23,34 +23,41 @@ IR_VERSION = 10
 """Pinned: a runtime refuses a file of an IR newer than its own."""
 
 
-def onnx_from_torch(
-    module: torch.nn.Module,
-    example: torch.Tensor,
-    dynamic_shapes: tuple[dict[int, Any], ...],
-    network: Network,
-    path: Path,
-) -> None:
-    """Export `module` to one self-contained ONNX file whose batch, height and width vary."""
+def onnx_from_source(source: Source, network: Network, path: Path) -> None:
+    """Write the network to one self-contained ONNX file whose varying dimensions vary."""
+    model = onnx_from_torch(source, network) if isinstance(source.model, torch.nn.Module) else source.model
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def onnx_from_torch(source: Source, network: Network) -> onnx.ModelProto:
+    """Export a torch module."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet("torch.onnx"):
         warnings.simplefilter("ignore")  # torch and onnxscript deprecate parts of each other
         program = torch.onnx.export(
-            module,
-            (example,),
+            source.model,
+            (source.example,),
             dynamo=True,
             opset_version=OPSET,
-            dynamic_shapes=dynamic_shapes,
+            dynamic_shapes=source.dynamic_shapes,
             input_names=[tensor.name for tensor in network.inputs],
             output_names=[tensor.name for tensor in network.outputs],
             verbose=False,
         )
     assert program is not None
-    model = program.model_proto
+    model: onnx.ModelProto = program.model_proto
     model.ir_version = IR_VERSION
     for part in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
         part.ClearField("metadata_props")  # stack traces with this machine's paths
         part.ClearField("doc_string")
     del model.graph.value_info[:]
-    onnx.save(model, path)
+    return model
+
+
+def versions(path: Path) -> dict[str, int]:
+    """The opset and IR version of a file."""
+    model = onnx.load(path, load_external_data=False)
+    return {"opset": model.opset_import[0].version, "ir_version": model.ir_version}
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Literal
 
 from depthface import manifest
 from depthface.families import module_of
-from depthface.spec import ModelCard, Precision
+from depthface.spec import ModelCard, Network, Precision, Source
 from depthface_export import repository
 from depthface_export import weights as weights_stage
 
@@ -42,59 +42,79 @@ def export(
     found = weights_stage.locate(card, weights)
     exporters = manifest.exporter_versions(_code(card))
     with repository.staging(target) as build:
-        if _is_current(target / card.network.name / "1", found, precision, exporters):
+        if all(_is_current(target / network.name / "1", found, precision, exporters) for network in card.networks):
             repository.write_texts(target, card)
             return "unchanged"
 
         report(f"weights: {found.origin}")
         fetched = weights_stage.fetch(card, found)
 
-        report("network: load in torch")
-        source = module_of(card, "network").load(card, fetched.source, precision)
+        report("network: load")
+        sources = module_of(card, "network").load(card, fetched.source, precision)
 
-        # Imported here: torch and ONNX Runtime take seconds, and an unchanged export needs neither.
-        from depthface_export import onnx, validate
-
-        report(f"onnx: opset {onnx.OPSET}, {precision}")
-        network_folder = build / card.network.name
-        version_folder = network_folder / "1"
-        version_folder.mkdir(parents=True)
-        model = version_folder / "model.onnx"
-        onnx.onnx_from_torch(source.module, source.example, source.dynamic_shapes, card.network, model)
-
-        report("validate: ONNX Runtime against torch, on photographs")
-        checks: list[dict[str, object]] = []
-        for case in validate.validate(card, precision, source.reference, model):
-            report(f"  {case[0].case}: " + ", ".join(str(check) for check in case))
-            checks += [asdict(check) for check in case]
+        for network in card.networks:
+            _build(card, network, sources[network.name], fetched, precision, exporters, build, report)
 
         report("repository: install")
-        config = repository.network_config(card.network, weights=fetched.origin, precision=precision)
-        repository.write_config(config, network_folder / repository.EXPORTED_CONFIG)
-        repository.write_config(repository.network_config(card.network), network_folder / "config.pbtxt")
-        manifest.Manifest(
-            serves=card.ensemble.name,
-            weights={"origin": fetched.origin, "sha256": fetched.sha256},
-            license=None if weights == "random" else asdict(card.license),
-            precision=precision,
-            onnx={"sha256": manifest.sha256_of(model), "opset": onnx.OPSET, "ir_version": onnx.IR_VERSION},
-            tensors={
-                "inputs": [asdict(tensor) for tensor in card.network.inputs],
-                "outputs": [asdict(tensor) for tensor in card.network.outputs],
-            },
-            exporters=exporters,
-            checks=checks,
-        ).write(version_folder)
         repository.write_texts(target, card)
-        repository.install(network_folder, target / card.network.name)
+        for network in card.networks:
+            repository.install(build / network.name, target / network.name)
+        for step in card.steps:
+            if step.is_pipeline:
+                config = repository.python_config(step, weights=fetched.origin, precision=precision)
+                repository.write_config(config, target / step.name / repository.EXPORTED_CONFIG)
     return "exported"
+
+
+def _build(
+    card: ModelCard,
+    network: Network,
+    source: Source,
+    weights: weights_stage.Weights,
+    precision: Precision,
+    exporters: dict[str, str],
+    build: Path,
+    report: Report,
+) -> None:
+    """Make the folder of one network in `build`: its file, proven; its configs; its manifest last."""
+    # Imported here: torch and ONNX Runtime take seconds, and an unchanged export needs neither.
+    from depthface_export import onnx, validate
+
+    report(f"onnx: {network.name}, {precision}")
+    folder = build / network.name
+    model = folder / "1" / "model.onnx"
+    model.parent.mkdir(parents=True)
+    onnx.onnx_from_source(source, network, model)
+
+    report("validate: ONNX Runtime against the reference, on photographs")
+    checks: list[dict[str, object]] = []
+    for case in validate.validate(card, network, precision, source, model):
+        report(f"  {case[0].case}: " + ", ".join(str(check) for check in case))
+        checks += [asdict(check) for check in case]
+
+    repository.write_config(repository.network_config(network), folder / "config.pbtxt")
+    exported = repository.network_config(network, weights=weights.origin, precision=precision)
+    repository.write_config(exported, folder / repository.EXPORTED_CONFIG)
+    manifest.Manifest(
+        serves={public: list(needed) for public, needed in card.serves.items() if network.name in needed},
+        weights={"origin": weights.origin, "sha256": weights.sha256},
+        license=None if weights.is_stand_in else asdict(card.license),
+        precision=precision,
+        onnx={"sha256": manifest.sha256_of(model), **onnx.versions(model)},
+        tensors={
+            "inputs": [asdict(tensor) for tensor in network.inputs],
+            "outputs": [asdict(tensor) for tensor in network.outputs],
+        },
+        exporters=exporters,
+        checks=checks,
+    ).write(model.parent)
 
 
 def _code(card: ModelCard) -> list[Path]:
     """The files whose change makes an export stale."""
     here = Path(__file__).parent
     family = Path(module_of(card, "card").__file__ or "").parent
-    return [here / "onnx.py", family / "card.py", family / "network.py", family / "parity.py"]
+    return [here / "onnx.py", *sorted(family.glob("*.py"))]
 
 
 def _is_current(folder: Path, weights: weights_stage.Weights, precision: Precision, exporters: dict[str, str]) -> bool:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +13,7 @@ from pathlib import Path
 
 from depthface.errors import LicenseNotAccepted, WeightsCorrupt, WeightsUnavailable
 from depthface.manifest import sha256_of
-from depthface.spec import HubFile, ModelCard
+from depthface.spec import HubFile, HubWeights, ModelCard, PublishedPack
 
 __all__ = ["HUB_DEADLINE_S", "Weights", "check_license", "fetch", "locate"]
 
@@ -24,20 +28,26 @@ class Weights:
     """Which weights an export uses.
 
     Attributes:
-        source: a folder in the format of `transformers`, or the seed of random weights; None for published weights
-            that have not been fetched yet.
-        origin: the same for people and for comparing: `<hub id>@<revision>`, `folder <name>`, `random, seed 0`.
-        sha256: of each weight file, by name; empty for random weights and before fetching.
+        source: a folder of weight files, the seed of random weights, or `synthetic`; None for published weights that
+            have not been fetched yet.
+        origin: the same for people and for comparing: `<hub id>@<revision>`, `buffalo_l@insightface`,
+            `folder <name>`, `random, seed 0`, `synthetic`.
+        sha256: of each weight file, by name; empty for stand-ins and before fetching.
     """
 
-    source: Path | int | None
+    source: Path | int | str | None
     origin: str
     sha256: dict[str, str]
 
+    @property
+    def is_stand_in(self) -> bool:
+        """True for weights that are nobody's."""
+        return isinstance(self.source, int | str)
+
 
 def check_license(card: ModelCard, choice: str, accepted: bool) -> None:
-    """Raise `LicenseNotAccepted` for weights that are not open, unless accepted. Random weights are nobody's."""
-    if choice == "random" or card.license.is_open or accepted:
+    """Raise `LicenseNotAccepted` for weights that are not open, unless accepted. Stand-ins are nobody's."""
+    if choice in card.stand_ins or card.license.is_open or accepted:
         return
     raise LicenseNotAccepted(
         f"The weights of {card.title} are licensed {card.license.id}, which forbids some uses (commercial ones first "
@@ -47,12 +57,15 @@ def check_license(card: ModelCard, choice: str, accepted: bool) -> None:
 
 
 def locate(card: ModelCard, choice: str) -> Weights:
-    """Say which weights `choice` (`hub`, `random`, or a folder's path) means, without the network."""
+    """Say which weights `choice` (`hub`, `random`, `synthetic`, or a folder's path) means, without the network."""
+    if choice in ("random", "synthetic") and choice not in card.stand_ins:
+        raise WeightsUnavailable(f"{card.title} has no {choice} weights. Choose from: {', '.join(card.stand_ins)}.")
     if choice == "random":
         return Weights(RANDOM_SEED, f"random, seed {RANDOM_SEED}", {})
-    published = f"{card.weights.repo_id}@{card.weights.revision}"
+    if choice == "synthetic":
+        return Weights("synthetic", "synthetic", {})
     if choice == "hub":
-        return Weights(None, published, {})
+        return Weights(None, card.weights.origin, {})
     folder = Path(choice).expanduser()
     if folder.is_file():
         folder = folder.parent
@@ -60,57 +73,101 @@ def locate(card: ModelCard, choice: str) -> Weights:
         if not (folder / file.name).is_file():
             raise WeightsUnavailable(
                 f"There is no {file.name} in {folder}. Give --weights a folder with "
-                f"{' and '.join(f.name for f in card.weights.files)} (what {card.weights.repo_id} holds), or `hub`, "
-                "or `random`."
+                f"{' and '.join(f.name for f in card.weights.files)} (what {card.weights.origin} holds), or `hub`, or "
+                f"{' or '.join(f'`{name}`' for name in card.stand_ins)}."
             )
     sha256 = {file.name: sha256_of(folder / file.name) for file in card.weights.files}
-    is_published = all(file.sha256 is None or file.sha256 == sha256[file.name] for file in card.weights.files)
-    return Weights(folder, published if is_published else f"folder {folder.name}", sha256)
+    known = [file for file in card.weights.files if file.sha256 is not None]
+    is_published = bool(known) and all(file.sha256 == sha256[file.name] for file in known)
+    return Weights(folder, card.weights.origin if is_published else f"folder {folder.resolve().name}", sha256)
 
 
 def fetch(card: ModelCard, weights: Weights) -> Weights:
-    """Download published weights if they are not in the hub's cache yet, and check size and sha256 of each file.
+    """Download published weights if they are not here yet, and check size and sha256 of each file.
 
     Raises:
-        WeightsUnavailable: the hub cannot be reached, or refuses.
+        WeightsUnavailable: the place they are published at cannot be reached, or refuses.
         WeightsCorrupt: a file is not what the card says.
     """
     if weights.source is not None:
         return weights
-    paths = {file.name: _hub_file(card, file) for file in card.weights.files}
-    sha256 = {}
-    for file in card.weights.files:
-        sha256[file.name] = sha256_of(paths[file.name])
-        size_bytes = paths[file.name].stat().st_size
-        if file.sha256 not in (None, sha256[file.name]) or file.size_bytes not in (None, size_bytes):
+    published = card.weights
+    if isinstance(published, PublishedPack):
+        folder = _pack_folder(published)
+    else:
+        folder = [_hub_file(published, file).parent for file in published.files].pop()
+    return Weights(folder, weights.origin, _checked(published, folder))
+
+
+def _checked(published: HubWeights | PublishedPack, folder: Path) -> dict[str, str]:
+    """The sha256 of each file in `folder`; raises `WeightsCorrupt` naming the first that is not the published one."""
+    found = {}
+    for file in published.files:
+        path = folder / file.name
+        size_bytes = path.stat().st_size if path.is_file() else 0
+        found[file.name] = sha256_of(path) if path.is_file() else "none"
+        if file.sha256 not in (None, found[file.name]) or file.size_bytes not in (None, size_bytes):
             raise WeightsCorrupt(
-                f"{file.name} of {weights.origin} is not the published file: {size_bytes} bytes, sha256 "
-                f"{sha256[file.name]}, where {file.size_bytes or 'any number of'} bytes and {file.sha256} were "
-                f"expected. Delete {paths[file.name].resolve()} and export again."
+                f"{file.name} of {published.origin} is not the published file: {size_bytes} bytes, sha256 "
+                f"{found[file.name]}, where {file.size_bytes or 'any number of'} bytes and {file.sha256} were "
+                f"expected. Delete {path.resolve()} and export again."
             )
-    return Weights(next(iter(paths.values())).parent, weights.origin, sha256)
+    return found
 
 
-def _hub_file(card: ModelCard, file: HubFile) -> Path:
+def _hub_file(published: HubWeights, file: HubFile) -> Path:
     import huggingface_hub as hub  # slow to import, and needed for published weights alone
 
-    repo, revision = card.weights.repo_id, card.weights.revision
+    repo, revision = published.repo_id, published.revision
     cached = hub.try_to_load_from_cache(repo, file.name, revision=revision)
     if isinstance(cached, str):
         return Path(cached)
     try:
-        _within(
-            HUB_DEADLINE_S,
-            lambda: hub.get_hf_file_metadata(hub.hf_hub_url(repo, file.name, revision=revision)),
-        )
+        _within(HUB_DEADLINE_S, lambda: hub.get_hf_file_metadata(hub.hf_hub_url(repo, file.name, revision=revision)))
         return Path(hub.hf_hub_download(repo, file.name, revision=revision))
     # The hub's client raises errors of its HTTP library, its own, and OSErrors.
     except Exception as error:
         raise WeightsUnavailable(
             f"{repo} cannot be fetched from the hub ({_first_line(error)}). Try again when it can be reached; or "
-            f"download {' and '.join(f.name for f in card.weights.files)} at revision {revision[:7]} on another "
+            f"download {' and '.join(f.name for f in published.files)} at revision {revision[:7]} on another "
             "machine and give --weights that folder; or use --weights random, which has the true architecture and "
             "speed, but computes nothing meaningful."
+        ) from error
+
+
+def _pack_folder(published: PublishedPack) -> Path:
+    """The pack in InsightFace's own storage; downloaded aside and checked, then moved in whole.
+
+    InsightFace itself checks nothing, and takes any folder of that name, even an empty one, for a finished download.
+    """
+    home = Path("~/.insightface").expanduser()
+    folder = home / "models" / published.name
+    if all((folder / file.name).is_file() for file in published.files):
+        return folder
+    try:
+        import requests
+        from insightface.utils import storage
+
+        address = storage.model_zoo_download_url(f"{published.name}.zip")
+        _within(HUB_DEADLINE_S, lambda: requests.head(address, timeout=HUB_DEADLINE_S))
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=home) as aside, contextlib.redirect_stdout(sys.stderr):
+            fetched = Path(storage.ensure_available("models", published.name, root=aside))
+            inner = fetched / published.name  # some archives hold the folder itself
+            fetched = inner if inner.is_dir() else fetched
+            _checked(published, fetched)
+            if folder.exists():
+                shutil.rmtree(folder)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            fetched.rename(folder)
+        return folder
+    except WeightsCorrupt:
+        raise
+    except Exception as error:  # requests' errors, zipfile's, InsightFace's RuntimeError, OSErrors
+        raise WeightsUnavailable(
+            f"The pack {published.name} cannot be fetched from InsightFace's releases ({_first_line(error)}). Try "
+            f"again when they can be reached; or unpack {published.name}.zip on this machine and give --weights that "
+            "folder; or use --weights synthetic, which finds drawn faces, or --weights random, which finds nothing."
         ) from error
 
 

@@ -16,7 +16,7 @@ class Contents:
     """The public models of a repository.
 
     Attributes:
-        exported: name to manifest, for those that can be served.
+        exported: name to the manifest of one of its networks, for those that can be served.
         missing: names of those that are laid out but not exported.
     """
 
@@ -26,10 +26,16 @@ class Contents:
 
 def contents(repository: Path) -> Contents:
     """Read a repository; raises `ServeError` if there is nothing in it to serve."""
-    exported = {
-        found.serves: found
+    manifests = {
+        path.parent.parent.name: found
         for path in sorted(repository.glob(f"[!.]*/*/{manifest.FILE_NAME}"))
         if (found := manifest.read(path.parent)) is not None
+    }
+    exported = {
+        public: found
+        for found in manifests.values()
+        for public, needed in found.serves.items()
+        if all(network in manifests for network in needed)
     }
     laid_out = (path.parent.name for path in sorted(repository.glob("[!.]*/config.pbtxt")) if _is_public(path))
     if not exported:
@@ -41,4 +47,4 @@ def contents(repository: Path) -> Contents:
 
 
 def _is_public(config: Path) -> bool:
-    return 'platform: "ensemble"' in config.read_text()
+    return 'key: "public"' in config.read_text()

@@ -6,9 +6,10 @@ and touches no other one.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import triton_python_backend_utils as pb_utils
 from depthface import image
 from depthface.errors import InvalidInput, encode
 
-__all__ = ["Step"]
+__all__ = ["Pipeline", "Step"]
 
 Value = npt.NDArray[Any] | bytes
 
@@ -27,16 +28,18 @@ class Step:
     """A Triton model made of `run(wanted, *inputs) -> outputs`.
 
     `run` gets the names of the outputs asked for and, in the order of the config, each input of **one** photo: an
-    array without batch dimension, or `bytes`. It returns arrays or `bytes` by output name, and raises `InvalidInput`.
+    array without batch dimension, `bytes`, or None for an optional input that was left out. It returns arrays or
+    `bytes` by output name, and raises `InvalidInput`.
     """
 
-    run: Callable[..., Mapping[str, Value]]
+    run: Callable[..., Any]
 
     def initialize(self, args: dict[str, str]) -> None:
         """Called by Triton once, when the model loads."""
         config = json.loads(args["model_config"])
         self._name: str = config["name"]
         self._inputs: dict[str, str] = {tensor["name"]: tensor["data_type"] for tensor in config["input"]}
+        self._parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
         image.use_one_thread()  # the cores belong to the network
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -46,17 +49,67 @@ class Step:
     def _answer(self, request: Any) -> Any:
         try:
             wanted = frozenset(request.requested_output_names())
-            batch = [
-                _items(pb_utils.get_input_tensor_by_name(request, name), data_type)
-                for name, data_type in self._inputs.items()
-            ]
-            photos = [type(self).run(wanted, *inputs) for inputs in zip(*batch, strict=True)]
+            photos = [type(self).run(wanted, *inputs) for inputs in self._photos(request)]
             return pb_utils.InferenceResponse([_tensor(name, [photo[name] for photo in photos]) for name in wanted])
-        except InvalidInput as error:
-            return _failure(encode(error), pb_utils.TritonError.INVALID_ARG)
-        except Exception:
-            pb_utils.Logger.log_error(traceback.format_exc())
-            return _failure(f"{self._name} failed; the server's log says why", pb_utils.TritonError.INTERNAL)
+        except Exception as error:
+            return self._failure(error)
+
+    def _photos(self, request: Any) -> list[tuple[Value | None, ...]]:
+        """The inputs of a request, photo by photo."""
+        columns: list[list[Value] | None] = []
+        for name, data_type in self._inputs.items():
+            tensor = pb_utils.get_input_tensor_by_name(request, name)
+            columns.append(None if tensor is None else _items(tensor, data_type))
+        count = max(len(column) for column in columns if column is not None)
+        missing: list[Value | None] = [None] * count
+        return list(zip(*(missing if column is None else column for column in columns), strict=True))
+
+    def _failure(self, error: Exception) -> Any:
+        if isinstance(error, InvalidInput):
+            return _error(encode(error), pb_utils.TritonError.INVALID_ARG)
+        if isinstance(error, _Overloaded):
+            return _error(str(error), pb_utils.TritonError.UNAVAILABLE)
+        pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
+        return _error(f"{self._name} failed; the server's log says why", pb_utils.TritonError.INTERNAL)
+
+
+class Pipeline(Step):
+    """A `Step` whose `run(wanted, infer, parameters, *inputs)` is a coroutine that asks other models (BLS).
+
+    `infer(model, inputs, outputs)` takes batched arrays by name and gives those asked for; `parameters` are the
+    config's.
+    """
+
+    async def execute(self, requests: list[Any]) -> list[Any]:  # type: ignore[override]
+        """Called by Triton with the requests of one batch; they run at once."""
+        return list(await asyncio.gather(*(self._answer_later(request) for request in requests)))
+
+    async def _answer_later(self, request: Any) -> Any:
+        try:
+            wanted = frozenset(request.requested_output_names())
+            runs = [type(self).run(wanted, _infer, self._parameters, *inputs) for inputs in self._photos(request)]
+            photos = await asyncio.gather(*runs)
+            return pb_utils.InferenceResponse([_tensor(name, [photo[name] for photo in photos]) for name in wanted])
+        except Exception as error:
+            return self._failure(error)
+
+
+class _Overloaded(Exception):
+    """A model that a pipeline asked has a full queue."""
+
+
+async def _infer(model: str, inputs: Mapping[str, npt.NDArray[Any]], outputs: Collection[str]) -> dict[str, Any]:
+    request = pb_utils.InferenceRequest(
+        model_name=model,
+        requested_output_names=list(outputs),
+        inputs=[pb_utils.Tensor(name, np.ascontiguousarray(array)) for name, array in inputs.items()],
+    )
+    response = await request.async_exec()
+    if response.has_error():
+        message = response.error().message()
+        # Triton hands a full queue to a pipeline as an internal error.
+        raise (_Overloaded if "maximum queue size" in message else RuntimeError)(message)
+    return {name: pb_utils.get_output_tensor_by_name(response, name).as_numpy() for name in outputs}
 
 
 def _items(tensor: Any, data_type: str) -> list[Value]:
@@ -79,5 +132,5 @@ def _tensor(name: str, values: list[Value]) -> Any:
     return pb_utils.Tensor(name, np.stack(arrays))
 
 
-def _failure(text: str, code: int) -> Any:
+def _error(text: str, code: int) -> Any:
     return pb_utils.InferenceResponse([], pb_utils.TritonError(text, code))

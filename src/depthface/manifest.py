@@ -21,7 +21,7 @@ class Manifest:
     """One export, whole.
 
     Attributes:
-        serves: the public model that the artefact makes servable.
+        serves: the public models that the artefact has a part in, and all the networks that each needs.
         weights: `origin`, and `sha256` of each weight file.
         license: of the weights; None for random ones.
         onnx: `sha256`, `opset`, `ir_version`.
@@ -30,7 +30,7 @@ class Manifest:
         checks: each parity check: `case`, `metric`, `value`, `tolerance`.
     """
 
-    serves: str
+    serves: dict[str, list[str]]
     weights: dict[str, Any]
     license: dict[str, Any] | None
     precision: str

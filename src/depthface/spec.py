@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 __all__ = [
     "Ensemble",
@@ -19,7 +19,9 @@ __all__ = [
     "ModelCard",
     "Network",
     "Precision",
+    "PublishedPack",
     "PythonStep",
+    "Source",
     "TensorSpec",
 ]
 
@@ -29,11 +31,12 @@ DType = Literal["UINT8", "INT32", "FP32", "BYTES"]
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor of a model, without its batch dimension."""
+    """One tensor of a model, without its batch dimension; an optional input may be left out of a request."""
 
     name: str
     dtype: DType
     dims: tuple[int, ...]
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,24 @@ class HubWeights:
     revision: str
     files: tuple[HubFile, ...]
 
+    @property
+    def origin(self) -> str:
+        """How a manifest names them."""
+        return f"{self.repo_id}@{self.revision}"
+
+
+@dataclass(frozen=True)
+class PublishedPack:
+    """Published weights: the ONNX files of one of InsightFace's packs, or of a folder of such files."""
+
+    name: str
+    files: tuple[HubFile, ...]
+
+    @property
+    def origin(self) -> str:
+        """How a manifest names them."""
+        return f"{self.name}@insightface"
+
 
 @dataclass(frozen=True)
 class Network:
@@ -75,13 +96,22 @@ class Network:
 
 @dataclass(frozen=True)
 class PythonStep:
-    """A step that is a Python function, named `module:function`; called for one photo at a time."""
+    """A step that is a Python function, named `module:function`; called for one photo at a time.
+
+    Attributes:
+        parameters: what the function is told besides its inputs.
+        is_pipeline: the function is a coroutine that asks other models itself (Triton's BLS), and a public model.
+        instances: how many processes run it.
+    """
 
     name: str
     function: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    is_pipeline: bool = False
+    instances: int = 1
 
 
 @dataclass(frozen=True)
@@ -106,19 +136,45 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """Everything that is known of one public model.
+    """Everything that is known of what one export makes: its networks, and the public models that they serve.
 
-    `tolerances` gives, per precision, the largest value each parity metric may have, in the task's own units; the
-    family's `parity.py` says what each metric is.
+    Attributes:
+        stand_ins: weights that are nobody's: `random` (the true architecture, seeded), `synthetic` (set by hand).
+        serves: the networks that each public model needs.
+        tolerances: per precision, the largest value each parity metric may have, in the task's own units; the
+            family's `parity.py` says what each metric is.
+        is_committed: the generated text of its models is kept in git, as the reference.
+        architecture: what the family's `network.py` builds random weights from.
     """
 
     name: str
     family: str
     title: str
     license: License
-    weights: HubWeights
-    network: Network
+    weights: HubWeights | PublishedPack
+    networks: tuple[Network, ...]
     steps: tuple[PythonStep, ...]
-    ensemble: Ensemble
+    ensembles: tuple[Ensemble, ...]
+    serves: Mapping[str, tuple[str, ...]]
     tolerances: Mapping[Precision, Mapping[str, float]]
+    stand_ins: tuple[str, ...] = ("random",)
+    is_committed: bool = True
     architecture: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network on its way to ONNX, and what it must equal.
+
+    Attributes:
+        model: a `torch.nn.Module` in evaluation mode that takes and gives what the card says, or a finished
+            `onnx.ModelProto`.
+        reference: what the family's `parity.py` compares the export with.
+        example: an input to trace a module with; batch ≥ 2 and height ≠ width, so that no two dimensions are one.
+        dynamic_shapes: for each input of a module, which of its dimensions vary (`torch.export.Dim`).
+    """
+
+    model: Any
+    reference: Any
+    example: Any = None
+    dynamic_shapes: Any = None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from pathlib import Path
 from types import ModuleType
 
 from depthface.errors import DepthfaceError
@@ -30,11 +31,22 @@ def all_cards() -> dict[str, ModelCard]:
 
 
 def card_named(name: str) -> ModelCard:
-    """The card of one model; raises `DepthfaceError` naming those there are."""
+    """The card of one model, or of a folder of a family's files; raises `DepthfaceError` naming those there are."""
     cards = all_cards()
-    if name not in cards:
-        raise DepthfaceError(f"There is no model {name!r}. Choose one of: {', '.join(cards)}.")
-    return cards[name]
+    if name in cards:
+        return cards[name]
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        for family in _families():
+            network = importlib.import_module(f"{__name__}.{family}.network")
+            if hasattr(network, "card_of_folder"):
+                card: ModelCard = network.card_of_folder(folder)
+                return card
+    raise DepthfaceError(f"There is no model {name!r}. Choose one of: {', '.join(cards)}; or give a pack's folder.")
+
+
+def _families() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(__path__) if module.ispkg]
 
 
 def module_of(card: ModelCard, room: str) -> ModuleType:

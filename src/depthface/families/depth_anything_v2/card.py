@@ -86,32 +86,35 @@ def _card(
             revision=revision,
             files=(HubFile("config.json", None, config_sha256), weight_file),
         ),
-        network=network,
+        networks=(network,),
         steps=(PREPROCESS, POSTPROCESS),
-        ensemble=Ensemble(
-            name=name,
-            inputs=(IMAGE,),
-            outputs=(DEPTH, SIZE, PNG16, PNG8),
-            # An ensemble answers a request for some of its outputs only if no output also feeds a step. Hence
-            # `photo_size` beside `size`, and `depth` through a step of its own. Each output is a step: what is not
-            # asked for is not computed.
-            steps=(
-                EnsembleStep(
-                    PREPROCESS.name,
-                    {"image": "image"},
-                    {"pixels": "pixels", "size": "size", "photo_size": "photo_size"},
-                ),
-                EnsembleStep(network.name, {"pixels": "pixels"}, {"depth": "network_depth"}),
-                *(
+        serves={name: (network.name,)},
+        ensembles=(
+            Ensemble(
+                name=name,
+                inputs=(IMAGE,),
+                outputs=(DEPTH, SIZE, PNG16, PNG8),
+                # An ensemble answers a request for some of its outputs only if no output also feeds a step. Hence
+                # `photo_size` beside `size`, and `depth` through a step of its own. Each output is a step: what is not
+                # asked for is not computed.
+                steps=(
                     EnsembleStep(
-                        POSTPROCESS.name,
-                        {"depth": "network_depth", "photo_size": "photo_size"},
-                        {output.name: output.name},
-                    )
-                    for output in POSTPROCESS.outputs
+                        PREPROCESS.name,
+                        {"image": "image"},
+                        {"pixels": "pixels", "size": "size", "photo_size": "photo_size"},
+                    ),
+                    EnsembleStep(network.name, {"pixels": "pixels"}, {"depth": "network_depth"}),
+                    *(
+                        EnsembleStep(
+                            POSTPROCESS.name,
+                            {"depth": "network_depth", "photo_size": "photo_size"},
+                            {output.name: output.name},
+                        )
+                        for output in POSTPROCESS.outputs
+                    ),
                 ),
+                max_batch_size=MAX_BATCH_SIZE,
             ),
-            max_batch_size=MAX_BATCH_SIZE,
         ),
         tolerances=TOLERANCES,
         architecture=architecture,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +22,9 @@ from transformers.models.dinov2.modeling_dinov2 import Dinov2Embeddings
 
 from depthface.errors import WeightsCorrupt
 from depthface.families.depth_anything_v2.card import PATCH_PX, PHOTO_SIDE_PX
-from depthface.spec import ModelCard, Precision
+from depthface.spec import ModelCard, Precision, Source
 
-__all__ = ["MEAN", "STD", "DepthNetwork", "Source", "load", "reference_model"]
+__all__ = ["MEAN", "STD", "DepthNetwork", "load", "reference_model"]
 
 # ImageNet statistics of RGB in 0…1 (preprocessor_config.json `image_mean`, `image_std`).
 MEAN = (0.485, 0.456, 0.406)
@@ -40,25 +38,8 @@ Pixels = npt.NDArray[np.uint8]
 DepthMap = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Source:
-    """What an export needs of a family.
-
-    Attributes:
-        module: the network to export, in evaluation mode; takes and gives what the card says.
-        example: an input to trace `module` with; batch ≥ 2 and height ≠ width, so that no two dimensions are one.
-        dynamic_shapes: for each input of `module`, which of its dimensions vary (`torch.export.Dim`).
-        reference: what `module` must equal: `(B, h, w, 3) uint8` to `(B, h, w) float32`.
-    """
-
-    module: nn.Module
-    example: torch.Tensor
-    dynamic_shapes: tuple[dict[int, Any], ...]
-    reference: Callable[[Pixels], DepthMap]
-
-
-def load(card: ModelCard, weights: Path | int, precision: Precision) -> Source:
-    """Build the network of `card`.
+def load(card: ModelCard, weights: Path | int, precision: Precision) -> dict[str, Source]:
+    """Build the network of `card`, under its name; its reference maps `(B, h, w, 3) uint8` to `(B, h, w) float32`.
 
     Args:
         weights: a folder in the format of `transformers` (config.json, model.safetensors), or the seed of random
@@ -70,12 +51,13 @@ def load(card: ModelCard, weights: Path | int, precision: Precision) -> Source:
         14 * torch.export.Dim("patches_w", min=1, max=160),
     )
     batch = torch.export.Dim("batch", min=1, max=64)
-    return Source(
-        module=DepthNetwork(model, precision).eval(),
+    source = Source(
+        model=DepthNetwork(model, precision).eval(),
         example=torch.zeros(2, 10 * PATCH_PX, 12 * PATCH_PX, 3, dtype=torch.uint8),
         dynamic_shapes=({0: batch, 1: patches[0], 2: patches[1]},),
         reference=lambda pixels: _reference(model, pixels),
     )
+    return {card.networks[0].name: source}
 
 
 def reference_model(card: ModelCard, weights: Path | int) -> DepthAnythingForDepthEstimation:
@@ -198,7 +180,7 @@ def _pretrained(card: ModelCard, folder: Path) -> DepthAnythingForDepthEstimatio
     if found != expected:
         raise WeightsCorrupt(
             f"{folder} holds a network with hidden_size {found}; {card.title} has {expected}. Give the folder of "
-            f"{card.weights.repo_id}, or export the model that these weights are of."
+            f"{card.weights.origin}, or export the model that these weights are of."
         )
     model = AutoModelForDepthEstimation.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     # Published configs leave `max_depth` empty for relative depth, and transformers 5 multiplies by it all the same.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from depthface import image
+from depthface.spec import Source
 
-__all__ = ["Case", "cases", "measure"]
+__all__ = ["measure", "measurements"]
 
 Pixels = npt.NDArray[np.uint8]
 DepthMap = npt.NDArray[np.float32]
@@ -19,26 +20,25 @@ DepthMap = npt.NDArray[np.float32]
 _SHAPES = ((1, 518, 518), (1, 518, 686), (3, 308, 210), (1, 252, 518), (3, 14, 70))
 
 
-@dataclass(frozen=True)
-class Case:
-    """One input of a parity check: `(B, h, w, 3) uint8 RGB`, photographs brought to a grid."""
+def measurements(
+    source: Source, run: Callable[[dict[str, Any]], dict[str, Any]], photos: list[Pixels]
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Compare an export with its reference on `photos`, `(H, W, 3) uint8 RGB` each.
 
-    name: str
-    pixels: Pixels
+    Args:
+        run: the exported network, inputs by name to outputs by name.
 
-
-def cases(photos: list[Pixels]) -> Iterator[Case]:
-    """The inputs that an export is checked on, made of `photos`, `(H, W, 3) uint8 RGB` each."""
+    Yields:
+        The name of each case (batch×height×width) and its metrics, as `measure` has them.
+    """
     for index, (batch, height, width) in enumerate(_SHAPES):
         chosen = [photos[(index + k) % len(photos)] for k in range(batch)]
         pixels = np.stack([image.resize_bicubic(photo, height, width) for photo in chosen])
-        yield Case(f"{batch}×{height}×{width}", pixels)
+        yield f"{batch}×{height}×{width}", measure(source.reference(pixels), run({"pixels": pixels})["depth"])
 
 
-def measure(
-    reference: Callable[[Pixels], DepthMap], exported: Callable[[Pixels], DepthMap], case: Case
-) -> dict[str, float]:
-    """How far `exported` is from `reference` on one case.
+def measure(expected: DepthMap, got: DepthMap) -> dict[str, float]:
+    """How far `got` is from `expected`, `(B, h, w) float32` both.
 
     Returns:
         - `max_error`, `mean_error`: of the absolute difference, as a fraction of the reference's range;
@@ -47,7 +47,6 @@ def measure(
 
         A value that is not finite makes all three infinite.
     """
-    expected, got = reference(case.pixels), exported(case.pixels)
     if got.shape != expected.shape or not np.isfinite(got).all():
         return dict.fromkeys(("max_error", "mean_error", "delta1_loss"), float("inf"))
     low, span = expected.min(), np.ptp(expected)

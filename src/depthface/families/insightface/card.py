@@ -1,0 +1,281 @@
+"""The facts of InsightFace's packs, and what a pack of any make-up serves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from depthface.spec import (
+    Ensemble,
+    EnsembleStep,
+    HubFile,
+    License,
+    ModelCard,
+    Network,
+    Precision,
+    PublishedPack,
+    PythonStep,
+    TensorSpec,
+)
+
+__all__ = ["CARDS", "PackFile", "pack_card"]
+
+FAMILY = "insightface"
+
+RESEARCH_ONLY = License(
+    "non-commercial research only", False, "https://github.com/deepinsight/insightface/tree/master/model_zoo"
+)
+
+MAX_FACES = 512
+"""Faces that the detector can give for one photo."""
+
+MAX_BATCH_SIZE = 32
+"""Faces that go through a network at once; more are asked for in several requests."""
+
+
+@dataclass(frozen=True)
+class PackFile:
+    """One ONNX file of a pack.
+
+    Attributes:
+        kind: `detector`, `recognizer`, `landmarks_106`, `landmarks_68` or `attributes`.
+        mean, std: what InsightFace feeds it is `(pixels − mean) / std`, read once from the published file.
+        columns: length of an embedding, of a recogniser.
+        random: which architecture of `architectures.py` stands for it under random weights.
+    """
+
+    kind: str
+    file: HubFile
+    mean: float
+    std: float
+    columns: int = 512
+    random: str = ""
+
+
+DET_500M = PackFile(
+    "detector",
+    HubFile("det_500m.onnx", 2_524_817, "5e4447f50245bbd7966bd6c0fa52938c61474a04ec7def48753668a9d8b4ea3a"),
+    127.5,
+    128.0,
+    random="det_500m",
+)
+DET_2_5G = PackFile(
+    "detector",
+    HubFile("det_2.5g.onnx", 3_292_009, "041f73f47371333d1d17a6fee6c8ab4e6aecabefe398ff32cca4e2d5eaee0af9"),
+    127.5,
+    128.0,
+    random="det_500m",
+)
+DET_10G = PackFile(
+    "detector",
+    HubFile("det_10g.onnx", 16_923_827, "5838f7fe053675b1c7a08b633df49e7af5495cee0493c7dcf6697200b85b5b91"),
+    127.5,
+    128.0,
+    random="det_10g",
+)
+# No public record of this one's sha256 was found; it is recorded in the manifest at the first download.
+SCRFD_10G_BNKPS = PackFile("detector", HubFile("scrfd_10g_bnkps.onnx", None, None), 127.5, 128.0, random="det_10g")
+W600K_R50 = PackFile(
+    "recognizer",
+    HubFile("w600k_r50.onnx", 174_383_860, "4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43"),
+    127.5,
+    127.5,
+    random="w600k_r50",
+)
+W600K_MBF = PackFile(
+    "recognizer",
+    HubFile("w600k_mbf.onnx", 13_616_099, "9cc6e4a75f0e2bf0b1aed94578f144d15175f357bdc05e815e5c4a02b319eb4f"),
+    127.5,
+    127.5,
+    random="w600k_mbf",
+)
+GLINTR100 = PackFile(
+    "recognizer",
+    HubFile("glintr100.onnx", 260_665_334, "4ab1d6435d639628a6f3e5008dd4f929edf4c4124b1a7169e1048f9fef534cdf"),
+    127.5,
+    127.5,
+    random="w600k_r50",
+)
+LANDMARKS_106 = PackFile(
+    "landmarks_106",
+    HubFile("2d106det.onnx", 5_030_888, "f001b856447c413801ef5c42091ed0cd516fcd21f2d6b79635b1e733a7109dbf"),
+    0.0,
+    1.0,
+    random="2d106det",
+)
+LANDMARKS_68 = PackFile(
+    "landmarks_68",
+    HubFile("1k3d68.onnx", 143_607_619, "df5c06b8a0c12e422b2ed8947b8869faa4105387f199c477af038aa01f9a45cc"),
+    0.0,
+    1.0,
+    random="1k3d68",
+)
+ATTRIBUTES = PackFile(
+    "attributes",
+    HubFile("genderage.onnx", 1_322_532, "4fde69b1c810857b88c64a335084f1c3fe8f01246c9a191b48c7bb756d6652fb"),
+    0.0,
+    1.0,
+    random="genderage",
+)
+REST = (LANDMARKS_106, LANDMARKS_68, ATTRIBUTES)
+
+# The model's own limits are the network's: see `parity.py` for the units.
+TOLERANCES: dict[Precision, dict[str, float]] = {
+    "fp32": {
+        "faces_differ": 0.0,
+        "box_error_px": 0.01,
+        "keypoint_error_px": 0.01,
+        "score_error": 1e-5,
+        "cosine_loss": 1e-5,
+        "landmark_error_px": 0.01,
+        "attribute_error": 1e-3,
+    },
+}
+
+IMAGE = TensorSpec("image", "BYTES", (1,))
+OPTIONS = (
+    TensorSpec("min_score", "FP32", (1,), optional=True),
+    TensorSpec("max_faces", "INT32", (1,), optional=True),
+    TensorSpec("det_size", "INT32", (1,), optional=True),
+)
+SIZE = TensorSpec("size", "INT32", (2,))
+BOXES = TensorSpec("boxes", "FP32", (-1, 4))
+SCORES = TensorSpec("scores", "FP32", (-1,))
+KEYPOINTS = TensorSpec("keypoints", "FP32", (-1, 5, 2))
+
+DETECTOR_INPUTS = (
+    TensorSpec("pixels", "UINT8", (-1, -1, 3)),
+    TensorSpec("scale", "FP32", (1,)),
+    TensorSpec("pixels_small", "UINT8", (-1, -1, 3)),
+    TensorSpec("scale_small", "FP32", (1,)),
+    TensorSpec("min_score", "FP32", (1,)),
+)
+DETECTOR_OUTPUTS = (
+    TensorSpec("boxes", "FP32", (MAX_FACES, 4)),
+    TensorSpec("scores", "FP32", (MAX_FACES,)),
+    TensorSpec("keypoints", "FP32", (MAX_FACES, 5, 2)),
+    TensorSpec("count", "INT32", (1,)),
+)
+PHOTO_SIZE = TensorSpec("photo_size", "INT32", (2,))
+LIMIT = TensorSpec("limit", "INT32", (1,))
+
+# One pair of processes serves the detection models of all packs.
+PREPROCESS = PythonStep(
+    name="face_detection_preprocess",
+    function=f"depthface.families.{FAMILY}.steps:preprocess",
+    inputs=(IMAGE, *OPTIONS),
+    outputs=(*DETECTOR_INPUTS, SIZE, PHOTO_SIZE, LIMIT),
+    max_batch_size=1,
+)
+POSTPROCESS = PythonStep(
+    name="face_detection_postprocess",
+    function=f"depthface.families.{FAMILY}.steps:postprocess",
+    inputs=(*DETECTOR_OUTPUTS, PHOTO_SIZE, LIMIT),
+    outputs=(BOXES, SCORES, KEYPOINTS),
+    max_batch_size=1,
+)
+
+# What each kind of network adds to a pack's analysis: its own tensors (faces in, answer out) and the public ones.
+_ADDS: dict[str, tuple[int, TensorSpec, tuple[TensorSpec, ...]]] = {
+    "recognizer": (112, TensorSpec("embeddings", "FP32", (512,)), (TensorSpec("embeddings", "FP32", (-1, 512)),)),
+    "landmarks_106": (
+        192,
+        TensorSpec("landmarks", "FP32", (212,)),
+        (TensorSpec("landmarks_106", "FP32", (-1, 106, 2)),),
+    ),
+    "landmarks_68": (
+        192,
+        TensorSpec("landmarks", "FP32", (3309,)),
+        (TensorSpec("landmarks_68", "FP32", (-1, 68, 3)), TensorSpec("pose", "FP32", (-1, 3))),
+    ),
+    "attributes": (
+        96,
+        TensorSpec("attributes", "FP32", (3,)),
+        (TensorSpec("gender", "INT32", (-1,)), TensorSpec("age", "INT32", (-1,))),
+    ),
+}
+
+
+def pack_card(name: str, files: tuple[PackFile, ...]) -> ModelCard:
+    """The card of a pack: a detector and whatever else it holds, at most one file of each kind."""
+    networks = {file.kind: _network(f"face_{name}_{file.kind}", file) for file in files}
+    detector = networks["detector"]
+    detection, analysis = f"face_detection_{name}", f"face_analysis_{name}"
+    answers = tuple(tensor for file in files if file.kind in _ADDS for tensor in _public(file))
+    pipeline = PythonStep(
+        name=analysis,
+        function=f"depthface.families.{FAMILY}.steps:analyse",
+        inputs=(IMAGE, *OPTIONS),
+        outputs=(BOXES, SCORES, KEYPOINTS, SIZE, *answers, TensorSpec("crops", "UINT8", (-1, 112, 112, 3))),
+        max_batch_size=1,
+        parameters={kind: network.name for kind, network in networks.items()} | _embedding_size(files),
+        is_pipeline=True,
+        instances=2,  # one decodes and aligns while the other waits for a network
+    )
+    ensemble = Ensemble(
+        name=detection,
+        inputs=(IMAGE, *OPTIONS),
+        outputs=(BOXES, SCORES, KEYPOINTS, SIZE),
+        steps=(
+            EnsembleStep(PREPROCESS.name, _same(PREPROCESS.inputs), _same(PREPROCESS.outputs, "limit_of_score")),
+            EnsembleStep(
+                detector.name,
+                _same(DETECTOR_INPUTS, "limit_of_score"),
+                {tensor.name: f"all_{tensor.name}" for tensor in DETECTOR_OUTPUTS},
+            ),
+            EnsembleStep(
+                POSTPROCESS.name,
+                {tensor.name: f"all_{tensor.name}" for tensor in DETECTOR_OUTPUTS} | _same((PHOTO_SIZE, LIMIT)),
+                _same(POSTPROCESS.outputs),
+            ),
+        ),
+        max_batch_size=1,
+    )
+    return ModelCard(
+        name=name,
+        family=FAMILY,
+        title=f"InsightFace {name}",
+        license=RESEARCH_ONLY,
+        weights=PublishedPack(name, tuple(file.file for file in files)),
+        networks=tuple(networks.values()),
+        steps=(PREPROCESS, POSTPROCESS, pipeline),
+        ensembles=(ensemble,),
+        serves={detection: (detector.name,), analysis: tuple(network.name for network in networks.values())},
+        tolerances=TOLERANCES,
+        stand_ins=("random", "synthetic"),
+        is_committed=name == "buffalo_l",
+        architecture={file.kind: file for file in files},
+    )
+
+
+def _network(name: str, file: PackFile) -> Network:
+    if file.kind == "detector":
+        return Network(name, DETECTOR_INPUTS, DETECTOR_OUTPUTS, max_batch_size=8)
+    side_px, output, _ = _ADDS[file.kind]
+    if file.kind == "recognizer":
+        output = TensorSpec(output.name, output.dtype, (file.columns,))
+    return Network(name, (TensorSpec("faces", "UINT8", (side_px, side_px, 3)),), (output,), MAX_BATCH_SIZE)
+
+
+def _embedding_size(files: tuple[PackFile, ...]) -> dict[str, str]:
+    sizes = [str(file.columns) for file in files if file.kind == "recognizer"]
+    return {"embedding_size": sizes[0]} if sizes else {}
+
+
+def _public(file: PackFile) -> tuple[TensorSpec, ...]:
+    if file.kind == "recognizer":
+        return (TensorSpec("embeddings", "FP32", (-1, file.columns)),)
+    return _ADDS[file.kind][2]
+
+
+def _same(tensors: tuple[TensorSpec, ...], min_score: str = "min_score") -> dict[str, str]:
+    """Each tensor under its own name in the ensemble; `min_score` has another inside than outside."""
+    return {tensor.name: min_score if tensor.name == "min_score" else tensor.name for tensor in tensors}
+
+
+CARDS = (
+    pack_card("buffalo_l", (DET_10G, W600K_R50, *REST)),
+    pack_card("buffalo_m", (DET_2_5G, W600K_R50, *REST)),
+    pack_card("buffalo_s", (DET_500M, W600K_MBF, *REST)),
+    pack_card("buffalo_sc", (DET_500M, W600K_MBF)),
+    pack_card("antelopev2", (SCRFD_10G_BNKPS, GLINTR100, *REST)),
+)

@@ -1,0 +1,98 @@
+"""Faces compared in the units of faces: each served graph against InsightFace's own model of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from depthface.families.insightface import scenes
+from depthface.spec import Source
+
+__all__ = ["measurements"]
+
+Pixels = npt.NDArray[np.uint8]
+Arrays = dict[str, npt.NDArray[Any]]
+Run = Callable[[Arrays], Arrays]
+
+BATCH = 4
+LANDMARK_CROP_PX = 192
+
+
+def measurements(source: Source, run: Run, photos: list[Pixels]) -> Iterator[tuple[str, dict[str, float]]]:
+    """Compare an export with InsightFace's model on photographs and on a drawn scene of six faces.
+
+    Args:
+        run: the exported network, inputs by name to outputs by name.
+        photos: `(H, W, 3) uint8 RGB` each.
+
+    Yields:
+        The name of each case and its metrics: of a detector `faces_differ` (count), `box_error_px`,
+        `keypoint_error_px`, `score_error`; of a recogniser `cosine_loss` (1 − cosine of the two embeddings of a crop);
+        of landmarks `landmark_error_px` in the 192 px crop; of attributes `attribute_error`, of its three numbers.
+    """
+    pictures = [*photos, scenes.draw_crowd(6).image]
+    if source.reference.taskname == "detection":
+        yield from _detection(source.reference, run, pictures)
+    else:
+        yield from _crops(source.reference, run, pictures)
+
+
+def detector_inputs(photo: Pixels, min_score: float, det_size: int) -> Arrays:
+    """What the detector's graph is fed for one photo; see `steps.preprocess` for `det_size`."""
+    from depthface.families.insightface.steps import letterboxes
+
+    return {name: value[None] for name, value in letterboxes(photo, min_score, det_size).items()}
+
+
+def _detection(reference: Any, run: Run, pictures: list[Pixels]) -> Iterator[tuple[str, dict[str, float]]]:
+    for name, det_size, sizes in (("auto", 0, [(128, 128), (640, 640)]), ("640", 640, (640, 640))):
+        fed = [detector_inputs(picture, 0.5, det_size) for picture in pictures]
+        batch = run({key: np.concatenate([one[key] for one in fed]) for key in fed[0]})
+        worst = dict.fromkeys(("faces_differ", "box_error_px", "keypoint_error_px", "score_error"), 0.0)
+        for index, picture in enumerate(pictures):
+            boxes, keypoints = reference.detect(picture[:, :, ::-1], input_size=sizes, det_thresh=0.5)
+            count = int(batch["count"][index, 0])
+            worst["faces_differ"] = max(worst["faces_differ"], abs(count - len(boxes)))
+            if count == len(boxes) > 0:
+                errors = {
+                    "box_error_px": batch["boxes"][index, :count] - boxes[:, :4],
+                    "score_error": batch["scores"][index, :count] - boxes[:, 4],
+                    "keypoint_error_px": batch["keypoints"][index, :count] - keypoints,
+                }
+                for metric, error in errors.items():
+                    worst[metric] = max(worst[metric], float(np.abs(error).max()))
+        yield f"{name}, batch of {len(pictures)}", worst
+
+
+def _crops(reference: Any, run: Run, pictures: list[Pixels]) -> Iterator[tuple[str, dict[str, float]]]:
+    import cv2
+
+    side = reference.input_size[0]
+    crops = np.stack([cv2.resize(picture, (side, side)) for picture in pictures])
+    for batch in (1, BATCH):
+        (got,) = run({"faces": crops[:batch]}).values()
+        expected = np.concatenate([_raw(reference, crop) for crop in crops[:batch]])
+        yield f"{batch}×{side}×{side}", _distance(reference.taskname, expected, got)
+
+
+def _raw(reference: Any, crop: Pixels) -> npt.NDArray[np.float32]:
+    """InsightFace's blob of a crop through its session (arcface_onnx.py:92, landmark.py:94, attribute.py:85)."""
+    import cv2
+
+    mean = (reference.input_mean,) * 3
+    blob = cv2.dnn.blobFromImage(crop[:, :, ::-1], 1.0 / reference.input_std, crop.shape[:2], mean, swapRB=True)
+    output: npt.NDArray[np.float32] = reference.session.run(reference.output_names, {reference.input_name: blob})[0]
+    return output.reshape(1, -1)
+
+
+def _distance(task: str, expected: npt.NDArray[np.float32], got: npt.NDArray[np.float32]) -> dict[str, float]:
+    if task == "recognition":
+        unit = expected / np.linalg.norm(expected, axis=1, keepdims=True)
+        return {"cosine_loss": float(1 - (unit * got).sum(axis=1).min())}
+    error = float(np.abs(got - expected).max())
+    if task.startswith("landmark"):
+        return {"landmark_error_px": error * (LANDMARK_CROP_PX // 2)}
+    return {"attribute_error": error}

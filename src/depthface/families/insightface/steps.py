@@ -1,0 +1,216 @@
+"""The server's steps for faces: a photo to the detector's inputs, its outputs to faces, and the whole analysis.
+
+`preprocess` and `postprocess` are the two ends of the ensemble `face_detection_<pack>`. `analyse` is the pipeline
+`face_analysis_<pack>`: it asks the networks itself, only for what is wanted, and not at all where there is no face.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from depthface import image
+from depthface.errors import InvalidInput
+from depthface.families.insightface import processing
+from depthface.families.insightface.card import MAX_BATCH_SIZE
+from depthface.families.insightface.processing import DETECTOR_SIDE_PX, DETECTOR_SMALL_SIDE_PX
+
+__all__ = ["analyse", "letterboxes", "postprocess", "preprocess"]
+
+Array = npt.NDArray[Any]
+Pixels = npt.NDArray[np.uint8]
+Infer = Callable[[str, Mapping[str, Array], Collection[str]], Awaitable[dict[str, Array]]]
+
+DEFAULT_MIN_SCORE = 0.5
+"""scrfd.py:548 `det_thresh`."""
+
+AUTO = 0
+"""`det_size` for InsightFace 2's own: 128 and 640 together; 640 alone misses faces that fill most of the photo."""
+
+MAX_DET_SIZE_PX = 1920
+STRIDE_PX = 32
+
+# What stands for the small pass where one size is asked for: nothing is found in black.
+_NOTHING = np.zeros((STRIDE_PX, STRIDE_PX, 3), np.uint8)
+
+
+def preprocess(
+    wanted: Collection[str],
+    image_bytes: bytes,
+    min_score: Array | None,
+    max_faces: Array | None,
+    det_size: Array | None,
+) -> dict[str, Array]:
+    """Server step: an encoded photo and its options to the detector's inputs.
+
+    Args:
+        min_score: `(1,) float32`, 0…1; without it 0.5.
+        max_faces: `(1,) int32`; without it, or 0, all.
+        det_size: `(1,) int32`; without it, or 0, InsightFace 2's auto; else the side of one square in pixels.
+
+    Returns:
+        The detector's inputs (`letterboxes`); `size` and `photo_size`, `(2,) int32`, the upright photo's height and
+        width; `limit`, `(1,) int32`, `max_faces` with its default.
+
+    Raises:
+        InvalidInput: not a photo, over a limit, or an option out of range.
+    """
+    score, limit, side = _options(min_score, max_faces, det_size)
+    photo = image.decode(image_bytes)
+    size = np.array(photo.shape[:2], np.int32)
+    return letterboxes(photo, score, side) | {"size": size, "photo_size": size, "limit": np.array([limit], np.int32)}
+
+
+def letterboxes(photo: Pixels, min_score: float, det_size: int) -> dict[str, Array]:
+    """The detector's inputs for one photo, without batch dimension; their meaning is in `scrfd.detector`."""
+    pixels, scale = processing.letterbox(photo, det_size or DETECTOR_SIDE_PX)
+    small, small_scale = processing.letterbox(photo, DETECTOR_SMALL_SIDE_PX) if det_size == AUTO else (_NOTHING, 1.0)
+    return {
+        "pixels": pixels,
+        "scale": np.array([scale], np.float32),
+        "pixels_small": small,
+        "scale_small": np.array([small_scale], np.float32),
+        "min_score": np.array([min_score], np.float32),
+    }
+
+
+def postprocess(
+    wanted: Collection[str],
+    boxes: Array,
+    scores: Array,
+    keypoints: Array,
+    count: Array,
+    photo_size: Array,
+    limit: Array,
+) -> dict[str, Array]:
+    """Server step: the detector's padded outputs to the faces that are wanted: `boxes`, `scores`, `keypoints`."""
+    found = int(count[0])
+    kept = processing.select(boxes[:found], (int(photo_size[0]), int(photo_size[1])), int(limit[0]))
+    return {"boxes": boxes[kept], "scores": scores[kept], "keypoints": keypoints[kept]}
+
+
+async def analyse(
+    wanted: Collection[str],
+    infer: Infer,
+    networks: Mapping[str, str],
+    image_bytes: bytes,
+    min_score: Array | None,
+    max_faces: Array | None,
+    det_size: Array | None,
+) -> dict[str, Array]:
+    """Server pipeline: all that a pack can say of the faces in a photo, as far as it is wanted.
+
+    Args:
+        infer: asks a model: its name, batched inputs, the outputs wanted.
+        networks: the pack's, by kind; and its `embedding_size`, if it has a recogniser.
+
+    Returns:
+        The public outputs of `face_analysis_<pack>` that are in `wanted`.
+    """
+    score, limit, side = _options(min_score, max_faces, det_size)
+    photo = image.decode(image_bytes)
+    size = np.array(photo.shape[:2], np.int32)
+    if set(wanted) <= {"size"}:
+        return {"size": size}
+    fed = {name: value[None] for name, value in letterboxes(photo, score, side).items()}
+    found = await infer(networks["detector"], fed, ("boxes", "scores", "keypoints", "count"))
+    first = {name: value[0] for name, value in found.items()}
+    faces = postprocess(wanted, **first, photo_size=size, limit=np.array([limit], np.int32))
+    boxes, keypoints = faces["boxes"], faces["keypoints"]
+
+    answers = await asyncio.gather(
+        _recognise(wanted, infer, networks, photo, keypoints),
+        _landmarks_106(wanted, infer, networks, photo, boxes),
+        _landmarks_68(wanted, infer, networks, photo, boxes),
+        _attributes(wanted, infer, networks, photo, boxes),
+    )
+    out: dict[str, Array] = {"size": size, **faces}
+    for answer in answers:
+        out |= answer
+    return {name: out[name] for name in wanted}
+
+
+async def _recognise(
+    wanted: Collection[str], infer: Infer, networks: Mapping[str, str], photo: Pixels, keypoints: Array
+) -> dict[str, Array]:
+    if not {"embeddings", "crops"} & set(wanted):
+        return {}
+    crops = _stacked([processing.align(photo, points)[0] for points in keypoints], 112)
+    if "embeddings" not in wanted:
+        return {"crops": crops}
+    embeddings = await _ask(infer, networks["recognizer"], crops, "embeddings")
+    if not len(crops):
+        embeddings = np.zeros((0, int(networks["embedding_size"])), np.float32)
+    return {"crops": crops, "embeddings": embeddings}
+
+
+async def _landmarks_106(
+    wanted: Collection[str], infer: Infer, networks: Mapping[str, str], photo: Pixels, boxes: Array
+) -> dict[str, Array]:
+    if "landmarks_106" not in wanted:
+        return {}
+    return {"landmarks_106": await _landmarks(infer, networks["landmarks_106"], photo, boxes, (106, 2))}
+
+
+async def _landmarks_68(
+    wanted: Collection[str], infer: Infer, networks: Mapping[str, str], photo: Pixels, boxes: Array
+) -> dict[str, Array]:
+    if not {"landmarks_68", "pose"} & set(wanted):
+        return {}
+    points = await _landmarks(infer, networks["landmarks_68"], photo, boxes, (68, 3))
+    poses = [processing.pose(face) for face in points]
+    return {"landmarks_68": points, "pose": np.array(poses, np.float32).reshape(-1, 3)}
+
+
+async def _landmarks(
+    infer: Infer, network: str, photo: Pixels, boxes: Array, shape: tuple[int, int]
+) -> npt.NDArray[np.float32]:
+    cut = [processing.crop_box(photo, box, 192) for box in boxes]
+    raw = await _ask(infer, network, _stacked([crop for crop, _ in cut], 192), "landmarks")
+    placed = [processing.place_landmarks(row, matrix) for row, (_, matrix) in zip(raw, cut, strict=True)]
+    return np.array(placed, np.float32).reshape(-1, *shape)
+
+
+async def _attributes(
+    wanted: Collection[str], infer: Infer, networks: Mapping[str, str], photo: Pixels, boxes: Array
+) -> dict[str, Array]:
+    if not {"gender", "age"} & set(wanted):
+        return {}
+    crops = _stacked([processing.crop_box(photo, box, 96)[0] for box in boxes], 96)
+    raw = await _ask(infer, networks["attributes"], crops, "attributes")
+    read = np.array([processing.gender_and_age(row) for row in raw], np.int32).reshape(-1, 2)
+    return {"gender": read[:, 0], "age": read[:, 1]}
+
+
+async def _ask(infer: Infer, network: str, crops: Pixels, output: str) -> Array:
+    """One network on all crops, `MAX_BATCH_SIZE` at a time and all at once; none for none."""
+    if not len(crops):
+        return np.zeros((0, 0), np.float32)
+    starts = range(0, len(crops), MAX_BATCH_SIZE)
+    answers = await asyncio.gather(
+        *(infer(network, {"faces": crops[start : start + MAX_BATCH_SIZE]}, (output,)) for start in starts)
+    )
+    return np.concatenate([answer[output] for answer in answers])
+
+
+def _stacked(crops: list[Pixels], side_px: int) -> Pixels:
+    return np.stack(crops) if crops else np.zeros((0, side_px, side_px, 3), np.uint8)
+
+
+def _options(min_score: Array | None, max_faces: Array | None, det_size: Array | None) -> tuple[float, int, int]:
+    score = DEFAULT_MIN_SCORE if min_score is None else float(min_score[0])
+    limit = 0 if max_faces is None else int(max_faces[0])
+    side = AUTO if det_size is None else int(det_size[0])
+    if not 0 < score <= 1:
+        raise InvalidInput(f"min_score is {score:g}; give one above 0 and up to 1.")
+    if limit < 0:
+        raise InvalidInput(f"max_faces is {limit}; give a count, or 0 for all.")
+    if side != AUTO and (side % STRIDE_PX or not STRIDE_PX <= side <= MAX_DET_SIZE_PX):
+        raise InvalidInput(
+            f"det_size is {side}; give a multiple of {STRIDE_PX} up to {MAX_DET_SIZE_PX}, such as 640, or 0 for auto."
+        )
+    return score, limit, side
