@@ -92,7 +92,7 @@ class Client:
         max_faces: int | None = None,
         det_size: int | None = None,
     ) -> list[Face]:
-        """The faces in a photo, the surest first; an empty list if there are none.
+        """The faces in a photo, the surest first (with `max_faces` the largest); an empty list if there are none.
 
         Args:
             model: None for the one face model that the server serves.
@@ -155,6 +155,9 @@ class Client:
     def unload(self, model: str) -> None:
         """Have the server give back the memory of a model; `load` or the next `swap` loads it again."""
         with translated(self._host, model, self._timeout_s):
+            index = self._connection().get_model_repository_index()
+            if all(entry["name"] != model for entry in index):  # Triton itself would say that all went well
+                raise ModelUnavailable(f"{self._host} has no model {model!r}. See `depthface models` for what it has.")
             self._connection().unload_model(model)
         self._forget(model)
 
