@@ -100,7 +100,7 @@ def test_what_cannot_be_asked_for():
         _faces.outputs_of("m", ["pose"], OFFERED)
     with pytest.raises(InvalidInput, match="boxes, scores and keypoints alone"):
         _faces.outputs_of("m", ["pose"], {"boxes"})
-    with pytest.raises(InvalidInput, match="'teeth' is no part.*embedding"):
+    with pytest.raises(InvalidInput, match=r"'teeth' is no part.*embedding"):
         _faces.outputs_of("m", ["teeth"], OFFERED)
 
 
