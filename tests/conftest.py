@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -73,3 +74,59 @@ def real_photos() -> list[Path]:
 def levels(png: bytes) -> np.ndarray:
     """The grey levels of a PNG."""
     return np.asarray(Image.open(BytesIO(png)))
+
+
+@dataclass(frozen=True)
+class FacePack:
+    """A face pack that the shared face server serves, and its original files, for InsightFace itself.
+
+    `name` is in the models' names; `folder` holds the files as InsightFace loads them; `is_genuine` tells a trained
+    pack, which finds people, from the synthetic one, which finds drawn faces.
+    """
+
+    name: str
+    folder: Path
+    is_genuine: bool
+
+
+@pytest.fixture(scope="session")
+def face_packs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FacePack]:
+    """The synthetic pack, and a genuine one where DEPTHFACE_WEIGHTS names a folder of weights."""
+    import onnx
+
+    from depthface.families.insightface import synthetic
+
+    folder = tmp_path_factory.mktemp("packs") / "synthetic"
+    folder.mkdir()
+    for name, model in synthetic.pack().items():
+        onnx.save(model, folder / name)
+    packs = {"synthetic": FacePack("synthetic", folder, False)}
+    genuine = os.environ.get("DEPTHFACE_WEIGHTS")
+    if genuine:
+        packs["genuine"] = FacePack("insightface", Path(genuine) / "insightface", True)
+    return packs
+
+
+@pytest.fixture(scope="session")
+def face_repository(face_packs: dict[str, FacePack], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository with every pack of `face_packs` in it, each exported from its folder."""
+    target = tmp_path_factory.mktemp("faces") / "model_repository"
+    for pack in face_packs.values():
+        done = depthface("export", pack.folder, "--accept-license", "--repository", target)
+        assert done.returncode == 0, done.stderr
+    return target
+
+
+@pytest.fixture(scope="session")
+def face_server(face_repository: Path) -> Iterator[Server]:
+    """The real embedded Triton with the face packs, for tests that leave it as it was."""
+    with serving(face_repository) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=["synthetic", "genuine"])
+def face_pack(request: pytest.FixtureRequest, face_packs: dict[str, FacePack]) -> FacePack:
+    """Each pack in turn."""
+    if request.param not in face_packs:
+        pytest.skip("DEPTHFACE_WEIGHTS names no folder of genuine weights")
+    return face_packs[request.param]

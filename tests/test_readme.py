@@ -48,7 +48,7 @@ def test_python(block, server, folder):
 
 @pytest.mark.parametrize("block", blocks("bash"))
 def test_bash(block, server, folder):
-    text = re.sub(r"(depthface (?:depth|models|health).*)", rf"\1 --url {server.host}", block)
+    text = re.sub(r"depthface (depth|models|health)\b", rf"depthface \1 --url {server.host}", block)
     text = text.replace("127.0.0.1:8000", server.host)
     done = run(["bash", "-euo", "pipefail", "-c", text], folder)
     assert done.returncode == 0, done.stderr

@@ -36,6 +36,9 @@ EXPORTED_CONFIG = "configs/exported.pbtxt"
 PUBLIC = "public"
 """The parameter that tells a model for users from a step of one."""
 
+MULTIPLE_PX = "multiple_px"
+"""The parameter that gives `Network.multiple_px`, for those who make up an input."""
+
 MAX_QUEUE_SIZE = 256
 """Requests that wait before one model; one more is answered 503 at once."""
 
@@ -89,7 +92,7 @@ def network_config(network: Network, **parameters: str) -> pb.ModelConfig:
         instance_group=[pb.ModelInstanceGroup(count=1, kind=pb.ModelInstanceGroup.KIND_AUTO)],
         dynamic_batching=_batching(),
     )
-    for key, value in parameters.items():
+    for key, value in {MULTIPLE_PX: str(network.multiple_px), **parameters}.items():
         config.parameters[key].string_value = value
     return config
 

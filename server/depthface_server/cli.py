@@ -37,7 +37,8 @@ def serve(repository: Path, host: str, http_port: int, grpc_port: int, metrics_p
     for name in found.missing:
         click.echo(f"{name}: not exported, not served")
     address = Address.free(host, http_port, grpc_port, metrics_port)
-    with Triton(repository, tuple(found.exported), address) as triton:
+    models = (*found.exported, *found.networks)  # a pipeline does not bring the networks that it asks
+    with Triton(repository, models, address) as triton:
         triton.wait_until_ready(stop)
         if stop.is_set():
             return
@@ -46,7 +47,7 @@ def serve(repository: Path, host: str, http_port: int, grpc_port: int, metrics_p
             if manifest.is_random:
                 click.secho(f"{name}: RANDOM WEIGHTS, its answers mean nothing", fg="red", bold=True)
         click.echo(f"ready: {address.url}")
-        watchdog = Watchdog(f"{host}:{address.http_port}", tuple(found.exported), click.echo)
+        watchdog = Watchdog(f"{host}:{address.http_port}", models, click.echo)
         watchdog.start()
         while triton.is_running and not stop.wait(0.2):
             pass

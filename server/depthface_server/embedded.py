@@ -76,7 +76,7 @@ class Triton:
 
     Args:
         repository: the model repository.
-        models: the public models to load; their steps come with them.
+        models: what to load; the steps of an ensemble come with it.
         address: where to listen.
     """
 

@@ -17,10 +17,12 @@ class Contents:
 
     Attributes:
         exported: name to the manifest of one of its networks, for those that can be served.
+        networks: all that the exported ones need.
         missing: names of those that are laid out but not exported.
     """
 
     exported: dict[str, manifest.Manifest]
+    networks: tuple[str, ...]
     missing: tuple[str, ...]
 
 
@@ -43,7 +45,8 @@ def contents(repository: Path) -> Contents:
             f"There is no exported model in {repository.resolve().name}/. Export one first: "
             f"depthface export depth_anything_v2_small --repository {repository}"
         )
-    return Contents(exported, tuple(name for name in laid_out if name not in exported))
+    networks = {network for public, found in exported.items() for network in found.serves[public]}
+    return Contents(exported, tuple(sorted(networks)), tuple(name for name in laid_out if name not in exported))
 
 
 def _is_public(config: Path) -> bool:

@@ -24,8 +24,6 @@ _DEAD = "is not healthy"
 """What Triton answers for a stub that died (python_backend, python_be.cc: `Stub process '…' is not healthy.`)."""
 
 _PROBE_TIMEOUT_S = 5.0
-_PROBE_SIDE = 14
-"""What stands for a dimension that varies: small, and a whole patch for every network here."""
 
 
 @dataclass(frozen=True)
@@ -79,24 +77,27 @@ class Watchdog:
 
     def _members(self, client: InferenceServerClient) -> Iterator[_Member]:
         """The Python-backed steps of the public models, each once."""
-        steps = {
-            step["model_name"]
-            for model in self._models
-            for step in client.get_model_config(model).get("ensemble_scheduling", {}).get("step", [])
-        }
-        for name in sorted(steps):
-            yield _Member(name, tuple(_probe(tensor) for tensor in client.get_model_metadata(name)["inputs"]))
+        configs = {model: client.get_model_config(model) for model in self._models}
+        for config in list(configs.values()):
+            for step in config.get("ensemble_scheduling", {}).get("step", []):
+                configs[step["model_name"]] = client.get_model_config(step["model_name"])
+        for name, config in sorted(configs.items()):
+            if "ensemble_scheduling" in config:  # no process of its own
+                continue
+            side_px = int(config.get("parameters", {}).get("multiple_px", {}).get("string_value", 1))
+            inputs = client.get_model_metadata(name)["inputs"]
+            yield _Member(name, tuple(_probe(tensor, side_px) for tensor in inputs))
 
     def _revive(self, client: InferenceServerClient, name: str) -> None:
         self._report(f"{name}: its process died; starting it again")
         client.unload_model(name)
-        for model in self._models:  # loading an ensemble loads the steps that it lacks
+        for model in self._models:  # loading an ensemble loads the steps that it lacks, and nothing twice
             client.load_model(model)
         self._report(f"{name}: serves again")
 
 
-def _probe(tensor: dict[str, Any]) -> InferInput:
-    shape = [_PROBE_SIDE if int(dim) < 0 else int(dim) for dim in tensor["shape"]]
+def _probe(tensor: dict[str, Any], side_px: int) -> InferInput:
+    shape = [side_px if int(dim) < 0 else int(dim) for dim in tensor["shape"]]
     shape[0] = 1  # the batch
     probe = InferInput(tensor["name"], shape, tensor["datatype"])
     data_type = triton_to_np_dtype(tensor["datatype"])

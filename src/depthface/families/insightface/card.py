@@ -249,7 +249,7 @@ def pack_card(name: str, files: tuple[PackFile, ...]) -> ModelCard:
 
 def _network(name: str, file: PackFile) -> Network:
     if file.kind == "detector":
-        return Network(name, DETECTOR_INPUTS, DETECTOR_OUTPUTS, max_batch_size=8)
+        return Network(name, DETECTOR_INPUTS, DETECTOR_OUTPUTS, max_batch_size=8, multiple_px=32)
     side_px, output, _ = _ADDS[file.kind]
     if file.kind == "recognizer":
         output = TensorSpec(output.name, output.dtype, (file.columns,))
