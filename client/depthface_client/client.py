@@ -173,7 +173,8 @@ class Client:
         return _faces.only_served(self._host, index)
 
     def weights(self, model: str = DEFAULT_MODEL) -> str:
-        """Which weights the server serves: `<hub id>@<revision>`, `folder <name>`, `random, seed 0`, or `unknown`.
+        """Which weights the server serves, such as `<hub id>@<revision>`, `buffalo_l@insightface`, `folder <name>`,
+        `synthetic`, `random, seed 0`, or `unknown`.
 
         Said by the config of the model or, for an ensemble, of the first of its steps that has weights.
         """
@@ -195,6 +196,8 @@ class Client:
 
     def check(self) -> list[str]:
         """Send a small photo through every model that is served; return their names. Face swappers are left alone.
+
+        There is no face in it: of a face model, the detector answers and the networks after it stay idle.
 
         A server's own ready endpoint says 200 even when a step of it has died: only an answer proves that it answers.
         """
