@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ from depthface.families.depth_anything_v2.result import Depth
 __all__ = [
     "DEFAULT_MODEL",
     "TEST_PHOTO",
+    "UNKNOWN_WEIGHTS",
     "Photo",
     "depth_from",
     "host_of",
     "image_input",
     "outputs",
     "png_output",
+    "steps_of",
+    "upright",
     "weights_from",
 ]
 
@@ -31,6 +35,9 @@ Photo = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
 """A path, the bytes of an encoded photo, a PIL image, or an array `(H, W, 3) uint8 RGB` or `(H, W) uint8 grey`."""
 
 DEFAULT_MODEL = "depth_anything_v2_small"
+
+UNKNOWN_WEIGHTS = "unknown"
+"""What is said of a model whose server was not told."""
 
 
 def host_of(url: str) -> tuple[str, bool]:
@@ -43,9 +50,9 @@ def host_of(url: str) -> tuple[str, bool]:
     return rest.rstrip("/"), scheme == "https"
 
 
-def image_input(photo: Photo) -> InferInput:
-    """The `image` tensor of one photo. Files and bytes travel as they are; pictures in memory as lossless PNG."""
-    tensor = InferInput("image", [1, 1], "BYTES")
+def image_input(photo: Photo, name: str = "image") -> InferInput:
+    """The tensor of one photo. Files and bytes travel as they are; pictures in memory as lossless PNG."""
+    tensor = InferInput(name, [1, 1], "BYTES")
     tensor.set_data_from_numpy(np.array([[_encoded(photo)]], np.object_))
     return tensor
 
@@ -70,10 +77,27 @@ def depth_from(response: Any, weights: str) -> Depth:
     return Depth(array=array, size=(height, width), weights=weights)
 
 
-def weights_from(network_config: dict[str, Any]) -> str:
-    """Which weights a network serves, from its config; `unknown` if the server was not told."""
-    value = network_config.get("parameters", {}).get("weights", {}).get("string_value")
-    return str(value or "unknown")
+def weights_from(config: Mapping[str, Any]) -> str | None:
+    """Which weights a model serves, from its config; None if that does not say."""
+    value = config.get("parameters", {}).get("weights", {}).get("string_value")
+    return str(value) if value else None
+
+
+def steps_of(config: Mapping[str, Any]) -> list[str]:
+    """The models that an ensemble is made of, each once; none for any other model."""
+    steps = config.get("ensemble_scheduling", {}).get("step", [])
+    return list(dict.fromkeys(step["model_name"] for step in steps))
+
+
+def upright(photo: Photo) -> Image.Image:
+    """The photo as an RGB picture, turned as its EXIF orientation says: what the server's pixels count."""
+    if isinstance(photo, Image.Image):
+        return ImageOps.exif_transpose(photo).convert("RGB")
+    try:
+        with Image.open(BytesIO(_encoded(photo))) as picture:
+            return ImageOps.exif_transpose(picture).convert("RGB")
+    except (OSError, SyntaxError) as error:
+        raise InvalidImage("The bytes are not a photo that can be drawn on. Save it as JPEG or PNG.") from error
 
 
 def _encoded(photo: Photo) -> bytes:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from types import TracebackType
 
 from tritonclient.http.aio import InferenceServerClient
 
-from depthface.families import card_named
 from depthface.families.depth_anything_v2.result import Depth
-from depthface_client import _protocol
+from depthface.families.insightface.result import SAME_PERSON_SIMILARITY, Comparison, Face
+from depthface_client import _faces, _protocol
 from depthface_client._protocol import DEFAULT_MODEL, Photo
 from depthface_client.errors import translated
 
@@ -30,6 +31,7 @@ class AsyncClient:
         self._timeout_s = timeout_s
         self._connections = connections
         self._weights: dict[str, str] = {}
+        self._outputs: dict[str, frozenset[str]] = {}
 
     async def depth(self, photo: Photo, *, model: str = DEFAULT_MODEL) -> Depth:
         """The depth map of a photo, at the network's grid."""
@@ -49,12 +51,50 @@ class AsyncClient:
         png: bytes = response.as_numpy(name)[0, 0]
         return png
 
+    async def faces(
+        self,
+        photo: Photo,
+        *,
+        model: str | None = None,
+        parts: Iterable[str] | None = None,
+        min_score: float | None = None,
+        max_faces: int | None = None,
+        det_size: int | None = None,
+    ) -> list[Face]:
+        """The faces in a photo, the surest first; see `Client.faces`."""
+        model = model or await self.face_model()
+        asked = _faces.outputs_of(model, parts, await self._offered(model))
+        with translated(self._host, model, self._timeout_s):
+            answer = self._client.infer(
+                model, _faces.request(photo, min_score, max_faces, det_size), outputs=_protocol.outputs(*asked)
+            )
+            response = await asyncio.wait_for(answer, self._timeout_s)
+        return _faces.faces_from(response, asked)
+
+    async def compare(
+        self, a: Photo, b: Photo, *, model: str | None = None, threshold: float = SAME_PERSON_SIMILARITY
+    ) -> Comparison:
+        """Whether the largest faces of two photos are the same person's; see `Client.compare`."""
+        model = model or await self.face_model()
+        found = await asyncio.gather(*(self.faces(photo, model=model, parts=(_faces.EMBEDDING,)) for photo in (a, b)))
+        one, other = _faces.largest(found[0], a, "first"), _faces.largest(found[1], b, "second")
+        return Comparison.of(one, other, threshold)
+
+    async def face_model(self) -> str:
+        """The one face model that the server serves; see `Client.face_model`."""
+        with translated(self._host, None, self._timeout_s):
+            index = await asyncio.wait_for(self._client.get_model_repository_index(), self._timeout_s)
+        return _faces.only_served(self._host, index)
+
     async def weights(self, model: str = DEFAULT_MODEL) -> str:
         """Which weights the server serves; see `Client.weights`."""
         if model not in self._weights:
             with translated(self._host, model, self._timeout_s):
-                config = await self._client.get_model_config(card_named(model).networks[0].name)
-            self._weights[model] = _protocol.weights_from(config)
+                config = await self._client.get_model_config(model)
+                found = _protocol.weights_from(config)
+                for step in () if found else _protocol.steps_of(config):
+                    found = found or _protocol.weights_from(await self._client.get_model_config(step))
+            self._weights[model] = found or _protocol.UNKNOWN_WEIGHTS
         return self._weights[model]
 
     async def __aenter__(self) -> AsyncClient:
@@ -65,3 +105,10 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._client.close()
+
+    async def _offered(self, model: str) -> frozenset[str]:
+        if model not in self._outputs:
+            with translated(self._host, model, self._timeout_s):
+                metadata = await asyncio.wait_for(self._client.get_model_metadata(model), self._timeout_s)
+            self._outputs[model] = frozenset(output["name"] for output in metadata["outputs"])
+        return self._outputs[model]

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
 
-from tritonclient.http import InferenceServerClient
+from tritonclient.http import InferenceServerClient, InferInput
 
 from depthface.errors import ModelUnavailable
-from depthface.families import all_cards, card_named
+from depthface.families.depth_anything_v2.card import CARDS as DEPTH_CARDS
 from depthface.families.depth_anything_v2.result import Depth
-from depthface_client import _protocol
+from depthface.families.insightface.result import SAME_PERSON_SIMILARITY, Comparison, Face
+from depthface_client import _faces, _protocol
 from depthface_client._protocol import DEFAULT_MODEL, Photo
 from depthface_client.errors import translated
 
 __all__ = ["Client", "ModelInfo"]
+
+_LOAD_TIMEOUT_S = 300.0
+"""The longest wait for a model to load: a face swapper is half a gigabyte."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,7 @@ class ModelInfo:
     """A model and what a server says of it.
 
     Attributes:
-        name: as in `Client.depth(model=…)`.
+        name: as in `Client.depth(model=…)` or `Client.faces(model=…)`.
         ready: whether the server serves it.
         weights: which weights it serves; empty if it does not.
     """
@@ -38,6 +44,7 @@ class Client:
 
         with Client("127.0.0.1:8000") as client:
             depth = client.depth("photo.jpg")
+            faces = client.faces("photo.jpg")
 
     Every method raises the errors of `depthface_client.errors`: `InvalidInput` if the request is wrong, `ClientError`
     for the rest.
@@ -54,6 +61,7 @@ class Client:
         self._lock = threading.Lock()
         self._opened: list[InferenceServerClient] = []
         self._weights: dict[str, str] = {}
+        self._outputs: dict[str, frozenset[str]] = {}
 
     def depth(self, photo: Photo, *, model: str = DEFAULT_MODEL) -> Depth:
         """The depth map of a photo, at the network's grid."""
@@ -74,33 +82,133 @@ class Client:
         png: bytes = response.as_numpy(name)[0, 0]
         return png
 
+    def faces(
+        self,
+        photo: Photo,
+        *,
+        model: str | None = None,
+        parts: Iterable[str] | None = None,
+        min_score: float | None = None,
+        max_faces: int | None = None,
+        det_size: int | None = None,
+    ) -> list[Face]:
+        """The faces in a photo, the surest first (with `max_faces` the largest); an empty list if there are none.
+
+        Args:
+            model: None for the one face model that the server serves.
+            parts: what to find out besides box, score and keypoints, of `embedding`, `landmarks_106`, `landmarks_68`,
+                `pose`, `attributes` (gender and age) and `crop`. None for all that the model offers but the crop,
+                `()` for nothing more. What is not asked for is not computed.
+            min_score: the least score of a face, 0…1; 0.5 if None.
+            max_faces: the most faces to return, the largest and most central; 0 or None for all.
+            det_size: the side in pixels of the square in which faces are looked for, a multiple of 32: 640 as
+                insightface 0.7. 0 or None for insightface 2's way, 128 and 640 together.
+        """
+        model = model or self.face_model()
+        asked = _faces.outputs_of(model, parts, self._offered(model))
+        with translated(self._host, model, self._timeout_s):
+            response = self._connection().infer(
+                model, _faces.request(photo, min_score, max_faces, det_size), outputs=_protocol.outputs(*asked)
+            )
+        return _faces.faces_from(response, asked)
+
+    def compare(
+        self, a: Photo, b: Photo, *, model: str | None = None, threshold: float = SAME_PERSON_SIMILARITY
+    ) -> Comparison:
+        """Whether the largest face of one photo and that of another are the same person's.
+
+        Args:
+            model: None for the one face model that the server serves.
+            threshold: the cosine from which they are; `SAME_PERSON_SIMILARITY` says what the default is worth.
+
+        Raises:
+            NoFaceFound: one of the photos has no face.
+        """
+        model = model or self.face_model()
+        one, other = (
+            _faces.largest(self.faces(photo, model=model, parts=(_faces.EMBEDDING,)), photo, which)
+            for photo, which in ((a, "first"), (b, "second"))
+        )
+        return Comparison.of(one, other, threshold)
+
+    def swap(self, source: Photo, target: Photo, *, model: str = _faces.SWAPPER) -> bytes:
+        """A PNG of the target photo in which the faces are the source's.
+
+        The server loads the model when it is first asked for, which takes a while; `unload` gives the memory back.
+        """
+        tensors = [_protocol.image_input(source, "source"), _protocol.image_input(target, "target")]
+        try:
+            return self._swapped(model, tensors)
+        except ModelUnavailable:
+            self.load(model)
+        return self._swapped(model, tensors)
+
+    def load(self, model: str) -> None:
+        """Have the server load a model of its repository, and wait until it is ready."""
+        with (
+            translated(self._host, model, _LOAD_TIMEOUT_S),
+            closing(self._connected(max(self._timeout_s, _LOAD_TIMEOUT_S))) as connection,
+        ):
+            connection.load_model(model)
+        self._forget(model)
+
+    def unload(self, model: str) -> None:
+        """Have the server give back the memory of a model; `load` or the next `swap` loads it again."""
+        with translated(self._host, model, self._timeout_s):
+            index = self._connection().get_model_repository_index()
+            if all(entry["name"] != model for entry in index):  # Triton itself would say that all went well
+                raise ModelUnavailable(f"{self._host} has no model {model!r}. See `depthface models` for what it has.")
+            self._connection().unload_model(model)
+        self._forget(model)
+
+    def face_model(self) -> str:
+        """The one face model that the server serves: an analysis, or else a detection.
+
+        Raises:
+            ModelUnavailable: there is none.
+            InvalidInput: there are several.
+        """
+        with translated(self._host, None, self._timeout_s):
+            index = self._connection().get_model_repository_index()
+        return _faces.only_served(self._host, index)
+
     def weights(self, model: str = DEFAULT_MODEL) -> str:
-        """Which weights the server serves: `<hub id>@<revision>`, `folder <name>`, `random, seed 0`, or `unknown`."""
+        """Which weights the server serves, such as `<hub id>@<revision>`, `buffalo_l@insightface`, `folder <name>`,
+        `synthetic`, `random, seed 0`, or `unknown`.
+
+        Said by the config of the model or, for an ensemble, of the first of its steps that has weights.
+        """
         if model not in self._weights:
             with translated(self._host, model, self._timeout_s):
-                config = self._connection().get_model_config(card_named(model).networks[0].name)
-            self._weights[model] = _protocol.weights_from(config)
+                config = self._connection().get_model_config(model)
+                found = _protocol.weights_from(config)
+                for step in () if found else _protocol.steps_of(config):
+                    found = found or _protocol.weights_from(self._connection().get_model_config(step))
+            self._weights[model] = found or _protocol.UNKNOWN_WEIGHTS
         return self._weights[model]
 
     def models(self) -> list[ModelInfo]:
-        """Every model that depthface knows, and whether this server serves it."""
-        found = []
-        for name in all_cards():
-            with translated(self._host, name, self._timeout_s):
-                ready = self._connection().is_model_ready(name)
-            found.append(ModelInfo(name, ready, self.weights(name) if ready else ""))
-        return found
+        """Every depth model there is and every face model in this server's repository, and whether it is served."""
+        with translated(self._host, None, self._timeout_s):
+            ready = {card.name: self._connection().is_model_ready(card.name) for card in DEPTH_CARDS}
+            ready |= _faces.served(self._connection().get_model_repository_index())
+        return [ModelInfo(name, is_ready, self.weights(name) if is_ready else "") for name, is_ready in ready.items()]
 
     def check(self) -> list[str]:
-        """Send a small photo through every model that is served; return their names.
+        """Send a small photo through every model that is served; return their names. Face swappers are left alone.
+
+        There is no face in it: of a face model, the detector answers and the networks after it stay idle.
 
         A server's own ready endpoint says 200 even when a step of it has died: only an answer proves that it answers.
         """
-        ready = [model.name for model in self.models() if model.ready]
+        ready = [model.name for model in self.models() if model.ready and not model.name.startswith(_faces.SWAP)]
         if not ready:
             raise ModelUnavailable(f"{self._host} answers but serves no model. Export one: `depthface export`.")
         for name in ready:
-            self.depth(_protocol.TEST_PHOTO, model=name)
+            if _faces.is_public(name):
+                self.faces(_protocol.TEST_PHOTO, model=name)
+            else:
+                self.depth(_protocol.TEST_PHOTO, model=name)
         return ready
 
     def close(self) -> None:
@@ -123,10 +231,31 @@ class Client:
         """This thread's own: tritonclient's is built on gevent and belongs to one thread (server #6650)."""
         connection = getattr(self._local, "connection", None)
         if connection is None:
-            connection = InferenceServerClient(
-                self._host, ssl=self._tls, connection_timeout=self._timeout_s, network_timeout=self._timeout_s
-            )
+            connection = self._connected(self._timeout_s)
             self._local.connection = connection
             with self._lock:
                 self._opened.append(connection)
         return connection
+
+    def _connected(self, timeout_s: float) -> InferenceServerClient:
+        return InferenceServerClient(
+            self._host, ssl=self._tls, connection_timeout=self._timeout_s, network_timeout=timeout_s
+        )
+
+    def _offered(self, model: str) -> frozenset[str]:
+        if model not in self._outputs:
+            with translated(self._host, model, self._timeout_s):
+                metadata = self._connection().get_model_metadata(model)
+            self._outputs[model] = frozenset(output["name"] for output in metadata["outputs"])
+        return self._outputs[model]
+
+    def _swapped(self, model: str, tensors: list[InferInput]) -> bytes:
+        with translated(self._host, model, self._timeout_s):
+            response = self._connection().infer(model, tensors, outputs=_protocol.outputs("image"))
+        png: bytes = response.as_numpy("image")[0, 0]
+        return png
+
+    def _forget(self, model: str) -> None:
+        """What was known of a model: it may come back as another one."""
+        self._weights.pop(model, None)
+        self._outputs.pop(model, None)

@@ -2,7 +2,8 @@
 
 InvalidInput            the request is wrong; sending it again changes nothing
 ├── InvalidImage        not a photo that can be used
-└── ImageTooLarge
+├── ImageTooLarge
+└── NoFaceFound         two faces were to be compared and a photo has none
 ClientError
 ├── ServerUnavailable   nothing answers, or the connection broke
 ├── ModelUnavailable    the server does not serve this model
@@ -14,6 +15,7 @@ ClientError
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,6 +40,7 @@ __all__ = [
     "InvalidImage",
     "InvalidInput",
     "ModelUnavailable",
+    "NoFaceFound",
     "RequestTimeout",
     "ServerFault",
     "ServerOverloaded",
@@ -45,8 +48,19 @@ __all__ = [
     "translated",
 ]
 
+
+class NoFaceFound(InvalidInput):
+    """Two faces were to be compared, and a photo has none."""
+
+    code = "no_face_found"
+
+
+_NO_LOADING = "load / unload is not allowed"
+_NO_OUTPUT = re.compile(r"unexpected inference output '([^']*)'")
+
 # What Triton says of a model that is not served, whatever the HTTP status.
 _NO_MODEL = (
+    "failed to load",
     "unknown model",
     "is not found",
     "is not ready",
@@ -81,12 +95,22 @@ def _from_server(error: InferenceServerException, url: str, model: str | None) -
     ours = decode(text)
     if ours is not None:
         return ours
+    if _NO_LOADING in text:
+        return ModelUnavailable(
+            f"{url} loads no model on demand. Start it with `depthface serve`, or with --model-control-mode=explicit."
+        )
     if "503" in status or "maximum queue size" in text:
         return ServerOverloaded(f"{url} has as many requests waiting as it takes. Send this one again in a moment.")
     if any(sign in text for sign in _NO_MODEL):
         return ModelUnavailable(
             f"{url} does not serve {model or 'this model'} ({text}). See `depthface models` for what it serves, and "
             "`depthface export` to add to it."
+        )
+    lacking = _NO_OUTPUT.search(text)
+    if lacking:
+        return InvalidInput(
+            f"{model or 'The model'} does not offer {lacking[1]!r}: it was exported without a network for it. Ask for "
+            "less, or take a model that has it (`depthface models`)."
         )
     if "400" in status or "404" in status:
         return InvalidInput(f"{url} refused the request: {text}")
