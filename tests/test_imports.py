@@ -12,14 +12,31 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = [path for room in ("src", "export", "server", "client") for path in sorted((ROOT / room).rglob("*.py"))]
 
+# The modules of a family that read and write ONNX graphs; its network.py is their only caller.
+ONNX_MAKERS = ("architectures", "graphs", "scrfd", "surgery", "synthetic", "writer")
+
 # What is imported, and the only places (path prefixes) that may.
 TABLE = {
     "torch": ("src/depthface/families/*/network.py", "export/"),
     "transformers": ("src/depthface/families/*/network.py", "export/"),
-    "onnx": ("src/depthface/families/*/network.py", "export/"),
+    "insightface": ("src/depthface/families/*/network.py", "export/depthface_export/weights.py"),
+    "onnx": (
+        "src/depthface/families/*/network.py",
+        *(f"src/depthface/families/insightface/{name}.py" for name in ONNX_MAKERS),
+        "export/",
+    ),
     "huggingface_hub": ("export/depthface_export/weights.py",),
-    "onnxruntime": ("export/depthface_export/validate.py", "server/depthface_server/backends/"),
-    "cv2": ("src/depthface/image.py", "src/depthface/families/*/processing.py"),
+    "requests": ("export/depthface_export/weights.py",),
+    "onnxruntime": (
+        "src/depthface/families/*/network.py",
+        "export/depthface_export/validate.py",
+        "server/depthface_server/backends/",
+    ),
+    "cv2": (
+        "src/depthface/image.py",
+        "src/depthface/families/*/processing.py",
+        "src/depthface/families/*/parity.py",
+    ),
     "simplejpeg": ("src/depthface/image.py",),
     "triton_python_backend_utils": ("server/depthface_server/steps.py", "server/depthface_server/backends/"),
     "tritonclient.grpc": ("export/depthface_export/repository.py",),

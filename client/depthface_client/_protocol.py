@@ -21,10 +21,12 @@ __all__ = [
     "TEST_PHOTO",
     "UNKNOWN_WEIGHTS",
     "Photo",
+    "bytes_input",
     "depth_from",
     "host_of",
     "image_input",
     "outputs",
+    "own_networks",
     "png_output",
     "steps_of",
     "upright",
@@ -52,8 +54,13 @@ def host_of(url: str) -> tuple[str, bool]:
 
 def image_input(photo: Photo, name: str = "image") -> InferInput:
     """The tensor of one photo. Files and bytes travel as they are; pictures in memory as lossless PNG."""
+    return bytes_input(name, _encoded(photo))
+
+
+def bytes_input(name: str, data: bytes) -> InferInput:
+    """A BYTES tensor of one element."""
     tensor = InferInput(name, [1, 1], "BYTES")
-    tensor.set_data_from_numpy(np.array([[_encoded(photo)]], np.object_))
+    tensor.set_data_from_numpy(np.array([[data]], np.object_))
     return tensor
 
 
@@ -87,6 +94,12 @@ def steps_of(config: Mapping[str, Any]) -> list[str]:
     """The models that an ensemble is made of, each once; none for any other model."""
     steps = config.get("ensemble_scheduling", {}).get("step", [])
     return list(dict.fromkeys(step["model_name"] for step in steps))
+
+
+def own_networks(config: Mapping[str, Any]) -> list[str]:
+    """The networks that a pipeline loads for itself alone; none for any other model."""
+    names = config.get("parameters", {}).get("networks", {}).get("string_value", "")
+    return names.split(",") if names else []
 
 
 def upright(photo: Photo) -> Image.Image:

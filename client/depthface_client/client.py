@@ -131,12 +131,20 @@ class Client:
         )
         return Comparison.of(one, other, threshold)
 
-    def swap(self, source: Photo, target: Photo, *, model: str = _faces.SWAPPER) -> bytes:
-        """A PNG of the target photo in which the faces are the source's.
+    def swap(self, source: Photo, target: Photo, *, model: str = _faces.SWAPPER, analysis: str | None = None) -> bytes:
+        """A PNG of the target photo in which every face has the looks of the source's largest.
 
         The server loads the model when it is first asked for, which takes a while; `unload` gives the memory back.
+
+        Args:
+            analysis: the `face_analysis_<pack>` that finds the faces; None for the one that the server serves.
         """
-        tensors = [_protocol.image_input(source, "source"), _protocol.image_input(target, "target")]
+        pack = (analysis or self.face_model()).removeprefix(_faces.ANALYSIS)
+        tensors = [
+            _protocol.image_input(source, "source"),
+            _protocol.image_input(target, "target"),
+            _protocol.bytes_input("pack", pack.encode()),
+        ]
         try:
             return self._swapped(model, tensors)
         except ModelUnavailable:
@@ -158,7 +166,10 @@ class Client:
             index = self._connection().get_model_repository_index()
             if all(entry["name"] != model for entry in index):  # Triton itself would say that all went well
                 raise ModelUnavailable(f"{self._host} has no model {model!r}. See `depthface models` for what it has.")
-            self._connection().unload_model(model)
+            is_ready = self._connection().is_model_ready(model)
+            config = self._connection().get_model_config(model) if is_ready else {}
+            for name in (model, *_protocol.own_networks(config)):
+                self._connection().unload_model(name)
         self._forget(model)
 
     def face_model(self) -> str:

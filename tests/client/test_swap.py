@@ -1,0 +1,91 @@
+"""The swapper on the real server: against InsightFace's own, and only there while it is used.
+
+The weights are random, in an architecture of the published size: right for arithmetic and memory, blind as a swap.
+"""
+
+from __future__ import annotations
+
+import time
+from io import BytesIO
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+from fixtures.serving import Server, depthface
+from PIL import Image
+
+from depthface.families.insightface import architectures, scenes
+from depthface_client import Client, InvalidInput
+
+MODEL = "face_swap_inswapper_128"
+
+pytestmark = pytest.mark.slow
+
+SOURCE = scenes.draw_scene([scenes.Placed(scenes.Person(3), 200, 220, 90)], (480, 640), seed=3).image
+TARGET = scenes.draw_scene([scenes.Placed(scenes.Person(4), 380, 240, 110)], (480, 640), seed=4).image
+
+
+@pytest.fixture
+def client(face_server):
+    with Client(face_server.host, timeout_s=300) as client:
+        yield client
+
+
+def memory_bytes(server: Server) -> int:
+    """Of the server and all its processes, shared pages counted once."""
+    root = psutil.Process(server.process.pid)
+    return sum(process.memory_full_info().pss for process in (root, *root.children(recursive=True)))
+
+
+def test_it_is_loaded_when_it_is_first_used_and_gives_its_memory_back(face_server, client):
+    assert any(MODEL in line and "loaded when it is first used" in line for line in face_server.lines)
+    assert not {model.name: model.ready for model in client.models()}[MODEL]
+    client.faces(TARGET)
+    before = memory_bytes(face_server)
+
+    started = time.monotonic()
+    client.swap(SOURCE, TARGET)
+    first_s = time.monotonic() - started
+    loaded = memory_bytes(face_server)
+    started = time.monotonic()
+    client.swap(SOURCE, TARGET)
+    second_s = time.monotonic() - started
+
+    done = depthface("unload", MODEL, "--url", face_server.host)
+    assert done.returncode == 0, done.stderr
+    time.sleep(2)
+    after = memory_bytes(face_server)
+    print(f"\nfirst swap {first_s:.1f} s, second {second_s:.1f} s; memory before {before / 1e6:.0f} MB, ", end="")
+    print(f"loaded {loaded / 1e6:.0f} MB, unloaded {after / 1e6:.0f} MB")
+    assert second_s < first_s
+    assert loaded - before > 500e6  # the network is half a gigabyte
+    assert after - before < 100e6
+    client.swap(SOURCE, TARGET)  # and comes again
+
+
+def test_it_equals_insightfaces_own(client, tmp_path):
+    import onnx
+    from insightface.model_zoo import get_model
+
+    path = tmp_path / "inswapper_128.onnx"
+    onnx.save(architectures.random_model("inswapper_128", 0), path)
+    reference = get_model(str(path), providers=["CPUExecutionProvider"])
+    (source,), (target,) = client.faces(SOURCE), client.faces(TARGET)
+    expected = reference.get(
+        TARGET[:, :, ::-1].copy(),
+        SimpleNamespace(kps=target.keypoints),
+        SimpleNamespace(normed_embedding=source.embedding),
+    )[:, :, ::-1]
+    got = np.asarray(Image.open(BytesIO(client.swap(SOURCE, TARGET))))
+    assert got.shape == TARGET.shape
+    assert np.abs(got.astype(int) - TARGET).max() > 20  # something was swapped
+    assert np.abs(got.astype(int) - expected).max() <= 2
+
+
+def test_a_photo_without_a_face_is_named(client):
+    nobody = scenes.draw_scene([], (480, 640)).image
+    with pytest.raises(InvalidInput, match="source"):
+        client.swap(nobody, TARGET)
+    with pytest.raises(InvalidInput, match="target"):
+        client.swap(SOURCE, nobody)
