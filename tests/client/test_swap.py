@@ -64,6 +64,7 @@ def test_it_is_loaded_when_it_is_first_used_and_gives_its_memory_back(face_serve
     client.swap(SOURCE, TARGET)  # and comes again
 
 
+@pytest.mark.filterwarnings("ignore:`estimate` is deprecated:FutureWarning")  # insightface on skimage 0.26
 def test_it_equals_insightfaces_own(client, tmp_path):
     import onnx
     from insightface.model_zoo import get_model
