@@ -6,10 +6,12 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fixtures.photos import VARIETY
+from fixtures.serving import Server, depthface, serving
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +29,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def readme_server(repository: Path) -> Iterator[Server]:
+    """What the README's reader has served: depth, and a face pack beside it."""
+    done = depthface("export", "buffalo_l", "--weights", "synthetic", "--repository", repository)
+    assert done.returncode == 0, done.stderr
+    with serving(repository) as server:
+        yield server
+
+
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return subprocess.run(
@@ -40,16 +51,16 @@ def test_there_is_something_to_run():
 
 
 @pytest.mark.parametrize("block", blocks("python"))
-def test_python(block, server, folder):
-    done = run([sys.executable, "-W", "error", "-c", block.replace("127.0.0.1:8000", server.host)], folder)
+def test_python(block, readme_server, folder):
+    done = run([sys.executable, "-W", "error", "-c", block.replace("127.0.0.1:8000", readme_server.host)], folder)
     assert done.returncode == 0, done.stderr
     assert list(folder.glob("depth*.png"))
 
 
 @pytest.mark.parametrize("block", blocks("bash"))
-def test_bash(block, server, folder):
-    text = re.sub(r"depthface (depth|models|health)\b", rf"depthface \1 --url {server.host}", block)
-    text = text.replace("127.0.0.1:8000", server.host)
+def test_bash(block, readme_server, folder):
+    text = re.sub(r"depthface (depth|models|health)\b", rf"depthface \1 --url {readme_server.host}", block)
+    text = text.replace("127.0.0.1:8000", readme_server.host)
     done = run(["bash", "-euo", "pipefail", "-c", text], folder)
     assert done.returncode == 0, done.stderr
     for made in folder.glob("*.png"):
@@ -89,6 +100,7 @@ def test_the_demo_leaves_its_pictures(tmp_path):
         "astronaut.png",
         "astronaut_depth_random_weights.png",
         "astronaut_preview_random_weights.png",
+        "faces.png",
     }
     with Image.open(tmp_path / "demo" / "astronaut_depth_random_weights.png") as picture:
         assert (picture.size, picture.text["Source"]) == ((512, 512), "depthface: random, seed 0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -50,8 +51,7 @@ def _side(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
-    help="A file for one photo; a folder for several (or if it is one), filled with <photo>_depth.<ending>.",
+    help="A file for one photo; a folder for several (or if it is one, or ends in /), filled with <photo>_depth.*.",
 )
 @click.option(
     "--as",
@@ -64,13 +64,13 @@ def _side(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option("--model", default=DEFAULT_MODEL, show_default=True)
 @_timeout
 @_url
-def depth(photos: tuple[Path, ...], out: Path, kind: str, model: str, timeout_s: float, url: str) -> None:
+def depth(photos: tuple[Path, ...], out: str, kind: str, model: str, timeout_s: float, url: str) -> None:
     """Depth maps of photos: relative, larger (white) is nearer."""
-    is_folder = len(photos) > 1 or out.is_dir()
+    is_folder = _is_folder(out, photos)
     failures = 0
     with Client(url, timeout_s=timeout_s) as client:
         for photo in photos:
-            target = out / f"{photo.stem}_depth{_SUFFIXES[kind]}" if is_folder else out
+            target = Path(out, f"{photo.stem}_depth{_SUFFIXES[kind]}") if is_folder else Path(out)
             started = time.monotonic()
             try:
                 content = _content(client, photo, kind, model)
@@ -94,9 +94,8 @@ def depth(photos: tuple[Path, ...], out: Path, kind: str, model: str, timeout_s:
 @click.option(
     "--draw",
     "drawing",
-    type=click.Path(path_type=Path),
     metavar="OUT",
-    help="Also draw the faces: a PNG for one photo; a folder for several (or if it is one), filled with "
+    help="Also draw the faces: a PNG for one photo; a folder for several (or if it is one, or ends in /), filled with "
     "<photo>_faces.png.",
 )
 @click.option("--model", help="Default: the one face model that the server serves.")
@@ -116,7 +115,7 @@ def depth(photos: tuple[Path, ...], out: Path, kind: str, model: str, timeout_s:
 def faces(
     photos: tuple[Path, ...],
     as_json: bool,
-    drawing: Path | None,
+    drawing: str | None,
     model: str | None,
     det_size: int,
     min_score: float | None,
@@ -128,7 +127,7 @@ def faces(
 
     Coordinates are pixels of the upright photo, x to the right and y down; a box is x1 y1 x2 y2.
     """
-    is_folder = drawing is not None and (len(photos) > 1 or drawing.is_dir())
+    is_folder = drawing is not None and _is_folder(drawing, photos)
     documents: list[dict[str, Any]] = []
     with Client(url, timeout_s=timeout_s) as client:
         model = model or client.face_model()
@@ -137,7 +136,7 @@ def faces(
             try:
                 found = client.faces(photo, model=model, min_score=min_score, max_faces=max_faces, det_size=det_size)
                 if drawing is not None:
-                    target = drawing / f"{photo.stem}_faces.png" if is_folder else drawing
+                    target = Path(drawing, f"{photo.stem}_faces.png") if is_folder else Path(drawing)
                     _write(target, _drawn(photo, found, weights))
             except (ServerUnavailable, ModelUnavailable):
                 raise
@@ -273,6 +272,10 @@ def _warn(weights: str) -> None:
     for kind, warning in _WARNINGS.items():
         if weights.startswith(kind):
             click.secho(warning, fg="red", bold=True, err=True)
+
+
+def _is_folder(out: str, photos: tuple[Path, ...]) -> bool:
+    return len(photos) > 1 or out.endswith(os.sep) or Path(out).is_dir()
 
 
 def _write(target: Path, content: bytes) -> None:
