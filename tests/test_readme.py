@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,11 +31,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def readme_server(repository: Path) -> Iterator[Server]:
+def readme_server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """What the README's reader has served: depth, and a face pack beside it."""
-    done = depthface("export", "buffalo_l", "--weights", "synthetic", "--repository", repository)
+    both = Path(shutil.copytree(repository, tmp_path_factory.mktemp("readme") / "model_repository"))
+    done = depthface("export", "buffalo_l", "--weights", "synthetic", "--repository", both)
     assert done.returncode == 0, done.stderr
-    with serving(repository) as server:
+    with serving(both) as server:
         yield server
 
 
