@@ -9,7 +9,7 @@ PRECISION ?= fp32
 REPOSITORY ?= model_repository
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export serve demo test test-fast lint format generate bench-depth lock clean
+.PHONY: help setup export serve demo test test-fast lint format generate bench-depth bench-faces lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -51,6 +51,9 @@ generate: setup  ## write the committed text of model_repository/ anew, after a 
 
 bench-depth: setup  ## depth against the transformers pipeline, side by side
 	$(BIN)/python -m depthface_bench.depth
+
+bench-faces: setup  ## faces against InsightFace, side by side
+	$(BIN)/python -W ignore::FutureWarning -m depthface_bench.faces
 
 lock: setup  ## write constraints.txt from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+cpu//' > constraints.txt
