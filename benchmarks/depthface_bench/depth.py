@@ -77,6 +77,7 @@ def main(rounds: int, photo: Path | None, threads: int) -> None:
                             times[size, way].append(time.perf_counter() - started)
                         else:
                             stages.clear()
+                served.measure_memory()
             peak_bytes = served.peak_bytes
     _print(times, stages, list(photos), list(ways), peak_bytes)
 

@@ -90,6 +90,7 @@ def main(rounds: int, threads: int) -> None:
                     one.networks_ms.append(sum(after_ms) - sum(before_ms))
                     one.detector_ms.append(_compute_ms(connection)[0] - after_ms[0])
                 one.at_once_ms.append(_ms_at_once(served.host, photos))
+                served.measure_memory()
                 if counted >= 0:
                     figures.add(one)
             peak_bytes = served.peak_bytes
