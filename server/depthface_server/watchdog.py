@@ -23,6 +23,9 @@ _log = logging.getLogger(__name__)
 _DEAD = "is not healthy"
 """What Triton answers for a stub that died (python_backend, python_be.cc: `Stub process '…' is not healthy.`)."""
 
+_PROBE = "depthface_probe"
+"""The parameter of a request that `backends/onnxruntime/model.py` refuses without running its network."""
+
 _PROBE_TIMEOUT_S = 5.0
 
 
@@ -37,8 +40,8 @@ class _Member:
 class Watchdog:
     """Probes every Python-backed model of a server from a thread of its own, every `interval_s` seconds.
 
-    A probe is the smallest well-formed request. A model that refuses it is alive; so is one that is too busy to answer
-    in time: a dead one answers at once.
+    A probe is the smallest well-formed request, marked so that a network refuses it unrun. A model that refuses it is
+    alive; so is one that is too busy to answer in time: a dead one answers at once.
     """
 
     def __init__(
@@ -107,7 +110,7 @@ def _probe(tensor: dict[str, Any], side_px: int) -> InferInput:
 
 def _is_dead(client: InferenceServerClient, member: _Member) -> bool:
     try:
-        client.infer(member.name, list(member.inputs))
+        client.infer(member.name, list(member.inputs), parameters={_PROBE: True})
     except InferenceServerException as error:
         return _DEAD in str(error)
     except OSError:  # no answer in time
