@@ -29,6 +29,7 @@ from transformers import DPTImageProcessorPil, pipeline
 from depthface.families import card_named
 from depthface.families.depth_anything_v2 import network, processing
 from depthface.families.depth_anything_v2.card import PATCH_PX, PHOTO_SIDE_PX
+from depthface_bench.figures import excess, jpeg, ratio, spread
 from depthface_bench.servers import serving
 from depthface_client import Client
 from depthface_export import pipeline as export_pipeline
@@ -46,7 +47,8 @@ def main(rounds: int, photo: Path | None, threads: int) -> None:
     """Measure depth against the transformers pipeline, side by side."""
     torch.set_num_threads(threads)
     source = photo or Path(str(files("skimage") / "data" / "motorcycle_left.png"))
-    photos = {f"{w}×{h}": _jpeg(source, w, h) for w, h in SIZES}
+    picture = Image.open(source).convert("RGB")
+    photos = {f"{w}×{h}": jpeg(picture.resize((w, h), Image.Resampling.BICUBIC)) for w, h in SIZES}
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder)
         export_pipeline.export(
@@ -67,14 +69,15 @@ def main(rounds: int, photo: Path | None, threads: int) -> None:
             }
             times = {(size, way): [] for size in photos for way in ways}  # type: dict[tuple[str, str], list[float]]
             for counted in range(-1, rounds):
-                for size, jpeg in photos.items():
+                for size, data in photos.items():
                     for way, call in ways.items():
                         started = time.perf_counter()
-                        call(jpeg)
+                        call(data)
                         if counted >= 0:
                             times[size, way].append(time.perf_counter() - started)
                         else:
                             stages.clear()
+                served.measure_memory()
             peak_bytes = served.peak_bytes
     _print(times, stages, list(photos), list(ways), peak_bytes)
 
@@ -128,13 +131,6 @@ def _reference() -> Callable[[bytes], bytes]:
     return run
 
 
-def _jpeg(source: Path, width: int, height: int) -> bytes:
-    buffer = BytesIO()
-    picture = Image.open(source).convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-    picture.save(buffer, "JPEG", quality=92)
-    return buffer.getvalue()
-
-
 def _print(
     times: dict[tuple[str, str], list[float]],
     stages: _in_process,
@@ -147,20 +143,12 @@ def _print(
         print(f"\n{name}, JPEG of {size / 1e6:.1f} MB to 8-bit PNG, {len(seconds)} rounds, ms: median (min–max)")
         for way in ways:
             ms = [1000 * t for t in times[name, way]]
-            print(f"  {way:24} {statistics.median(ms):7.0f} ({min(ms):.0f}–{max(ms):.0f})")
-        print(f"  against the pipeline     {_ratio(times[name, reference], times[name, ours])}")
-        print(f"  overhead of the server   {_ratio(times[name, ours], times[name, floor], percent=True)}")
+            print(f"  {way:24} {spread(ms)}")
+        print(f"  against the pipeline     {ratio(times[name, reference], times[name, ours])}")
+        print(f"  overhead of the server   {excess(times[name, ours], times[name, floor])}")
         medians = [statistics.median(stage) for stage in zip(*seconds, strict=True)]
         print("  " + ", ".join(f"{s} {100 * m / sum(medians):.0f} %" for s, m in zip(STAGES, medians, strict=True)))
     print(f"\npeak memory of the server, all processes: {peak_bytes / 1e9:.2f} GB")
-
-
-def _ratio(a: list[float], b: list[float], percent: bool = False) -> str:
-    ratios = sorted(x / y for x, y in zip(a, b, strict=True))
-    middle, low, high = statistics.median(ratios), ratios[0], ratios[-1]
-    if percent:
-        return f"{100 * (middle - 1):+.1f} % ({100 * (low - 1):+.1f}…{100 * (high - 1):+.1f})"
-    return f"{middle:.2f}× ({low:.2f}–{high:.2f})"
 
 
 if __name__ == "__main__":

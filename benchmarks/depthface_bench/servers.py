@@ -6,10 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -23,26 +22,24 @@ class Served:
 
     Attributes:
         host: `host:port` of its HTTP endpoint.
-        peak_bytes: the largest memory of the server and all its children together, as far as it was sampled: the sum
-            of their proportional set sizes (shared pages counted once).
+        peak_bytes: the largest memory of the server and all its children together when it was asked for: the sum of
+            their proportional set sizes (shared pages counted once).
     """
 
     host: str
     process: subprocess.Popen[str]
     peak_bytes: int = 0
-    _over: threading.Event = field(default_factory=threading.Event)
 
-    def watch_memory(self) -> None:
-        """Sample until the server is stopped."""
+    def measure_memory(self) -> None:
+        """Between the measurements, not along with them: the kernel counts pages for 50 ms."""
+        total = 0
         root = psutil.Process(self.process.pid)
-        while not self._over.wait(0.1):
-            total = 0
-            for process in [root, *root.children(recursive=True)]:
-                try:
-                    total += process.memory_full_info().pss
-                except psutil.Error:
-                    continue
-            self.peak_bytes = max(self.peak_bytes, total)
+        for process in [root, *root.children(recursive=True)]:
+            try:
+                total += process.memory_full_info().pss
+            except psutil.Error:
+                continue
+        self.peak_bytes = max(self.peak_bytes, total)
 
 
 @contextmanager
@@ -64,10 +61,8 @@ def serving(repository: Path) -> Iterator[Served]:
             break
     else:
         raise SystemExit(f"The server did not start (exit {process.wait()}).")
-    threading.Thread(target=served.watch_memory, daemon=True).start()
     try:
         yield served
     finally:
-        served._over.set()
         process.send_signal(signal.SIGTERM)
         process.wait(20)

@@ -39,9 +39,6 @@ PUBLIC = "public"
 LAZY = "lazy"
 """The parameter that tells a public model which is loaded when it is first used."""
 
-MULTIPLE_PX = "multiple_px"
-"""The parameter that gives `Network.multiple_px`, for those who make up an input."""
-
 MAX_QUEUE_SIZE = 256
 """Requests that wait before one model; one more is answered 503 at once."""
 
@@ -95,7 +92,7 @@ def network_config(network: Network, **parameters: str) -> pb.ModelConfig:
         instance_group=[pb.ModelInstanceGroup(count=1, kind=pb.ModelInstanceGroup.KIND_AUTO)],
         dynamic_batching=_batching(),
     )
-    for key, value in {MULTIPLE_PX: str(network.multiple_px), **parameters}.items():
+    for key, value in parameters.items():
         config.parameters[key].string_value = value
     return config
 

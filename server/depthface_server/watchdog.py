@@ -23,6 +23,9 @@ _log = logging.getLogger(__name__)
 _DEAD = "is not healthy"
 """What Triton answers for a stub that died (python_backend, python_be.cc: `Stub process '…' is not healthy.`)."""
 
+_PROBE = "depthface_probe"
+"""The parameter of a request that `backends/onnxruntime/model.py` refuses without running its network."""
+
 _PROBE_TIMEOUT_S = 5.0
 
 
@@ -37,8 +40,8 @@ class _Member:
 class Watchdog:
     """Probes every Python-backed model of a server from a thread of its own, every `interval_s` seconds.
 
-    A probe is the smallest well-formed request. A model that refuses it is alive; so is one that is too busy to answer
-    in time: a dead one answers at once.
+    A probe is the smallest well-formed request, marked so that a network refuses it unrun. A model that refuses it is
+    alive; so is one that is too busy to answer in time: a dead one answers at once.
     """
 
     def __init__(
@@ -84,9 +87,8 @@ class Watchdog:
         for name, config in sorted(configs.items()):
             if "ensemble_scheduling" in config:  # no process of its own
                 continue
-            side_px = int(config.get("parameters", {}).get("multiple_px", {}).get("string_value", 1))
             inputs = client.get_model_metadata(name)["inputs"]
-            yield _Member(name, tuple(_probe(tensor, side_px) for tensor in inputs))
+            yield _Member(name, tuple(_probe(tensor) for tensor in inputs))
 
     def _revive(self, client: InferenceServerClient, name: str) -> None:
         self._report(f"{name}: its process died; starting it again")
@@ -96,9 +98,8 @@ class Watchdog:
         self._report(f"{name}: serves again")
 
 
-def _probe(tensor: dict[str, Any], side_px: int) -> InferInput:
-    shape = [side_px if int(dim) < 0 else int(dim) for dim in tensor["shape"]]
-    shape[0] = 1  # the batch
+def _probe(tensor: dict[str, Any]) -> InferInput:
+    shape = [max(int(dim), 1) for dim in tensor["shape"]]
     probe = InferInput(tensor["name"], shape, tensor["datatype"])
     data_type = triton_to_np_dtype(tensor["datatype"])
     probe.set_data_from_numpy(np.full(shape, b"" if data_type == np.object_ else 1, data_type))
@@ -107,7 +108,7 @@ def _probe(tensor: dict[str, Any], side_px: int) -> InferInput:
 
 def _is_dead(client: InferenceServerClient, member: _Member) -> bool:
     try:
-        client.infer(member.name, list(member.inputs))
+        client.infer(member.name, list(member.inputs), parameters={_PROBE: True})
     except InferenceServerException as error:
         return _DEAD in str(error)
     except OSError:  # no answer in time

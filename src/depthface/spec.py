@@ -86,16 +86,12 @@ class PublishedPack:
 
 @dataclass(frozen=True)
 class Network:
-    """A step that is a neural network: `model.onnx` behind Triton's onnxruntime backend.
-
-    `multiple_px`: the sides of its pictures, where they vary, are multiples of this.
-    """
+    """A step that is a neural network: `model.onnx` behind Triton's onnxruntime backend."""
 
     name: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int
-    multiple_px: int = 1
 
 
 @dataclass(frozen=True)

@@ -163,3 +163,12 @@ def test_the_thread_count_of_the_config_is_honoured(lab):
 def test_a_parameter_that_is_no_number_is_refused(lab):
     with pytest.raises(InferenceServerException, match="many"):
         lab.load("bad_threads", doubling(), more=THREADS.format("many"))
+
+
+def test_a_probe_is_refused_unrun_and_harms_nobody(lab):
+    lab.load("probed", doubling())
+    tensor = InferInput("x", [1, 4], "FP32")
+    tensor.set_data_from_numpy(np.ones((1, 4), np.float32))
+    with pytest.raises(InferenceServerException, match="alive"):
+        lab.client.infer("probed", [tensor], parameters={"depthface_probe": True})
+    assert (lab.run("probed", np.ones((1, 4), np.float32)) == 2).all()

@@ -75,7 +75,6 @@ def _card(
         inputs=(PIXELS,),
         outputs=(DEPTH,),
         max_batch_size=MAX_BATCH_SIZE,
-        multiple_px=PATCH_PX,
     )
     return ModelCard(
         name=name,

@@ -297,7 +297,7 @@ def swapper_card(name: str, file: PackFile) -> ModelCard:
 
 def _network(name: str, file: PackFile) -> Network:
     if file.kind == "detector":
-        return Network(name, DETECTOR_INPUTS, DETECTOR_OUTPUTS, max_batch_size=8, multiple_px=32)
+        return Network(name, DETECTOR_INPUTS, DETECTOR_OUTPUTS, max_batch_size=8)
     side_px, output, _ = _ADDS[file.kind]
     if file.kind == "recognizer":
         output = TensorSpec(output.name, output.dtype, (file.columns,))
