@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from fixtures.faces import AUTO, FACES, Answer, Reference, analysis_of, ask, crowd, detection_of, mosaic, opened, turned
-from fixtures.photos import encoded, photo
-from PIL import Image, ImageEnhance, ImageOps
+from fixtures.faces import (
+    AUTO,
+    FACES,
+    Answer,
+    Reference,
+    analysis_of,
+    ask,
+    crowd,
+    detection_of,
+    heads,
+    many_heads,
+    opened,
+    turned,
+)
+from fixtures.photos import VARIETY, encoded, photo
+from PIL import Image
 
 # skimage warns of a method that insightface calls.
 pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning:insightface")
@@ -26,13 +37,6 @@ LIMITS = {
 }
 
 DRAWN = (0, 1, 2, 6, 33, 200)
-
-# Heads in the photographs of DEPTHFACE_PHOTOS and of scikit-image, with their surroundings: left, top, right, bottom.
-HEADS = {
-    "one_person.png": ((191, 40, 641, 580),),
-    "two_people.jpg": ((187, 0, 437, 300), (739, 0, 989, 300)),
-}
-ASTRONAUT = (130, 0, 330, 240)
 
 
 def differences(got: Answer, expected: Answer) -> dict[str, float]:
@@ -73,30 +77,6 @@ def forms(picture: Image.Image) -> dict[str, bytes]:
         "narrow": encoded(picture.resize((300, 900)), "JPEG", quality=90),
         **{f"EXIF {orientation}": turned(picture, orientation) for orientation in (3, 6, 8)},
     }
-
-
-def heads(real_photos: list[Path]) -> list[Image.Image]:
-    by_name = {path.name: path for path in real_photos}
-    if not set(HEADS) <= set(by_name):
-        pytest.skip(f"DEPTHFACE_PHOTOS lacks {' or '.join(HEADS)}")
-    cut = [opened(by_name[name]).crop(box) for name, boxes in HEADS.items() for box in boxes]
-    return [*cut, photo().crop(ASTRONAUT)]
-
-
-def many_heads(some: list[Image.Image], count: int) -> Image.Image:
-    """A photo of so many heads, no two alike: the next of a kind is mirrored, darker and smaller."""
-    tiles = []
-    for index in range(count):
-        head = some[index % len(some)].resize((240, 300))
-        generation = index // len(some)
-        if generation % 2:
-            head = ImageOps.mirror(head)
-        head = ImageEnhance.Brightness(head).enhance(1.15 - 0.05 * generation)
-        side = 240 - 9 * generation
-        tile = Image.new("RGB", (240, 300), (90, 110, 120))
-        tile.paste(head.resize((side, side * 5 // 4)), (0, 0))
-        tiles.append(tile)
-    return mosaic(tiles, 6)
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +127,14 @@ def test_there_was_something_to_compare(face_server, face_pack, photos):
         assert counts["grey JPEG"] == 0  # the drawn people are known by their colours
     assert [counts[f"EXIF {orientation}"] for orientation in (3, 6, 8)] == [2, 2, 2]
     assert counts["huge 4000×3000"] == 2
+
+
+def test_every_kind_of_file_equals_insightface(face_server, face_pack, face_reference):
+    """scikit-image's photographs as CMYK, 16 bits, palette, WebP, in every orientation …; the astronaut has a face."""
+    for name, data in VARIETY.items():
+        got = ask(face_server, analysis_of(face_pack.name), data)
+        assert_equal(got, face_reference(data), name)
+        assert len(got["boxes"]) == 1 or not face_pack.is_genuine or name not in ("square PNG", "grey PNG", "CMYK JPEG")
 
 
 @pytest.mark.parametrize("det_size", [AUTO, 640])

@@ -14,7 +14,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures.faces import AUTO, FACES, Answer, Reference, analysis_of, ask, crowd, detection_of
+from fixtures.faces import (
+    AUTO,
+    FACES,
+    HEADS,
+    Answer,
+    Reference,
+    analysis_of,
+    ask,
+    crowd,
+    detection_of,
+    heads,
+    many_heads,
+)
 from fixtures.photos import VARIETY, bomb, encoded, photo
 from fixtures.serving import Server, serving
 from PIL import Image
@@ -80,19 +92,35 @@ def refused(call: Callable[[], object]) -> str:
 # Batches and many clients
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_32_clients_at_once_get_what_each_would_get_alone(face_server, model):
-    """Photos of the same and of other sizes, with faces and without, so that batches mix them all."""
-    photos = [NOBODY, ONE, SIX, crowd(2, 4), crowd(2, 5), crowd(12, 6), VARIETY["tiny 40×30"], crowd(1, 7)]
+@pytest.fixture
+def mixed(face_pack, request) -> tuple[list[bytes], list[int]]:
+    """Eight photos of the same and of other sizes, with faces and without, and how many faces are in each."""
+    if not face_pack.is_genuine:
+        return (
+            [NOBODY, ONE, SIX, crowd(2, 4), crowd(2, 5), crowd(12, 6), VARIETY["tiny 40×30"], crowd(1, 7)],
+            [0, 1, 6, 2, 2, 12, 0, 1],
+        )
+    real_photos = request.getfixturevalue("real_photos")
+    some = heads(real_photos)
+    photos = [path.read_bytes() for path in real_photos if path.name in HEADS]
+    made = [many_heads(some, count) for count in (6, 12, 2)]
+    others = [VARIETY["square PNG"], VARIETY["grey PNG"], VARIETY["tiny 40×30"]]
+    return [*photos, *(encoded(picture, "PNG") for picture in made), *others], [1, 2, 6, 12, 2, 1, 1, 0]
+
+
+@pytest.mark.parametrize("model_of", [analysis_of, detection_of], ids=["analysis", "detection"])
+def test_32_clients_at_once_get_what_each_would_get_alone(face_server, face_pack, mixed, model_of):
+    """The networks' batches mix the photos and their faces."""
+    photos, counts = mixed
+    model, detector = model_of(face_pack.name), f"face_{face_pack.name}_detector"
     alone = [ask(face_server, model, data) for data in photos]
-    assert [len(answer["boxes"]) for answer in alone] == [0, 1, 6, 2, 2, 12, 0, 1]
-    before = batches(face_server, f"face_{PACK}_detector")
+    assert [len(answer["boxes"]) for answer in alone] == counts
+    before = batches(face_server, detector)
     with ThreadPoolExecutor(32) as pool:
         together = list(pool.map(lambda index: ask(face_server, model, photos[index % 8]), range(64)))
     for index, answer in enumerate(together):
         assert_same(answer, alone[index % 8], f"request {index}")
-    after = batches(face_server, f"face_{PACK}_detector")
-    grown = {size for size, count in after.items() if count > before.get(size, 0)}
+    grown = {size for size, count in batches(face_server, detector).items() if count > before.get(size, 0)}
     assert max(grown) > 1, "nothing was batched, so nothing was shown of batches"
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
 import zipfile
 from pathlib import Path
 
@@ -155,6 +154,13 @@ def test_a_network_of_no_known_kind_is_refused_by_name(pack, tmp_path):
     neither = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     with pytest.raises(ExportError, match=r"neither\.onnx: "):
         export(pack(det=DETECTOR, neither=neither.SerializeToString()), tmp_path / "target")
+
+
+def test_a_detector_without_keypoints_is_refused_by_name(pack, files, tmp_path):
+    model = onnx.load(files / DETECTOR)
+    del model.graph.output[6:]
+    with pytest.raises(ExportError, match=r"det\.onnx gives no keypoints"):
+        export(pack(det=model.SerializeToString()), tmp_path / "target")
 
 
 def test_a_refusal_on_the_command_line_is_exit_1_in_one_line(pack, tmp_path):
@@ -414,7 +420,7 @@ def test_releases_out_of_reach_are_one_sentence_and_what_to_do_instead(home, rel
         raise requests.ConnectionError("Name or service not known\nand much more")
 
     monkeypatch.setattr(*((requests, "head") if seam == "head" else (storage, "download_file")), unreachable)
-    with pytest.raises(WeightsUnavailable, match="someones_pack cannot be fetched.*--weights synthetic") as caught:
+    with pytest.raises(WeightsUnavailable, match=r"someones_pack cannot be fetched.*--weights synthetic") as caught:
         weights.fetch(card, weights.locate(card, "hub"))
     assert "\n" not in str(caught.value)
     assert stored(home) == set()
@@ -465,24 +471,14 @@ def test_no_releases_are_exit_1_in_one_line(tmp_path):
 
 def test_a_pack_from_the_releases_is_exported(home, releases, tmp_path):
     """From download to repository; the manifest says it is the published pack."""
-    card, _, _ = releases
-    detector, recognizer = (
-        dataclasses.replace(file, file=published)
-        for file, published in zip(card.architecture.values(), card.weights.files, strict=True)
+    card, contents, _ = releases
+    files = zip(card.architecture.items(), card.weights.files, strict=True)
+    card = dataclasses.replace(
+        card, architecture={kind: dataclasses.replace(file, file=published) for (kind, file), published in files}
     )
-    normalised = dataclasses.replace(
-        card, architecture={"detector": detector, "recognizer": dataclasses.replace(recognizer, mean=127.5, std=127.5)}
-    )
-    pipeline.export(
-        normalised,
-        weights="hub",
-        precision="fp32",
-        target=tmp_path / "m",
-        accept_license=True,
-        report=lambda line: None,
-    )
-    found = manifest.read(tmp_path / "m" / "face_buffalo_sc_recognizer" / "1")
+    target = tmp_path / "target"
+    pipeline.export(card, weights="hub", precision="fp32", target=target, accept_license=True, report=lambda line: None)
+    found = manifest.read(target / "face_buffalo_sc_recognizer" / "1")
     assert found is not None
     assert found.weights["origin"] == card.weights.origin
-    assert found.weights["sha256"] == {file.name: file.sha256 for file in card.weights.files}
-    shutil.rmtree(tmp_path / "m")
+    assert found.weights["sha256"] == {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
