@@ -1,0 +1,484 @@
+"""Packs that can be exported and packs that are refused, by the name of the file; and where packs come from.
+
+InsightFace's releases cannot be asked here; what is replaced is its downloader, at the one seam.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import requests
+from fixtures.faces import FACES, analysis_of, ask, crowd, detection_of
+from fixtures.serving import depthface, serving
+from insightface.utils import storage
+from tritonclient.http import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from depthface import manifest
+from depthface.errors import ExportError, LicenseNotAccepted, WeightsCorrupt, WeightsUnavailable
+from depthface.families import card_named
+from depthface.families.insightface import synthetic
+from depthface.spec import HubFile, PublishedPack
+from depthface_export import pipeline, weights
+
+# skimage warns of a method that insightface calls.
+pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning:insightface")
+
+DETECTOR, RECOGNIZER = "det_synthetic.onnx", "w600k_synthetic.onnx"
+BUFFALO_SC = card_named("buffalo_sc")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """The synthetic pack's files, to be copied."""
+    folder = tmp_path_factory.mktemp("files")
+    for name, model in synthetic.pack().items():
+        onnx.save(model, folder / name)
+    return folder
+
+
+@pytest.fixture
+def pack(tmp_path, files):
+    """Make a pack folder: `pack(own_name=original_name_or_bytes)`."""
+
+    def pack(**contents: str | bytes) -> Path:
+        folder = tmp_path / "mine"
+        folder.mkdir()
+        for name, content in contents.items():
+            path = folder / f"{name}.onnx"
+            path.write_bytes(content if isinstance(content, bytes) else (files / content).read_bytes())
+        return folder
+
+    return pack
+
+
+def export(model: str | Path, target: Path, folder: Path | str | None = None, accept_license: bool = True) -> None:
+    """Export as the command does: a model's name and its weights, or a folder that is both."""
+    pipeline.export(
+        card_named(str(model)),
+        weights=str(folder or model),
+        precision="fp32",
+        target=target,
+        accept_license=accept_license,
+        report=lambda line: None,
+    )
+
+
+def assert_untouched(target: Path) -> None:
+    assert not target.exists() or not list(target.iterdir())
+
+
+# Files that are not what they should be
+
+
+def damaged(files: Path, how: str) -> bytes:
+    whole = (files / DETECTOR).read_bytes()
+    return {
+        "truncated": whole[: len(whole) // 2],
+        "cut by a byte": whole[:-1],
+        "text": b"<html>404: Not Found</html>",
+        "empty": b"",
+        "zeros": bytes(1000),
+    }[how]
+
+
+@pytest.mark.parametrize("how", ["truncated", "cut by a byte", "text", "empty", "zeros"])
+def test_a_damaged_file_is_refused_by_name(pack, files, tmp_path, how):
+    folder = pack(det=damaged(files, how), rec=RECOGNIZER)
+    with pytest.raises(WeightsCorrupt, match=r"det\.onnx is not a whole ONNX file"):
+        export(folder, tmp_path / "target")
+    assert_untouched(tmp_path / "target")
+
+
+@pytest.mark.parametrize("how", ["truncated", "text"])
+def test_a_damaged_file_of_a_named_pack_is_refused_by_name(pack, files, tmp_path, how):
+    folder = pack(det_500m=DETECTOR, w600k_mbf=damaged(files, how))
+    with pytest.raises(WeightsCorrupt, match=r"w600k_mbf\.onnx"):
+        export("buffalo_sc", tmp_path / "target", folder)
+    assert_untouched(tmp_path / "target")
+
+
+@pytest.mark.parametrize("present", ["det_500m", "w600k_mbf"])
+def test_a_missing_file_of_a_named_pack_is_named(pack, tmp_path, present):
+    folder = pack(**{present: DETECTOR})
+    (missing,) = {"det_500m", "w600k_mbf"} - {present}
+    with pytest.raises(WeightsUnavailable, match=rf"no {missing}\.onnx in .*mine"):
+        export("buffalo_sc", tmp_path / "target", folder)
+    assert_untouched(tmp_path / "target")
+
+
+def test_a_recogniser_where_the_detector_should_be_is_refused_by_name(pack, tmp_path):
+    folder = pack(det_500m=RECOGNIZER, w600k_mbf=RECOGNIZER)
+    with pytest.raises(WeightsCorrupt, match=r"det_500m\.onnx: .*recognizer, where the detector should be"):
+        export("buffalo_sc", tmp_path / "target", folder)
+    assert_untouched(tmp_path / "target")
+
+
+def test_a_detector_where_the_recogniser_should_be_is_refused_by_name(pack, tmp_path):
+    folder = pack(det_500m=DETECTOR, w600k_mbf=DETECTOR)
+    with pytest.raises(WeightsCorrupt, match=r"w600k_mbf\.onnx: .*detector, where the recognizer should be"):
+        export("buffalo_sc", tmp_path / "target", folder)
+    assert_untouched(tmp_path / "target")
+
+
+def test_two_files_of_a_kind_are_refused_by_both_names(pack, tmp_path):
+    with pytest.raises(ExportError, match=r"two files of kind detector: det_a\.onnx and det_b\.onnx"):
+        export(pack(det_a=DETECTOR, det_b=DETECTOR, rec=RECOGNIZER), tmp_path / "target")
+
+
+def test_a_folder_without_a_detector_is_refused(pack, tmp_path):
+    with pytest.raises(ExportError, match="mine holds no face detector"):
+        export(pack(rec=RECOGNIZER), tmp_path / "target")
+
+
+def test_an_empty_folder_is_refused(pack, tmp_path):
+    with pytest.raises(ExportError, match="mine holds no face detector"):
+        export(pack(), tmp_path / "target")
+
+
+def test_a_network_of_no_known_kind_is_refused_by_name(pack, tmp_path):
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Relu", ["x"], ["y"])],
+        "neither",
+        [value("x", onnx.TensorProto.FLOAT, [1, 7])],
+        [value("y", onnx.TensorProto.FLOAT, [1, 7])],
+    )
+    neither = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(ExportError, match=r"neither\.onnx: "):
+        export(pack(det=DETECTOR, neither=neither.SerializeToString()), tmp_path / "target")
+
+
+def test_a_detector_without_keypoints_is_refused_by_name(pack, files, tmp_path):
+    model = onnx.load(files / DETECTOR)
+    del model.graph.output[6:]
+    with pytest.raises(ExportError, match=r"det\.onnx gives no keypoints"):
+        export(pack(det=model.SerializeToString()), tmp_path / "target")
+
+
+def test_a_refusal_on_the_command_line_is_exit_1_in_one_line(pack, tmp_path):
+    folder = pack(det_500m=RECOGNIZER, w600k_mbf=RECOGNIZER)
+    done = depthface(
+        "export", "buffalo_sc", "--weights", folder, "--accept-license", "--repository", tmp_path / "target"
+    )
+    assert done.returncode == 1
+    assert "det_500m.onnx" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert_untouched(tmp_path / "target")
+
+
+def test_a_failed_export_leaves_the_last_one_as_it_was(pack, files, tmp_path):
+    folder, target = pack(det=DETECTOR), tmp_path / "target"
+    export(folder, target)
+    before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    (folder / "rec.onnx").write_bytes(b"not a network")
+    with pytest.raises(WeightsCorrupt, match=r"rec\.onnx"):
+        export(folder, target)
+    assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before
+
+
+# Packs of another make-up
+
+
+def test_a_detector_alone_is_a_pack(pack, tmp_path):
+    target = tmp_path / "target"
+    export(pack(det=DETECTOR), target)
+    with serving(target) as server:
+        for model in (detection_of("mine"), analysis_of("mine")):
+            answer = ask(server, model, crowd(2), [*FACES, "size"])
+            assert [len(answer[output]) for output in FACES] == [2, 2, 2]
+        assert set(ask(server, analysis_of("mine"), crowd(1))) == {*FACES, "size", "crops"}
+        assert ask(server, analysis_of("mine"), crowd(1), ["crops"])["crops"].shape == (1, 112, 112, 3)
+        with pytest.raises(InferenceServerException, match="embeddings") as caught:
+            ask(server, analysis_of("mine"), crowd(1), ["embeddings"])
+        assert caught.value.status() == "400"
+
+
+def test_an_embedding_is_as_long_as_the_network_makes_it(face_server, face_packs):
+    """A genuine recogniser of 128 columns beside a synthetic one of 512, on one server."""
+    lengths = {"synthetic": 512}
+    if "genuine" in face_packs:
+        lengths["genuine"] = 128
+    with InferenceServerClient(face_server.host, network_timeout=60) as client:
+        for pack, length in lengths.items():
+            model = analysis_of(face_packs[pack].name)
+            declared = {output["name"]: output["shape"] for output in client.get_model_metadata(model)["outputs"]}
+            assert declared["embeddings"] == [-1, -1, length]
+            assert ask(face_server, model, crowd(0), ["embeddings"])["embeddings"].shape == (0, length)
+
+
+def test_a_genuine_embedding_has_length_1_and_128_columns(face_server, face_packs, real_photos):
+    if "genuine" not in face_packs:
+        pytest.skip("DEPTHFACE_WEIGHTS names no folder of genuine weights")
+    photo = next(path for path in real_photos if path.name == "two_people.jpg")
+    embeddings = ask(face_server, analysis_of(face_packs["genuine"].name), photo.read_bytes())["embeddings"]
+    assert embeddings.shape == (2, 128)
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
+
+
+# What an export says of itself
+
+
+def test_the_manifests_say_what_is_served_from_which_files_and_what_was_proven(face_repository, face_packs):
+    for pack in face_packs.values():
+        hashes = {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(pack.folder.glob("*.onnx"))
+        }
+        card = card_named(str(pack.folder))
+        everything = [network.name for network in card.networks]
+        for network in card.networks:
+            folder = face_repository / network.name / "1"
+            found = manifest.read(folder)
+            assert found is not None, network.name
+            assert found.describes(folder)
+            expected = {analysis_of(pack.name): everything}
+            if network.name.endswith("_detector"):
+                expected[detection_of(pack.name)] = [network.name]
+            assert found.serves == expected
+            assert found.weights == {"origin": f"folder {pack.folder.name}", "sha256": hashes}
+            assert found.license["id"] == "non-commercial research only"
+            assert found.precision == "fp32"
+            assert not found.is_random
+            tensors = [tensor["name"] for tensor in found.tensors["inputs"]]
+            assert tensors == [tensor.name for tensor in network.inputs]
+            metrics = {check["metric"] for check in found.checks}
+            wanted = {
+                "detector": {"faces_differ", "box_error_px", "keypoint_error_px", "score_error"},
+                "recognizer": {"cosine_loss"},
+                "landmarks_106": {"landmark_error_px"},
+                "landmarks_68": {"landmark_error_px"},
+                "attributes": {"attribute_error"},
+            }
+            assert metrics == wanted[network.name.removeprefix(f"face_{pack.name}_")]
+            for check in found.checks:
+                assert check["value"] <= check["tolerance"] == card.tolerances["fp32"][check["metric"]]
+            assert "/" not in json.dumps(found.weights)
+
+
+def test_exporting_again_is_unchanged_and_another_file_is_not(pack, files, tmp_path):
+    folder, target = pack(det=DETECTOR), tmp_path / "target"
+    options = {"weights": str(folder), "precision": "fp32", "accept_license": True, "report": lambda line: None}
+    assert pipeline.export(card_named(str(folder)), target=target, **options) == "exported"
+    assert pipeline.export(card_named(str(folder)), target=target, **options) == "unchanged"
+    model = onnx.load(files / DETECTOR)
+    model.doc_string = "another file"
+    onnx.save(model, folder / "det.onnx")
+    assert pipeline.export(card_named(str(folder)), target=target, **options) == "exported"
+
+
+# The licence
+
+
+@pytest.mark.parametrize("choice", ["hub", "folder", "files"])
+def test_without_a_yes_to_the_licence_nothing_is_exported(pack, tmp_path, choice):
+    folder = pack(det_500m=DETECTOR, w600k_mbf=RECOGNIZER)
+    model, of = {"hub": ("buffalo_sc", "hub"), "folder": ("buffalo_sc", folder), "files": (folder, None)}[choice]
+    with pytest.raises(LicenseNotAccepted, match="--accept-license") as caught:
+        export(model, tmp_path / "target", of, accept_license=False)
+    assert BUFFALO_SC.license.url in str(caught.value)
+    assert "non-commercial research only" in str(caught.value)
+    assert_untouched(tmp_path / "target")
+
+
+def test_stand_ins_need_no_yes(tmp_path):
+    export("buffalo_sc", tmp_path, "synthetic", accept_license=False)
+    found = manifest.read(tmp_path / "face_buffalo_sc_detector" / "1")
+    assert found is not None
+    assert found.weights == {"origin": "synthetic", "sha256": {}}
+    assert found.license is None
+
+
+# Where published packs come from
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """A home of its own, so that InsightFace's storage is empty; and releases that nobody may ask by accident."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+
+    def forbidden(*arguments: object, **options: object) -> None:
+        raise AssertionError("the releases were asked")
+
+    monkeypatch.setattr(requests, "head", forbidden)
+    monkeypatch.setattr(storage, "download_file", forbidden)
+    return folder
+
+
+@pytest.fixture
+def releases(home, files, monkeypatch):
+    """InsightFace's releases with one pack of two files: its card, what the archive holds, and who asked for it."""
+    contents = {"det.onnx": (files / DETECTOR).read_bytes(), "rec.onnx": (files / RECOGNIZER).read_bytes()}
+    asked: list[str] = []
+
+    def download(url: str, path: str, overwrite: bool) -> None:
+        asked.append(url)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in contents.items():
+                archive.writestr(name, content)
+
+    monkeypatch.setattr(requests, "head", lambda url, timeout: None)
+    monkeypatch.setattr(storage, "download_file", download)
+    published = tuple(
+        HubFile(name, len(content), hashlib.sha256(content).hexdigest()) for name, content in contents.items()
+    )
+    card = dataclasses.replace(BUFFALO_SC, weights=PublishedPack("someones_pack", published))
+    return card, contents, asked
+
+
+def stored(home: Path) -> set[str]:
+    """Every file below a home."""
+    return {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()}
+
+
+STORED = {".insightface/models/someones_pack/det.onnx", ".insightface/models/someones_pack/rec.onnx"}
+
+
+def test_a_pack_is_fetched_into_insightfaces_own_storage_once(home, releases):
+    card, contents, asked = releases
+    for _ in range(2):
+        found = weights.fetch(card, weights.locate(card, "hub"))
+        assert found.source == home / ".insightface" / "models" / "someones_pack"
+        assert found.origin == card.weights.origin
+        assert found.sha256 == {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        assert stored(home) == STORED
+    assert len(asked) == 1
+    assert asked[0].endswith("/someones_pack.zip")
+
+
+def test_an_archive_that_holds_the_folder_itself_will_do(home, releases):
+    card, contents, _ = releases
+    for name in list(contents):
+        contents[f"someones_pack/{name}"] = contents.pop(name)
+    weights.fetch(card, weights.locate(card, "hub"))
+    assert stored(home) == STORED
+
+
+@pytest.mark.parametrize("wrong", [b"weighty", b""])
+def test_a_download_that_is_not_the_published_file_is_refused_and_not_kept(home, releases, wrong):
+    card, contents, _ = releases
+    contents["rec.onnx"] = wrong
+    with pytest.raises(WeightsCorrupt, match=r"rec\.onnx"):
+        weights.fetch(card, weights.locate(card, "hub"))
+    assert stored(home) == set()
+    assert not (home / ".insightface" / "models").exists()
+
+
+def test_a_file_that_is_changed_by_a_byte_is_refused_and_not_kept(home, releases):
+    card, contents, _ = releases
+    contents["det.onnx"] = contents["det.onnx"][:-1] + b"?"
+    with pytest.raises(WeightsCorrupt, match=r"det\.onnx .* sha256"):
+        weights.fetch(card, weights.locate(card, "hub"))
+    assert stored(home) == set()
+
+
+def test_an_archive_that_lacks_a_file_is_refused_and_not_kept(home, releases):
+    card, contents, _ = releases
+    del contents["rec.onnx"]
+    with pytest.raises(WeightsCorrupt, match=r"rec\.onnx"):
+        weights.fetch(card, weights.locate(card, "hub"))
+    assert stored(home) == set()
+
+
+def test_an_empty_folder_is_no_download(home, releases):
+    """InsightFace takes it for one."""
+    card, _, asked = releases
+    (home / ".insightface" / "models" / "someones_pack").mkdir(parents=True)
+    weights.fetch(card, weights.locate(card, "hub"))
+    assert len(asked) == 1
+    assert stored(home) == STORED
+
+
+def test_a_pack_that_is_there_is_used_unasked_but_checked(home, releases):
+    card, contents, asked = releases
+    folder = home / ".insightface" / "models" / "someones_pack"
+    folder.mkdir(parents=True)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    assert weights.fetch(card, weights.locate(card, "hub")).source == folder
+    (folder / "rec.onnx").write_bytes(b"something else")
+    with pytest.raises(WeightsCorrupt, match=r"rec\.onnx .*Delete .*someones_pack/rec\.onnx"):
+        weights.fetch(card, weights.locate(card, "hub"))
+    assert asked == []
+
+
+@pytest.mark.parametrize("seam", ["head", "download"])
+def test_releases_out_of_reach_are_one_sentence_and_what_to_do_instead(home, releases, monkeypatch, seam):
+    card, _, _ = releases
+
+    def unreachable(*arguments: object, **options: object) -> None:
+        raise requests.ConnectionError("Name or service not known\nand much more")
+
+    monkeypatch.setattr(*((requests, "head") if seam == "head" else (storage, "download_file")), unreachable)
+    with pytest.raises(WeightsUnavailable, match=r"someones_pack cannot be fetched.*--weights synthetic") as caught:
+        weights.fetch(card, weights.locate(card, "hub"))
+    assert "\n" not in str(caught.value)
+    assert stored(home) == set()
+
+
+def test_releases_that_never_answer_count_as_out_of_reach(home, releases, monkeypatch):
+    import threading
+    import time
+
+    card, _, _ = releases
+    over = threading.Event()
+    monkeypatch.setattr(requests, "head", lambda url, timeout: over.wait(30))
+    monkeypatch.setattr(weights, "HUB_DEADLINE_S", 0.2)
+    started = time.monotonic()
+    with pytest.raises(WeightsUnavailable, match="no answer within"):
+        weights.fetch(card, weights.locate(card, "hub"))
+    over.set()
+    assert time.monotonic() - started < 2
+
+
+def test_what_is_no_archive_is_refused_and_not_kept(home, releases, monkeypatch):
+    card, _, _ = releases
+
+    def error_page(url: str, path: str, overwrite: bool) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text("<html>try again later</html>")
+
+    monkeypatch.setattr(storage, "download_file", error_page)
+    with pytest.raises(WeightsUnavailable, match="cannot be fetched"):
+        weights.fetch(card, weights.locate(card, "hub"))
+    assert stored(home) == set()
+
+
+def test_no_releases_are_exit_1_in_one_line(tmp_path):
+    """The real command and the real downloader, sent where nothing answers."""
+    nowhere = "http://127.0.0.1:9"
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY"), nowhere)
+    done = depthface(
+        "export", "buffalo_sc", "--accept-license", "--repository", tmp_path / "target",
+        HOME=str(tmp_path / "home"), NO_PROXY="", no_proxy="", **proxies,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "--weights synthetic" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert_untouched(tmp_path / "target")
+
+
+def test_a_pack_from_the_releases_is_exported(home, releases, tmp_path):
+    """From download to repository; the manifest says it is the published pack."""
+    card, contents, _ = releases
+    files = zip(card.architecture.items(), card.weights.files, strict=True)
+    card = dataclasses.replace(
+        card, architecture={kind: dataclasses.replace(file, file=published) for (kind, file), published in files}
+    )
+    target = tmp_path / "target"
+    pipeline.export(card, weights="hub", precision="fp32", target=target, accept_license=True, report=lambda line: None)
+    found = manifest.read(target / "face_buffalo_sc_recognizer" / "1")
+    assert found is not None
+    assert found.weights["origin"] == card.weights.origin
+    assert found.weights["sha256"] == {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
