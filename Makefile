@@ -57,7 +57,7 @@ bench-depth: setup  ## depth against the transformers pipeline, side by side
 	$(BIN)/python -m depthface_bench.depth
 
 bench-faces: setup  ## faces against insightface's FaceAnalysis, side by side
-	$(BIN)/python -m depthface_bench.faces
+	$(BIN)/python -W ignore::FutureWarning -m depthface_bench.faces
 
 lock: setup  ## write constraints.txt from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+cpu//' > constraints.txt
