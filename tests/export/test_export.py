@@ -54,9 +54,9 @@ def test_random_weights_are_the_same_every_time(tiny):
 
 def test_the_graph_varies_in_batch_height_and_width(tiny, exported):
     """The unpatched head exports as static without an error: every shape here differs from the traced one."""
-    path = exported / tiny.network.name / "1" / "model.onnx"
+    path = exported / tiny.networks[0].name / "1" / "model.onnx"
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    source = network.load(tiny, 0, "fp32")
+    source = network.load(tiny, 0, "fp32")[tiny.networks[0].name]
     random = np.random.default_rng(0)
     for shape in ((1, 518, 518, 3), (2, 140, 168, 3), (5, 14, 14, 3), (1, 70, 700, 3), (3, 700, 70, 3)):
         pixels = random.integers(0, 256, shape, dtype=np.uint8)
@@ -67,7 +67,7 @@ def test_the_graph_varies_in_batch_height_and_width(tiny, exported):
 
 
 def test_the_file_is_plain_and_tells_nothing_of_this_machine(tiny, exported):
-    path = exported / tiny.network.name / "1" / "model.onnx"
+    path = exported / tiny.networks[0].name / "1" / "model.onnx"
     model = onnx.load(path)
     onnx.checker.check_model(model)
     assert model.ir_version == onnx_stage.IR_VERSION
@@ -78,14 +78,14 @@ def test_the_file_is_plain_and_tells_nothing_of_this_machine(tiny, exported):
 
 
 def test_the_manifest_says_where_it_came_from_and_what_was_proven(tiny, exported):
-    folder = exported / tiny.network.name / "1"
+    folder = exported / tiny.networks[0].name / "1"
     found = manifest.read(folder)
     assert found is not None
     assert found.describes(folder)
     assert found.is_random
     assert found.weights == {"origin": "random, seed 0", "sha256": {}}
     assert found.license is None
-    assert found.serves == tiny.name
+    assert found.serves == {tiny.name: [tiny.networks[0].name]}
     assert found.exporters["torch"] == torch.__version__
     shapes = {check["case"] for check in found.checks}
     assert len(shapes) >= 4
@@ -95,7 +95,7 @@ def test_the_manifest_says_where_it_came_from_and_what_was_proven(tiny, exported
 
 
 def test_a_changed_file_is_not_what_the_manifest_describes(tiny, exported, tmp_path):
-    folder = exported / tiny.network.name / "1"
+    folder = exported / tiny.networks[0].name / "1"
     (tmp_path / "manifest.json").write_bytes((folder / "manifest.json").read_bytes())
     (tmp_path / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:-1] + b"?")
     assert not manifest.read(tmp_path).describes(tmp_path)
@@ -112,7 +112,7 @@ def test_a_second_run_changes_nothing_and_a_changed_wish_does(tiny, exported, ru
 
 def test_fp16_holds_its_tolerance_and_its_many_depths(tiny, tmp_path, run):
     run(tiny, tmp_path, precision="fp16")
-    path = tmp_path / tiny.network.name / "1" / "model.onnx"
+    path = tmp_path / tiny.networks[0].name / "1" / "model.onnx"
     types = {tensor.data_type for tensor in onnx.load(path).graph.initializer}
     assert onnx.TensorProto.FLOAT16 in types
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -130,13 +130,11 @@ def test_a_failed_check_names_itself_and_leaves_the_repository_as_it_was(tiny, e
 
 
 def test_a_value_that_is_not_finite_fails_every_tolerance():
-    case = parity.Case("x", np.zeros((1, 14, 14, 3), np.uint8))
     good = np.random.default_rng(0).random((1, 14, 14)).astype(np.float32)
     bad = good.copy()
     bad[0, 3, 3] = np.nan
-    measured = parity.measure(lambda _: good, lambda _: bad, case)
-    assert set(measured.values()) == {float("inf")}
-    assert set(parity.measure(lambda _: good, lambda _: good, case).values()) == {0.0}
+    assert set(parity.measure(good, bad).values()) == {float("inf")}
+    assert set(parity.measure(good, good).values()) == {0.0}
 
 
 def test_two_exports_into_one_repository_do_not_mix(tiny, tmp_path, run):
@@ -177,7 +175,7 @@ def test_an_unchanged_export_takes_seconds(repository):
 def test_kill_minus_nine_leaves_what_was_served_before(stage, tiny, tmp_path, run):
     """A killed export of another precision, at each stage: the one that was there is whole and can be told so."""
     run(tiny, tmp_path)
-    network_folder = tmp_path / tiny.network.name
+    network_folder = tmp_path / tiny.networks[0].name
     before = snapshot(network_folder)
     killed = subprocess.Popen(
         [*COMMAND, "export", tiny.name, "--weights", "random", "--precision", "fp16", "--repository", str(tmp_path)],
