@@ -266,6 +266,19 @@ def test_min_score_is_a_threshold(face_server, face_packs):
     np.testing.assert_allclose(everything["boxes"], expected["boxes"], atol=0.01)
 
 
+def test_a_threshold_near_0_gives_the_512_best(face_server, face_packs):
+    """InsightFace gives thousands, at a minute's cost; the detector's answer has room for 512."""
+    if "genuine" not in face_packs:
+        pytest.skip("DEPTHFACE_WEIGHTS names no folder of genuine weights")
+    model = detection_of(face_packs["genuine"].name)
+    doubtful, best = ask(face_server, model, ONE, min_score=1e-6), ask(face_server, model, ONE, min_score=0.05)
+    assert len(doubtful["boxes"]) == 512
+    assert (np.diff(doubtful["scores"]) <= 0).all()
+    assert all(np.isfinite(value).all() for value in doubtful.values())
+    for output in FACES:
+        np.testing.assert_array_equal(doubtful[output][: len(best[output])], best[output])
+
+
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 6, 100])
 def test_max_faces_keeps_those_that_insightface_keeps_in_its_order(face_server, face_packs, model, limit):
