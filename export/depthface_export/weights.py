@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sys
 import tempfile
 import threading
@@ -104,7 +103,7 @@ def fetch(card: ModelCard, weights: Weights) -> Weights:
     return Weights(folder, weights.origin, _checked(published, folder))
 
 
-def _checked(published: HubWeights | PublishedPack, folder: Path) -> dict[str, str]:
+def _checked(published: HubWeights | PublishedPack, folder: Path, remedy: str = "") -> dict[str, str]:
     """The sha256 of each file in `folder`; raises `WeightsCorrupt` naming the first that is not the published one."""
     found = {}
     for file in published.files:
@@ -115,7 +114,7 @@ def _checked(published: HubWeights | PublishedPack, folder: Path) -> dict[str, s
             raise WeightsCorrupt(
                 f"{file.name} of {published.origin} is not the published file: {size_bytes} bytes, sha256 "
                 f"{found[file.name]}, where {file.size_bytes or 'any number of'} bytes and {file.sha256} were "
-                f"expected. Delete {path.resolve()} and export again."
+                f"expected. {remedy or f'Delete {path.resolve()} and export again.'}"
             )
     return found
 
@@ -160,11 +159,11 @@ def _pack_folder(published: PublishedPack) -> Path:
             fetched = Path(storage.ensure_available("models", published.name, root=aside))
             inner = fetched / published.name  # some archives hold the folder itself
             fetched = inner if inner.is_dir() else fetched
-            _checked(published, fetched)
-            if folder.exists():
-                shutil.rmtree(folder)
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            fetched.rename(folder)
+            _checked(published, fetched, "Nothing was kept; export again, or give --weights a folder of your own.")
+            # File by file: what else the user keeps in that folder stays.
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in published.files:
+                (fetched / file.name).replace(folder / file.name)
         return folder
     except WeightsCorrupt:
         raise
