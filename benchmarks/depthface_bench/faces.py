@@ -1,8 +1,10 @@
 """`make bench-faces`: JPEG bytes to the boxes, keypoints, scores and embeddings of six faces, side by side in one run.
 
-- `insightface`'s `FaceAnalysis.get` in this process: what people use today;
+- `insightface`'s `FaceAnalysis.get` in this process: what people use today; once more without the spinning of ONNX
+  Runtime's threads, which the server does without, and which is dear where other programs want the cores;
 - `face_analysis_<pack>` through HTTP and the embedded Triton, one photo at a time and four at once;
-- `face_detection_<pack>` the same way, one at a time: boxes, keypoints and scores alone.
+- `face_detection_<pack>` the same way, one at a time: boxes, keypoints and scores alone. Also with random weights in a
+  detector of det_10g's size (buffalo_l's): what it adds to the network is the same, the network is not.
 
 All with the same files (a detector that finds drawn faces, and a recogniser of the size of w600k_r50 with random
 weights), the same photos, detector sizes and number of threads, in turn, so that a drift of the machine hits all alike.
@@ -39,9 +41,11 @@ from depthface_bench.figures import excess, jpeg, ratio, spread
 from depthface_bench.servers import serving
 from depthface_export import pipeline
 
-PACK = "bench"
+PACK = "drawn"
 DETECTOR, RECOGNIZER = f"face_{PACK}_detector", f"face_{PACK}_recognizer"
 DETECTION, ANALYSIS = f"face_detection_{PACK}", f"face_analysis_{PACK}"
+LARGE_PACK = "large"
+LARGE_DETECTOR, LARGE_DETECTION = f"face_{LARGE_PACK}_detector", f"face_detection_{LARGE_PACK}"
 SIZE = (886, 1280)  # height, width
 FACES = 6
 PHOTOS = 3  # one before each kind of background
@@ -60,22 +64,15 @@ def main(rounds: int, threads: int) -> None:
     """Measure faces against InsightFace, side by side."""
     photos = [jpeg(Image.fromarray(scenes.draw_crowd(FACES, seed, SIZE).image)) for seed in range(PHOTOS)]
     with tempfile.TemporaryDirectory() as temporary:
-        pack, repository = Path(temporary, PACK), Path(temporary, "repository")
-        pack.mkdir()
-        onnx.save(synthetic.detector(), pack / "detector.onnx")
-        onnx.save(architectures.random_model("w600k_r50"), pack / "recognizer.onnx")
-        pipeline.export(
-            card_named(str(pack)),
-            weights=str(pack),
-            precision="fp32",
-            target=repository,
-            accept_license=True,
-            report=lambda line: print(f"export  {line}"),
-        )
-        reference = _insightface(pack, threads)
+        pack, large, repository = (Path(temporary, name) for name in (PACK, LARGE_PACK, "repository"))
+        networks = {"detector": synthetic.detector(), "recognizer": architectures.random_model("w600k_r50")}
+        _export(networks, pack, repository)
+        _export({"detector": architectures.random_model("det_10g")}, large, repository)
+        reference, calm = (_insightface(pack, threads, spinning) for spinning in (True, False))
         with serving(repository) as served, InferenceServerClient(served.host) as connection:
             analyse = _over_http(connection, ANALYSIS, EVERYTHING)
             detect = _over_http(connection, DETECTION, BOXES)
+            detect_large = _over_http(connection, LARGE_DETECTION, BOXES)
             for photo in photos:
                 _check(reference(photo), analyse(photo))
             figures = _Figures()
@@ -83,12 +80,16 @@ def main(rounds: int, threads: int) -> None:
                 one = _Figures()
                 for photo in photos:
                     one.reference_ms.append(_ms(reference, photo))
-                    before_ms = _compute_ms(connection)
-                    one.one_at_a_time_ms.append(_ms(analyse, photo))
-                    after_ms = _compute_ms(connection)
-                    one.boxes_ms.append(_ms(detect, photo))
-                    one.networks_ms.append(sum(after_ms) - sum(before_ms))
-                    one.detector_ms.append(_compute_ms(connection)[0] - after_ms[0])
+                    one.calm_ms.append(_ms(calm, photo))
+                    one_ms, networks_ms = _ms_and_own(connection, analyse, photo, DETECTOR, RECOGNIZER)
+                    one.one_at_a_time_ms.append(one_ms)
+                    one.networks_ms.append(networks_ms)
+                    boxes_ms, detector_ms = _ms_and_own(connection, detect, photo, DETECTOR)
+                    one.boxes_ms.append(boxes_ms)
+                    one.detector_ms.append(detector_ms)
+                    large_boxes_ms, large_detector_ms = _ms_and_own(connection, detect_large, photo, LARGE_DETECTOR)
+                    one.large_boxes_ms.append(large_boxes_ms)
+                    one.large_detector_ms.append(large_detector_ms)
                 one.at_once_ms.append(_ms_at_once(served.host, photos))
                 served.measure_memory()
                 if counted >= 0:
@@ -108,11 +109,14 @@ class _Figures:
 
     def __init__(self) -> None:
         self.reference_ms: list[float] = []
+        self.calm_ms: list[float] = []
         self.one_at_a_time_ms: list[float] = []
         self.at_once_ms: list[float] = []
         self.networks_ms: list[float] = []
         self.boxes_ms: list[float] = []
         self.detector_ms: list[float] = []
+        self.large_boxes_ms: list[float] = []
+        self.large_detector_ms: list[float] = []
 
     def add(self, one: _Figures) -> None:
         """Take up the means of a round."""
@@ -122,26 +126,45 @@ class _Figures:
     def print(self) -> None:
         ways = {
             "FaceAnalysis.get": self.reference_ms,
+            "FaceAnalysis.get, no spinning": self.calm_ms,
             "Triton, one at a time": self.one_at_a_time_ms,
             f"Triton, {AT_ONCE} at once": self.at_once_ms,
         }
         for way, ms in ways.items():
             print(f"  {way:34} {spread(ms):18} {1000 / statistics.median(ms):.2f} images/s")
-        print(f"  {'against it, one at a time':34} {ratio(self.reference_ms, self.one_at_a_time_ms)}")
-        print(f"  {f'against it, {AT_ONCE} at once':34} {ratio(self.reference_ms, self.at_once_ms)}")
+        for way, ms in list(ways.items())[2:]:
+            print(f"  {way + ', against get':34} {ratio(self.reference_ms, ms)}, no spinning {ratio(self.calm_ms, ms)}")
         print(f"  {'networks, one at a time':34} {spread(self.networks_ms)}")
         outside = [100 * (1 - own / all_) for own, all_ in zip(self.networks_ms, self.one_at_a_time_ms, strict=True)]
         print(f"  {'time outside the networks, %':34} {spread(outside, 1)}")
-        print("\nboxes, keypoints and scores alone")
-        print(f"  {'Triton, one at a time':34} {spread(self.boxes_ms, 1)}")
-        print(f"  {'detector':34} {spread(self.detector_ms, 1)}")
-        print(f"  {'more than the detector':34} {excess(self.boxes_ms, self.detector_ms)}")
+        print("\nboxes, keypoints and scores alone, one at a time, and the detector's own time")
+        for size, boxes_ms, own_ms in (
+            ("the detector of drawn faces", self.boxes_ms, self.detector_ms),
+            ("of the size of det_10g", self.large_boxes_ms, self.large_detector_ms),
+        ):
+            print(f"  {size:34} {spread(boxes_ms, 1)}, own {spread(own_ms, 1)}: {excess(boxes_ms, own_ms)}")
 
 
-def _insightface(pack: Path, threads: int) -> Ask:
+def _export(networks: dict[str, onnx.ModelProto], pack: Path, repository: Path) -> None:
+    """Write a pack of InsightFace's files, and export it."""
+    pack.mkdir()
+    for name, network in networks.items():
+        onnx.save(network, pack / f"{name}.onnx")
+    pipeline.export(
+        card_named(str(pack)),
+        weights=str(pack),
+        precision="fp32",
+        target=repository,
+        accept_license=True,
+        report=lambda line: print(f"export  {line}"),
+    )
+
+
+def _insightface(pack: Path, threads: int, spinning: bool) -> Ask:
     """As its documentation uses it: the files of a pack, detection of automatic size."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     with contextlib.redirect_stdout(io.StringIO()):
         faces = FaceAnalysis(name=str(pack), providers=["CPUExecutionProvider"], sess_options=options)
         faces.prepare(ctx_id=-1, det_size=None)
@@ -180,19 +203,23 @@ def _check(expected: Answer, found: Answer) -> None:
     assert cosines.min() > 0.999, f"cosines of the embeddings: {cosines}"
 
 
-def _compute_ms(connection: InferenceServerClient) -> tuple[float, float]:
-    """The time that detector and recogniser have computed for all their requests so far."""
-    detector, recognizer = (
-        int(connection.get_inference_statistics(name)["model_stats"][0]["inference_stats"]["compute_infer"]["ns"]) / 1e6
-        for name in (DETECTOR, RECOGNIZER)
-    )
-    return detector, recognizer
-
-
 def _ms(ask: Ask, photo: bytes) -> float:
     started = time.perf_counter()
     ask(photo)
     return 1000 * (time.perf_counter() - started)
+
+
+def _ms_and_own(connection: InferenceServerClient, ask: Ask, photo: bytes, *networks: str) -> tuple[float, float]:
+    """The time of a request, and what of it is the networks'."""
+    before = sum(_compute_ms(connection, network) for network in networks)
+    taken = _ms(ask, photo)
+    return taken, sum(_compute_ms(connection, network) for network in networks) - before
+
+
+def _compute_ms(connection: InferenceServerClient, network: str) -> float:
+    """The time that a network has computed for all its requests so far."""
+    (statistics_of,) = connection.get_inference_statistics(network)["model_stats"]
+    return int(statistics_of["inference_stats"]["compute_infer"]["ns"]) / 1e6
 
 
 def _ms_at_once(host: str, photos: list[bytes]) -> float:
