@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import face_networks as networks
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from face_networks import FACE_BOX, FACE_KEYPOINTS, PHOTO, bgr
+from fixtures import face_networks as networks
+from fixtures.face_networks import FACE_BOX, FACE_KEYPOINTS, PHOTO, bgr
 
 from depthface.errors import ExportError
 from depthface.families.insightface import graphs, processing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from face_networks import FACE_BOX, FACE_KEYPOINTS, PHOTO, bgr
+from fixtures.face_networks import FACE_BOX, FACE_KEYPOINTS, PHOTO, bgr
 
 from depthface.families.insightface import processing
 
