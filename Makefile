@@ -19,8 +19,8 @@ setup: $(VENV)/installed  ## .venv and everything in it
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	# insightface brings opencv-python, whose cv2 needs a desktop's libraries; the headless one of the same version
-	# takes its place.
+# insightface brings opencv-python, whose cv2 needs a desktop's libraries; the headless one of the same version takes
+# its place.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps \
 		--force-reinstall opencv-python-headless
 	@touch $@
