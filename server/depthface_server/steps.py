@@ -7,6 +7,7 @@ and touches no other one.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import traceback
 from collections.abc import Callable, Collection, Mapping
@@ -17,7 +18,7 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from depthface import image
-from depthface.errors import InvalidInput, encode
+from depthface.errors import InvalidInput, decode, encode
 
 __all__ = ["Pipeline", "Step"]
 
@@ -89,7 +90,8 @@ class Pipeline(Step):
             if "lazy" in self._parameters:
                 _load_networks(self._parameters)
             wanted = frozenset(request.requested_output_names())
-            runs = [type(self).run(wanted, _infer, self._parameters, *inputs) for inputs in self._photos(request)]
+            infer = functools.partial(_infer, frozenset(self._parameters.values()))
+            runs = [type(self).run(wanted, infer, self._parameters, *inputs) for inputs in self._photos(request)]
             photos = await asyncio.gather(*runs)
             return pb_utils.InferenceResponse([_tensor(name, [photo[name] for photo in photos]) for name in wanted])
         except Exception as error:
@@ -107,7 +109,9 @@ def _load_networks(parameters: Mapping[str, str]) -> None:
             pb_utils.load_model(name)
 
 
-async def _infer(model: str, inputs: Mapping[str, npt.NDArray[Any]], outputs: Collection[str]) -> dict[str, Any]:
+async def _infer(
+    own: Collection[str], model: str, inputs: Mapping[str, npt.NDArray[Any]], outputs: Collection[str]
+) -> dict[str, Any]:
     request = pb_utils.InferenceRequest(
         model_name=model,
         requested_output_names=list(outputs),
@@ -115,10 +119,21 @@ async def _infer(model: str, inputs: Mapping[str, npt.NDArray[Any]], outputs: Co
     )
     response = await request.async_exec()
     if response.has_error():
-        message = response.error().message()
-        # Triton hands a full queue to a pipeline as an internal error.
-        raise (_Overloaded if "maximum queue size" in message else RuntimeError)(message)
+        raise _what_went_wrong(model, model in own, response.error().message())
     return {name: pb_utils.get_output_tensor_by_name(response, name).as_numpy() for name in outputs}
+
+
+def _what_went_wrong(model: str, is_own: bool, message: str) -> Exception:
+    """Triton hands whatever a model answers to a pipeline as text. That a model is not there is the request's fault
+    if the request named it, and the server's if it is one of the pipeline's own."""
+    invalid = decode(message)
+    if invalid is not None:
+        return invalid
+    if "maximum queue size" in message:
+        return _Overloaded(message)
+    if not is_own and ("is not ready" in message or "is not found" in message):
+        return InvalidInput(f"This needs {model}, which the server does not serve. Export it, or name another.")
+    return RuntimeError(message)
 
 
 def _items(tensor: Any, data_type: str) -> list[Value]:

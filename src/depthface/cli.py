@@ -49,4 +49,4 @@ def _load(entry: EntryPoint) -> click.Command:
 @click.group(cls=_LazyGroup)
 @click.version_option(__version__)
 def main() -> None:
-    """Depth Anything V2 on Triton: export, serve, ask."""
+    """Depth Anything V2 and InsightFace on Triton: export, serve, ask."""

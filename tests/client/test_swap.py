@@ -16,7 +16,7 @@ from fixtures.serving import Server, depthface
 from PIL import Image
 
 from depthface.families.insightface import architectures, scenes
-from depthface_client import Client, InvalidInput
+from depthface_client import Client, InvalidImage, InvalidInput
 
 MODEL = "face_swap_inswapper_128"
 
@@ -90,3 +90,10 @@ def test_a_photo_without_a_face_is_named(client):
         client.swap(nobody, TARGET)
     with pytest.raises(InvalidInput, match="target"):
         client.swap(SOURCE, nobody)
+
+
+def test_what_the_analysis_refuses_the_swap_refuses_too(client):
+    with pytest.raises(InvalidImage, match="not an image"):
+        client.swap(b"hello", TARGET)
+    with pytest.raises(InvalidInput, match="face_analysis_nobody"):
+        client.swap(SOURCE, TARGET, analysis="face_analysis_nobody")

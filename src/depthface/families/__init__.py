@@ -3,8 +3,9 @@
 A family `f` offers
 
 - `f.card.CARDS`: the `ModelCard`s of its models;
-- `f.network`: `load(card, weights)`, the reference and the module to export (torch);
-- `f.parity`: `measure(...)`, the reference and the export compared in the task's own units;
+- `f.network`: `load(card, weights, precision)`, a `Source` for each network: what to export and its reference; and,
+  where a folder of files can be a model, `card_of_folder(folder)`;
+- `f.parity`: `measurements(source, run, photos)`, the export and its reference compared in the task's own units;
 - `f.processing`: pure functions round the network, some of them named by the cards as server steps;
 - `f.result`: what the client hands back.
 """
@@ -24,10 +25,8 @@ __all__ = ["all_cards", "card_named", "module_of"]
 
 def all_cards() -> dict[str, ModelCard]:
     """Every model of every family, by name, in the order of families and cards."""
-    families = (module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
-    return {
-        card.name: card for family in families for card in importlib.import_module(f"{__name__}.{family}.card").CARDS
-    }
+    rooms = [importlib.import_module(f"{__name__}.{family}.card") for family in _families()]
+    return {card.name: card for room in rooms for card in room.CARDS}
 
 
 def card_named(name: str) -> ModelCard:
