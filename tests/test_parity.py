@@ -8,7 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fixtures.photos import VARIETY, encoded, photo
+from fixtures.serving import depthface, serving
 from PIL import Image
+
+from depthface.families import card_named
+from depthface.families.depth_anything_v2 import network, parity, processing
+from depthface_client import Client
 
 # facts: two float32 implementations may put a value on either side of a floor, no more.
 MAX_LEVELS = 1
@@ -36,6 +41,21 @@ def test_real_photographs_equal_the_pipeline(client, reference, real_photos: lis
     for path in real_photos:
         largest, share = difference(client.depth_png(path, bits=8), reference(path.read_bytes()))
         assert (largest <= MAX_LEVELS, share < MAX_SHARE) == (True, True), path.name
+
+
+@pytest.mark.slow
+def test_fp16_is_within_the_card_end_to_end(tmp_path):
+    """The served fp16 map against the fp32 reference on the same pixels, in fractions of its range."""
+    card = card_named("depth_anything_v2_small")
+    done = depthface("export", card.name, "--weights", "random", "--precision", "fp16", "--repository", tmp_path)
+    assert done.returncode == 0, done.stderr
+    reference = network.load(card, 0, "fp32")[card.networks[0].name].reference
+    with serving(tmp_path) as server, Client(server.host) as client:
+        for name in ("landscape JPEG", "portrait JPEG", "square PNG", "tiny 40×30", "grey JPEG", "RGBA PNG"):
+            pixels = processing.preprocess({"pixels"}, VARIETY[name])["pixels"]
+            measured = parity.measure(reference(pixels[None]), client.depth(VARIETY[name]).array[None])
+            for metric, value in measured.items():
+                assert value <= card.tolerances["fp16"][metric], (name, metric)
 
 
 def test_the_map_has_enough_levels_to_compare(client):
