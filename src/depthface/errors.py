@@ -8,11 +8,14 @@
     │   ├── LicenseNotAccepted
     │   ├── WeightsUnavailable  not at the place named, or the hub cannot be reached
     │   ├── WeightsCorrupt      size or sha256 is not what the card says
-    │   └── ParityError         the exported model does not compute what its reference does
+    │   ├── ParityError         the exported model does not compute what its reference does
+    │   └── EngineError         TensorRT is not here, or cannot build an engine
+    ├── MismatchError           an artefact is not what its manifest says, or belongs to another machine
     ├── ServeError              the embedded server cannot start or cannot go on
     └── ClientError             what `depthface_client` raises besides `InvalidInput`
         ├── ServerUnavailable
         ├── ModelUnavailable
+        ├── NotAllowed          an operator's API, without the operator's key
         ├── ServerOverloaded
         ├── RequestTimeout
         └── ServerFault         the server failed inside: its fault, not the request's
@@ -28,12 +31,15 @@ from __future__ import annotations
 __all__ = [
     "ClientError",
     "DepthfaceError",
+    "EngineError",
     "ExportError",
     "ImageTooLarge",
     "InvalidImage",
     "InvalidInput",
     "LicenseNotAccepted",
+    "MismatchError",
     "ModelUnavailable",
+    "NotAllowed",
     "ParityError",
     "RequestTimeout",
     "ServeError",
@@ -48,7 +54,12 @@ __all__ = [
 
 
 class DepthfaceError(Exception):
-    """Base of all errors of depthface; its text says what is wrong and how to mend it."""
+    """Base of all errors of depthface; its text says what is wrong and how to mend it.
+
+    `request_id` is that of the request that a server refused or failed at, as in the server's log; else None.
+    """
+
+    request_id: str | None = None
 
 
 class InvalidInput(DepthfaceError):
@@ -89,6 +100,14 @@ class ParityError(ExportError):
     """The exported model does not compute what its reference computes."""
 
 
+class EngineError(ExportError):
+    """TensorRT or its GPU is not here, or it cannot build this network."""
+
+
+class MismatchError(DepthfaceError):
+    """An artefact is not the one its manifest describes, or an engine was built for another machine."""
+
+
 class ServeError(DepthfaceError):
     """The embedded server cannot start or cannot go on."""
 
@@ -105,8 +124,12 @@ class ModelUnavailable(ClientError):
     """The server answers, but does not serve this model."""
 
 
+class NotAllowed(ClientError):
+    """Only who has the server's admin key may do this (HTTP 403)."""
+
+
 class ServerOverloaded(ClientError):
-    """The server's queues are full (HTTP 503); safe to send again later."""
+    """The server's queues are full, or the request waited in one too long (HTTP 503); safe to send again later."""
 
 
 class RequestTimeout(ClientError):

@@ -18,19 +18,15 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from depthface import limits
 from depthface.errors import ImageTooLarge, InvalidImage
+from depthface.limits import LARGEST_PIXELS
 
-__all__ = ["FORMATS", "MAX_BYTES", "MAX_PIXELS", "decode", "encode_png", "resize_bicubic", "use_one_thread"]
+__all__ = ["FORMATS", "decode", "encode_png", "resize_bicubic", "size_of", "use_one_thread"]
 
 Pixels = npt.NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-
-MAX_BYTES = 64 * 2**20
-"""The largest encoded photo."""
-
-MAX_PIXELS = 89_478_485
-"""The largest photo, in pixels: Pillow's own limit (Image.MAX_IMAGE_PIXELS), a 256 MiB picture."""
 
 # Orientation (EXIF 2.32, tag 0x0112) → the array operation that sets the photo upright.
 _UPRIGHT = {
@@ -43,12 +39,17 @@ _UPRIGHT = {
     8: lambda a: a[:, ::-1].swapaxes(0, 1),
 }
 
+_TURNING = (5, 6, 7, 8)
+"""Orientations that swap height and width."""
 
-def decode(data: bytes) -> Pixels:
+
+def decode(data: bytes, *, at_least: tuple[int, int] | None = None) -> Pixels:
     """Decode an encoded photo, EXIF orientation applied.
 
     Args:
-        data: a JPEG, PNG, WebP, BMP or TIFF file, at most `MAX_BYTES` long and `MAX_PIXELS` large.
+        data: a JPEG, PNG, WebP, BMP or TIFF file, within `limits.current()`.
+        at_least: height and width, upright, that are enough: a larger JPEG is decoded to the nearest eighth of its size
+            that is no smaller, by leaving out high frequencies of its cosine transform.
 
     Returns:
         `(H, W, 3) uint8 RGB`, C-contiguous. Alpha is dropped; of several frames the first is taken.
@@ -57,27 +58,49 @@ def decode(data: bytes) -> Pixels:
         ImageTooLarge: over a limit; nothing has been decoded.
         InvalidImage: empty, not an image, of another format, or damaged.
     """
-    if not data:
-        raise InvalidImage("The request holds no photo: its body is empty. Send the bytes of a photo.")
-    if len(data) > MAX_BYTES:
-        raise ImageTooLarge(
-            f"The photo has {len(data) / 2**20:.0f} MiB, the limit is {MAX_BYTES // 2**20} MiB. Send a smaller one."
-        )
-    with _pillow_speaks_plainly():
-        image = Image.open(BytesIO(data), formats=FORMATS)
-        width, height = image.size
-        if width * height > MAX_PIXELS:  # Pillow refuses only above twice this
-            raise ImageTooLarge(
-                f"The photo is {width}×{height}, the limit is {MAX_PIXELS / 1e6:.0f} megapixels. Scale it down first."
-            )
+    with _opened(data) as image:
         if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
-            pixels = _decode_jpeg(data)
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            enough = at_least[::-1] if at_least and orientation in _TURNING else at_least
+            pixels = _decode_jpeg(data, *(enough or (0, 0)))
             if pixels is not None:
-                return _upright(pixels, image.getexif().get(ExifTags.Base.Orientation, 1))
+                return _upright(pixels, orientation)
         upright = ImageOps.exif_transpose(image)
         if upright.mode.startswith("I;16"):
             upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
         return np.array(upright.convert("RGB"))
+
+
+def size_of(data: bytes) -> tuple[int, int]:
+    """The height and width of an encoded photo, upright, without decoding it; raises as `decode` does."""
+    with _opened(data) as image:
+        width, height = image.size
+        is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNING
+        if is_turned and image.format != "TIFF":  # of a TIFF Pillow turns the size itself
+            width, height = height, width
+        return height, width
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """The photo with its header read and its limits held; what is wrong with the bytes is said plainly."""
+    if not data:
+        raise InvalidImage("The request holds no photo: its body is empty. Send the bytes of a photo.")
+    limit = limits.current()
+    if len(data) > limit.max_bytes:
+        raise ImageTooLarge(
+            f"The photo has {len(data) / 2**20:.1f} MiB, the limit is {limit.max_bytes / 2**20:g} MiB. Send a smaller "
+            "one."
+        )
+    with _pillow_speaks_plainly():
+        image = Image.open(BytesIO(data), formats=FORMATS)
+        width, height = image.size
+        if width * height > limit.max_pixels:  # Pillow refuses only above twice this
+            raise ImageTooLarge(
+                f"The photo is {width}×{height}, the limit is {limit.max_pixels / 1e6:.4g} megapixels. Scale it down "
+                "first."
+            )
+        yield image
 
 
 def resize_bicubic(pixels: Pixels, height: int, width: int) -> Pixels:
@@ -107,14 +130,16 @@ def use_one_thread() -> None:
     cv2.setNumThreads(1)
 
 
-def _decode_jpeg(data: bytes) -> Pixels | None:
+def _decode_jpeg(data: bytes, min_height: int, min_width: int) -> Pixels | None:
     """Decode with simplejpeg: bit-identical to Pillow and 2–3 times faster. None where Pillow must decide.
 
     `strict` turns libjpeg-turbo's warnings into errors; Pillow knows which of them are damage (a truncated file) and
     which are harmless (stray bytes between markers).
     """
     try:
-        return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)  # type: ignore[no-any-return]
+        return simplejpeg.decode_jpeg(  # type: ignore[no-any-return]
+            data, colorspace="RGB", min_height=min_height, min_width=min_width, strict=True
+        )
     except ValueError:
         return None
 
@@ -136,7 +161,7 @@ def _pillow_speaks_plainly() -> Iterator[None]:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageTooLarge(
-            f"The photo has more than {MAX_PIXELS / 1e6:.0f} megapixels and was not decoded. Scale it down first."
+            f"The photo has more than {LARGEST_PIXELS / 1e6:.0f} megapixels and was not decoded. Scale it down first."
         ) from error
     except UnidentifiedImageError as error:
         raise InvalidImage(f"These bytes are not an image. Send one of: {', '.join(FORMATS)}.") from error

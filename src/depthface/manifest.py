@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-__all__ = ["FILE_NAME", "Manifest", "exporter_versions", "read", "sha256_of"]
+from depthface.spec import HardwareCompatible
+
+__all__ = ["ENGINE_FILE", "FILE_NAME", "ONNX_FILE", "Manifest", "exporter_versions", "read", "sha256_of"]
 
 FILE_NAME = "manifest.json"
+ONNX_FILE = "model.onnx"
+ENGINE_FILE = "model.plan"
 
-_EXPORTERS = ("depthface", "torch", "transformers", "onnx", "onnxscript", "onnxruntime")
+MAX_BYTES = 4 * 2**20
+"""A manifest has some 20 KB; what is longer is none."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+_EXPORTERS = ("depthface", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,10 @@ class Manifest:
         tensors: `inputs` and `outputs`, each `{name, dtype, dims}`, without the batch dimension.
         exporters: the versions of the packages that made it, and `code`, the sha256 of the exporting code.
         checks: each parity check: `case`, `metric`, `value`, `tolerance`.
+        command: what was typed to export it, without the repository.
+        engine: of `model.plan`, if there is one: `sha256`; `tensorrt`, `gpu`, `compute_capability` and `driver` of the
+            machine that built it; `options`; `fp32_nodes`, how many of the fp16 graph's nodes had to go back to fp32;
+            and its own `checks`.
     """
 
     serves: dict[str, list[str]]
@@ -38,6 +52,8 @@ class Manifest:
     tensors: dict[str, Any]
     exporters: dict[str, str]
     checks: list[dict[str, Any]]
+    command: list[str] = field(default_factory=list)
+    engine: dict[str, Any] | None = None
 
     @property
     def is_random(self) -> bool:
@@ -49,17 +65,67 @@ class Manifest:
         (folder / FILE_NAME).write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
 
     def describes(self, folder: Path) -> bool:
-        """True if `model.onnx` in `folder` is the one that this manifest speaks of."""
-        path = folder / "model.onnx"
-        return path.is_file() and sha256_of(path) == self.onnx["sha256"]
+        """True if `model.onnx` and the engine in `folder` are those that this manifest speaks of."""
+        return not self.differences(folder)
+
+    def differences(self, folder: Path) -> list[str]:
+        """What in `folder` is not as this manifest says, each in a few words."""
+        found = []
+        for name, section in ((ONNX_FILE, self.onnx), (ENGINE_FILE, self.engine)):
+            path = folder / name
+            if section is None:
+                found += [f"{name} is there, and its manifest does not know it"] if path.exists() else []
+            elif not path.is_file():
+                found.append(f"{name} is not there")
+            elif sha256_of(path) != section["sha256"]:
+                found.append(f"{name} is not the file that was exported (its sha256 differs)")
+        return found
 
 
 def read(folder: Path) -> Manifest | None:
-    """The manifest in `folder`; None if there is none, or not one of this version."""
+    """The manifest in `folder`; None if there is none, or not a sound one of this version."""
     try:
-        return Manifest(**json.loads((folder / FILE_NAME).read_text()))
-    except (OSError, ValueError, TypeError):
+        with (folder / FILE_NAME).open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+        found = Manifest(**json.loads(text)) if len(text) <= MAX_BYTES else None
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    return found if found is not None and _is_sound(found) else None
+
+
+def _is_sound(found: Manifest) -> bool:
+    """True if each part that is read by others is of its kind, and what is used as a folder's name is a mere name."""
+    try:
+        names = [*found.serves, *(network for needed in found.serves.values() for network in needed)]
+        texts = [
+            found.precision,
+            found.weights["origin"],
+            found.onnx["sha256"],
+            *found.exporters.values(),
+            *found.command,
+        ]
+        return (
+            all(isinstance(needed, list) and needed for needed in found.serves.values())
+            and all(isinstance(text, str) for text in (*names, *texts))
+            and all(_NAME.fullmatch(name) for name in names)
+            and isinstance(found.weights["sha256"], dict)
+            and isinstance(found.tensors, dict)
+            and isinstance(found.license, dict | None)
+            and isinstance(found.command, list)
+            and all(isinstance(check, dict) for check in found.checks)
+            and (found.engine is None or _is_sound_engine(found.engine))
+        )
+    except (AttributeError, KeyError, TypeError):
+        return False
+
+
+def _is_sound_engine(engine: dict[str, Any]) -> bool:
+    options = engine["options"]
+    return (
+        all(isinstance(engine[name], str) for name in ("sha256", "tensorrt", "gpu", "compute_capability", "driver"))
+        and isinstance(options["version_compatible"], bool)
+        and options["hardware_compatible"] in get_args(HardwareCompatible)
+    )
 
 
 def sha256_of(path: Path) -> str:

@@ -11,21 +11,25 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 __all__ = [
+    "EngineOptions",
     "Ensemble",
     "EnsembleStep",
+    "HardwareCompatible",
     "HubFile",
     "HubWeights",
     "License",
     "ModelCard",
     "Network",
     "Precision",
+    "Profile",
     "PublishedPack",
     "PythonStep",
     "Source",
     "TensorSpec",
 ]
 
-Precision = Literal["fp32", "fp16"]
+HardwareCompatible = Literal["none", "same_compute_capability", "ampere_plus"]
+Precision = Literal["fp32", "fp16", "bf16"]
 DType = Literal["UINT8", "INT32", "FP32", "BYTES"]
 
 
@@ -85,13 +89,48 @@ class PublishedPack:
 
 
 @dataclass(frozen=True)
+class Profile:
+    """The shapes of one input, batch first, that an engine takes: from `min` to `max`, tuned for `opt`."""
+
+    min: tuple[int, ...]
+    opt: tuple[int, ...]
+    max: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How a TensorRT engine is built.
+
+    Attributes:
+        version_compatible: it runs under later versions of TensorRT too, more slowly.
+        hardware_compatible: the GPUs it runs on: of the kind that built it, of its compute capability, or any from
+            Ampere on.
+        workspace_mib: memory that the builder may use for a layer's scratch space; None for all there is.
+        optimization_level: 0 (built at once) to 5 (all is tried); None for TensorRT's own, 3.
+    """
+
+    version_compatible: bool = False
+    hardware_compatible: HardwareCompatible = "none"
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+
+
+@dataclass(frozen=True)
 class Network:
-    """A step that is a neural network: `model.onnx` behind Triton's onnxruntime backend."""
+    """A step that is a neural network: `model.onnx` behind one of Triton's backends, or an engine built from it.
+
+    Attributes:
+        only_fp32: whatever precision is asked for; the others cost it more accuracy than they save time.
+        profiles: the shapes of all inputs that an engine is built for, by input. Where there are several, the server
+            takes for each request the one that it fits best. With none there is no engine.
+    """
 
     name: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int
+    only_fp32: bool = False
+    profiles: tuple[Mapping[str, Profile], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +138,8 @@ class PythonStep:
     """A step that is a Python function, named `module:function`; called for one photo at a time.
 
     Attributes:
-        parameters: what the function is told besides its inputs.
+        parameters: what the function is told besides its inputs; `counted` names the output whose length is the
+            number of faces, for the metrics.
         is_pipeline: the function is a coroutine that asks other models itself (Triton's BLS), and a public model.
         is_lazy: not loaded when the server starts, but when it is first used.
         instances: how many processes run it.

@@ -35,7 +35,7 @@ def card_named(name: str) -> ModelCard:
     if name in cards:
         return cards[name]
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         for family in _families():
             network = importlib.import_module(f"{__name__}.{family}.network")
             if hasattr(network, "card_of_folder"):

@@ -11,17 +11,25 @@ from depthface.spec import (
     ModelCard,
     Network,
     Precision,
+    Profile,
     PythonStep,
     TensorSpec,
 )
 
-__all__ = ["CARDS", "PATCH_PX", "PHOTO_SIDE_PX"]
+__all__ = ["CARDS", "MAX_GRID_SIDE_PX", "PATCH_PX", "PHOTO_SIDE_PX"]
 
 PATCH_PX = 14
 """Side of a DINOv2 patch: the network's grid is a multiple of it."""
 
 PHOTO_SIDE_PX = 518
 """The side a photo is scaled to (preprocessor_config.json, `size`): 37 patches."""
+
+MAX_GRID_SIDE_PX = 3 * PHOTO_SIDE_PX
+"""The grid's longest side. The reference has no limit: a 300×4000 photo becomes 518×6902 and takes gigabytes. Photos
+of up to 3:1 are not touched by it, longer ones are scaled to fit, their aspect kept."""
+
+USUAL_SIDE_PX = 49 * PATCH_PX
+"""The grid's longer side for a photo of 4:3, the shape that most cameras give: 518×686."""
 
 FAMILY = "depth_anything_v2"
 
@@ -54,9 +62,20 @@ POSTPROCESS = PythonStep(
     max_batch_size=MAX_BATCH_SIZE,
 )
 
+# The shorter side of a grid never exceeds PHOTO_SIDE_PX. One profile for both ways round would be a square of the
+# longest side, and TensorRT would set three times the memory aside, nine times for attention.
+PROFILES = tuple(
+    {PIXELS.name: Profile(min=(1, PATCH_PX, PATCH_PX, 3), opt=(1, *usual, 3), max=(MAX_BATCH_SIZE, *longest, 3))}
+    for usual, longest in (
+        ((PHOTO_SIDE_PX, USUAL_SIDE_PX), (PHOTO_SIDE_PX, MAX_GRID_SIDE_PX)),
+        ((USUAL_SIDE_PX, PHOTO_SIDE_PX), (MAX_GRID_SIDE_PX, PHOTO_SIDE_PX)),
+    )
+)
+
 TOLERANCES: dict[Precision, dict[str, float]] = {
     "fp32": {"max_error": 5e-5, "mean_error": 2e-6, "delta1_loss": 0.0},
     "fp16": {"max_error": 5e-3, "mean_error": 1e-3, "delta1_loss": 1e-3},
+    "bf16": {"max_error": 3e-2, "mean_error": 4e-3, "delta1_loss": 1e-3},
 }
 
 
@@ -75,6 +94,7 @@ def _card(
         inputs=(PIXELS,),
         outputs=(DEPTH,),
         max_batch_size=MAX_BATCH_SIZE,
+        profiles=PROFILES,
     )
     return ModelCard(
         name=name,

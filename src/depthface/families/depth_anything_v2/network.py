@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import json
+from collections.abc import Iterator
+from logging import CRITICAL
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import (
-    AutoConfig,
-    AutoModelForDepthEstimation,
     DepthAnythingConfig,
     DepthAnythingForDepthEstimation,
     Dinov2Config,
 )
+from transformers import logging as transformers_logging
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Embeddings
 
 from depthface.errors import WeightsCorrupt
@@ -33,6 +36,8 @@ STD = (0.229, 0.224, 0.225)
 RANDOM_GAIN = 2.0
 """Random matrices are scaled by this: with transformers' own initialisation the depth map is nearly flat, and 8-bit
 comparisons say nothing. With it photos give about 240 distinct levels."""
+
+MAX_CONFIG_BYTES = 2**20
 
 Pixels = npt.NDArray[np.uint8]
 DepthMap = npt.NDArray[np.float32]
@@ -113,7 +118,9 @@ class DepthNetwork(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         grid_h, grid_w = pixels.shape[1] // PATCH_PX, pixels.shape[2] // PATCH_PX
-        x = pixels.permute(0, 3, 1, 2).float() * self.gain + self.offset
+        # First to float: TensorRT takes uint8 as a network's input, and then wants a Cast and nothing else
+        # (docs.nvidia.com/deeplearning/tensorrt, DataType.UINT8).
+        x = pixels.float().permute(0, 3, 1, 2) * self.gain + self.offset
         hidden = self.positions(self.patches(x.to(self.dtype)), grid_h, grid_w)
         features = []
         for depth, layer in enumerate(self.layers, start=1):
@@ -175,20 +182,68 @@ def _reference(model: DepthAnythingForDepthEstimation, pixels: Pixels) -> DepthM
 
 
 def _pretrained(card: ModelCard, folder: Path) -> DepthAnythingForDepthEstimation:
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    found, expected = config.backbone_config.hidden_size, card.architecture["hidden_size"]
-    if found != expected:
+    """The weights of a folder that anybody may have made: safetensors alone, which hold numbers and no code, into the
+    card's own architecture. The folder's config only says whether it is that one; nothing is built by its numbers."""
+    _check_config(card, folder)
+    try:
+        with _quiet_loading():
+            model, report = DepthAnythingForDepthEstimation.from_pretrained(
+                folder,
+                config=_config(card),
+                dtype=torch.float32,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except Exception as error:  # safetensors', transformers', OSError
         raise WeightsCorrupt(
-            f"{folder} holds a network with hidden_size {found}; {card.title} has {expected}. Give the folder of "
-            f"{card.weights.origin}, or export the model that these weights are of."
+            f"model.safetensors in {folder} cannot be loaded ({str(error).partition(chr(10))[0].rstrip('.')}). Fetch "
+            f"it anew from {card.weights.origin}."
+        ) from error
+    # transformers fills what a file lacks with random numbers, and goes on. Only the mask token is never used.
+    missing = sorted(name for name in report["missing_keys"] if not name.endswith("mask_token"))
+    if missing:
+        raise WeightsCorrupt(
+            f"model.safetensors in {folder} lacks {len(missing)} of the network's tensors, {missing[0]} first. Fetch "
+            f"it anew from {card.weights.origin}."
         )
-    model = AutoModelForDepthEstimation.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    # Published configs leave `max_depth` empty for relative depth, and transformers 5 multiplies by it all the same.
-    model.head.max_depth = model.config.max_depth or 1
     return model
 
 
-def _random(card: ModelCard, seed: int) -> DepthAnythingForDepthEstimation:
+def _check_config(card: ModelCard, folder: Path) -> None:
+    """Raise `WeightsCorrupt` if config.json speaks of another network than the card; what it leaves out is not held
+    against it."""
+    try:
+        with (folder / "config.json").open("rb") as file:
+            config = json.loads(file.read(MAX_CONFIG_BYTES))
+        backbone = config["backbone_config"]
+        said = {**config, **backbone, "model_type": config["model_type"], "backbone": backbone["model_type"]}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise WeightsCorrupt(
+            f"config.json in {folder} does not describe a Depth Anything V2. Fetch it anew from {card.weights.origin}."
+        ) from error
+    kind = {"model_type": "depth_anything", "backbone": "dinov2", "depth_estimation_type": "relative"}
+    for name, expected in {**kind, "patch_size": PATCH_PX, **card.architecture}.items():
+        value = said.get(name, expected)
+        if value != (list(expected) if isinstance(expected, tuple) else expected):
+            raise WeightsCorrupt(
+                f"{folder} holds a network with {name} {str(value)[:40]}; {card.title} has {expected}. Give the folder "
+                f"of {card.weights.origin}, or export the model that these weights are of."
+            )
+
+
+@contextlib.contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Hide the table that transformers logs of what it did not find; it is answered with an error."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(CRITICAL)
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+
+
+def _config(card: ModelCard) -> DepthAnythingConfig:
     facts: dict[str, Any] = dict(card.architecture)
     backbone = Dinov2Config(
         hidden_size=facts["hidden_size"],
@@ -200,17 +255,21 @@ def _random(card: ModelCard, seed: int) -> DepthAnythingForDepthEstimation:
         apply_layernorm=True,
         reshape_hidden_states=False,
     )
-    config = DepthAnythingConfig(
+    return DepthAnythingConfig(
         backbone_config=backbone,
         reassemble_hidden_size=facts["hidden_size"],
         neck_hidden_sizes=list(facts["neck_hidden_sizes"]),
         fusion_hidden_size=facts["fusion_hidden_size"],
         patch_size=PATCH_PX,
+        # Published configs leave it empty for relative depth, and transformers 5 multiplies by it all the same.
         max_depth=1,
     )
+
+
+def _random(card: ModelCard, seed: int) -> DepthAnythingForDepthEstimation:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        model = DepthAnythingForDepthEstimation(config)
+        model = DepthAnythingForDepthEstimation(_config(card))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from depthface import image
 from depthface.errors import InvalidImage
-from depthface.families.depth_anything_v2.card import PATCH_PX, PHOTO_SIDE_PX
+from depthface.families.depth_anything_v2.card import MAX_GRID_SIDE_PX, PATCH_PX, PHOTO_SIDE_PX
 
 __all__ = [
     "MAX_ASPECT",
@@ -28,9 +28,9 @@ __all__ = [
 
 Level = TypeVar("Level", np.uint8, np.uint16)
 
-MAX_GRID_SIDE_PX = 3 * PHOTO_SIDE_PX
-"""The grid's longest side. The reference has no limit: a 300×4000 photo becomes 518×6902 and takes gigabytes. Photos
-of up to 3:1 are not touched by it, longer ones are scaled to fit, their aspect kept."""
+FAST_DECODE_FACTOR = 2
+"""A fast decode gives at least this many pixels for one of the grid, on each side: what it leaves out, the resize would
+have smoothed away nearly all the same."""
 
 MAX_ASPECT = 10.0
 """Photos longer than this are refused: what is left of them at `MAX_GRID_SIDE_PX` is too thin to see anything in."""
@@ -87,8 +87,14 @@ def grey_levels(depth: npt.NDArray[np.float32], dtype: type[Level]) -> npt.NDArr
     return depth.astype(dtype)
 
 
-def preprocess(wanted: Collection[str], image_bytes: bytes) -> dict[str, npt.NDArray[np.generic]]:
+def preprocess(
+    wanted: Collection[str], image_bytes: bytes, *, fast_decode: bool = False
+) -> dict[str, npt.NDArray[np.generic]]:
     """Server step: an encoded photo to the network's grid.
+
+    Args:
+        fast_decode: a request's own wish: decode a JPEG only to what the grid needs. A 12-megapixel photo is ready in a
+            third of the time, and the 8-bit map is off by about half a level on average.
 
     Returns:
         `pixels` `(h, w, 3) uint8 RGB`; `size` and `photo_size`, both `(2,) int32`: the upright photo's height, width.
@@ -96,8 +102,7 @@ def preprocess(wanted: Collection[str], image_bytes: bytes) -> dict[str, npt.NDA
     Raises:
         InvalidInput: not a photo, over a limit, under one patch a side, or longer than `MAX_ASPECT`.
     """
-    photo = image.decode(image_bytes)
-    height, width = photo.shape[:2]
+    height, width = image.size_of(image_bytes)
     if min(height, width) < PATCH_PX:
         raise InvalidImage(
             f"The photo is {width}×{height}; the network sees patches of {PATCH_PX}×{PATCH_PX}. Send a larger photo."
@@ -107,9 +112,12 @@ def preprocess(wanted: Collection[str], image_bytes: bytes) -> dict[str, npt.NDA
             f"The photo is {width}×{height}, more than {MAX_ASPECT:.0f} times as long as it is wide. "
             "Cut it into shorter pieces."
         )
+    grid_h, grid_w = grid_size(height, width)
+    enough = (FAST_DECODE_FACTOR * grid_h, FAST_DECODE_FACTOR * grid_w) if fast_decode else None
+    photo = image.decode(image_bytes, at_least=enough)
     size = np.array([height, width], np.int32)
     return {
-        "pixels": image.resize_bicubic(photo, *grid_size(height, width)),
+        "pixels": image.resize_bicubic(photo, grid_h, grid_w),
         "size": size,
         "photo_size": size,
     }

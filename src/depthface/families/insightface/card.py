@@ -12,6 +12,7 @@ from depthface.spec import (
     ModelCard,
     Network,
     Precision,
+    Profile,
     PublishedPack,
     PythonStep,
     TensorSpec,
@@ -30,6 +31,24 @@ MAX_FACES = 512
 
 MAX_BATCH_SIZE = 32
 """Faces that go through a network at once; more are asked for in several requests."""
+
+USUAL_BATCH_SIZE = 8
+"""Faces that an engine is tuned for."""
+
+MAX_PHOTOS = 8
+"""Photos that go through a detector at once."""
+
+DETECTOR_SIDE_PX = 640
+"""Side of the square that the detector sees (scrfd.py:20 `DEFAULT_DET_SIZES`)."""
+
+DETECTOR_SMALL_SIDE_PX = 128
+"""Side of the second, smaller one, for faces that fill the photo (scrfd.py:20)."""
+
+DETECTOR_STRIDE_PX = 32
+"""Sides of what a detector sees are multiples of its coarsest stride."""
+
+MAX_DETECTOR_SIDE_PX = 1920
+"""The largest square that may be asked for."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +156,13 @@ TOLERANCES: dict[Precision, dict[str, float]] = {
         "landmark_error_px": 0.01,
         "attribute_error": 1e-3,
     },
+    "bf16": {
+        "faces_differ": 0.0,
+        "box_error_px": 3.0,
+        "keypoint_error_px": 2.0,
+        "score_error": 1e-2,
+        "cosine_loss": 5e-3,
+    },
 }
 
 IMAGE = TensorSpec("image", "BYTES", (1,))
@@ -163,6 +189,7 @@ DETECTOR_OUTPUTS = (
     TensorSpec("keypoints", "FP32", (MAX_FACES, 5, 2)),
     TensorSpec("count", "INT32", (1,)),
 )
+SWAPPER_INPUTS = (TensorSpec("faces", "UINT8", (128, 128, 3)), TensorSpec("embedding", "FP32", (512,)))
 PHOTO_SIZE = TensorSpec("photo_size", "INT32", (2,))
 LIMIT = TensorSpec("limit", "INT32", (1,))
 
@@ -180,6 +207,7 @@ POSTPROCESS = PythonStep(
     inputs=(*DETECTOR_OUTPUTS, PHOTO_SIZE, LIMIT),
     outputs=(BOXES, SCORES, KEYPOINTS),
     max_batch_size=1,
+    parameters={"counted": BOXES.name},
 )
 
 # What each kind of network adds to a pack's analysis: its own tensors (faces in, answer out) and the public ones.
@@ -215,7 +243,11 @@ def pack_card(name: str, files: tuple[PackFile, ...]) -> ModelCard:
         inputs=(IMAGE, *OPTIONS),
         outputs=(BOXES, SCORES, KEYPOINTS, SIZE, *answers, TensorSpec("crops", "UINT8", (-1, 112, 112, 3))),
         max_batch_size=1,
-        parameters={kind: network.name for kind, network in networks.items()} | _embedding_size(files),
+        parameters={
+            "counted": BOXES.name,
+            **{kind: network.name for kind, network in networks.items()},
+            **_embedding_size(files),
+        },
         is_pipeline=True,
         instances=2,  # one decodes and aligns while the other waits for a network
     )
@@ -259,9 +291,10 @@ def swapper_card(name: str, file: PackFile) -> ModelCard:
     """The card of a face swapper. It comes from the user's own file, and uses a served pack to find the faces."""
     network = Network(
         f"face_{name}_swapper",
-        inputs=(TensorSpec("faces", "UINT8", (128, 128, 3)), TensorSpec("embedding", "FP32", (512,))),
+        inputs=SWAPPER_INPUTS,
         outputs=(TensorSpec("faces_out", "UINT8", (128, 128, 3)),),
         max_batch_size=MAX_BATCH_SIZE,
+        profiles=({tensor.name: _faces_profile(tensor) for tensor in SWAPPER_INPUTS},),
     )
     public = f"face_swap_{name}"
     pipeline = PythonStep(
@@ -297,11 +330,31 @@ def swapper_card(name: str, file: PackFile) -> ModelCard:
 
 def _network(name: str, file: PackFile) -> Network:
     if file.kind == "detector":
-        return Network(name, DETECTOR_INPUTS, DETECTOR_OUTPUTS, max_batch_size=8)
+        return Network(name, DETECTOR_INPUTS, DETECTOR_OUTPUTS, MAX_PHOTOS, profiles=(_detector_profile(),))
     side_px, output, _ = _ADDS[file.kind]
     if file.kind == "recognizer":
         output = TensorSpec(output.name, output.dtype, (file.columns,))
-    return Network(name, (TensorSpec("faces", "UINT8", (side_px, side_px, 3)),), (output,), MAX_BATCH_SIZE)
+    faces = TensorSpec("faces", "UINT8", (side_px, side_px, 3))
+    # A bf16 number near 1 is off by up to 1/512, which at the edge of a crop is 0.2 px before anything else.
+    only_fp32 = file.kind != "recognizer"
+    return Network(name, (faces,), (output,), MAX_BATCH_SIZE, only_fp32, ({"faces": _faces_profile(faces)},))
+
+
+def _detector_profile() -> dict[str, Profile]:
+    """A photo at a time is usual. The small square is the stride's where one size is asked for."""
+
+    def square(least: int, usual: int, most: int) -> Profile:
+        return Profile((1, least, least, 3), (1, usual, usual, 3), (MAX_PHOTOS, most, most, 3))
+
+    number = Profile((1, 1), (1, 1), (MAX_PHOTOS, 1))
+    return {tensor.name: number for tensor in DETECTOR_INPUTS} | {
+        "pixels": square(DETECTOR_STRIDE_PX, DETECTOR_SIDE_PX, MAX_DETECTOR_SIDE_PX),
+        "pixels_small": square(DETECTOR_STRIDE_PX, DETECTOR_SMALL_SIDE_PX, DETECTOR_SMALL_SIDE_PX),
+    }
+
+
+def _faces_profile(tensor: TensorSpec) -> Profile:
+    return Profile((1, *tensor.dims), (USUAL_BATCH_SIZE, *tensor.dims), (MAX_BATCH_SIZE, *tensor.dims))
 
 
 def _embedding_size(files: tuple[PackFile, ...]) -> dict[str, str]:

@@ -43,6 +43,9 @@ LANDMARKS_68 = 3309
 ATTRIBUTES = 3
 """Columns of genderage's output: female, male, age in centuries (attribute.py:65, 86)."""
 
+MAX_SIDE_PX = 512
+"""The largest crop that a recogniser may ask for; published ones take 112."""
+
 SMALLEST_NORM = 1e-12
 """Instead of dividing by zero: a vector of zeros stays one."""
 
@@ -68,7 +71,7 @@ def kind(model: onnx.ModelProto) -> Kind:
         return "attributes"
     if len(fed) == 2 and sides == (128, 128):
         return "swapper"
-    square = len(sides) == 2 and sides[0] == sides[1] and sides[0] >= 112 and sides[0] % 16 == 0
+    square = len(sides) == 2 and sides[0] == sides[1] and 112 <= sides[0] <= MAX_SIDE_PX and sides[0] % 16 == 0
     if square and sides != (192, 192) and len(fed) == 1 and len(graph.output) == 1:
         return "recognizer"
     raise ExportError(
@@ -181,8 +184,8 @@ def swapper(model: onnx.ModelProto) -> onnx.ModelProto:
             grey = Mul ("{net.outputs[0]}", white)
             in_range = Clip (grey, black, white)
             whole = Floor (in_range)
-            bytes = Cast <to = 2> (whole)
-            faces_out = Transpose <perm = [0, 2, 3, 1]> (bytes)
+            pixels = Transpose <perm = [0, 2, 3, 1]> (whole)
+            faces_out = Cast <to = 2> (pixels)
             """
         ),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import shutil
 import tempfile
 import weakref
@@ -14,8 +15,8 @@ from typing import Any
 import onnx
 
 from depthface.errors import ExportError, WeightsCorrupt
-from depthface.families.insightface import architectures, graphs, synthetic
-from depthface.families.insightface.card import MAX_FACES, PackFile, pack_card
+from depthface.families.insightface import architectures, graphs, reading, synthetic
+from depthface.families.insightface.card import MAX_FACES, POSTPROCESS, PREPROCESS, PackFile, pack_card
 from depthface.spec import HubFile, ModelCard, Precision, Source
 
 __all__ = ["card_of_folder", "load"]
@@ -28,19 +29,32 @@ SYNTHETIC_FILES = {
     "attributes": "genderage.onnx",
 }
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+# `face_detection_<pack>` would be a step that all packs share.
+_TAKEN = {step.name.removeprefix("face_detection_") for step in (PREPROCESS, POSTPROCESS)}
+
 
 def card_of_folder(folder: Path) -> ModelCard:
     """The card of a folder of InsightFace's ONNX files; the pack's name is the folder's.
 
     Raises:
-        ExportError: a file that is not ONNX or of no kind that is known, two of one kind, or no detector.
+        ExportError: a file that is not ONNX or of no kind that is known, two of one kind, or no detector; or a folder
+            whose name cannot be part of a model's.
     """
+    name = folder.resolve().name
+    if not _NAME.fullmatch(name) or name in _TAKEN:
+        raise ExportError(
+            f"A pack cannot be called {name!r}: its models are named after the folder. Rename the folder to letters, "
+            "digits, '_', '-' and '.', starting with a letter or digit, at most 64."
+        )
     files: dict[str, PackFile] = {}
     for path in sorted(folder.glob("*.onnx")):
-        model = _read(path)
+        model = reading.read(path)
         with _naming(path):
             kind = graphs.kind(model)
             mean, std = graphs.normalization(model)
+            columns = _columns(model) if kind == "recognizer" else 0
         if kind == "swapper":
             continue
         if kind == "detector" and len(model.graph.output) != 9:
@@ -49,12 +63,10 @@ def card_of_folder(folder: Path) -> ModelCard:
             )
         if kind in files:
             raise ExportError(f"{folder.name} holds two files of kind {kind}: {files[kind].file.name} and {path.name}.")
-        columns = _columns(model) if kind == "recognizer" else 0
         files[kind] = PackFile(kind, HubFile(path.name, None, None), mean, std, columns)
     if "detector" not in files:
         raise ExportError(f"{folder} holds no face detector (an SCRFD file). A pack needs one, whatever else it has.")
     order = ("detector", "recognizer", "landmarks_106", "landmarks_68", "attributes")
-    name = folder.resolve().name
     return pack_card(name, tuple(files[kind] for kind in order if kind in files))
 
 
@@ -67,8 +79,9 @@ def load(card: ModelCard, weights: Path | int | str, precision: Precision) -> di
     Raises:
         ExportError: naming the file that is missing, damaged, or of another kind than it should be.
     """
-    if precision != "fp32":
-        raise ExportError(f"{card.title} is exported in fp32 alone. Leave --precision out.")
+    if precision not in card.tolerances:
+        possible = " or ".join(card.tolerances)
+        raise ExportError(f"{card.title} is exported in {possible}, not in {precision}. Choose another --precision.")
     sources = {}
     for network, (kind, file) in zip(card.networks, card.architecture.items(), strict=True):
         assert isinstance(file, PackFile)
@@ -82,7 +95,7 @@ def load(card: ModelCard, weights: Path | int | str, precision: Precision) -> di
             if normalization != expected:
                 raise WeightsCorrupt(f"it wants mean and std {normalization}, the published file {expected}")
             graph = _graph(original, kind, *normalization)
-        sources[network.name] = Source(model=graph, reference=_reference(original, kind))
+            sources[network.name] = Source(model=graph, reference=_reference(original, kind))
     return sources
 
 
@@ -103,18 +116,7 @@ def _original(file: PackFile, weights: Path | int | str) -> onnx.ModelProto:
         return architectures.random_model(file.random, weights)  # type: ignore[arg-type]
     if isinstance(weights, str):
         return synthetic.pack()[SYNTHETIC_FILES[file.kind]]
-    return _read(weights / file.file.name)
-
-
-def _read(path: Path) -> onnx.ModelProto:
-    try:
-        model = onnx.load(path, load_external_data=False)
-        onnx.checker.check_model(model)
-    except Exception as error:  # protobuf's and the checker's own
-        raise WeightsCorrupt(
-            f"{path.name} is not a whole ONNX file ({str(error).partition(chr(10))[0]}). Fetch it anew."
-        ) from error
-    return model
+    return reading.read(weights / file.file.name)
 
 
 def _columns(model: onnx.ModelProto) -> int:
@@ -147,8 +149,16 @@ def _reference(original: onnx.ModelProto, kind: str) -> Any:
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Put the file's name before an error of its graph."""
+    """Put the file's name before an error of its graph, and make one of whatever onnx or ONNX Runtime raise for it."""
     try:
         yield
     except ExportError as error:
         raise type(error)(f"{path.name}: {error}") from error
+    except OSError:  # a full disk is nobody's graph
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise WeightsCorrupt(
+            f"{path.name}: it cannot be used as the network that it looks like ({reason}). Use the ONNX files of an "
+            "InsightFace pack as they were published."
+        ) from error

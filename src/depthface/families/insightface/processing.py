@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from depthface.families.insightface.card import DETECTOR_SIDE_PX
+
 __all__ = [
-    "DETECTOR_SIDE_PX",
-    "DETECTOR_SMALL_SIDE_PX",
     "align",
     "alignment",
     "crop_box",
@@ -34,12 +34,6 @@ Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
 Metric = Literal["default", "max"]
-
-DETECTOR_SIDE_PX = 640
-"""Side of the square that the detector sees (scrfd.py:20 `DEFAULT_DET_SIZES`)."""
-
-DETECTOR_SMALL_SIDE_PX = 128
-"""Side of the second, smaller one, for faces that fill the photo (scrfd.py:20)."""
 
 CROP_MARGIN = 1.5
 """A crop for landmarks, gender and age is this many times the longer side of the box (landmark.py:89)."""

@@ -13,11 +13,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from depthface import image
+from depthface import image, limits
 from depthface.errors import InvalidInput
 from depthface.families.insightface import processing
-from depthface.families.insightface.card import MAX_BATCH_SIZE
-from depthface.families.insightface.processing import DETECTOR_SIDE_PX, DETECTOR_SMALL_SIDE_PX
+from depthface.families.insightface.card import (
+    DETECTOR_SIDE_PX,
+    DETECTOR_SMALL_SIDE_PX,
+    DETECTOR_STRIDE_PX,
+    MAX_BATCH_SIZE,
+    MAX_DETECTOR_SIDE_PX,
+)
 
 __all__ = ["analyse", "letterboxes", "postprocess", "preprocess"]
 
@@ -31,11 +36,8 @@ DEFAULT_MIN_SCORE = 0.5
 AUTO = 0
 """`det_size` for InsightFace 2's own: 128 and 640 together; 640 alone misses faces that fill most of the photo."""
 
-MAX_DET_SIZE_PX = 1920
-STRIDE_PX = 32
-
 # What stands for the small pass where one size is asked for: nothing is found in black.
-_NOTHING = np.zeros((STRIDE_PX, STRIDE_PX, 3), np.uint8)
+_NOTHING = np.zeros((DETECTOR_STRIDE_PX, DETECTOR_STRIDE_PX, 3), np.uint8)
 
 
 def preprocess(
@@ -87,9 +89,19 @@ def postprocess(
     photo_size: Array,
     limit: Array,
 ) -> dict[str, Array]:
-    """Server step: the detector's padded outputs to the faces that are wanted: `boxes`, `scores`, `keypoints`."""
+    """Server step: the detector's padded outputs to the faces that are wanted: `boxes`, `scores`, `keypoints`.
+
+    Raises:
+        InvalidInput: more faces than this server analyses.
+    """
     found = int(count[0])
     kept = processing.select(boxes[:found], (int(photo_size[0]), int(photo_size[1])), int(limit[0]))
+    most = limits.current().max_faces
+    if 0 < most < len(kept):
+        raise InvalidInput(
+            f"There are {len(kept)} faces in the photo, this server takes {most}. Ask for the largest alone with "
+            f"max_faces={most}, or raise min_score."
+        )
     return {"boxes": boxes[kept], "scores": scores[kept], "keypoints": keypoints[kept]}
 
 
@@ -209,8 +221,9 @@ def _options(min_score: Array | None, max_faces: Array | None, det_size: Array |
         raise InvalidInput(f"min_score is {score:g}; give one above 0 and up to 1.")
     if limit < 0:
         raise InvalidInput(f"max_faces is {limit}; give a count, or 0 for all.")
-    if side != AUTO and (side % STRIDE_PX or not STRIDE_PX <= side <= MAX_DET_SIZE_PX):
+    if side != AUTO and (side % DETECTOR_STRIDE_PX or not DETECTOR_STRIDE_PX <= side <= MAX_DETECTOR_SIDE_PX):
         raise InvalidInput(
-            f"det_size is {side}; give a multiple of {STRIDE_PX} up to {MAX_DET_SIZE_PX}, such as 640, or 0 for auto."
+            f"det_size is {side}; give a multiple of {DETECTOR_STRIDE_PX} up to {MAX_DETECTOR_SIDE_PX}, such as 640, "
+            "or 0 for auto."
         )
     return score, limit, side

@@ -122,9 +122,11 @@ def stage(text: str) -> Part:
 
 def normalise(pixels: str, x: str, mean: float, std: float) -> Part:
     """`pixels` `[N, H, W, 3] uint8` to `x` `[N, 3, H, W] float32 = (pixels − mean) / std` (cv2.dnn.blobFromImage)."""
+    # First to float: TensorRT takes uint8 as a network's input, and then wants a Cast and nothing else
+    # (docs.nvidia.com/deeplearning/tensorrt, DataType.UINT8); for an output the Cast comes last.
     text = f"""
-        "{x}_chw" = Transpose <perm = [0, 3, 1, 2]> ({pixels})
-        "{x}_float" = Cast <to = 1> ("{x}_chw")
+        "{x}_hwc" = Cast <to = 1> ({pixels})
+        "{x}_float" = Transpose <perm = [0, 3, 1, 2]> ("{x}_hwc")
     """
     if (mean, std) == (0.0, 1.0):
         return stage(text + f'"{x}" = Identity ("{x}_float")')

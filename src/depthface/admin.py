@@ -1,0 +1,79 @@
+"""The key to what only a server's operator may do: load and unload, shared memory, tracing, logging.
+
+A server takes it from `DEPTHFACE_ADMIN_KEY` or makes one up. It keeps the key in a file that its user alone may read,
+by its HTTP port, so that the same user's command line and SDK on the same machine find it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from pathlib import Path
+
+from depthface import cache
+from depthface.errors import InvalidInput
+
+__all__ = ["HEADER", "VARIABLE", "chosen_key", "headers", "hide", "publish"]
+
+HEADER = "x-depthface-admin"
+"""The HTTP header that carries the key; in gRPC the metadata `triton-grpc-protocol-x-depthface-admin`."""
+
+VARIABLE = "DEPTHFACE_ADMIN_KEY"
+
+_FORM = re.compile(r"[A-Za-z0-9_-]{16,}")  # Triton's own option knows no quotes
+
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+def chosen_key() -> str:
+    """The key that the environment gives, or a new random one.
+
+    Raises:
+        InvalidInput: the environment's is too short, or has characters that Triton's options cannot hold.
+    """
+    key = os.environ.get(VARIABLE)
+    if not key:
+        return secrets.token_urlsafe(24)
+    if not _FORM.fullmatch(key):
+        raise InvalidInput(f"{VARIABLE} is no key. Give at least 16 letters, digits, `-` or `_`.")
+    return key
+
+
+def publish(port: int, key: str) -> None:
+    """Keep the key of the server at this HTTP port where its own user finds it."""
+    path = _path(port)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(key)
+
+
+def hide(port: int) -> None:
+    """Take the file away again."""
+    _path(port).unlink(missing_ok=True)
+
+
+def headers(host: str, key: str | None = None) -> dict[str, str]:
+    """What a request to an operator's API carries.
+
+    Args:
+        host: `host:port`.
+        key: None for the environment's or, of a server on this machine, the one in its file; empty without any.
+    """
+    key = key or os.environ.get(VARIABLE) or _kept(host)
+    return {HEADER: key} if key else {}
+
+
+def _kept(host: str) -> str | None:
+    name, _, port = host.rpartition(":")
+    if name not in _LOOPBACK or not port.isdecimal():  # a key goes to its own server alone
+        return None
+    try:
+        return _path(int(port)).read_text()
+    except OSError:
+        return None
+
+
+def _path(port: int) -> Path:
+    return cache.folder() / "keys" / str(port)

@@ -1,0 +1,113 @@
+"""Whether the artefacts of a repository are those that were exported, and its engines belong to this machine."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from depthface import machine, manifest
+from depthface.errors import MismatchError
+from depthface.machine import Machine
+
+__all__ = ["Verdict", "refuse_mismatches", "verdicts"]
+
+AMPERE = (8, 0)
+"""The compute capability that `ampere_plus` engines need at least (NvInfer.h, HardwareCompatibilityLevel)."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found of one network.
+
+    Attributes:
+        found: what it is, in a few words.
+        problems: why it must not be served; empty if it may.
+        command: what makes it anew.
+    """
+
+    network: str
+    found: str
+    problems: tuple[str, ...]
+    command: str
+
+    def __str__(self) -> str:
+        if not self.problems:
+            return f"{self.network}: {self.found}"
+        return f"{self.network}: {'; '.join(self.problems)}. Make it anew on this machine:\n  {self.command}"
+
+
+def verdicts(repository: Path) -> list[Verdict]:
+    """Hold every exported network against its manifest, and every engine against this machine.
+
+    TensorRT and the GPU are asked for only if there is an engine.
+    """
+    paths = sorted(repository.glob(f"[!.]*/*/{manifest.FILE_NAME}"))
+    read = {path.parent: manifest.read(path.parent) for path in paths}
+    has_engine = any(found is not None and found.engine is not None for found in read.values())
+    here = machine.read() if has_engine else Machine(None, ())
+    return [_verdict(folder, found, here, repository) for folder, found in read.items()]
+
+
+def refuse_mismatches(found: list[Verdict]) -> None:
+    """Raise `MismatchError` with every network that must not be served, and the commands that make them anew."""
+    wrong = [str(verdict) for verdict in found if verdict.problems]
+    if wrong:
+        raise MismatchError("\n".join(wrong))
+
+
+def engine_problems(engine: dict[str, Any], here: Machine) -> list[str]:
+    """Why the engine that a manifest's `engine` describes cannot run on a machine; empty if it can.
+
+    An engine runs under the very TensorRT that built it, or, built version-compatible, a later one: of the same major
+    version, or the next (docs.nvidia.com/deeplearning/tensorrt, Engine Compatibility). It runs on the kind of GPU that
+    built it, unless built hardware-compatible. Its kernels were chosen and compiled under one branch of the driver.
+    """
+    options = engine["options"]
+    problems = []
+    if here.tensorrt is None:
+        problems.append(f"its engine needs TensorRT {engine['tensorrt']}, and there is none here")
+    elif not _runs_under(engine["tensorrt"], here.tensorrt, options["version_compatible"]):
+        problems.append(f"its engine was built by TensorRT {engine['tensorrt']}, and here is {here.tensorrt}")
+    if not here.gpus:
+        problems.append(f"its engine needs an {engine['gpu']}, and there is no NVIDIA GPU here")
+    for gpu in here.gpus:  # Triton starts it on each of them
+        same = gpu.name == engine["gpu"]
+        fits = {
+            "none": same and gpu.compute_capability == engine["compute_capability"],
+            "same_compute_capability": gpu.compute_capability == engine["compute_capability"],
+            "ampere_plus": _numbers(gpu.compute_capability) >= AMPERE,
+        }[options["hardware_compatible"]]
+        if not fits:
+            problems.append(
+                f"its engine was built for {engine['gpu']} (compute capability {engine['compute_capability']}), and "
+                f"here is {gpu.name} ({gpu.compute_capability})"
+            )
+        if _numbers(gpu.driver)[:1] != _numbers(engine["driver"])[:1]:
+            problems.append(f"its engine was built under driver {engine['driver']}, and here is {gpu.driver}")
+    return list(dict.fromkeys(problems))
+
+
+def _verdict(folder: Path, found: manifest.Manifest | None, here: Machine, repository: Path) -> Verdict:
+    network = folder.parent.name
+    if found is None:
+        command = shlex.join(["depthface", "export", "MODEL", "--repository", str(repository)])
+        return Verdict(network, "", (f"{manifest.FILE_NAME} cannot be read",), command)
+    command = shlex.join([*(found.command or ["depthface", "export", "MODEL"]), "--repository", str(repository)])
+    problems = found.differences(folder)
+    what = f"{manifest.ONNX_FILE} as exported, {found.precision}"
+    if found.engine is not None:
+        problems += engine_problems(found.engine, here)
+        what += f"; engine of TensorRT {found.engine['tensorrt']} for {found.engine['gpu']}, which is here"
+    return Verdict(network, what, tuple(problems), command)
+
+
+def _runs_under(built: str, here: str, is_version_compatible: bool) -> bool:
+    if not is_version_compatible:
+        return built == here
+    return _numbers(built) <= _numbers(here) and _numbers(here)[0] - _numbers(built)[0] <= 1
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
