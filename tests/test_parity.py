@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures.machine import HAS_BF16
 from fixtures.photos import VARIETY, encoded, photo
 from fixtures.serving import depthface, serving
 from PIL import Image
@@ -44,10 +45,14 @@ def test_real_photographs_equal_the_pipeline(client, reference, real_photos: lis
 
 
 @pytest.mark.slow
-def test_fp16_is_within_the_card_end_to_end(tmp_path):
-    """The served fp16 map against the fp32 reference on the same pixels, in fractions of its range."""
+@pytest.mark.parametrize(
+    "precision",
+    ["fp16", pytest.param("bf16", marks=pytest.mark.skipif(not HAS_BF16, reason="this processor has no bf16"))],
+)
+def test_other_precisions_are_within_the_card_end_to_end(precision, tmp_path):
+    """The served map against the fp32 reference on the same pixels, in fractions of its range."""
     card = card_named("depth_anything_v2_small")
-    done = depthface("export", card.name, "--weights", "random", "--precision", "fp16", "--repository", tmp_path)
+    done = depthface("export", card.name, "--weights", "random", "--precision", precision, "--repository", tmp_path)
     assert done.returncode == 0, done.stderr
     reference = network.load(card, 0, "fp32")[card.networks[0].name].reference
     with serving(tmp_path) as server, Client(server.host) as client:
@@ -55,7 +60,7 @@ def test_fp16_is_within_the_card_end_to_end(tmp_path):
             pixels = processing.preprocess({"pixels"}, VARIETY[name])["pixels"]
             measured = parity.measure(reference(pixels[None]), client.depth(VARIETY[name]).array[None])
             for metric, value in measured.items():
-                assert value <= card.tolerances["fp16"][metric], (name, metric)
+                assert value <= card.tolerances[precision][metric], (name, metric)
 
 
 def test_the_map_has_enough_levels_to_compare(client):
@@ -94,3 +99,14 @@ def test_every_orientation_is_applied_once(client, orientation):
     upright = client.depth(VARIETY["EXIF 1"]).size
     turned = client.depth(VARIETY[f"EXIF {orientation}"]).size
     assert turned == (upright if orientation < 5 else upright[::-1])
+
+
+def test_a_fast_decode_is_asked_for_and_its_error_is_as_stated(client):
+    """Half a level of 255 on average, as the SDK says; and not what a request that does not ask for it gets."""
+    large = encoded(photo().convert("RGB").resize((3000, 2250)), "JPEG", quality=90)
+    plain, fast = (client.depth(large, fast_decode=wish) for wish in (False, True))
+    assert fast.size == plain.size == (2250, 3000)
+    error = np.abs(fast.array - plain.array) / np.ptp(plain.array) * 255
+    assert 0 < error.mean() < 0.6
+    again = client.depth(large)
+    np.testing.assert_array_equal(again.array, plain.array)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
-from typing import cast
+from typing import Any, cast, get_args
 
 import click
 from rich.console import Console
 
 from depthface.families import all_cards, card_named
-from depthface.spec import Precision
+from depthface.spec import EngineOptions, Precision
 from depthface_export import pipeline
+from depthface_export.progress import Display
 
 __all__ = ["export"]
 
@@ -25,7 +27,13 @@ __all__ = ["export"]
     metavar="hub|random|synthetic|PATH",
     help="Published weights, random ones in the true architecture, or a folder in the format of transformers.",
 )
-@click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(get_args(Precision)),
+    default="fp32",
+    show_default=True,
+    help="fp16 is for GPUs; bf16 for processors that have it (AVX512-BF16, AMX), through OpenVINO.",
+)
 @click.option(
     "--repository",
     type=click.Path(file_okay=False, path_type=Path),
@@ -38,24 +46,48 @@ __all__ = ["export"]
     envvar="DEPTHFACE_ACCEPT_LICENSE",
     help="Accept the licence of weights that are not open.",
 )
-def export(models: tuple[str, ...], weights: str, precision: str, repository: Path, accept_license: bool) -> None:
+@click.option("--engine", is_flag=True, help="Build TensorRT engines too, for the GPU and TensorRT of this machine.")
+@click.option("--without-engine", multiple=True, metavar="NETWORK", help="Leave this network to ONNX Runtime.")
+@click.option("--version-compatible", is_flag=True, help="Engines for later versions of TensorRT too; slower.")
+@click.option(
+    "--hardware-compatible",
+    type=click.Choice(["none", "same_compute_capability", "ampere_plus"]),
+    default="none",
+    show_default=True,
+    help="Engines for other GPUs than this one's kind too; slower.",
+)
+@click.option("--workspace-mib", type=click.IntRange(1), help="Memory for the builder's trials; all there is if unset.")
+@click.option(
+    "--optimization-level", type=click.IntRange(0, 5), help="How much the builder tries; TensorRT's own is 3."
+)
+def export(
+    models: tuple[str, ...],
+    weights: str,
+    precision: str,
+    repository: Path,
+    accept_license: bool,
+    engine: bool,
+    without_engine: tuple[str, ...],
+    **options: Any,
+) -> None:
     """Turn published weights into a Triton model repository, proven equal to their reference."""
+    engine_options = EngineOptions(**options)
+    if not engine and (without_engine or engine_options != EngineOptions()):
+        raise click.UsageError("The options of engines need --engine.")
+    # A terminated export cleans up as an interrupted one does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(highlight=False, soft_wrap=True)
     for model, card in [(model, card_named(model)) for model in models]:
         started = time.monotonic()
-        with console.status(card.name) as status:
-
-            def report(line: str, status=status, name=card.name) -> None:  # type: ignore[no-untyped-def]
-                console.print(f"{name}  {line}", markup=False)
-                status.update(f"{name}  {line.strip()}")
-
+        with Display(console, card.name) as display:
             outcome = pipeline.export(
                 card,
                 weights=weights if card.name == model else model,  # a folder is its own weights
                 precision=cast(Precision, precision),
                 target=repository,
                 accept_license=accept_license,
-                report=report,
+                report=display.say,
+                engines=pipeline.Engines(engine_options, display, frozenset(without_engine)) if engine else None,
             )
         seconds = time.monotonic() - started
         if outcome == "unchanged":

@@ -26,6 +26,7 @@ IR_VERSION = 10
 def onnx_from_source(source: Source, network: Network, path: Path) -> None:
     """Write the network to one self-contained ONNX file whose varying dimensions vary."""
     model = onnx_from_torch(source, network) if isinstance(source.model, torch.nn.Module) else source.model
+    _cast_bytes_first(model.graph)
     onnx.checker.check_model(model)
     onnx.save(model, path)
 
@@ -58,6 +59,22 @@ def versions(path: Path) -> dict[str, int]:
     """The opset and IR version of a file."""
     model = onnx.load(path, load_external_data=False)
     return {"opset": model.opset_import[0].version, "ir_version": model.ir_version}
+
+
+def _cast_bytes_first(graph: onnx.GraphProto) -> None:
+    """Let nothing but its Cast read an input of uint8: TensorRT takes no other layer there, not even Shape.
+
+    docs.nvidia.com/deeplearning/tensorrt: `DataType.UINT8`, and the data types of the operators Shape and Shuffle.
+    """
+    for name in [value.name for value in graph.input if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8]:
+        cast = next(node for node in graph.node if node.op_type == "Cast" and name in node.input)
+        for node in graph.node:
+            if node.op_type == "Shape" and name in node.input:
+                node.input[0] = cast.output[0]
+        first = onnx.NodeProto()
+        first.CopyFrom(cast)
+        graph.node.remove(cast)
+        graph.node.insert(0, first)
 
 
 @contextlib.contextmanager

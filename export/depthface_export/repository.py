@@ -8,21 +8,26 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from depthface.errors import ExportError
-from depthface.spec import Ensemble, ModelCard, Network, PythonStep, TensorSpec
+from depthface.manifest import ENGINE_FILE
+from depthface.spec import Ensemble, ModelCard, Network, Precision, PythonStep, TensorSpec
 
 __all__ = [
     "EXPORTED_CONFIG",
+    "ensemble_config",
+    "exported_configs",
     "install",
     "network_config",
     "python_config",
+    "read_config",
     "staging",
     "texts",
     "write_config",
@@ -41,6 +46,9 @@ LAZY = "lazy"
 
 MAX_QUEUE_SIZE = 256
 """Requests that wait before one model; one more is answered 503 at once."""
+
+MAX_QUEUE_TIME_S = 300
+"""The longest wait there, then 503. A client that will not wait so long says so, and is not worked for in vain."""
 
 _TYPES = {
     "UINT8": pb.TYPE_UINT8,
@@ -74,15 +82,15 @@ def texts(card: ModelCard) -> dict[Path, str]:
     for network in card.networks:
         files[Path(network.name, "config.pbtxt")] = _text(network_config(network))
     for ensemble in card.ensembles:
-        files[Path(ensemble.name, "config.pbtxt")] = _text(_ensemble_config(ensemble))
+        files[Path(ensemble.name, "config.pbtxt")] = _text(ensemble_config(ensemble))
         # Triton wants a version folder for an ensemble too, and git keeps no empty ones.
         files[Path(ensemble.name, "1", ".gitkeep")] = ""
     return files
 
 
-def network_config(network: Network, **parameters: str) -> pb.ModelConfig:
-    """The config of a network; `parameters` is what only one export of it knows."""
-    config = pb.ModelConfig(
+def network_config(network: Network) -> pb.ModelConfig:
+    """The config of a network, the same for everyone."""
+    return pb.ModelConfig(
         name=network.name,
         backend="onnxruntime",
         max_batch_size=network.max_batch_size,
@@ -92,13 +100,10 @@ def network_config(network: Network, **parameters: str) -> pb.ModelConfig:
         instance_group=[pb.ModelInstanceGroup(count=1, kind=pb.ModelInstanceGroup.KIND_AUTO)],
         dynamic_batching=_batching(),
     )
-    for key, value in parameters.items():
-        config.parameters[key].string_value = value
-    return config
 
 
-def python_config(step: PythonStep, **parameters: str) -> pb.ModelConfig:
-    """The config of a Python step; `parameters` is what only one export of it knows."""
+def python_config(step: PythonStep) -> pb.ModelConfig:
+    """The config of a Python step, the same for everyone."""
     config = pb.ModelConfig(
         name=step.name,
         backend="python",
@@ -110,28 +115,125 @@ def python_config(step: PythonStep, **parameters: str) -> pb.ModelConfig:
     )
     marks = ((PUBLIC, step.is_pipeline), (LAZY, step.is_lazy))
     marked = {key: "true" for key, is_set in marks if is_set}
-    for key, value in {**marked, **step.parameters, **parameters}.items():
+    for key, value in {**marked, **step.parameters}.items():
         config.parameters[key].string_value = value
     return config
 
 
+def ensemble_config(ensemble: Ensemble) -> pb.ModelConfig:
+    """The config of an ensemble, the same for everyone."""
+    config = pb.ModelConfig(
+        name=ensemble.name,
+        platform="ensemble",
+        max_batch_size=ensemble.max_batch_size,
+        input=[_input(tensor) for tensor in ensemble.inputs],
+        output=[_output(tensor) for tensor in ensemble.outputs],
+        ensemble_scheduling=pb.ModelEnsembling(
+            step=[
+                pb.ModelEnsembling.Step(
+                    model_name=step.model, model_version=-1, input_map=step.inputs, output_map=step.outputs
+                )
+                for step in ensemble.steps
+            ]
+        ),
+    )
+    config.parameters[PUBLIC].string_value = "true"
+    return config
+
+
+def exported_configs(
+    card: ModelCard, precision: Precision, weights: str, with_engine: frozenset[str] = frozenset()
+) -> dict[str, pb.ModelConfig]:
+    """By model, the configs of this very export: its weights' origin, and what serves its precision.
+
+    Args:
+        with_engine: the networks that have a TensorRT engine.
+    """
+    configs = {network.name: network_config(network) for network in card.networks}
+    configs |= {step.name: python_config(step) for step in card.steps if step.is_pipeline}
+    configs |= {ensemble.name: ensemble_config(ensemble) for ensemble in card.ensembles}
+    if precision == "bf16":
+        in_ensembles = {step.model for ensemble in card.ensembles for step in ensemble.steps}
+        for network in card.networks:
+            if not network.only_fp32:
+                _serve_by_openvino(configs[network.name], network.name in in_ensembles)
+        for ensemble in card.ensembles:
+            configs[ensemble.name].max_batch_size = 1
+    for network in card.networks:
+        if network.name in with_engine:
+            _serve_by_tensorrt(configs[network.name], network)
+    for config in configs.values():
+        config.parameters["weights"].string_value = weights
+        config.parameters["precision"].string_value = precision
+    return configs
+
+
+def _serve_by_tensorrt(config: pb.ModelConfig, network: Network) -> None:
+    """The engine in place of the ONNX file, and all else the same.
+
+    The backend takes for each request the profile that it fits best (github.com/triton-inference-server/server,
+    model_configuration.md, `instance_group.profile`), and serves TYPE_UINT8 inputs as they are.
+    """
+    config.backend = "tensorrt"
+    config.default_model_filename = ENGINE_FILE
+    (group,) = config.instance_group
+    group.kind = pb.ModelInstanceGroup.KIND_GPU
+    group.profile.extend(str(index) for index in range(len(network.profiles)))
+
+
+def _serve_by_openvino(config: pb.ModelConfig, is_in_ensemble: bool) -> None:
+    """bf16 is how OpenVINO computes the fp32 file, not another file.
+
+    NVIDIA's OpenVINO backend compiles a model for batches of exactly `max_batch_size` (openvino.cc, `ov::set_batch`),
+    so an ensemble gives it one photo at a time. Where only pipelines ask, the batch is a dimension like others and may
+    be any. Nothing is lost: batching wins no time on a CPU.
+    """
+    config.backend = "openvino"
+    config.default_model_filename = "model.onnx"
+    config.max_batch_size = int(is_in_ensemble)
+    if not is_in_ensemble:
+        for tensor in (*config.input, *config.output):
+            tensor.dims.insert(0, -1)
+    config.instance_group[0].kind = pb.ModelInstanceGroup.KIND_CPU
+    for key, value in (("HINT_BF16", "YES"), ("PERFORMANCE_HINT", "LATENCY"), ("NUM_STREAMS", "1")):
+        config.parameters[key].string_value = value
+
+
+def read_config(path: Path) -> pb.ModelConfig:
+    """Read a config from Triton's text format."""
+    return text_format.Parse(path.read_text(), pb.ModelConfig())
+
+
 def write_config(config: pb.ModelConfig, path: Path) -> None:
-    """Write a config in Triton's text format."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_text(config))
+    """Write a config in Triton's text format, whole or not at all."""
+    _write_whole(path, _text(config))
 
 
-def write_texts(repository: Path, card: ModelCard) -> None:
-    """Write the text files of `card`, each whole or not at all; those already right are left alone."""
-    for relative, text in texts(card).items():
+def write_texts(repository: Path, card: ModelCard, exported: Mapping[str, pb.ModelConfig] | None = None) -> None:
+    """Write the text files of `card`, each whole or not at all; those already right are left alone.
+
+    Args:
+        exported: what `exported_configs` gave for this export; None for the text of everyone alone.
+    """
+    files = texts(card) | {Path(name, EXPORTED_CONFIG): _text(config) for name, config in (exported or {}).items()}
+    for relative, text in files.items():
         path = repository / relative
         if path.is_file() and path.read_text() == text:
             continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False) as file:
+        _write_whole(path, text)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False) as file:
+        try:
             file.write(text)
-        Path(file.name).chmod(0o644)
-        Path(file.name).replace(path)
+            file.flush()
+        except OSError:
+            Path(file.name).unlink()
+            raise
+    Path(file.name).chmod(0o644)
+    Path(file.name).replace(path)
 
 
 @contextmanager
@@ -139,31 +241,54 @@ def staging(repository: Path) -> Iterator[Path]:
     """A folder on the repository's file system to build in. One export at a time; leftovers of killed ones go.
 
     Raises:
-        ExportError: another export is at work in this repository, or it cannot be written to.
+        ExportError: another export is at work in this repository, or it cannot be written to, now or later.
     """
     root = repository / ".export"
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock = (root / "lock").open("w")
+        lock = _locked(root)
+    except BlockingIOError as error:
+        raise ExportError(f"Another export is at work in {repository}. Wait for it to end.") from error
     except OSError as error:
         raise ExportError(
             f"{repository} cannot be written to ({error.strerror}). Choose another --repository."
         ) from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ExportError(f"Another export is at work in {repository}. Wait for it to end.") from error
         for leftover in root.glob("build-*"):
             shutil.rmtree(leftover)
         folder = Path(tempfile.mkdtemp(prefix="build-", dir=root))
         try:
             yield folder
+        except OSError as error:
+            raise ExportError(
+                f"A file could not be written ({error.strerror or error}): the disk of {repository}, or of the "
+                "temporary folder, may be full. What was exported before is still whole; make room and export again."
+            ) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):
                 (root / "lock").unlink()
                 root.rmdir()
+
+
+def _locked(root: Path) -> IO[str]:
+    """The lock of a repository, held; raises BlockingIOError if another process holds it, and other OSErrors.
+
+    Who held it before removes it in the end. So a lock that was opened may be no longer the one that others will see.
+    """
+    while True:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            lock = (root / "lock").open("w")
+        except (FileNotFoundError, FileExistsError):
+            if root.is_file() or not root.parent.is_dir():
+                raise
+            continue  # it was removed a moment ago
+        with suppress(FileNotFoundError), ExitStack() as stack:
+            stack.enter_context(lock)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock.fileno()), (root / "lock").stat()):
+                stack.pop_all()
+                return lock
 
 
 def install(built: Path, target: Path) -> None:
@@ -198,28 +323,13 @@ def _exchange(a: Path, b: Path) -> None:
     aside.rename(a)
 
 
-def _ensemble_config(ensemble: Ensemble) -> pb.ModelConfig:
-    config = pb.ModelConfig(
-        name=ensemble.name,
-        platform="ensemble",
-        max_batch_size=ensemble.max_batch_size,
-        input=[_input(tensor) for tensor in ensemble.inputs],
-        output=[_output(tensor) for tensor in ensemble.outputs],
-        ensemble_scheduling=pb.ModelEnsembling(
-            step=[
-                pb.ModelEnsembling.Step(
-                    model_name=step.model, model_version=-1, input_map=step.inputs, output_map=step.outputs
-                )
-                for step in ensemble.steps
-            ]
-        ),
-    )
-    config.parameters[PUBLIC].string_value = "true"
-    return config
-
-
 def _batching() -> pb.ModelDynamicBatching:
-    return pb.ModelDynamicBatching(default_queue_policy=pb.ModelQueuePolicy(max_queue_size=MAX_QUEUE_SIZE))
+    policy = pb.ModelQueuePolicy(
+        max_queue_size=MAX_QUEUE_SIZE,
+        default_timeout_microseconds=MAX_QUEUE_TIME_S * 1_000_000,
+        allow_timeout_override=True,
+    )
+    return pb.ModelDynamicBatching(default_queue_policy=policy)
 
 
 def _input(tensor: TensorSpec) -> pb.ModelInput:

@@ -8,17 +8,19 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
 from depthface import image
-from depthface.errors import ParityError
+from depthface.errors import ExportError, ParityError
 from depthface.families import module_of
 from depthface.spec import ModelCard, Network, Precision, Source
 
-__all__ = ["Check", "runner", "validate"]
+__all__ = ["Arrays", "Check", "Run", "runner", "validate"]
 
 Arrays = dict[str, npt.NDArray[Any]]
+Run = Callable[[Arrays], Arrays]
 
 # Photographs that ship inside scikit-image's wheel: a person, a cat, a table, a rocket at night.
 _PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
@@ -43,25 +45,63 @@ class Check:
         return f"{self.metric} {self.value:.1e} {relation} {self.tolerance:.0e}"
 
 
-def runner(path: Path) -> Callable[[Arrays], Arrays]:
-    """ONNX Runtime on the CPU, as a function from inputs by name to outputs by name."""
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+def runner(model: Path | bytes, precision: Precision = "fp32") -> Run:
+    """What will serve it, on the CPU, as a function from inputs by name to outputs by name.
+
+    Raises:
+        ExportError: this processor cannot compute in that precision.
+    """
+    if precision == "bf16":
+        return _openvino(model)
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return lambda inputs: dict(zip(names, session.run(None, inputs), strict=True))
 
 
+def _openvino(path: Path | bytes) -> Run:
+    import openvino
+
+    model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
+    if model.get_property("INFERENCE_PRECISION_HINT") != openvino.Type.bf16:
+        raise ExportError(
+            "This processor has no bf16 arithmetic (AVX512-BF16 or AMX), so bf16 can neither be proven nor served "
+            "here. Export in fp32."
+        )
+    request = model.create_infer_request()
+
+    def run(inputs: Arrays) -> Arrays:
+        results = request.infer(inputs)
+        return {output.get_any_name(): results[output] for output in model.outputs}
+
+    return run
+
+
 def validate(
-    card: ModelCard, network: Network, precision: Precision, source: Source, path: Path
+    card: ModelCard, network: Network, precision: Precision, source: Source, run: Run, *, what: str = "ONNX file"
 ) -> Iterator[list[Check]]:
-    """Yield the checks of one input after another; raise `ParityError` at the first that fails."""
+    """Yield the checks of one input after another; raise `ParityError` at the first that fails.
+
+    A value that is not finite fails, wherever it is.
+
+    Args:
+        run: the exported network; what it is, for people, is `what`.
+    """
+
+    def finite(inputs: Arrays) -> Arrays:
+        outputs = run(inputs)
+        for name, value in outputs.items():
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
+                raise ParityError(f"{network.name} in {precision}: its {what} gives {name} that is not finite.")
+        return outputs
+
     tolerances = card.tolerances[precision]
     photos = [image.decode((files("skimage") / "data" / name).read_bytes()) for name in _PHOTOS]
-    for case, measured in module_of(card, "parity").measurements(source, runner(path), photos):
+    for case, measured in module_of(card, "parity").measurements(source, finite, photos):
         checks = [Check(case, metric, value, tolerances[metric]) for metric, value in measured.items()]
         for check in checks:
             if not check.passed:
                 raise ParityError(
-                    f"{network.name} in {precision} does not equal its reference: {check} at {check.case}. Nothing was "
-                    "installed. Export in fp32, or report this with the versions of torch and onnxruntime."
+                    f"{network.name} in {precision}: its {what} does not equal its reference: {check} at {check.case}. "
+                    "Nothing was installed. Export in fp32, or report this with the versions of all that took part."
                 )
         yield checks

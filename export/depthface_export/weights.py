@@ -13,6 +13,7 @@ from pathlib import Path
 from depthface.errors import LicenseNotAccepted, WeightsCorrupt, WeightsUnavailable
 from depthface.manifest import sha256_of
 from depthface.spec import HubFile, HubWeights, ModelCard, PublishedPack
+from depthface_export import archive
 
 __all__ = ["HUB_DEADLINE_S", "Weights", "check_license", "fetch", "locate"]
 
@@ -156,9 +157,9 @@ def _pack_folder(published: PublishedPack) -> Path:
         _within(HUB_DEADLINE_S, lambda: requests.head(address, timeout=HUB_DEADLINE_S))
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home) as aside, contextlib.redirect_stdout(sys.stderr):
-            fetched = Path(storage.ensure_available("models", published.name, root=aside))
-            inner = fetched / published.name  # some archives hold the folder itself
-            fetched = inner if inner.is_dir() else fetched
+            fetched, archive_path = Path(aside), Path(aside, f"{published.name}.zip")
+            storage.download_file(address, path=str(archive_path), overwrite=True)
+            archive.unpack(archive_path, published.files, published.name, fetched)
             _checked(published, fetched, "Nothing was kept; export again, or give --weights a folder of your own.")
             # File by file: what else the user keeps in that folder stays.
             folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import pytest
 from fixtures.photos import VARIETY, bomb, encoded, photo
 from PIL import Image, ImageOps
 
-from depthface import image
+from depthface import image, limits
 from depthface.errors import ImageTooLarge, InvalidImage
 
 
@@ -70,7 +70,7 @@ def test_over_the_limits_is_refused():
     with pytest.raises(ImageTooLarge, match="megapixels"):
         image.decode(bomb(10_000, 9_000))
     with pytest.raises(ImageTooLarge, match="MiB"):
-        image.decode(bytes(image.MAX_BYTES + 1))
+        image.decode(bytes(limits.current().max_bytes + 1))
 
 
 def test_resize_is_pillows():
@@ -85,3 +85,42 @@ def test_png_round_trip(dtype):
     decoded = np.asarray(Image.open(BytesIO(image.encode_png(grey))))
     assert decoded.dtype == dtype
     np.testing.assert_array_equal(decoded, grey)
+
+
+@pytest.mark.parametrize("name", VARIETY)
+def test_the_size_is_known_before_decoding(name):
+    assert image.size_of(VARIETY[name]) == image.decode(VARIETY[name]).shape[:2]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_size_is_that_of_the_upright_photo(kind, orientation):
+    picture = photo().convert("RGB").resize((40, 24))
+    exif = picture.getexif()
+    exif[0x0112] = orientation
+    buffer = BytesIO()
+    picture.save(buffer, kind, exif=exif)
+    data = buffer.getvalue()
+    assert image.size_of(data) == image.decode(data).shape[:2] == ((24, 40) if orientation < 5 else (40, 24))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_is_decoded_to_what_is_enough(orientation):
+    picture = photo().convert("RGB").resize((1600, 1200))
+    exif = picture.getexif()
+    exif[0x0112] = orientation
+    buffer = BytesIO()
+    picture.save(buffer, "JPEG", quality=90, exif=exif)
+    upright = (1200, 1600) if orientation == 1 else (1600, 1200)
+    enough = (upright[0] // 3, upright[1] // 3)
+    small = image.decode(buffer.getvalue(), at_least=enough)
+    # The nearest eighth above a third is three eighths.
+    assert small.shape[:2] == (upright[0] * 3 // 8, upright[1] * 3 // 8)
+    whole = image.resize_bicubic(image.decode(buffer.getvalue()), *small.shape[:2])
+    assert np.abs(small.astype(int) - whole).mean() < 2
+
+
+def test_what_is_not_a_jpeg_or_already_small_is_decoded_whole():
+    for name in ("square PNG", "landscape JPEG"):
+        whole = image.decode(VARIETY[name])
+        np.testing.assert_array_equal(image.decode(VARIETY[name], at_least=whole.shape[:2]), whole)

@@ -13,6 +13,7 @@ from fixtures.faces import (
     ask,
     crowd,
     detection_of,
+    differences,
     heads,
     many_heads,
     opened,
@@ -37,28 +38,6 @@ LIMITS = {
 }
 
 DRAWN = (0, 1, 2, 6, 33, 200)
-
-
-def differences(got: Answer, expected: Answer) -> dict[str, float]:
-    """The largest difference of each output, faces matched by where they are; of embeddings 1 − cosine."""
-    count = len(expected["boxes"])
-    assert len(got["boxes"]) == count
-    if not count:
-        return {}
-    apart = np.abs(got["boxes"][:, None] - expected["boxes"][None]).max(axis=2)
-    nearest = apart.argmin(axis=1)
-    assert sorted(nearest) == list(range(count))  # every face once
-    # The order is InsightFace's, but for scores that are equal to float32's last digits.
-    np.testing.assert_allclose(expected["scores"][nearest], expected["scores"], atol=1e-5)
-    assert set(expected) == set(got) - {"size", "crops"}
-    worst = {}
-    for name, value in expected.items():
-        value = value[nearest]
-        if name == "embeddings":
-            worst[name] = float(1 - (value * got[name]).sum(axis=1).min())
-        else:
-            worst[name] = float(np.abs(value - got[name]).max())
-    return worst
 
 
 def assert_equal(got: Answer, expected: Answer, name: str) -> None:

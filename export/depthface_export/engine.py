@@ -1,0 +1,128 @@
+"""The engine stage: built, proven on photographs, and, where fp16 does not hold, once more with parts in fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from depthface import manifest
+from depthface.errors import ParityError
+from depthface.machine import Machine
+from depthface.spec import EngineOptions, ModelCard, Network, Precision, Source
+from depthface_export import precision as precision_stage
+from depthface_export import tensorrt, validate
+from depthface_export.tensorrt import Phases
+from depthface_export.validate import Arrays, Check
+
+__all__ = ["engine_from_export", "is_current"]
+
+Report = Callable[[str], None]
+
+
+def engine_from_export(
+    card: ModelCard,
+    network: Network,
+    precision: Precision,
+    source: Source,
+    folder: Path,
+    options: EngineOptions,
+    report: Report,
+    phases: Phases,
+) -> dict[str, Any]:
+    """Build `model.plan` from `model.onnx` in `folder` and prove it; return the manifest's `engine`.
+
+    If an fp16 engine does not hold, `model.onnx` is rewritten with its attention scores, its normalisations and what
+    comes near fp16's limit in fp32, proven anew, and built once more.
+
+    Raises:
+        EngineError: TensorRT cannot build it.
+        ParityError: the engine does not compute what its reference does.
+    """
+    here = tensorrt.require()
+
+    def attempt() -> list[Check]:
+        report(f"engine: {network.name}, TensorRT {here.tensorrt}, {here.gpus[0].name}")
+        model, plan = folder / manifest.ONNX_FILE, folder / manifest.ENGINE_FILE
+        tensorrt.engine_from_onnx(model, plan, network, options, phases)
+        report("gate: the engine against the reference, on photographs")
+        with tensorrt.runner(plan, network) as run:
+            return _checked(validate.validate(card, network, precision, source, run, what="engine"), report)
+
+    fp32_nodes = 0
+    try:
+        checks = attempt()
+    except ParityError as error:
+        if precision != "fp16":
+            raise
+        report(f"  {error}")
+        fp32_nodes = _raise_precision(card, network, precision, source, folder / manifest.ONNX_FILE, report)
+        try:
+            checks = attempt()
+        except ParityError as again:
+            raise ParityError(
+                f"{again} Neither does it with attention scores, normalisations and all that comes near fp16's limit "
+                "in fp32. Export with --precision fp32."
+            ) from again
+    return _facts(folder, here, options, fp32_nodes, checks)
+
+
+def is_current(found: dict[str, Any], options: EngineOptions) -> bool:
+    """True if a manifest's `engine` is what these options would build on this machine."""
+    return bool(found["options"] == asdict(options) and _belongs(tensorrt.require()).items() <= found.items())
+
+
+def _raise_precision(
+    card: ModelCard, network: Network, precision: Precision, source: Source, model: Path, report: Report
+) -> int:
+    """Rewrite the ONNX file in place, prove it again, and say how many nodes went to fp32."""
+    graph = onnx.load(model)
+    feeds: list[Arrays] = []
+    run = validate.runner(model)
+
+    def noting(inputs: Arrays) -> Arrays:
+        feeds.append(inputs)
+        return run(inputs)
+
+    for _ in validate.validate(card, network, precision, source, noting):
+        pass
+    scores, norms = precision_stage.attention_scores(graph), precision_stage.normalisations(graph)
+    large = precision_stage.near_overflow(graph, feeds, validate.runner)
+    report(
+        f"engine: once more, in fp32 {len(scores)} nodes of attention scores, {len(norms)} normalisations, and "
+        f"{len(large - scores - norms)} others near fp16's limit"
+    )
+    onnx.save(precision_stage.in_fp32(graph, scores | norms | large), model)
+    _checked(validate.validate(card, network, precision, source, validate.runner(model)), report)
+    return len(scores | norms | large)
+
+
+def _checked(cases: Any, report: Report) -> list[Check]:
+    checks = []
+    for case in cases:
+        report(f"  {case[0].case}: " + ", ".join(str(check) for check in case))
+        checks += case
+    return checks
+
+
+def _facts(folder: Path, here: Machine, options: EngineOptions, fp32_nodes: int, checks: list[Check]) -> dict[str, Any]:
+    return {
+        "sha256": manifest.sha256_of(folder / manifest.ENGINE_FILE),
+        **_belongs(here),
+        "options": asdict(options),
+        "fp32_nodes": fp32_nodes,
+        "checks": [asdict(check) for check in checks],
+    }
+
+
+def _belongs(here: Machine) -> dict[str, Any]:
+    gpu = here.gpus[0]
+    return {
+        "tensorrt": here.tensorrt,
+        "gpu": gpu.name,
+        "compute_capability": gpu.compute_capability,
+        "driver": gpu.driver,
+    }

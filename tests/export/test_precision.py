@@ -1,0 +1,96 @@
+"""bf16: the fp32 file, computed by OpenVINO, proven by it and served by it."""
+
+from __future__ import annotations
+
+import pytest
+from fixtures.machine import HAS_BF16
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from depthface import manifest
+from depthface.errors import ExportError
+from depthface.families import card_named
+from depthface_export import repository, validate
+
+needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this processor has no bf16 arithmetic")
+
+
+def config(folder, name):
+    return text_format.Parse((folder / name / repository.EXPORTED_CONFIG).read_text(), pb.ModelConfig())
+
+
+@needs_bf16
+def test_bf16_is_the_fp32_file_proven_by_what_will_serve_it(tiny, tmp_path, run):
+    name = tiny.networks[0].name
+    run(tiny, tmp_path)
+    fp32 = manifest.read(tmp_path / name / "1")
+    assert config(tmp_path, name).backend == "onnxruntime"
+
+    assert run(tiny, tmp_path, precision="bf16")[0] == "exported"
+    bf16 = manifest.read(tmp_path / name / "1")
+    assert bf16.onnx["sha256"] == fp32.onnx["sha256"]
+    assert bf16.precision == "bf16"
+    # What has only 8 bits of mantissa cannot be as near as fp32: the checks were made by other arithmetic.
+    worst = {
+        found.precision: max(check["value"] for check in found.checks if check["metric"] == "mean_error")
+        for found in (fp32, bf16)
+    }
+    assert worst["bf16"] > 20 * worst["fp32"]
+
+    served = config(tmp_path, name)
+    assert (served.backend, served.default_model_filename) == ("openvino", "model.onnx")
+    assert served.parameters["HINT_BF16"].string_value == "YES"
+    # NVIDIA's OpenVINO backend takes batches of exactly max_batch_size: one photo, for the ensemble as well.
+    assert (served.max_batch_size, config(tmp_path, tiny.ensembles[0].name).max_batch_size) == (1, 1)
+
+    assert run(tiny, tmp_path)[0] == "exported"
+    assert config(tmp_path, name).backend == "onnxruntime"
+    assert config(tmp_path, tiny.ensembles[0].name).max_batch_size == 8
+
+
+def test_a_pack_in_bf16_leaves_the_networks_in_fp32_that_need_it():
+    card = card_named("buffalo_l")
+    configs = repository.exported_configs(card, "bf16", "somewhere")
+    backends = {
+        network.name.removeprefix("face_buffalo_l_"): configs[network.name].backend for network in card.networks
+    }
+    assert backends == {
+        "detector": "openvino",
+        "recognizer": "openvino",
+        "landmarks_106": "onnxruntime",
+        "landmarks_68": "onnxruntime",
+        "attributes": "onnxruntime",
+    }
+    # Only the pipeline asks the recogniser: as many faces as there are, the batch a dimension like others.
+    recognizer = configs["face_buffalo_l_recognizer"]
+    assert (recognizer.max_batch_size, list(recognizer.input[0].dims)) == (0, [-1, 112, 112, 3])
+
+
+def test_a_processor_without_bf16_is_told_so(tiny, tmp_path, run, monkeypatch):
+    import openvino
+
+    class Without:
+        def get_property(self, name):
+            return openvino.Type.f32
+
+    monkeypatch.setattr(openvino.Core, "compile_model", lambda *_: Without())
+    with pytest.raises(ExportError, match="no bf16 arithmetic"):
+        run(tiny, tmp_path, precision="bf16")
+    assert not (tmp_path / tiny.networks[0].name).exists()
+
+
+def test_a_precision_that_a_card_has_no_tolerance_for_is_refused(tmp_path, run):
+    with pytest.raises(ExportError, match="fp32 or bf16, not in fp16"):
+        run(card_named("buffalo_l"), tmp_path, precision="fp16", accept_license=True)
+
+
+@needs_bf16
+def test_what_proves_bf16_gives_what_onnx_runtime_gives_but_for_rounding(tiny, tmp_path, run):
+    import numpy as np
+
+    run(tiny, tmp_path)
+    path = tmp_path / tiny.networks[0].name / "1" / "model.onnx"
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 140, 168, 3), np.uint8)
+    fp32, bf16 = (validate.runner(path, precision)({"pixels": pixels})["depth"] for precision in ("fp32", "bf16"))
+    assert bf16.shape == fp32.shape
+    assert 0 < np.abs(bf16 - fp32).mean() < 0.1 * np.ptp(fp32)
