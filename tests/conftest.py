@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from fixtures.serving import Server, depthface, serving
 from PIL import Image
 
 from depthface.families import card_named
+from depthface.spec import ModelCard
 from depthface_client import Client
 
 MODEL = "depth_anything_v2_small"
@@ -26,6 +28,28 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = depthface("export", MODEL, "--weights", "random", "--repository", folder)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ModelCard:
+    """Small's card with a network of a hundredth of its size, so that an export takes seconds."""
+    return dataclasses.replace(
+        card_named(MODEL),
+        architecture={
+            "hidden_size": 48,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 2,
+            "out_indices": (1, 2, 3, 4),
+            "neck_hidden_sizes": (8, 8, 16, 16),
+            "fusion_hidden_size": 16,
+        },
+        # Its range is narrow for the size of its numbers, so rounding weighs more.
+        tolerances={
+            "fp32": {"max_error": 5e-4, "mean_error": 2e-5, "delta1_loss": 0.0},
+            "fp16": {"max_error": 1e-1, "mean_error": 1e-2, "delta1_loss": 1e-2},
+            "bf16": {"max_error": 8e-1, "mean_error": 1e-1, "delta1_loss": 5e-1},
+        },
+    )
 
 
 @pytest.fixture(scope="session")

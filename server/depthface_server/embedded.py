@@ -1,34 +1,36 @@
-"""A real Triton without Docker: the `tritonserver` of the nvidia-pytriton wheel, laid out and run."""
+"""A Triton run by this process: started, watched while it starts, and ended whole."""
 
 from __future__ import annotations
 
 import ctypes
-import filecmp
-import importlib.util
 import json
 import os
-import shutil
+import resource
 import signal
 import socket
 import subprocess
-import sys
-import sysconfig
 import threading
 import time
 import urllib.request
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from depthface import admin, cache
 from depthface.errors import ServeError
+from depthface_server.installation import Installation
+from depthface_server.options import Options, concealed, queued
+from depthface_server.recoveries import RECOVERIES
+from depthface_server.repository import has_version_compatible_engine
 
 __all__ = ["Address", "Triton"]
 
-_BACKENDS = Path(__file__).parent / "backends"
 _SHM = Path("/dev/shm")
-_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+_STACK_BYTES = 2**30
+"""Of address space for each thread; memory is used only as far as a stack grows."""
 
 _START_TIMEOUT_S = 300.0
 _STOP_TIMEOUT_S = 8.0
@@ -78,30 +80,50 @@ class Triton:
         repository: the model repository.
         models: what to load; the steps of an ensemble come with it.
         address: where to listen.
+        options: how to operate it.
+        installation: the Triton to run; by default the one that is found.
     """
 
-    def __init__(self, repository: Path, models: Sequence[str], address: Address) -> None:
+    def __init__(
+        self,
+        repository: Path,
+        models: Sequence[str],
+        address: Address,
+        options: Options | None = None,
+        installation: Installation | None = None,
+    ) -> None:
         self.address = address
-        self.log = _cache() / "logs" / f"triton-{address.http_port}.log"
+        self.options = options or Options()
+        self.log = cache.folder() / "logs" / f"triton-{address.http_port}.log"
+        self.recoveries = cache.folder() / "recoveries" / f"{address.http_port}.json"
+        self._installation = installation or Installation.find()
         self._repository = repository
         self._models = tuple(models)
         self._shm_prefix = f"depthface_{os.getpid()}_"
         self._process: subprocess.Popen[bytes] | None = None
+        self._stack = ExitStack()
 
     def __enter__(self) -> Triton:
-        wheel = _wheel()
-        backends = _lay_out(wheel)
         _sweep_shm()
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.recoveries.unlink(missing_ok=True)
+        copy = cache.folder() / "queues" / str(self.address.http_port)
+        repository = self._stack.enter_context(queued(self._repository, self.options, copy))
+        admin.publish(self.address.http_port, self.options.admin_key)
+        self._stack.callback(admin.hide, self.address.http_port)
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                self._command(wheel, backends),
-                env=_environment(wheel),
+                self._command(repository),
+                env={
+                    **self._installation.environment,
+                    **self.options.environment(),
+                    RECOVERIES: str(self.recoveries),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C comes to this process alone, which then ends that one in order
-                preexec_fn=_die_with_parent,
+                preexec_fn=_prepare,
             )
         return self
 
@@ -125,11 +147,21 @@ class Triton:
                 raise ServeError(f"Triton ended while starting: {self._last_error()} (log: {self.log})")
             if time.monotonic() > deadline:
                 raise ServeError(f"Triton did not start within {_START_TIMEOUT_S:.0f} s (log: {self.log})")
+        if self._process is not None:
+            concealed(self._process.pid, self.options.admin_key)
         failed = [model for model in self._index() if model.get("state") != "READY"]
         if failed:
             # An ensemble fails because of a step, and the step has the reason.
             model = max(failed, key=lambda model: "reason" in model)
             raise ServeError(f"{model['name']} cannot be loaded: {_reason(model)} (log: {self.log})")
+
+    def reap(self) -> None:
+        """Bury the dead children that are not the server: the first process of a container inherits every orphan."""
+        with suppress(ChildProcessError):
+            while (dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                if self._process is not None and dead.si_pid == self._process.pid:
+                    return
+                os.waitpid(dead.si_pid, 0)
 
     def stop(self) -> None:
         """End the server and all its children within 10 s, and leave nothing of it in /dev/shm."""
@@ -143,13 +175,14 @@ class Triton:
         self._process.wait()
         for region in _SHM.glob(f"{self._shm_prefix}*"):
             region.unlink(missing_ok=True)
+        self._stack.close()
 
-    def _command(self, wheel: Path, backends: Path) -> list[str]:
+    def _command(self, repository: Path) -> list[str]:
         address = self.address
         return [
-            str(wheel / "bin" / "tritonserver"),
-            f"--model-repository={self._repository.resolve()}",
-            f"--backend-directory={backends}",
+            str(self._installation.program),
+            f"--model-repository={repository.resolve()}",
+            f"--backend-directory={self._installation.backends}",
             "--model-control-mode=explicit",
             *(f"--load-model={model}" for model in self._models),
             "--model-config-name=exported",
@@ -160,9 +193,15 @@ class Triton:
             f"--metrics-address={address.host}",
             f"--metrics-port={address.metrics_port}",
             f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
+            *(
+                ["--backend-config=tensorrt,version-compatible=true"]  # tensorrt_backend, README.md
+                if has_version_compatible_engine(self._repository)
+                else []
+            ),
             # A model that fails is reported by name through the index, not by an exit.
             "--exit-on-error=false",
             "--exit-timeout-secs=5",
+            *self.options.arguments(),
         ]
 
     def _is_live(self) -> bool:
@@ -173,7 +212,8 @@ class Triton:
             return False
 
     def _index(self) -> list[dict[str, str]]:
-        request = urllib.request.Request(f"{self.address.url}/v2/repository/index", data=b"{}")
+        key = {admin.HEADER: self.options.admin_key}
+        request = urllib.request.Request(f"{self.address.url}/v2/repository/index", data=b"{}", headers=key)
         with urllib.request.urlopen(request, timeout=10) as response:
             models: list[dict[str, str]] = json.load(response)
         # Folders that nobody asked to load are listed too, without a state.
@@ -191,66 +231,6 @@ def _reason(model: dict[str, str]) -> str:
     return text.rpartition("TritonModelException: ")[2] or text
 
 
-def _wheel() -> Path:
-    """The `tritonserver` folder of the installed wheel."""
-    spec = importlib.util.find_spec("pytriton")
-    if spec is None or not spec.submodule_search_locations:
-        raise ServeError("The nvidia-pytriton wheel is not installed. Install it: pip install 'depthface[server]'")
-    wheel = Path(spec.submodule_search_locations[0]) / "tritonserver"
-    stub = wheel / "python_backend_stubs" / _PYTHON / "triton_python_backend_stub"
-    if not stub.is_file():
-        raise ServeError(f"The nvidia-pytriton wheel has no stub for Python {_PYTHON}. Use Python 3.10 to 3.13.")
-    return wheel
-
-
-def _environment(wheel: Path) -> dict[str, str]:
-    libraries = [str(wheel.parent.parent / "nvidia_pytriton.libs")]
-    libpython = f"libpython{_PYTHON}.so.1.0"
-    folder = sysconfig.get_config_var("LIBDIR")
-    if folder and (Path(folder) / libpython).is_file():
-        libraries.append(folder)
-    else:
-        try:
-            ctypes.CDLL(libpython)
-        except OSError as error:
-            raise ServeError(
-                f"Triton's Python backend needs {libpython}, which this Python was built without. Install the "
-                f"system's package (Debian and Ubuntu: apt install libpython{_PYTHON})."
-            ) from error
-    return os.environ | {
-        # The stub runs the first python3 on PATH and so finds the packages of this one.
-        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
-        "LD_LIBRARY_PATH": ":".join([*libraries, *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]),
-        # Keep large buffers in the heap instead of mapping and zeroing them anew: 15–25 % of each Python step.
-        "MALLOC_MMAP_THRESHOLD_": str(2**30),
-        "MALLOC_TRIM_THRESHOLD_": str(2**32),
-    }
-
-
-def _lay_out(wheel: Path) -> Path:
-    """Make the backend directory, copied from the wheel and this package (Triton refuses links out of it)."""
-    backends = _cache() / f"backends-{_PYTHON}"
-    files = {
-        "python/libtriton_python.so": wheel / "backends/python/libtriton_python.so",
-        "python/triton_python_backend_utils.py": wheel / "backends/python/triton_python_backend_utils.py",
-        "python/triton_python_backend_stub": wheel / "python_backend_stubs" / _PYTHON / "triton_python_backend_stub",
-        "onnxruntime/model.py": _BACKENDS / "onnxruntime" / "model.py",
-    }
-    for name, source in files.items():
-        copy = backends / name
-        if copy.is_file() and filecmp.cmp(source, copy, shallow=False):
-            continue
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        aside = copy.with_name(f".{copy.name}.{os.getpid()}")
-        shutil.copy2(source, aside)
-        aside.replace(copy)  # a server that runs keeps the old one
-    return backends
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "depthface"
-
-
 def _sweep_shm() -> None:
     """Remove what servers that were killed left in /dev/shm."""
     for region in _SHM.glob("depthface_*_*"):
@@ -259,6 +239,13 @@ def _sweep_shm() -> None:
             region.unlink(missing_ok=True)
 
 
-def _die_with_parent() -> None:
-    """Have the kernel end the server if this process is killed (prctl(2), PR_SET_PDEATHSIG = 1)."""
+def _prepare() -> None:
+    """In the child, before Triton: die with the parent (prctl(2), PR_SET_PDEATHSIG = 1), and stand long bodies.
+
+    Triton keeps a list of a body's pieces on its thread's stack (http_server.cc, `alloca`): under the usual 8 MiB, ten
+    megabytes sent in chunks of four bytes end the server.
+    """
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    _, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    size = _STACK_BYTES if hard == resource.RLIM_INFINITY else min(_STACK_BYTES, hard)
+    resource.setrlimit(resource.RLIMIT_STACK, (size, hard))

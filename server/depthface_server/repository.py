@@ -8,7 +8,7 @@ from pathlib import Path
 from depthface import manifest
 from depthface.errors import ServeError
 
-__all__ = ["Contents", "contents"]
+__all__ = ["Contents", "contents", "has_version_compatible_engine"]
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,15 @@ class Contents:
     Attributes:
         exported: name to the manifest of one of its networks, for those that can be served.
         networks: all that those need which are loaded at the start.
-        lazy: those of the exported that are loaded when they are first used.
+        lazy: those of the exported whose networks are loaded when they are first used.
+        late: those networks.
         missing: names of those that are laid out but not exported.
     """
 
     exported: dict[str, manifest.Manifest]
     networks: tuple[str, ...]
     lazy: tuple[str, ...]
+    late: tuple[str, ...]
     missing: tuple[str, ...]
 
 
@@ -41,6 +43,12 @@ def contents(repository: Path) -> Contents:
         for public, needed in found.serves.items()
         if all(network in manifests for network in needed)
     }
+    for name in exported:
+        if not (repository / name / "config.pbtxt").is_file():
+            raise ServeError(
+                f"{name}: config.pbtxt is missing. The repository is half copied, or was changed: export the model "
+                "again, or copy its folders anew."
+            )
     laid_out = (path.parent.name for path in sorted(repository.glob("[!.]*/config.pbtxt")) if _is_public(path))
     if not exported:
         raise ServeError(
@@ -49,8 +57,16 @@ def contents(repository: Path) -> Contents:
         )
     lazy = tuple(name for name in exported if 'key: "lazy"' in (repository / name / "config.pbtxt").read_text())
     networks = {network for name, found in exported.items() if name not in lazy for network in found.serves[name]}
+    late = {network for name in lazy for network in exported[name].serves[name]} - networks
     missing = tuple(name for name in laid_out if name not in exported)
-    return Contents(exported, tuple(sorted(networks)), lazy, missing)
+    return Contents(exported, tuple(sorted(networks)), lazy, tuple(sorted(late)), missing)
+
+
+def has_version_compatible_engine(repository: Path) -> bool:
+    """True if one does: it carries code of its own, which TensorRT runs only when told to trust it."""
+    manifests = (manifest.read(path.parent) for path in repository.glob(f"[!.]*/*/{manifest.FILE_NAME}"))
+    engines = [found.engine for found in manifests if found is not None and found.engine is not None]
+    return any(engine["options"]["version_compatible"] for engine in engines)
 
 
 def _is_public(config: Path) -> bool:

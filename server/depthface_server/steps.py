@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import json
+import threading
 import traceback
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -19,18 +21,26 @@ import triton_python_backend_utils as pb_utils
 
 from depthface import image
 from depthface.errors import InvalidInput, decode, encode
+from depthface_server.probe import ALIVE, is_probe
+from depthface_server.reporting import Report
 
 __all__ = ["Pipeline", "Step"]
 
 Value = npt.NDArray[Any] | bytes
+
+_loading = threading.Lock()
+
+_FULL = ("Exceeds maximum queue size", "Request timeout expired")
+"""What Triton says of a queue that is full, or in which a request has waited too long."""
 
 
 class Step:
     """A Triton model made of `run(wanted, *inputs) -> outputs`.
 
     `run` gets the names of the outputs asked for and, in the order of the config, each input of **one** photo: an
-    array without batch dimension, `bytes`, or None for an optional input that was left out. It returns arrays or
-    `bytes` by output name, and raises `InvalidInput`.
+    array without batch dimension, `bytes`, or None for an optional input that was left out. Its keyword-only arguments
+    are the parameters of the request that it knows. It returns arrays or `bytes` by output name, and raises
+    `InvalidInput`.
     """
 
     run: Callable[..., Any]
@@ -41,6 +51,8 @@ class Step:
         self._name: str = config["name"]
         self._inputs: dict[str, str] = {tensor["name"]: tensor["data_type"] for tensor in config["input"]}
         self._parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
+        self._keywords = tuple(inspect.getfullargspec(type(self).run).kwonlyargs)
+        self._report = Report(self._name)
         image.use_one_thread()  # the cores belong to the network
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -48,12 +60,27 @@ class Step:
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:
+        if is_probe(request):
+            return _error(ALIVE, pb_utils.TritonError.INVALID_ARG)
         try:
             wanted = frozenset(request.requested_output_names())
-            photos = [type(self).run(wanted, *inputs) for inputs in self._photos(request)]
-            return pb_utils.InferenceResponse([_tensor(name, [photo[name] for photo in photos]) for name in wanted])
+            run = functools.partial(type(self).run, wanted, **self._options(request))
+            return self._response(wanted, [run(*inputs) for inputs in self._photos(request)])
         except Exception as error:
-            return self._failure(error)
+            return self._failure(request, error)
+
+    def _response(self, wanted: Collection[str], photos: list[Mapping[str, Value]]) -> Any:
+        response = pb_utils.InferenceResponse([_tensor(name, [photo[name] for photo in photos]) for name in wanted])
+        counted = self._parameters.get("counted")
+        if counted and counted in wanted:
+            for photo in photos:
+                self._report.faces(len(photo[counted]))
+        return response
+
+    def _options(self, request: Any) -> dict[str, Any]:
+        """The parameters of a request that `run` knows."""
+        said = json.loads(request.parameters() or "{}") if self._keywords else {}
+        return {name: said[name] for name in self._keywords if name in said}
 
     def _photos(self, request: Any) -> list[tuple[Value | None, ...]]:
         """The inputs of a request, photo by photo."""
@@ -65,13 +92,16 @@ class Step:
         missing: list[Value | None] = [None] * count
         return list(zip(*(missing if column is None else column for column in columns), strict=True))
 
-    def _failure(self, error: Exception) -> Any:
+    def _failure(self, request: Any, error: Exception) -> Any:
         if isinstance(error, InvalidInput):
+            self._report.refused(request, error)
             return _error(encode(error), pb_utils.TritonError.INVALID_ARG)
         if isinstance(error, _Overloaded):
+            self._report.overloaded(request, str(error))
             return _error(str(error), pb_utils.TritonError.UNAVAILABLE)
-        pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
-        return _error(f"{self._name} failed; the server's log says why", pb_utils.TritonError.INTERNAL)
+        self._report.failed(request, "".join(traceback.format_exception(error)))
+        said = str(error) if isinstance(error, _NotLoaded) else f"{self._name} failed; the server's log says why"
+        return _error(said, pb_utils.TritonError.INTERNAL)
 
 
 class Pipeline(Step):
@@ -86,33 +116,51 @@ class Pipeline(Step):
         return list(await asyncio.gather(*(self._answer_later(request) for request in requests)))
 
     async def _answer_later(self, request: Any) -> Any:
+        if is_probe(request):
+            return _error(ALIVE, pb_utils.TritonError.INVALID_ARG)
         try:
+            photos = self._photos(request)
             if "lazy" in self._parameters:
-                _load_networks(self._parameters)
+                await asyncio.to_thread(_load, self._parameters["networks"].split(","))
             wanted = frozenset(request.requested_output_names())
-            infer = functools.partial(_infer, frozenset(self._parameters.values()))
-            runs = [type(self).run(wanted, infer, self._parameters, *inputs) for inputs in self._photos(request)]
-            photos = await asyncio.gather(*runs)
-            return pb_utils.InferenceResponse([_tensor(name, [photo[name] for photo in photos]) for name in wanted])
+            infer = functools.partial(_infer, request, frozenset(self._parameters.values()))
+            runs = [type(self).run(wanted, infer, self._parameters, *inputs) for inputs in photos]
+            return self._response(wanted, await asyncio.gather(*runs))
         except Exception as error:
-            return self._failure(error)
+            return self._failure(request, error)
 
 
 class _Overloaded(Exception):
-    """A model that a pipeline asked has a full queue."""
+    """A model that a pipeline asked has a full queue, or let the request wait too long."""
 
 
-def _load_networks(parameters: Mapping[str, str]) -> None:
-    """Load what a pipeline that is itself loaded late asks: for Triton its networks are no part of it."""
-    for name in parameters["networks"].split(","):
-        if not pb_utils.is_model_ready(name):
-            pb_utils.load_model(name)
+class _NotLoaded(Exception):
+    """A network that is loaded when it is first used could not be."""
+
+
+def _load(networks: Collection[str]) -> None:
+    """Load what a pipeline asks that the server has not loaded, once for however many requests ask for it."""
+    with _loading:
+        for name in networks:
+            if pb_utils.is_model_ready(name):
+                continue
+            try:
+                pb_utils.load_model(name)
+            except pb_utils.TritonModelException as error:
+                pb_utils.Logger.log_error(f"{name}: {error}")
+                raise _NotLoaded(
+                    f"{name} cannot be loaded; the server's log says why. A server that loads on demand runs with "
+                    "--model-control-mode=explicit."
+                ) from error
 
 
 async def _infer(
-    own: Collection[str], model: str, inputs: Mapping[str, npt.NDArray[Any]], outputs: Collection[str]
+    asked: Any, own: Collection[str], model: str, inputs: Mapping[str, npt.NDArray[Any]], outputs: Collection[str]
 ) -> dict[str, Any]:
+    """Ask a model on behalf of the request `asked`: under its id and, as far as it has one, its time limit."""
     request = pb_utils.InferenceRequest(
+        request_id=asked.request_id(),
+        timeout=asked.timeout(),
         model_name=model,
         requested_output_names=list(outputs),
         inputs=[pb_utils.Tensor(name, np.ascontiguousarray(array)) for name, array in inputs.items()],
@@ -129,7 +177,7 @@ def _what_went_wrong(model: str, is_own: bool, message: str) -> Exception:
     invalid = decode(message)
     if invalid is not None:
         return invalid
-    if "maximum queue size" in message:
+    if any(sign in message for sign in _FULL):
         return _Overloaded(message)
     if not is_own and ("is not ready" in message or "is not found" in message):
         return InvalidInput(f"This needs {model}, which the server does not serve. Export it, or name another.")

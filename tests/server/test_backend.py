@@ -1,4 +1,4 @@
-"""The onnxruntime backend against what NVIDIA's does, on small graphs and the real server."""
+"""The network backends against what NVIDIA's do, on small graphs and the real server."""
 
 from __future__ import annotations
 
@@ -11,15 +11,21 @@ import numpy as np
 import onnx
 import psutil
 import pytest
-from onnx import TensorProto, helper
+from fixtures.machine import HAS_BF16
+from onnx import TensorProto, helper, numpy_helper
 from tritonclient.http import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
+from depthface import admin
+from depthface.families import card_named
+from depthface.spec import Network
+from depthface_export import repository
 from depthface_server.embedded import Address, Triton
 
 CONFIG = """
 name: "{name}"
-backend: "onnxruntime"
+backend: "{backend}"
+default_model_filename: "model.onnx"
 max_batch_size: {batch}
 input {{ name: "x" data_type: TYPE_FP32 dims: [ {dims} ] }}
 output {{ name: "y" data_type: TYPE_FP32 dims: [ {out} ] }}
@@ -50,19 +56,64 @@ def doubling(first: str | int = "batch", side: str | int = "n", dtype: int = Ten
 THREADS = 'parameters {{ key: "intra_op_thread_count" value {{ string_value: "{}" }} }}'
 
 
+HINT_BF16 = 'parameters { key: "HINT_BF16" value { string_value: "YES" } }'
+
+ENGINES = [
+    (card, network)
+    for card in (card_named("depth_anything_v2_small"), card_named("buffalo_l"))
+    for network in card.networks[:2]
+]
+
+
+def of_signature(network: Network) -> onnx.ModelProto:
+    """A graph that takes and gives what the network does, and computes nothing of it."""
+    types = {"UINT8": TensorProto.UINT8, "FP32": TensorProto.FLOAT, "INT32": TensorProto.INT32}
+
+    def values(tensors: tuple) -> list[onnx.ValueInfoProto]:
+        return [
+            helper.make_tensor_value_info(
+                tensor.name,
+                types[tensor.dtype],
+                ["n", *(f"{tensor.name}_{axis}" if dim < 0 else dim for axis, dim in enumerate(tensor.dims))],
+            )
+            for tensor in tensors
+        ]
+
+    first = network.inputs[0].name
+    nodes = [
+        helper.make_node("Shape", [first], ["batch"], start=0, end=1),
+        helper.make_node("Shape", [first], ["varies"], start=1, end=2),
+    ]
+    constants = []
+    for tensor in network.outputs:
+        sides = ["batch", *("varies" if dim < 0 else f"{tensor.name}_{dim}" for dim in tensor.dims)]
+        fixed = {dim for dim in tensor.dims if dim >= 0}
+        constants += [helper.make_tensor(f"{tensor.name}_{dim}", TensorProto.INT64, [1], [dim]) for dim in fixed]
+        nodes.append(helper.make_node("Concat", sides, [f"{tensor.name}_shape"], axis=0))
+        zero = helper.make_tensor("zero", types[tensor.dtype], [1], [0])
+        nodes.append(helper.make_node("ConstantOfShape", [f"{tensor.name}_shape"], [tensor.name], value=zero))
+    graph = helper.make_graph(nodes, "signature", values(network.inputs), values(network.outputs), constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
 class Lab:
     """A server to load small models into."""
 
     def __init__(self, folder: Path, client: InferenceServerClient, triton: Triton) -> None:
         self.folder, self.client, self.triton = folder, client, triton
 
-    def load(self, name: str, model: onnx.ModelProto, *, config: str = CONFIG, **fields: object) -> None:
+    def load(
+        self, name: str, model: onnx.ModelProto, *, backend: str = "onnxruntime", config: str = CONFIG, **fields: object
+    ) -> None:
         version = self.folder / name / "1"
         version.mkdir(parents=True)
         onnx.save(model, version / "model.onnx")
         fields = {"batch": 8, "dims": "-1", "out": "4", "more": ""} | fields
-        (self.folder / name / "config.pbtxt").write_text(config.format(name=name, **fields))
-        self.client.load_model(name)
+        (self.folder / name / "config.pbtxt").write_text(config.format(name=name, backend=backend, **fields))
+        self.load_there(name)
+
+    def load_there(self, name: str) -> None:
+        self.client.load_model(name, headers=admin.headers("", self.triton.options.admin_key))
 
     def run(self, name: str, x: np.ndarray) -> np.ndarray:
         with InferenceServerClient(self.triton.address.url.removeprefix("http://")) as client:
@@ -82,10 +133,15 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         client.close()
 
 
-def test_a_good_model_serves(lab):
-    lab.load("good", doubling())
+@pytest.fixture(params=["onnxruntime", "openvino"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_a_good_model_serves(lab, backend):
+    lab.load(f"good_{backend}", doubling(), backend=backend)
     x = np.arange(12, dtype=np.float32).reshape(3, 4)
-    np.testing.assert_array_equal(lab.run("good", x), 2 * x)
+    np.testing.assert_array_equal(lab.run(f"good_{backend}", x), 2 * x)
 
 
 REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], dict[str, object], str]] = {
@@ -105,31 +161,35 @@ REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], dict[str, object], str]]
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_config_that_does_not_fit_the_file_is_refused_at_load(lab, name):
-    model, options, said = REFUSED[name]
+def test_a_config_that_does_not_fit_the_file_is_refused_at_load(lab, name, backend):
+    make, options, said = REFUSED[name]
+    model = f"{name}_{backend}"
     with pytest.raises(InferenceServerException, match=said):
-        lab.load(name, model(), **options)
-    assert not lab.client.is_model_ready(name)
+        lab.load(model, make(), backend=backend, **options)
+    assert not lab.client.is_model_ready(model)
 
 
-def test_a_fixed_batch_serves_without_batching(lab):
-    lab.load("unbatched", doubling(first=1, side=4), batch=0, dims="1, 4", out="1, 4")
+def test_a_fixed_batch_serves_without_batching(lab, backend):
+    name = f"unbatched_{backend}"
+    lab.load(name, doubling(first=1, side=4), backend=backend, batch=0, dims="1, 4", out="1, 4")
     x = np.ones((1, 4), np.float32)
-    np.testing.assert_array_equal(lab.run("unbatched", x), 2 * x)
+    np.testing.assert_array_equal(lab.run(name, x), 2 * x)
 
 
-def test_a_bad_request_in_a_batch_fails_alone(lab):
+def test_a_bad_request_in_a_batch_fails_alone(lab, backend):
     """32 requests batched by the server, every fourth of a shape that the graph cannot take."""
+    name = f"batching_{backend}"
     lab.load(
-        "batching",
+        name,
         doubling(),
+        backend=backend,
         more="dynamic_batching { max_queue_delay_microseconds: 200000 preferred_batch_size: [8] }",
     )
 
     def call(index: int) -> np.ndarray | str:
         width = 3 if index % 4 == 0 else 4
         try:
-            return lab.run("batching", np.full((1, width), index, np.float32))
+            return lab.run(name, np.full((1, width), index, np.float32))
         except InferenceServerException as error:
             return str(error.status())
 
@@ -140,7 +200,7 @@ def test_a_bad_request_in_a_batch_fails_alone(lab):
             assert answer == "400"
         else:
             np.testing.assert_array_equal(answer, np.full((1, 4), 2 * index, np.float32))
-    statistics = lab.client.get_inference_statistics("batching")["model_stats"][0]
+    statistics = lab.client.get_inference_statistics(name)["model_stats"][0]
     assert max(int(batch["batch_size"]) for batch in statistics["batch_stats"]) > 1
 
 
@@ -165,6 +225,27 @@ def test_a_parameter_that_is_no_number_is_refused(lab):
         lab.load("bad_threads", doubling(), more=THREADS.format("many"))
 
 
+@pytest.mark.skipif(not HAS_BF16, reason="this processor has no bf16 arithmetic")
+def test_openvino_computes_in_bf16_only_where_the_config_says_so(lab):
+    """bf16 has 8 bits of mantissa: of x·x it keeps 1/256, of fp32's nothing is lost that shows here."""
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 64])],
+        [numpy_helper.from_array(np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32), "w")],
+    )
+    product = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    x = np.random.default_rng(1).normal(size=(4, 64)).astype(np.float32)
+    expected = x @ numpy_helper.to_array(graph.initializer[0])
+    error = {}
+    for name, more in (("fp32", ""), ("bf16", HINT_BF16)):
+        lab.load(f"product_{name}", product, backend="openvino", dims="64", out="64", more=more)
+        error[name] = np.abs(lab.run(f"product_{name}", x) - expected).max() / np.abs(expected).max()
+    assert error["fp32"] < 1e-6
+    assert 1e-4 < error["bf16"] < 1e-2
+
+
 def test_a_probe_is_refused_unrun_and_harms_nobody(lab):
     lab.load("probed", doubling())
     tensor = InferInput("x", [1, 4], "FP32")
@@ -172,3 +253,30 @@ def test_a_probe_is_refused_unrun_and_harms_nobody(lab):
     with pytest.raises(InferenceServerException, match="alive"):
         lab.client.infer("probed", [tensor], parameters={"depthface_probe": True})
     assert (lab.run("probed", np.ones((1, 4), np.float32)) == 2).all()
+
+
+@pytest.mark.parametrize(("card", "network"), ENGINES, ids=lambda each: each.name)
+def test_the_config_of_an_engine_is_right_but_for_the_gpu(lab, card, network):
+    """Triton reads it whole, and lacks only the backend; with the CPU's in its place the ONNX file fits it."""
+    config = repository.exported_configs(card, "fp32", "random, seed 0", frozenset({network.name}))[network.name]
+    folder = lab.folder / network.name
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "model.plan").write_bytes(b"an engine")
+    onnx.save(of_signature(network), folder / "1" / "model.onnx")
+
+    repository.write_config(config, folder / "config.pbtxt")
+    with pytest.raises(InferenceServerException, match="unable to find backend library for backend 'tensorrt'"):
+        lab.load_there(network.name)
+
+    config.backend, config.default_model_filename = "onnxruntime", "model.onnx"
+    for group in config.instance_group:
+        assert group.kind == group.KIND_GPU
+        group.kind = group.KIND_CPU
+        del group.profile[:]
+    repository.write_config(config, folder / "config.pbtxt")
+    lab.load_there(network.name)
+    served = lab.client.get_model_metadata(network.name)
+    for kind, tensors in (("inputs", network.inputs), ("outputs", network.outputs)):
+        assert [(each["name"], each["datatype"], each["shape"]) for each in served[kind]] == [
+            (tensor.name, tensor.dtype, [-1, *tensor.dims]) for tensor in tensors
+        ]

@@ -184,29 +184,3 @@ def test_a_killed_step_comes_back_by_itself(repository, step):
         assert all(isinstance(error, ClientError) for error in errors), errors
         assert any(isinstance(error, ServerFault) for error in errors)
         assert any("serves again" in line for line in server.lines)
-
-
-def test_a_queue_that_is_full_is_answered_503(repository, tmp_path):
-    """With a queue of one and many at once, some are told to come back, and none is lost."""
-    import shutil
-
-    from depthface.errors import ServerOverloaded
-
-    folder = tmp_path / "narrow"
-    shutil.copytree(repository, folder)
-    for config in folder.glob("*/config*/*.pbtxt"):
-        config.write_text(config.read_text().replace("max_queue_size: 256", "max_queue_size: 1"))
-    for config in folder.glob("*/config.pbtxt"):
-        config.write_text(config.read_text().replace("max_queue_size: 256", "max_queue_size: 1"))
-    with serving(folder) as server, Client(server.host) as client:
-
-        def call(_: int) -> str:
-            try:
-                client.depth_png(GOOD)
-            except ServerOverloaded:
-                return "full"
-            return "answered"
-
-        with ThreadPoolExecutor(16) as pool:
-            answers = list(pool.map(call, range(16)))
-    assert set(answers) == {"answered", "full"}

@@ -1,0 +1,197 @@
+"""What the Python-based backends share: a network behind Triton, whatever runtime computes it.
+
+A backend's `model.py` opens the file and runs it. All that Triton and its users see is here: requests are batched,
+each answers for itself, and a config that does not fit the file is refused at load, as NVIDIA's backends do.
+
+With `DEPTHFACE_IDLE_MINUTES` a network leaves memory when nobody has asked it for so long, and comes back with the
+next request. The process stays, so that the models made of it stay ready, and the answers are the same.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import triton_python_backend_utils as pb_utils
+
+from depthface.errors import InvalidInput, encode
+from depthface_server.options import IDLE_MINUTES
+from depthface_server.probe import ALIVE, is_probe
+from depthface_server.reporting import Report
+
+__all__ = ["NetworkBackend", "Tensor"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor as the file has it: `data_type` in Triton's names (`TYPE_FP32`), −1 for a dimension that varies."""
+
+    name: str
+    data_type: str
+    shape: tuple[int, ...]
+
+
+class NetworkBackend:
+    """One instance of a network; a backend says how to `open`, to `run` and to `close` it."""
+
+    def open(
+        self, path: Path, config: dict[str, Any], parameters: Mapping[str, str], args: Mapping[str, str]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Load the file; return its inputs and outputs. May raise anything: the load fails, with its text."""
+        raise NotImplementedError
+
+    def run(self, wanted: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
+        """Compute the outputs named. What it raises is the request's fault."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of all that `open` has loaded."""
+        raise NotImplementedError
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the file and hold it against the config; raises `TritonModelException` where they differ."""
+        config = json.loads(args["model_config"])
+        name = config["name"]
+        parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
+        file_name = config.get("default_model_filename") or "model.onnx"
+        path = Path(args["model_repository"], args["model_version"], file_name)
+        self._open: Callable[[], tuple[list[Tensor], list[Tensor]]] = lambda: self.open(path, config, parameters, args)
+        self._report = Report(name)
+        self._lock = threading.Lock()
+        self._is_open = True
+        self._used = time.monotonic()
+        try:
+            inputs, outputs = self._open()
+        except pb_utils.TritonModelException:
+            raise
+        except Exception as error:  # runtimes raise a dozen classes without a common base
+            raise pb_utils.TritonModelException(f"{name}: {file_name} cannot be loaded: {error}") from error
+        _check(name, file_name, config, inputs, outputs)
+        self._inputs = [tensor["name"] for tensor in config["input"]]
+        idle_s = 60 * float(os.environ.get(IDLE_MINUTES) or 0)
+        if idle_s > 0:
+            threading.Thread(target=self._leave_when_idle, args=(idle_s,), daemon=True).start()
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Run the requests of a batch together, but for probes, which are refused unrun."""
+        asked = [request for request in requests if not is_probe(request)]
+        answers = iter(self._answers(asked)) if asked else iter(())
+        return [_refusal(ALIVE) if is_probe(request) else next(answers) for request in requests]
+
+    def _leave_when_idle(self, idle_s: float) -> None:
+        while True:
+            time.sleep(min(idle_s / 4, 10))
+            with self._lock:
+                if not self._is_open or time.monotonic() - self._used < idle_s:
+                    continue
+                self.close()
+                self._is_open = False
+                gc.collect()
+                ctypes.CDLL(None).malloc_trim(0)  # or glibc keeps the pages: see MALLOC_TRIM_THRESHOLD_
+            self._report.said("idle", message="left memory; the next request loads it")
+
+    def _answers(self, requests: list[Any]) -> list[Any]:
+        with self._lock:
+            try:
+                if not self._is_open:
+                    self._open()
+                    self._is_open = True
+            except Exception:  # gone from the disk, or no memory left for it
+                for request in requests:
+                    self._report.failed(request, traceback.format_exc())
+                error = pb_utils.TritonError("The network cannot be loaded again; the server's log says why.")
+                return [pb_utils.InferenceResponse([], error) for _ in requests]
+            answers = self._computed(requests)
+            self._used = time.monotonic()
+            return [self._response(request, answer) for request, answer in zip(requests, answers, strict=True)]
+
+    def _computed(self, requests: list[Any]) -> list[dict[str, Array] | Exception]:
+        """All at once; if that fails, one by one, so that each answers for itself alone."""
+        wanted = sorted({name for request in requests for name in request.requested_output_names()})
+        feeds = [
+            {name: np.from_dlpack(pb_utils.get_input_tensor_by_name(request, name)) for name in self._inputs}
+            for request in requests
+        ]
+        try:
+            return [*self._run_together(wanted, feeds)]
+        except Exception:
+            return [self._run_alone(wanted, feed) for feed in feeds]
+
+    def _run_together(self, wanted: list[str], feeds: list[dict[str, Array]]) -> list[dict[str, Array]]:
+        if len(feeds) == 1:
+            return [dict(zip(wanted, self.run(wanted, feeds[0]), strict=True))]
+        # Triton batches requests of equal shapes alone.
+        feed = {name: np.concatenate([one[name] for one in feeds]) for name in self._inputs}
+        results = self.run(wanted, feed)
+        ends = np.cumsum([len(one[self._inputs[0]]) for one in feeds])[:-1]
+        parts = [np.split(result, ends) for result in results]
+        return [dict(zip(wanted, part, strict=True)) for part in zip(*parts, strict=True)]
+
+    def _run_alone(self, wanted: list[str], feed: dict[str, Array]) -> dict[str, Array] | Exception:
+        try:
+            return dict(zip(wanted, self.run(wanted, feed), strict=True))
+        except Exception as error:
+            return error
+
+    def _response(self, request: Any, answer: dict[str, Array] | Exception) -> Any:
+        if isinstance(answer, Exception):
+            # A runtime refuses only what the shapes of the request made it refuse; its text names its own sources.
+            self._report.refused(request, InvalidInput(str(answer)))
+            return _refusal(encode(InvalidInput("The network cannot run on tensors of these shapes. Send others.")))
+        return pb_utils.InferenceResponse(
+            [pb_utils.Tensor(name, answer[name]) for name in request.requested_output_names()]
+        )
+
+
+def _refusal(text: str) -> Any:
+    return pb_utils.InferenceResponse([], pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG))
+
+
+def _check(name: str, file_name: str, config: dict[str, Any], inputs: list[Tensor], outputs: list[Tensor]) -> None:
+    """Refuse what NVIDIA's backends refuse: other names, datatypes or shapes than the file has."""
+    is_batched = int(config.get("max_batch_size", 0)) > 0
+    configured = [tensor["name"] for tensor in config["input"]]
+    if len(configured) != len(inputs):
+        raise pb_utils.TritonModelException(
+            f"{name}: the config has {len(configured)} inputs ({', '.join(configured)}), {file_name} has {len(inputs)} "
+            f"({', '.join(tensor.name for tensor in inputs)})"
+        )
+    for kind, tensors in (("input", inputs), ("output", outputs)):
+        found = {tensor.name: tensor for tensor in tensors}
+        for tensor in config[kind]:
+            if tensor["name"] not in found:
+                raise pb_utils.TritonModelException(
+                    f"{name}: {file_name} has no {kind} {tensor['name']!r}; it has {', '.join(found)}"
+                )
+            label = f"{name}: {kind} {tensor['name']!r}"
+            _check_tensor(label, file_name, tensor, found[tensor["name"]], is_batched)
+
+
+def _check_tensor(label: str, file_name: str, tensor: dict[str, Any], found: Tensor, is_batched: bool) -> None:
+    if tensor["data_type"] != found.data_type:
+        raise pb_utils.TritonModelException(
+            f"{label} is {tensor['data_type']} in the config and {found.data_type} in {file_name}"
+        )
+    dims = [int(dim) for dim in tensor["dims"]]
+    shape = list(found.shape)
+    if is_batched:
+        if not shape or shape[0] != -1:
+            raise pb_utils.TritonModelException(
+                f"{label} has a fixed first dimension in {file_name} ({shape}), so max_batch_size must be 0"
+            )
+        shape = shape[1:]
+    if len(dims) != len(shape) or any(fixed not in (-1, dim) for dim, fixed in zip(dims, shape, strict=True)):
+        raise pb_utils.TritonModelException(f"{label} has dims {dims} in the config and {shape} in {file_name}")

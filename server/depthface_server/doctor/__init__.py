@@ -1,0 +1,1 @@
+"""`depthface doctor`: what this machine lacks, and how to mend it."""

@@ -1,0 +1,258 @@
+"""What depthface needs of a machine, one check after the other. Nothing heavy is imported: a check may be of what
+cannot be."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from pathlib import Path
+
+from depthface import manifest
+from depthface.errors import ServeError
+from depthface.families import all_cards
+from depthface.spec import HubFile, HubWeights, ModelCard
+from depthface.verify import verdicts
+from depthface_server.installation import Installation
+from depthface_server.repository import contents
+
+__all__ = ["Finding", "findings"]
+
+EXTRAS = ("client", "export", "steps", "server")
+
+GLIBC = (2, 35)
+"""What the wheel of nvidia-pytriton is built for (manylinux_2_35)."""
+
+MIN_DISK_BYTES = 4 * 2**30
+"""Room for an export of Large (1.34 GB) beside the one that is there, and its temporary copy."""
+
+MIN_SHM_BYTES = 512 * 2**20
+"""Room for eight of the largest photos that are accepted (64 MiB) between steps; Docker gives 64 MiB in all."""
+
+PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, what was found, and how to mend it; an empty remedy means that all is well."""
+
+    name: str
+    found: str
+    remedy: str = ""
+
+
+def findings(repository: Path, host: str = "127.0.0.1") -> Iterator[Finding]:
+    """All checks, in the order of the way from Python to ports."""
+    yield _python()
+    yield from _packages()
+    yield _numpy()
+    yield _glibc()
+    yield _triton()
+    yield _cpu()
+    yield _gpu()
+    yield _room("disk", repository, MIN_DISK_BYTES)
+    yield _room("temporary folder", Path(tempfile.gettempdir()), MIN_DISK_BYTES)
+    yield _shm()
+    yield from _weights()
+    yield from _repository(repository)
+    yield from (_port(name, host, port) for name, port in PORTS.items())
+
+
+def _python() -> Finding:
+    wanted = metadata("depthface")["Requires-Python"] or ""
+    found = platform.python_version()
+    bounds = {sign: (int(major), int(minor)) for sign, major, minor in re.findall(r"(>=|<)(\d+)\.(\d+)", wanted)}
+    is_right = bounds.get(">=", (0, 0)) <= sys.version_info[:2] < bounds.get("<", (99, 0))
+    return Finding("Python", found, "" if is_right else f"Use a Python {wanted}: make clean setup PYTHON=python3.11")
+
+
+def _packages() -> Iterator[Finding]:
+    """Each extra: whole, absent, or half there."""
+    for extra in EXTRAS:
+        wanted = [line for line in requires("depthface") or [] if f"extra == '{extra}'" in line.replace('"', "'")]
+        names = {re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]: line.partition(";")[0].strip() for line in wanted}
+        lacking = [name for name in names if _version(name) is None]
+        remedy = f"pip install 'depthface[{extra}]', or `make setup` in a checkout"
+        if len(lacking) == len(names):
+            yield Finding(f"packages [{extra}]", f"not installed ({remedy})")
+            continue
+        wrong = [f"{line} ({_version(name)} is here)" for name, line in names.items() if not _satisfies(name, line)]
+        bad = [f"{name} is missing" for name in lacking] + wrong
+        yield Finding(f"packages [{extra}]", ", ".join(bad) or f"{len(names)} of {len(names)}", remedy if bad else "")
+
+
+def _satisfies(name: str, requirement: str) -> bool:
+    """False if the version that is here is known not to be one of those asked for."""
+    found = _version(name)
+    try:
+        from packaging.requirements import Requirement
+    except ModuleNotFoundError:
+        return True
+    return found is None or Requirement(requirement).specifier.contains(found, prereleases=True)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _numpy() -> Finding:
+    found = _version("numpy")
+    if found is None:
+        return Finding("numpy", "missing", "pip install 'numpy<2'")
+    if int(found.partition(".")[0]) >= 2:
+        return Finding(
+            "numpy", found, "pip install 'numpy<2': Triton's Python stub hands corrupted arrays to numpy 2, unsaid"
+        )
+    return Finding("numpy", found)
+
+
+def _glibc() -> Finding:
+    name, found = platform.libc_ver()
+    numbers = tuple(int(part) for part in re.findall(r"\d+", found)[:2])
+    if name == "glibc" and numbers >= GLIBC:
+        return Finding("glibc", found)
+    wanted = ".".join(map(str, GLIBC))
+    return Finding(
+        "glibc", f"{name} {found}".strip() or "none", f"`serve` needs glibc {wanted}: Debian 12, Ubuntu 22.04"
+    )
+
+
+def _triton() -> Finding:
+    """NVIDIA's or the wheel's, its stub for this Python, and the libpython that the stub needs."""
+    try:
+        triton = Installation.find()
+    except ServeError as error:
+        found, _, remedy = str(error).partition(". ")
+        return Finding("Triton", found, remedy)
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return Finding("Triton", f"{triton.program}, with stub and libpython for {python}")
+
+
+def _cpu() -> Finding:
+    flags = set(re.findall(r"\S+", _first_line(Path("/proc/cpuinfo"), "flags")))
+    cores = len(os.sched_getaffinity(0))
+    if platform.machine() != "x86_64" or "avx2" not in flags:
+        return Finding("CPU", platform.machine(), "Use an x86-64 CPU with AVX2: others are not tested, and slow")
+    quick = sorted(flags & {"avx512_bf16", "amx_bf16"})
+    bf16 = f"bf16 in hardware ({', '.join(quick)})" if quick else "no bf16 in hardware: --precision bf16 gains nothing"
+    return Finding("CPU", f"{cores} cores, {bf16}")
+
+
+def _first_line(path: Path, start: str) -> str:
+    try:
+        with path.open() as lines:
+            return next((line for line in lines if line.startswith(start)), "")
+    except OSError:
+        return ""
+
+
+def _gpu() -> Finding:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return Finding("GPU", "none (no nvidia-smi): models run on the CPU")
+    query = [tool, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding("GPU", f"nvidia-smi does not answer ({error})", "Reinstall NVIDIA's driver")
+    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    if done.returncode or not lines:
+        said = (done.stderr or done.stdout).strip().partition("\n")[0]
+        return Finding("GPU", f"nvidia-smi fails: {said}", "Load or reinstall NVIDIA's driver; or use the CPU alone")
+    return Finding("GPU", "; ".join(lines))
+
+
+def _room(name: str, path: Path, wanted_bytes: int) -> Finding:
+    existing = next(parent for parent in (path, *path.resolve().parents) if parent.exists())
+    free_bytes = shutil.disk_usage(existing).free
+    remedy = f"Make room: {wanted_bytes / 2**30:.0f} GiB are needed" if free_bytes < wanted_bytes else ""
+    return Finding(name, f"{free_bytes / 2**30:.1f} GiB free", remedy)
+
+
+def _shm() -> Finding:
+    usage = shutil.disk_usage("/dev/shm")
+    found = f"{usage.free / 2**20:.0f} of {usage.total / 2**20:.0f} MiB free"
+    if usage.free >= MIN_SHM_BYTES:
+        return Finding("/dev/shm", found)
+    wanted = f"{MIN_SHM_BYTES / 2**20:.0f} MiB"
+    return Finding(
+        "/dev/shm", found, f"Give it {wanted}: docker run --shm-size=1g, or mount -o remount,size=1g /dev/shm"
+    )
+
+
+def _weights() -> Iterator[Finding]:
+    """What of the published weights lies in the caches, and whether it is what was published."""
+    absent = []
+    for card in all_cards().values():
+        if not card.is_published:
+            continue
+        present = [(file, path) for file in card.weights.files if (path := _cached(card, file)).is_file()]
+        if not present:
+            absent.append(card.name)
+            continue
+        wrong = [path for file, path in present if not _is_published(file, path)]
+        if wrong:
+            yield Finding(f"weights {card.name}", f"{wrong[0].name} is not the published file", f"Delete {wrong[0]}")
+        elif len(present) < len(card.weights.files):
+            yield Finding(f"weights {card.name}", "not complete; an export fetches the rest")
+        else:
+            yield Finding(f"weights {card.name}", "in the cache, as published")
+    if absent:
+        yield Finding("weights", f"not downloaded yet: {', '.join(absent)}")
+
+
+def _cached(card: ModelCard, file: HubFile) -> Path:
+    """Where huggingface_hub and InsightFace keep a file."""
+    if isinstance(card.weights, HubWeights):
+        home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+        hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+        folder = "models--" + card.weights.repo_id.replace("/", "--")
+        return hub / folder / "snapshots" / card.weights.revision / file.name
+    return Path("~/.insightface/models").expanduser() / card.weights.name / file.name
+
+
+def _is_published(file: HubFile, path: Path) -> bool:
+    if file.size_bytes not in (None, path.stat().st_size):
+        return False
+    return file.sha256 is None or manifest.sha256_of(path) == file.sha256
+
+
+def _repository(repository: Path) -> Iterator[Finding]:
+    name = f"repository {repository}"
+    if not list(repository.glob(f"[!.]*/*/{manifest.FILE_NAME}")):
+        yield Finding(name, "nothing exported yet (depthface export depth_anything_v2_small)")
+        return
+    for verdict in verdicts(repository):
+        if verdict.problems:
+            yield Finding(name, f"{verdict.network}: {'; '.join(verdict.problems)}", f"Run {verdict.command}")
+    try:
+        found = contents(repository)
+    except ServeError as error:
+        said, _, remedy = str(error).partition(". ")
+        yield Finding(name, said, remedy)
+        return
+    yield Finding(name, f"has {', '.join(found.exported)}")
+    if (repository / ".export").exists():
+        yield Finding(name, "an export is at work, or was killed; the next one sweeps up after it")
+
+
+def _port(name: str, host: str, port: int) -> Finding:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            remedy = f"Stop what listens there, or serve with another --{name}-port"
+            return Finding(f"port {port}", f"{name}: {(error.strerror or 'in use').lower()}", remedy)
+    return Finding(f"port {port}", f"{name}: free")

@@ -1,0 +1,118 @@
+"""How a server is operated: its key, its limits, its queues, and how long an idle network stays."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from depthface.admin import HEADER, chosen_key
+from depthface.limits import Limits
+
+__all__ = ["IDLE_MINUTES", "Options", "concealed", "queued"]
+
+IDLE_MINUTES = "DEPTHFACE_IDLE_MINUTES"
+"""The variable that says how long a network that nobody asks stays in memory; 0 or nothing: for ever."""
+
+_RESTRICTED = "model-repository,shared-memory,trace,logging"
+"""Triton's names of the APIs that change the server, read its memory, or write files where they are told."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an operator chooses; the defaults are those of `depthface serve`.
+
+    Attributes:
+        admin_key: what the restricted APIs ask for.
+        limits: of one photo.
+        queue_size: requests that wait before one model; None for what the repository says.
+        queue_time_s: how long one may wait there; None for what the repository says.
+        load_threads: models that load at once.
+        idle_minutes: how long a network that nobody asks stays in memory; 0 for ever.
+    """
+
+    admin_key: str = field(default_factory=chosen_key, repr=False)
+    limits: Limits = field(default_factory=Limits)
+    queue_size: int | None = None
+    queue_time_s: float | None = None
+    load_threads: int = 4
+    idle_minutes: float = 0.0
+
+    def arguments(self) -> list[str]:
+        """Triton's command line."""
+        return [
+            f"--http-restricted-api={_RESTRICTED}:{HEADER}={self.admin_key}",
+            f"--grpc-restricted-protocol={_RESTRICTED}:{HEADER}={self.admin_key}",
+            f"--model-load-thread-count={self.load_threads}",
+        ]
+
+    def environment(self) -> dict[str, str]:
+        """What the Python steps read."""
+        return self.limits.environment() | {IDLE_MINUTES: str(self.idle_minutes)}
+
+
+def concealed(pid: int, secret: str) -> bool:
+    """Overwrite a secret in the command line of a child process, which /proc shows to every user of the machine.
+
+    Triton takes the key on its command line alone, and keeps a copy of its own; so call this once it is up. Until then
+    it can be seen. False where the kernel does not let a parent do so.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        start, end = int(fields[45]), int(fields[46])  # proc(5): arg_start and arg_end, the 48th and 49th
+        with Path(f"/proc/{pid}/mem").open("r+b", buffering=0) as memory:
+            memory.seek(start)
+            line = memory.read(end - start)
+            for match in re.finditer(re.escape(secret.encode()), line):
+                memory.seek(start + match.start())
+                memory.write(b"*" * len(secret))
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def queued(repository: Path, options: Options, copy: Path) -> Iterator[Path]:
+    """The repository with the queues that the options ask for: itself, or `copy`, its configs beside links to it.
+
+    They are those of the public pipelines and of the steps of ensembles, where requests come in. What a pipeline
+    alone asks keeps its own: one photo may ask it many times at once.
+    """
+    if options.queue_size is None and options.queue_time_s is None:
+        yield repository
+        return
+    shutil.rmtree(copy, ignore_errors=True)  # of a server that was killed
+    copy.mkdir(parents=True)
+    try:
+        configs = {path.parent: path.read_text() for path in repository.glob("[!.]*/config.pbtxt")}
+        first = {name for text in configs.values() for name in re.findall(r'model_name: "([^"]+)"', text)}
+        for folder, text in configs.items():
+            is_first = folder.name in first or 'key: "public"' in text
+            _copy_configs(folder, copy / folder.name, options if is_first else None)
+        yield copy
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
+
+
+def _copy_configs(folder: Path, copy: Path, options: Options | None) -> None:
+    copy.mkdir()
+    for entry in folder.iterdir():
+        if entry.is_dir() and entry.name != "configs":
+            (copy / entry.name).symlink_to(entry.resolve())
+    for config in (*folder.glob("config.pbtxt"), *folder.glob("configs/*.pbtxt")):
+        text = config.read_text()
+        target = copy / config.relative_to(folder)
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(_with_queue(text, options) if options else text)
+
+
+def _with_queue(text: str, options: Options) -> str:
+    if options.queue_size is not None:
+        text = re.sub(r"max_queue_size: \d+", f"max_queue_size: {options.queue_size}", text)
+    if options.queue_time_s is not None:
+        microseconds = round(options.queue_time_s * 1e6)
+        text = re.sub(r"default_timeout_microseconds: \d+", f"default_timeout_microseconds: {microseconds}", text)
+    return text

@@ -1,0 +1,144 @@
+"""`depthface doctor`: one line for each need of the machine, and exit 1 when one is to be mended."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+import socket
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from fixtures.serving import depthface
+
+from depthface.families import card_named
+from depthface_server.doctor import checks
+
+ROOT = Path(__file__).parents[2]
+NETWORK = "depth_anything_v2_small_network"
+
+
+def by_name(name: str, repository: Path = Path("nowhere")) -> checks.Finding:
+    return next(finding for finding in checks.findings(repository) if finding.name == name)
+
+
+def test_this_machine_serves_and_so_is_well(repository):
+    done = depthface("doctor", "--json", "--repository", repository)
+    found = {finding["name"]: finding for finding in json.loads(done.stdout)}
+    assert done.returncode == (0 if all(finding["ok"] for finding in found.values()) else 1)
+    for name in ("Python", "packages [server]", "numpy", "glibc", "Triton", "CPU", "GPU", "disk", "/dev/shm"):
+        assert found[name]["ok"], found[name]
+    assert "depth_anything_v2_small" in found[f"repository {repository}"]["found"]
+
+
+def test_a_port_in_use_and_a_changed_model_are_named_with_their_remedy(repository, tmp_path, monkeypatch):
+    spoilt = Path(shutil.copytree(repository, tmp_path / "spoilt"))
+    with (spoilt / NETWORK / "1" / "model.onnx").open("r+b") as file:
+        file.write(b"?")
+    done = depthface("doctor", "--repository", spoilt)
+    assert done.returncode == 1
+    assert re.search(rf"mend  repository .*{NETWORK}: model\.onnx is not the file", done.stdout)
+    assert "Run depthface export depth_anything_v2_small --weights random" in done.stdout
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(checks, "PORTS", {"grpc": port})
+        assert "--grpc-port" in by_name(f"port {port}").remedy
+
+
+def test_it_imports_nothing_heavy():
+    import subprocess
+
+    code = (
+        "import sys; from pathlib import Path; from depthface_server.doctor.checks import findings\n"
+        "list(findings(Path('nowhere'))); print(*sys.modules)"
+    )
+    modules = set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
+    assert not modules & {"torch", "numpy", "onnx", "onnxruntime", "transformers", "cv2", "tritonclient", "insightface"}
+
+
+def test_numpy_2_is_to_be_mended(monkeypatch):
+    monkeypatch.setattr(checks, "version", lambda name: "2.1.0")
+    assert "numpy<2" in by_name("numpy").remedy
+    assert "numpy" in by_name("packages [export]").remedy or "(2.1.0 is here)" in by_name("packages [export]").found
+
+
+def test_a_half_installed_extra_is_to_be_mended_and_an_absent_one_is_not(monkeypatch):
+    monkeypatch.setattr(checks, "_version", lambda name: None if name == "simplejpeg" else "4.10")
+    assert "simplejpeg is missing" in by_name("packages [server]").found
+    monkeypatch.setattr(checks, "_version", lambda name: None)
+    assert not by_name("packages [server]").remedy
+    assert by_name("numpy").remedy
+
+
+def test_another_python_glibc_or_cpu_is_to_be_mended(monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(checks.sys, "version_info", (3, 13, 0))
+        assert "<3.13" in checks._python().remedy
+    monkeypatch.setattr(checks.platform, "libc_ver", lambda: ("glibc", "2.31"))
+    assert "2.35" in checks._glibc().remedy
+    monkeypatch.setattr(checks.platform, "machine", lambda: "aarch64")
+    assert checks._cpu().remedy
+
+
+def test_a_missing_wheel_or_library_is_to_be_mended(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "depthface[server]" in by_name("Triton").remedy
+
+
+def test_too_little_room_is_to_be_mended(monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: usage(64 * 2**20, 0, 64 * 2**20))
+    assert "shm-size" in by_name("/dev/shm").remedy
+    assert by_name("disk").remedy
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [("exit 9", "fails"), ("echo 'NVIDIA X, 550.1, 24564 MiB'", "NVIDIA X"), ("echo broken >&2; exit 1", "broken")],
+)
+def test_a_gpu_is_named_and_a_broken_driver_is_to_be_mended(monkeypatch, tmp_path, script, said):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    found = by_name("GPU")
+    assert said in found.found
+    assert bool(found.remedy) == ("exit" in script)
+
+
+def test_weights_in_the_caches_are_checked(monkeypatch, tmp_path):
+    card = card_named("depth_anything_v2_small")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    assert card.name in by_name("weights").found
+    path = checks._cached(card, card.weights.files[0])
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    assert f"Delete {path}" in by_name(f"weights {card.name}").remedy
+
+
+def test_the_cache_is_where_the_hub_keeps_it(monkeypatch, tmp_path):
+    """The library's own idea of the path, which the check does not import."""
+    import huggingface_hub as hub
+
+    card = card_named("depth_anything_v2_small")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    path = checks._cached(card, card.weights.files[0])
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    found = hub.try_to_load_from_cache(
+        card.weights.repo_id, path.name, revision=card.weights.revision, cache_dir=tmp_path
+    )
+    assert found == str(path)
+
+
+def test_a_repository_that_holds_no_manifest_that_can_be_read_is_to_be_mended(tmp_path):
+    folder = tmp_path / "m" / "1"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{")
+    assert "cannot be read" in by_name(f"repository {tmp_path}", tmp_path).found

@@ -1,0 +1,190 @@
+"""What an operator sets, and what he sees: limits, queues, idle networks, metrics, logs and request ids."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from fixtures.photos import VARIETY, encoded, photo
+from fixtures.serving import Server, serving
+from PIL import Image
+
+from depthface.families.insightface import scenes
+from depthface_client import Client, ImageTooLarge, InvalidImage, InvalidInput, ServerOverloaded
+from depthface_server.log import as_object
+
+ANALYSIS, DETECTION = "face_analysis_synthetic", "face_detection_synthetic"
+
+IDLE_S = 1.5
+
+
+def crowd(people: int) -> np.ndarray:
+    """A drawn scene of 640×640 with so many faces."""
+    placed = [scenes.Placed(scenes.Person(index), 100 + 200 * index, 320, 80) for index in range(people)]
+    return scenes.draw_scene(placed, (640, 640), seed=7).image
+
+
+@pytest.fixture(scope="module")
+def operated(face_repository) -> Iterator[Server]:
+    """A server with narrow limits that logs in JSON and lets idle networks go."""
+    options = {"max-mib": 3, "max-megapixels": 1, "max-faces": 2, "queue-size": 2, "idle-minutes": IDLE_S / 60}
+    arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    with serving(face_repository, *arguments, "--log-format", "json", "--load-threads", "2") as server:
+        yield server
+
+
+@pytest.fixture
+def client(operated) -> Iterator[Client]:
+    with Client(operated.host) as client:
+        yield client
+
+
+def lines(server: Server, **wanted: str) -> list[dict[str, str]]:
+    """What the server has logged that has these fields."""
+    time.sleep(0.5)  # its log is read five times a second
+    objects = [json.loads(line) for line in server.lines]
+    return [entry for entry in objects if wanted.items() <= entry.items()]
+
+
+@pytest.mark.parametrize("model", [ANALYSIS, DETECTION])
+def test_each_limit_has_its_error(client, model):
+    noise = np.random.default_rng(0).integers(0, 255, (1100, 900, 3), np.uint8)
+    with pytest.raises(ImageTooLarge, match="limit is 3 MiB"):
+        client.faces(encoded(Image.fromarray(noise[:1090]), "BMP") + bytes(400_000), model=model)
+    with pytest.raises(ImageTooLarge, match="1001×1000, the limit is 1 megapixels"):
+        client.faces(encoded(photo().resize((1001, 1000)), "JPEG"), model=model)
+    assert len(client.faces(crowd(2), model=model)) == 2
+    with pytest.raises(InvalidInput, match="3 faces in the photo, this server takes 2"):
+        client.faces(crowd(3), model=model)
+    assert len(client.faces(crowd(3), model=model, max_faces=2)) == 2
+
+
+def test_the_options_reach_triton(operated):
+    assert "--model-load-thread-count=2" in operated.triton.cmdline()
+
+
+def test_a_request_id_is_in_the_error_and_in_the_log(operated, client):
+    for model in (ANALYSIS, DETECTION):
+        with pytest.raises(InvalidImage, match=r"\[request mine-1\]$") as caught:
+            client.faces(b"hello", model=model, request_id="mine-1")
+        assert caught.value.request_id == "mine-1"
+    found = lines(operated, event="refused", request_id="mine-1")
+    assert {entry["model"] for entry in found} == {ANALYSIS, "face_detection_preprocess"}
+    assert {entry["reason"] for entry in found} == {"invalid_image"}
+    with pytest.raises(InvalidImage) as caught:
+        client.faces(b"hello", model=ANALYSIS)
+    assert lines(operated, request_id=caught.value.request_id)
+
+
+def test_an_id_cannot_forge_a_line_of_the_log(operated, client):
+    with pytest.raises(InvalidImage):
+        client.faces(b"hello", model=ANALYSIS, request_id='x"}\n{"event": "forged"}')
+    assert not lines(operated, event="forged")
+    assert lines(operated, request_id='x"}\n{"event": "forged"}')
+
+
+def test_every_line_is_an_object_with_time_level_and_source(operated, client):
+    client.faces(crowd(1), model=ANALYSIS)
+    found = lines(operated)
+    assert all({"time", "level", "source"} <= entry.keys() for entry in found)
+    ages_s = [(datetime.now(UTC) - datetime.fromisoformat(entry["time"])).total_seconds() for entry in found]
+    assert all(0 <= age_s < 600 for age_s in ages_s)
+    assert lines(operated, source="serve", level="info")
+
+
+def test_the_metrics_count_what_happened(operated, client):
+    before = operated.metrics()
+    for count in (0, 1, 2):
+        client.faces(crowd(count), model=ANALYSIS)
+    for _ in range(2):
+        with pytest.raises(InvalidImage):
+            client.faces(b"hello", model=ANALYSIS)
+    with pytest.raises(InvalidInput):
+        client.faces(crowd(3), model=DETECTION)
+    after = operated.metrics()
+
+    def grown(name: str) -> float:
+        return after[name] - before.get(name, 0)
+
+    assert grown(f'depthface_decode_failures_total{{model="{ANALYSIS}"}}') == 2
+    assert grown(f'depthface_refused_total{{model="{ANALYSIS}",reason="invalid_image"}}') == 2
+    assert grown('depthface_refused_total{model="face_detection_postprocess",reason="invalid_input"}') == 1
+    assert grown(f'depthface_faces_per_photo_count{{model="{ANALYSIS}"}}') == 3
+    assert grown(f'depthface_faces_per_photo_sum{{model="{ANALYSIS}"}}') == 3
+    assert grown(f'depthface_faces_per_photo_bucket{{model="{ANALYSIS}",le="0"}}') == 1
+    assert after[f'depthface_recoveries{{model="{ANALYSIS}"}}'] == 0
+
+
+def test_a_full_queue_inside_a_pipeline_is_a_503_too(operated):
+    """Detections and analyses fight for one detector with a queue of two: full in front, and full inside."""
+
+    def call(index: int) -> str:
+        model = ANALYSIS if index % 2 else DETECTION
+        try:
+            client.faces(crowd(2), model=model)
+        except ServerOverloaded:
+            return "full"
+        return "answered"
+
+    with Client(operated.host) as client, ThreadPoolExecutor(24) as pool:
+        answers = list(pool.map(call, range(96)))
+    assert set(answers) == {"answered", "full"}
+    assert operated.metrics().get(f'depthface_refused_total{{model="{ANALYSIS}",reason="overloaded"}}', 0) > 0
+
+
+def test_an_idle_network_leaves_memory_and_comes_back_with_the_same_answer(operated, client):
+    """Several times over: what stays behind does not grow."""
+    name = "face_synthetic_landmarks_68"
+    (network,) = operated.steps(name)
+    kept: list[int] = []
+    for _ in range(4):
+        landmarks = client.faces(crowd(1), model=ANALYSIS)[0].landmarks_68
+        loaded = network.memory_full_info().uss
+        times = len(lines(operated, event="idle", model=name))
+        deadline = time.monotonic() + 10 * IDLE_S
+        while len(lines(operated, event="idle", model=name)) == times:
+            assert time.monotonic() < deadline
+        kept.append(network.memory_full_info().uss)
+        assert kept[-1] < loaded
+        np.testing.assert_array_equal(client.faces(crowd(1), model=ANALYSIS)[0].landmarks_68, landmarks)
+    assert max(kept[1:]) < kept[0] * 1.05
+    assert operated.steps(name) == [network]  # the process has stayed
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('I1121 05:10:23.842338 27682 a.py:27] "{\\"event\\": \\"x\\"}"', {"source": "a.py:27", "event": "x"}),
+        ('E1121 05:10:23.842338 27682 a.cc:7] "plain \\"text\\""', {"level": "error", "message": 'plain "text"'}),
+        ("W1121 05:10:23.842338 27682 a.cc:7] [1, 2]", {"message": [1, 2]}),
+        ("| Model | Version |", {"source": "triton", "message": "| Model | Version |"}),
+        ("W1231 23:59:59.000001 1 a.cc:7] late", {"time": "2026-12-31T23:59:59.000001+00:00", "message": "late"}),
+    ],
+)
+def test_a_line_of_tritons_log_as_an_object(line, expected):
+    entry = as_object(line, datetime(2027, 1, 1, tzinfo=UTC))
+    assert expected.items() <= entry.items()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00", str(entry["time"]))
+
+
+def test_who_waits_too_long_is_told_so(repository):
+    """A queue time of half a second before a network that takes a second; and a client that waits less still."""
+    with serving(repository, "--queue-seconds", "0.5") as server:
+
+        def call(client: Client) -> str:
+            try:
+                client.depth_png(VARIETY["wide 3:1"])
+            except ServerOverloaded as error:
+                return str(error)
+            return "answered"
+
+        with Client(server.host) as client, ThreadPoolExecutor(12) as pool:
+            answers = list(pool.map(lambda _: call(client), range(24)))
+    assert "answered" in answers
+    assert any("did not come to this request in time" in answer for answer in answers), answers

@@ -1,0 +1,235 @@
+"""Killed, restarted, overloaded, short of memory, told to stop: each time a clear error, and afterwards as before."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from fixtures.photos import VARIETY, encoded
+from fixtures.serving import Server, serving
+from PIL import Image
+
+from depthface_client import (
+    AsyncClient,
+    Client,
+    ClientError,
+    InvalidInput,
+    NotAllowed,
+    ServerFault,
+    ServerUnavailable,
+)
+from depthface_server.embedded import Address
+
+MODEL = "depth_anything_v2_small"
+GOOD = VARIETY["tiny 40×30"]
+
+
+class Load:
+    """Clients that ask without a pause until the block ends; what came of each request."""
+
+    def __init__(self, ask: Callable[[], object], clients: int) -> None:
+        self.outcomes: list[tuple[str, float]] = []
+        self._ask = ask
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            started = time.monotonic()
+            try:
+                self._ask()
+                outcome = "answered"
+            except Exception as error:
+                outcome = type(error).__name__
+            self.outcomes.append((outcome, time.monotonic() - started))
+            if outcome != "answered":
+                time.sleep(0.05)
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in self._threads)
+
+    def seconds(self, outcome: str) -> list[float]:
+        return sorted(seconds for name, seconds in self.outcomes if name == outcome)
+
+    def kinds(self) -> set[str]:
+        return {name for name, _ in self.outcomes}
+
+
+def answers_again(client: Client, expected: bytes, within_s: float = 20) -> None:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        try:
+            assert client.depth_png(GOOD) == expected
+            return
+        except ClientError:
+            time.sleep(0.1)
+    pytest.fail(f"no good answer within {within_s} s")
+
+
+def test_a_step_killed_again_and_again_under_load_comes_back_each_time(repository):
+    step = "depth_anything_v2_preprocess"
+    with serving(repository) as server, Client(server.host, timeout_s=30) as client:
+        expected = client.depth_png(GOOD)
+        with Load(lambda: client.depth_png(GOOD), 3) as load:
+            for _ in range(3):
+                (process,) = server.steps(step)
+                process.send_signal(signal.SIGKILL)
+                while process in server.steps(step):
+                    time.sleep(0.05)
+                answers_again(client, expected)
+        answers_again(client, expected)
+        assert load.kinds() <= {"answered", "ServerFault", "ModelUnavailable"}
+        assert {"answered", "ServerFault"} <= load.kinds()
+        assert server.metrics()[f'depthface_recoveries{{model="{step}"}}'] == 3
+        assert server.metrics()['depthface_recoveries{model="depth_anything_v2_small_network"}'] == 0
+
+
+def test_a_server_that_comes_back_is_found_again_by_the_same_client(repository):
+    """Killed, not ended; then a new one at the same port, with a key of its own. A client that retries sees nothing."""
+    port = Address.free("127.0.0.1", 0, 0, 0).http_port
+    with Client(f"127.0.0.1:{port}") as client, Client(f"127.0.0.1:{port}", retries=30) as patient:
+        with serving(repository, http_port=port) as server:
+            expected = client.depth_png(GOOD)
+            assert patient.depth_png(GOOD) == expected
+            triton = server.triton
+            server.process.kill()
+            triton.wait(15)
+        with pytest.raises(ServerUnavailable, match="depthface serve"):
+            client.depth_png(GOOD)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(patient.depth_png, GOOD)
+            with serving(repository, http_port=port, DEPTHFACE_ADMIN_KEY="the-key-of-the-operator") as server:
+                assert waiting.result(60) == expected
+                assert client.depth_png(GOOD) == expected
+                with Client(server.host, admin_key="the-key-of-the-operator") as operator:
+                    operator.load(MODEL)
+                with Client(server.host, admin_key="another-key-0123456789") as stranger, pytest.raises(NotAllowed):
+                    stranger.load(MODEL)
+
+
+def test_overload_is_refused_at_once_and_what_is_accepted_is_answered(repository):
+    """Far more clients than a queue of two holds; a client that retries gets through. `make overload` has figures."""
+    with serving(repository, "--queue-size", "2") as server, Client(server.host) as client:
+        started = time.monotonic()
+        for _ in range(3):
+            client.depth_png(GOOD)
+        one_s = (time.monotonic() - started) / 3
+        with Load(lambda: client.depth_png(GOOD), 12) as load, Client(server.host, retries=200) as patient:
+            assert patient.depth_png(GOOD).startswith(b"\x89PNG")
+            time.sleep(3)
+        assert load.kinds() == {"answered", "ServerOverloaded"}
+        refused, accepted = load.seconds("ServerOverloaded"), load.seconds("answered")
+        assert len(refused) > len(accepted) > 3
+        # A refusal waits for no network: it comes long before an answer does.
+        assert refused[len(refused) // 2] < accepted[len(accepted) // 2] / 2
+        # Behind at most 3 queues of 2, a batch that runs and one that waits for it.
+        assert accepted[-1] < 20 * one_s
+        client.depth_png(GOOD)
+
+
+def test_asyncio_retries_too(repository):
+    import asyncio
+
+    async def run(host: str) -> list[bytes]:
+        async with AsyncClient(host, retries=200) as client:
+            return await asyncio.gather(*(client.depth_png(GOOD) for _ in range(6)))
+
+    with serving(repository, "--queue-size", "1") as server:
+        assert len(set(asyncio.run(run(server.host)))) == 1
+    with pytest.raises(InvalidInput, match="retries"):
+        AsyncClient(retries=-1)
+
+
+def small_shm(size: str) -> tuple[str, ...]:
+    """A command that runs another with a /dev/shm of this size."""
+    prefix = ("unshare", "--map-root-user", "--mount", "sh", "-c", f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$@"', "sh")  # fmt: skip  # noqa: E501
+    if not shutil.which("unshare") or subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody mount a /dev/shm of his own")
+    return prefix
+
+
+def test_a_photo_too_large_for_the_shared_memory_is_refused_and_the_next_one_served(repository):
+    noise = np.random.default_rng(0).integers(0, 255, (1600, 2000, 3), np.uint8)
+    with serving(repository, prefix=small_shm("4m")) as server, Client(server.host) as client:
+        expected = client.depth_png(GOOD)
+        for _ in range(3):
+            with pytest.raises(ServerFault, match="--shm-size"):
+                client.depth_png(encoded(Image.fromarray(noise), "PNG"))
+        assert client.depth_png(GOOD) == expected
+
+
+def test_a_shared_memory_too_small_to_start_in_is_one_line(repository):
+    done = subprocess.run(
+        [*small_shm("2m"), *serve_command(repository)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "--shm-size" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def serve_command(repository: Path) -> list[str]:
+    from fixtures.serving import COMMAND
+
+    ports = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
+    return [*COMMAND, "serve", "--repository", str(repository), *ports]
+
+
+def test_sigterm_in_the_middle_of_everything(repository):
+    """With requests in every queue and a step just killed: answers or errors, exit 0, and nothing left."""
+    with serving(repository) as server, Client(server.host, timeout_s=30) as client:
+        client.depth_png(GOOD)
+        processes = psutil.Process(server.process.pid).children(recursive=True)
+        with Load(lambda: client.depth_png(GOOD), 8) as load:
+            while "answered" not in load.kinds():
+                time.sleep(0.1)
+            for process in server.steps("depth_anything_v2_postprocess"):
+                process.kill()
+            time.sleep(0.3)
+            assert server.stop() < 10
+            time.sleep(0.5)
+        assert server.process.returncode == 0
+        assert "answered" in load.kinds()
+        assert load.kinds() <= {"answered", "ServerFault", "ServerUnavailable", "ModelUnavailable", "ServerOverloaded"}
+        # One whose parent was killed waits as a zombie for the machine's first process to bury it.
+        left = psutil.wait_procs(processes, timeout=1)[1]
+        assert {process.status() for process in left} <= {psutil.STATUS_ZOMBIE}
+        assert not list(Path("/dev/shm").glob(f"depthface_{server.process.pid}_*"))
+
+
+def flood(server: Server, chunks: int) -> bytes:
+    """Send a photo of so many bytes in chunks of one byte each; the answer's first line."""
+    host, _, port = server.host.partition(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(
+            f"POST /v2/models/{MODEL}/infer HTTP/1.1\r\nHost: {server.host}\r\nInference-Header-Content-Length: 0\r\n"
+            "Transfer-Encoding: chunked\r\n\r\n".encode()
+        )
+        connection.sendall(b"1\r\nx\r\n" * chunks + b"0\r\n\r\n")
+        return connection.makefile("rb").readline()
+
+
+def test_a_body_in_a_million_pieces_does_not_end_the_server(repository):
+    """Triton lists the pieces on a thread's stack: with the usual 8 MiB this one request ends it."""
+    with serving(repository) as server, Client(server.host) as client:
+        assert b" 400 " in flood(server, 1_000_000)
+        assert server.process.poll() is None
+        assert client.depth_png(GOOD).startswith(b"\x89PNG")

@@ -1,0 +1,96 @@
+"""Repositories that are not as they were exported: the server refuses them, and serves them mended."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from fixtures.serving import depthface
+
+from depthface import manifest
+from depthface.errors import MismatchError, ServeError
+from depthface.verify import refuse_mismatches, verdicts
+from depthface_server.repository import contents
+
+MODEL = "depth_anything_v2_small"
+NETWORK = f"{MODEL}_network"
+
+
+@pytest.fixture
+def spoilt(repository, tmp_path) -> Path:
+    """A repository to spoil."""
+    return Path(shutil.copytree(repository, tmp_path / "spoilt"))
+
+
+def refused(repository: Path) -> str:
+    """What `depthface serve` says before it has started anything."""
+    done = depthface(
+        "serve", "--repository", repository, "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", timeout_s=60
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+    assert "Traceback" not in done.stderr
+    assert f"depthface export {MODEL} --weights random" in done.stderr  # the command that mends it
+    return done.stderr
+
+
+def test_a_model_that_was_swapped_is_refused_by_its_checksum(spoilt):
+    """Of the same size, and a good network: only the checksum can tell."""
+    path = spoilt / NETWORK / "1" / "model.onnx"
+    whole = path.read_bytes()
+    with path.open("r+b") as file:
+        file.seek(len(whole) // 2)  # in the middle of the weights
+        file.write(b"\0\0\0\0")
+    assert f"{NETWORK}: model.onnx is not the file that was exported" in refused(spoilt)
+    path.write_bytes(whole)
+    assert list(contents(spoilt).exported) == [MODEL]
+
+
+def test_a_manifest_of_another_file_is_refused(spoilt):
+    path = spoilt / NETWORK / "1" / manifest.FILE_NAME
+    text = path.read_text()
+    path.write_text(text.replace(manifest.read(path.parent).onnx["sha256"], "0" * 64))
+    assert f"{NETWORK}: model.onnx is not the file" in refused(spoilt)
+    path.write_text(text)
+    assert list(contents(spoilt).exported) == [MODEL]
+
+
+def test_a_repository_copied_up_to_any_file_is_refused_or_whole(repository, tmp_path):
+    """As `cp -r` or rsync leave it when they are interrupted, after each file and in the middle of the largest."""
+    files = sorted(path for path in repository.rglob("*") if path.is_file())
+    half = tmp_path / "half"
+    refusals = set()
+    for path in files:
+        copy = half / path.relative_to(repository)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if path.name == "model.onnx":
+            copy.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+            refusals |= state_of(half)
+            copy.unlink()
+        os.link(path, copy)
+        refusals |= state_of(half)
+    assert contents(half).exported.keys() == {MODEL}
+    # The other way round: the manifest is there, and one file is not.
+    for path in files:
+        copy = half / path.relative_to(repository)
+        copy.unlink()
+        refusals |= state_of(half)
+        os.link(path, copy)
+    assert any("no exported model" in text for text in refusals)
+    assert any("model.onnx is not there" in text for text in refusals)
+    assert any("config.pbtxt is missing" in text for text in refusals)
+
+
+def state_of(repository: Path) -> set[str]:
+    """Why a repository is refused, in one line; nothing if what is served of it is whole."""
+    try:
+        found = contents(repository)
+        refuse_mismatches(verdicts(repository))
+    except (ServeError, MismatchError) as error:
+        return {str(error)}
+    for served in found.exported.values():
+        for network in next(iter(served.serves.values())):
+            assert served.describes(repository / network / "1")
+    return set()
