@@ -62,23 +62,19 @@ def is_public(model: str) -> bool:
     return model.startswith((ANALYSIS, DETECTION, SWAP)) and model not in _STEPS
 
 
-def served(index: Iterable[Mapping[str, str]]) -> dict[str, bool]:
-    """The face models in Triton's repository index, by name, and whether each is ready."""
-    found: dict[str, bool] = {}
-    for entry in index:
-        if is_public(entry["name"]):  # a model has an entry for each of its versions
-            found[entry["name"]] = found.get(entry["name"], False) or entry.get("state") == "READY"
-    return dict(sorted(found.items()))
+def served(statistics: Mapping[str, Any]) -> list[str]:
+    """The face models that a server serves, from Triton's statistics: unlike its index they are for everyone."""
+    return sorted({entry["name"] for entry in statistics["model_stats"] if is_public(entry["name"])})
 
 
-def only_served(host: str, index: Iterable[Mapping[str, str]]) -> str:
+def only_served(host: str, statistics: Mapping[str, Any]) -> str:
     """The one face model that is ready: an analysis, or else a detection.
 
     Raises:
         ModelUnavailable: there is none.
         InvalidInput: there are several.
     """
-    ready = [name for name, is_ready in served(index).items() if is_ready]
+    ready = served(statistics)
     for kind in (ANALYSIS, DETECTION):
         models = [name for name in ready if name.startswith(kind)]
         if len(models) > 1:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from types import TracebackType
+from typing import Any
 
+from tritonclient.http import InferInput
 from tritonclient.http.aio import InferenceServerClient
 
 from depthface.families.depth_anything_v2.result import Depth
 from depthface.families.insightface.result import SAME_PERSON_SIMILARITY, Comparison, Face
-from depthface_client import _faces, _protocol
+from depthface_client import _calls, _faces, _protocol
 from depthface_client._protocol import DEFAULT_MODEL, Photo
 from depthface_client.errors import translated
 
@@ -24,30 +26,47 @@ class AsyncClient:
         url: `host:port`, `http://host:port` or `https://host:port`.
         timeout_s: the longest wait for an answer.
         connections: the most requests in flight at once; more wait their turn here.
+        retries: see `Client`.
     """
 
-    def __init__(self, url: str = "127.0.0.1:8000", *, timeout_s: float = 60.0, connections: int = 100) -> None:
+    def __init__(
+        self, url: str = "127.0.0.1:8000", *, timeout_s: float = 60.0, connections: int = 100, retries: int = 0
+    ) -> None:
         self._host, self._tls = _protocol.host_of(url)
         self._timeout_s = timeout_s
+        self._retries = _calls.checked_retries(retries)
         self._connections = connections
         self._weights: dict[str, str] = {}
         self._outputs: dict[str, frozenset[str]] = {}
 
-    async def depth(self, photo: Photo, *, model: str = DEFAULT_MODEL) -> Depth:
+    async def depth(
+        self,
+        photo: Photo,
+        *,
+        model: str = DEFAULT_MODEL,
+        fast_decode: bool = False,
+        request_id: str | None = None,
+    ) -> Depth:
         """The depth map of a photo, at the network's grid."""
-        with translated(self._host, model, self._timeout_s):
-            request = self._client.infer(
-                model, [_protocol.image_input(photo)], outputs=_protocol.outputs("depth", "size")
-            )
-            response = await asyncio.wait_for(request, self._timeout_s)
+        response = await self._infer(
+            model, [_protocol.image_input(photo)], ("depth", "size"), request_id, fast_decode=fast_decode
+        )
         return _protocol.depth_from(response, await self.weights(model))
 
-    async def depth_png(self, photo: Photo, *, bits: int = 16, model: str = DEFAULT_MODEL) -> bytes:
+    async def depth_png(
+        self,
+        photo: Photo,
+        *,
+        bits: int = 16,
+        model: str = DEFAULT_MODEL,
+        fast_decode: bool = False,
+        request_id: str | None = None,
+    ) -> bytes:
         """A grey PNG of the depth at the photo's size, made by the server; the nearest is white."""
         name = _protocol.png_output(bits)
-        with translated(self._host, model, self._timeout_s):
-            request = self._client.infer(model, [_protocol.image_input(photo)], outputs=_protocol.outputs(name))
-            response = await asyncio.wait_for(request, self._timeout_s)
+        response = await self._infer(
+            model, [_protocol.image_input(photo)], (name,), request_id, fast_decode=fast_decode
+        )
         png: bytes = response.as_numpy(name)[0, 0]
         return png
 
@@ -60,15 +79,13 @@ class AsyncClient:
         min_score: float | None = None,
         max_faces: int | None = None,
         det_size: int | None = None,
+        request_id: str | None = None,
     ) -> list[Face]:
         """The faces in a photo, the surest first; see `Client.faces`."""
         model = model or await self.face_model()
         asked = _faces.outputs_of(model, parts, await self._offered(model))
-        with translated(self._host, model, self._timeout_s):
-            answer = self._client.infer(
-                model, _faces.request(photo, min_score, max_faces, det_size), outputs=_protocol.outputs(*asked)
-            )
-            response = await asyncio.wait_for(answer, self._timeout_s)
+        tensors = _faces.request(photo, min_score, max_faces, det_size)
+        response = await self._infer(model, tensors, tuple(asked), request_id)
         return _faces.faces_from(response, asked)
 
     async def compare(
@@ -83,8 +100,8 @@ class AsyncClient:
     async def face_model(self) -> str:
         """The one face model that the server serves; see `Client.face_model`."""
         with translated(self._host, None, self._timeout_s):
-            index = await asyncio.wait_for(self._client.get_model_repository_index(), self._timeout_s)
-        return _faces.only_served(self._host, index)
+            statistics = await asyncio.wait_for(self._client.get_inference_statistics(), self._timeout_s)
+        return _faces.only_served(self._host, statistics)
 
     async def weights(self, model: str = DEFAULT_MODEL) -> str:
         """Which weights the server serves; see `Client.weights`."""
@@ -98,13 +115,39 @@ class AsyncClient:
         return self._weights[model]
 
     async def __aenter__(self) -> AsyncClient:
-        self._client = InferenceServerClient(self._host, ssl=self._tls, conn_limit=self._connections)
+        self._client = InferenceServerClient(
+            self._host,
+            ssl=self._tls,
+            conn_limit=self._connections,
+            conn_timeout=self._timeout_s,  # of a whole request: tritonclient's own 60 s would cut a longer one short
+        )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._client.close()
+
+    async def _infer(
+        self,
+        model: str,
+        tensors: list[InferInput],
+        outputs: tuple[str, ...],
+        request_id: str | None,
+        **parameters: bool,
+    ) -> Any:
+        """The one way of every inference."""
+        request_id = request_id or _calls.new_id()
+        options = _calls.options(outputs, request_id, self._timeout_s, parameters)
+        for pause_s in _calls.pauses_s(self._retries):
+            try:
+                with translated(self._host, model, self._timeout_s, request_id):
+                    return await asyncio.wait_for(self._client.infer(model, tensors, **options), self._timeout_s)
+            except _calls.SAFE_TO_RETRY:
+                if pause_s is None:
+                    raise
+                await asyncio.sleep(pause_s)
+        raise AssertionError("the last attempt returns or raises")
 
     async def _offered(self, model: str) -> frozenset[str]:
         if model not in self._outputs:

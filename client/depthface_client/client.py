@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 from tritonclient.http import InferenceServerClient, InferInput
 
+from depthface import admin
 from depthface.errors import ModelUnavailable
 from depthface.families.depth_anything_v2.card import CARDS as DEPTH_CARDS
 from depthface.families.depth_anything_v2.result import Depth
 from depthface.families.insightface.result import SAME_PERSON_SIMILARITY, Comparison, Face
-from depthface_client import _faces, _protocol
+from depthface_client import _calls, _faces, _protocol
 from depthface_client._protocol import DEFAULT_MODEL, Photo
 from depthface_client.errors import translated
 
@@ -47,38 +50,70 @@ class Client:
             faces = client.faces("photo.jpg")
 
     Every method raises the errors of `depthface_client.errors`: `InvalidInput` if the request is wrong, `ClientError`
-    for the rest.
+    for the rest. A request has an id, `request_id` or one made up, which its error and the server's log name.
 
     Args:
         url: `host:port`, `http://host:port` or `https://host:port`.
         timeout_s: the longest wait for a connection, and again for an answer.
+        retries: how often an inference is sent again that was turned away (`ServerOverloaded`) or found nobody
+            (`ServerUnavailable`), each time after a longer pause.
+        admin_key: for `load` and `unload`; without it that in DEPTHFACE_ADMIN_KEY or, on the server's own machine, the
+            one that the server keeps for its user.
     """
 
-    def __init__(self, url: str = "127.0.0.1:8000", *, timeout_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        url: str = "127.0.0.1:8000",
+        *,
+        timeout_s: float = 60.0,
+        retries: int = 0,
+        admin_key: str | None = None,
+    ) -> None:
         self._host, self._tls = _protocol.host_of(url)
         self._timeout_s = timeout_s
+        self._retries = _calls.checked_retries(retries)
+        self._admin_key = admin_key
         self._local = threading.local()
         self._lock = threading.Lock()
         self._opened: list[InferenceServerClient] = []
         self._weights: dict[str, str] = {}
         self._outputs: dict[str, frozenset[str]] = {}
 
-    def depth(self, photo: Photo, *, model: str = DEFAULT_MODEL) -> Depth:
-        """The depth map of a photo, at the network's grid."""
-        with translated(self._host, model, self._timeout_s):
-            response = self._connection().infer(
-                model, [_protocol.image_input(photo)], outputs=_protocol.outputs("depth", "size")
-            )
+    def depth(
+        self,
+        photo: Photo,
+        *,
+        model: str = DEFAULT_MODEL,
+        fast_decode: bool = False,
+        request_id: str | None = None,
+    ) -> Depth:
+        """The depth map of a photo, at the network's grid.
+
+        Args:
+            fast_decode: have a JPEG decoded only to what the grid needs: a photo of 12 megapixels is answered some
+                0.1 s sooner, and the map is off by about half a level of 255 on average.
+        """
+        response = self._infer(
+            model, [_protocol.image_input(photo)], ("depth", "size"), request_id, fast_decode=fast_decode
+        )
         return _protocol.depth_from(response, self.weights(model))
 
-    def depth_png(self, photo: Photo, *, bits: int = 16, model: str = DEFAULT_MODEL) -> bytes:
+    def depth_png(
+        self,
+        photo: Photo,
+        *,
+        bits: int = 16,
+        model: str = DEFAULT_MODEL,
+        fast_decode: bool = False,
+        request_id: str | None = None,
+    ) -> bytes:
         """A grey PNG of the depth at the photo's size, made by the server; the nearest is white.
 
-        Equal to `depth(photo).png16()` to one level, without the work on this side.
+        Equal to `depth(photo).png16()` to one level, without the work on this side. `fast_decode` as for `depth`.
         """
         name = _protocol.png_output(bits)
-        with translated(self._host, model, self._timeout_s):
-            response = self._connection().infer(model, [_protocol.image_input(photo)], outputs=_protocol.outputs(name))
+        tensors = [_protocol.image_input(photo)]
+        response = self._infer(model, tensors, (name,), request_id, fast_decode=fast_decode)
         png: bytes = response.as_numpy(name)[0, 0]
         return png
 
@@ -91,6 +126,7 @@ class Client:
         min_score: float | None = None,
         max_faces: int | None = None,
         det_size: int | None = None,
+        request_id: str | None = None,
     ) -> list[Face]:
         """The faces in a photo, the surest first (with `max_faces` the largest); an empty list if there are none.
 
@@ -106,10 +142,8 @@ class Client:
         """
         model = model or self.face_model()
         asked = _faces.outputs_of(model, parts, self._offered(model))
-        with translated(self._host, model, self._timeout_s):
-            response = self._connection().infer(
-                model, _faces.request(photo, min_score, max_faces, det_size), outputs=_protocol.outputs(*asked)
-            )
+        tensors = _faces.request(photo, min_score, max_faces, det_size)
+        response = self._infer(model, tensors, tuple(asked), request_id)
         return _faces.faces_from(response, asked)
 
     def compare(
@@ -131,10 +165,18 @@ class Client:
         )
         return Comparison.of(one, other, threshold)
 
-    def swap(self, source: Photo, target: Photo, *, model: str = _faces.SWAPPER, analysis: str | None = None) -> bytes:
+    def swap(
+        self,
+        source: Photo,
+        target: Photo,
+        *,
+        model: str = _faces.SWAPPER,
+        analysis: str | None = None,
+        request_id: str | None = None,
+    ) -> bytes:
         """A PNG of the target photo in which every face has the looks of the source's largest.
 
-        The server loads the model when it is first asked for, which takes a while; `unload` gives the memory back.
+        The server loads the network when it is first asked, which takes a while; `unload` gives the memory back.
 
         Args:
             analysis: the `face_analysis_<pack>` that finds the faces; None for the one that the server serves.
@@ -145,31 +187,34 @@ class Client:
             _protocol.image_input(target, "target"),
             _protocol.bytes_input("pack", pack.encode()),
         ]
-        try:
-            return self._swapped(model, tensors)
-        except ModelUnavailable:
-            self.load(model)
-        return self._swapped(model, tensors)
+        png: bytes = self._infer(model, tensors, ("image",), request_id).as_numpy("image")[0, 0]
+        return png
 
     def load(self, model: str) -> None:
-        """Have the server load a model of its repository, and wait until it is ready."""
+        """Have the server load a model of its repository, and wait until it is ready; needs the admin key."""
+        headers = admin.headers(self._host, self._admin_key)
         with (
             translated(self._host, model, _LOAD_TIMEOUT_S),
             closing(self._connected(max(self._timeout_s, _LOAD_TIMEOUT_S))) as connection,
         ):
-            connection.load_model(model)
+            connection.load_model(model, headers=headers)
+            for network in _protocol.own_networks(connection.get_model_config(model)):
+                connection.load_model(network, headers=headers)
         self._forget(model)
 
     def unload(self, model: str) -> None:
-        """Have the server give back the memory of a model; `load` or the next `swap` loads it again."""
+        """Have the server give back the memory of a model; needs the admin key.
+
+        Of a model that is loaded when it is first used the networks go, and the next use loads them again. Any other
+        one is gone until `load`.
+        """
+        headers = admin.headers(self._host, self._admin_key)
         with translated(self._host, model, self._timeout_s):
-            index = self._connection().get_model_repository_index()
+            index = self._connection().get_model_repository_index(headers=headers)
             if all(entry["name"] != model for entry in index):  # Triton itself would say that all went well
                 raise ModelUnavailable(f"{self._host} has no model {model!r}. See `depthface models` for what it has.")
-            is_ready = self._connection().is_model_ready(model)
-            config = self._connection().get_model_config(model) if is_ready else {}
-            for name in (model, *_protocol.own_networks(config)):
-                self._connection().unload_model(name)
+            for name in self._networks(model) or (model,):
+                self._connection().unload_model(name, headers=headers)
         self._forget(model)
 
     def face_model(self) -> str:
@@ -180,8 +225,8 @@ class Client:
             InvalidInput: there are several.
         """
         with translated(self._host, None, self._timeout_s):
-            index = self._connection().get_model_repository_index()
-        return _faces.only_served(self._host, index)
+            statistics = self._connection().get_inference_statistics()
+        return _faces.only_served(self._host, statistics)
 
     def weights(self, model: str = DEFAULT_MODEL) -> str:
         """Which weights the server serves, such as `<hub id>@<revision>`, `buffalo_l@insightface`, `folder <name>`,
@@ -199,10 +244,11 @@ class Client:
         return self._weights[model]
 
     def models(self) -> list[ModelInfo]:
-        """Every depth model there is and every face model in this server's repository, and whether it is served."""
+        """Every depth model there is and every face model that this server has, and whether it is loaded."""
         with translated(self._host, None, self._timeout_s):
             ready = {card.name: self._connection().is_model_ready(card.name) for card in DEPTH_CARDS}
-            ready |= _faces.served(self._connection().get_model_repository_index())
+            for name in _faces.served(self._connection().get_inference_statistics()):
+                ready[name] = all(self._connection().is_model_ready(own) for own in self._networks(name))
         return [ModelInfo(name, is_ready, self.weights(name) if is_ready else "") for name, is_ready in ready.items()]
 
     def check(self) -> list[str]:
@@ -260,11 +306,31 @@ class Client:
             self._outputs[model] = frozenset(output["name"] for output in metadata["outputs"])
         return self._outputs[model]
 
-    def _swapped(self, model: str, tensors: list[InferInput]) -> bytes:
-        with translated(self._host, model, self._timeout_s):
-            response = self._connection().infer(model, tensors, outputs=_protocol.outputs("image"))
-        png: bytes = response.as_numpy("image")[0, 0]
-        return png
+    def _infer(
+        self,
+        model: str,
+        tensors: list[InferInput],
+        outputs: tuple[str, ...],
+        request_id: str | None,
+        **parameters: bool,
+    ) -> Any:
+        """The one way of every inference."""
+        request_id = request_id or _calls.new_id()
+        options = _calls.options(outputs, request_id, self._timeout_s, parameters)
+        for pause_s in _calls.pauses_s(self._retries):
+            try:
+                with translated(self._host, model, self._timeout_s, request_id):
+                    return self._connection().infer(model, tensors, **options)
+            except _calls.SAFE_TO_RETRY:
+                if pause_s is None:
+                    raise
+                time.sleep(pause_s)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _networks(self, model: str) -> list[str]:
+        """What a model loads for itself when it is first used."""
+        is_ready = self._connection().is_model_ready(model)
+        return _protocol.own_networks(self._connection().get_model_config(model)) if is_ready else []
 
     def _forget(self, model: str) -> None:
         """What was known of a model: it may come back as another one."""

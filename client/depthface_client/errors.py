@@ -7,6 +7,7 @@ InvalidInput            the request is wrong; sending it again changes nothing
 ClientError
 ├── ServerUnavailable   nothing answers, or the connection broke
 ├── ModelUnavailable    the server does not serve this model
+├── NotAllowed          only who has the server's admin key may do this
 ├── ServerOverloaded    its queues are full; safe to send again later
 ├── RequestTimeout
 └── ServerFault         the server failed inside
@@ -14,19 +15,21 @@ ClientError
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tritonclient.utils import InferenceServerException
 
+from depthface.admin import VARIABLE
 from depthface.errors import (
     ClientError,
+    DepthfaceError,
     ImageTooLarge,
     InvalidImage,
     InvalidInput,
     ModelUnavailable,
+    NotAllowed,
     RequestTimeout,
     ServerFault,
     ServerOverloaded,
@@ -41,6 +44,7 @@ __all__ = [
     "InvalidInput",
     "ModelUnavailable",
     "NoFaceFound",
+    "NotAllowed",
     "RequestTimeout",
     "ServerFault",
     "ServerOverloaded",
@@ -55,6 +59,7 @@ class NoFaceFound(InvalidInput):
     code = "no_face_found"
 
 
+_RESTRICTED = "API is restricted"
 _NO_LOADING = "load / unload is not allowed"
 _NO_OUTPUT = re.compile(r"unexpected inference output '([^']*)'")
 
@@ -70,35 +75,64 @@ _NO_MODEL = (
 
 
 @contextmanager
-def translated(url: str, model: str | None = None, timeout_s: float | None = None) -> Iterator[None]:
-    """Run a call to the server; raise this package's errors for whatever it raises."""
+def translated(
+    url: str, model: str | None = None, timeout_s: float | None = None, request_id: str | None = None
+) -> Iterator[None]:
+    """Run a call to the server; raise this package's errors for whatever it raises.
+
+    With a `request_id` the errors carry it, and their text ends with it.
+    """
     try:
         yield
-    except InferenceServerException as error:
-        raise _from_server(error, url, model) from error
-    except (TimeoutError, asyncio.TimeoutError) as error:
-        raise RequestTimeout(
+    except DepthfaceError:
+        raise
+    except Exception as error:
+        ours = _ours(error, url, model, timeout_s)
+        if ours is None:
+            raise
+        raise _with_id(ours, request_id) from error
+
+
+def _ours(error: Exception, url: str, model: str | None, timeout_s: float | None) -> DepthfaceError | None:
+    if isinstance(error, InferenceServerException):
+        return _from_server(error, url, model)
+    if isinstance(error, TimeoutError):
+        return RequestTimeout(
             f"{url} did not answer within {timeout_s:g} s. It may be busy: try again, or give the client a longer "
             "timeout_s."
-        ) from error
-    except (OSError, EOFError) as error:
-        raise _unreachable(url, error) from error
-    except Exception as error:
-        # gevent's and aiohttp's own classes for a broken connection share no base class that is worth importing.
-        if type(error).__module__.partition(".")[0] in ("geventhttpclient", "aiohttp", "gevent"):
-            raise _unreachable(url, error) from error
-        raise
+        )
+    # gevent's and aiohttp's own classes for a broken connection share no base class that is worth importing.
+    if isinstance(error, OSError | EOFError) or type(error).__module__.partition(".")[0] in (
+        "geventhttpclient", "aiohttp", "gevent",
+    ):  # fmt: skip
+        return _unreachable(url, error)
+    return None
 
 
-def _from_server(error: InferenceServerException, url: str, model: str | None) -> Exception:
+def _with_id(error: DepthfaceError, request_id: str | None) -> DepthfaceError:
+    if request_id is None:
+        return error
+    named = type(error)(f"{error} [request {request_id}]")
+    named.request_id = request_id
+    return named
+
+
+def _from_server(error: InferenceServerException, url: str, model: str | None) -> DepthfaceError:
     text, status = str(error.message()), str(error.status())
     ours = decode(text)
     if ours is not None:
         return ours
+    if "403" in status or _RESTRICTED in text:
+        return NotAllowed(
+            f"{url} lets only its operator do this. Set {VARIABLE} to the server's admin key, or run the command as "
+            "the server's user on its machine."
+        )
     if _NO_LOADING in text:
         return ModelUnavailable(
             f"{url} loads no model on demand. Start it with `depthface serve`, or with --model-control-mode=explicit."
         )
+    if "timeout expired" in text:
+        return ServerOverloaded(f"{url} did not come to this request in time. Send it again in a moment.")
     if "503" in status or "maximum queue size" in text:
         return ServerOverloaded(f"{url} has as many requests waiting as it takes. Send this one again in a moment.")
     if any(sign in text for sign in _NO_MODEL):
@@ -114,6 +148,10 @@ def _from_server(error: InferenceServerException, url: str, model: str | None) -
         )
     if "400" in status or "404" in status:
         return InvalidInput(f"{url} refused the request: {text}")
+    if "shared memory pool" in text:
+        return ServerFault(
+            f"{url} has too little shared memory for this request. Give its /dev/shm more (Docker: --shm-size=1g)."
+        )
     return ServerFault(f"{url} failed while answering: {text}. Its log says more; the request may be sent again.")
 
 

@@ -122,20 +122,20 @@ def test_only_the_options_that_are_given_travel():
     ]
 
 
-def entry(name: str, state: str = "READY") -> dict[str, str]:
-    return {"name": name, "version": "1", "state": state}
+def serving(*names: str) -> dict[str, list[dict[str, str]]]:
+    """Triton's statistics of a server that serves these."""
+    return {"model_stats": [{"name": name, "version": "1"} for name in names]}
 
 
 def test_the_one_face_model_is_found():
-    steps = [entry("face_detection_preprocess"), entry("face_detection_postprocess"), entry("face_a_detector")]
-    detection, analysis = entry("face_detection_a"), entry("face_analysis_a")
-    assert _faces.only_served("h", [*steps, detection, analysis]) == "face_analysis_a"
-    assert _faces.only_served("h", [*steps, detection]) == "face_detection_a"
-    assert _faces.only_served("h", [detection, entry("face_analysis_a", "UNAVAILABLE")]) == "face_detection_a"
+    steps = ("face_detection_preprocess", "face_detection_postprocess", "face_a_detector")
+    detection, analysis = "face_detection_a", "face_analysis_a"
+    assert _faces.only_served("h", serving(*steps, detection, analysis)) == "face_analysis_a"
+    assert _faces.only_served("h", serving(*steps, detection)) == "face_detection_a"
     with pytest.raises(ModelUnavailable, match="depthface export"):
-        _faces.only_served("h", [*steps, {"name": "face_analysis_a"}])
+        _faces.only_served("h", serving(*steps))
     with pytest.raises(InvalidInput, match="model=: face_analysis_a, face_analysis_b"):
-        _faces.only_served("h", [analysis, entry("face_analysis_b")])
+        _faces.only_served("h", serving(analysis, "face_analysis_b"))
 
 
 def test_the_largest_face():
