@@ -1,0 +1,119 @@
+"""docker-compose.yml: the specification's schema, and all that it names is there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from fixtures.deploy import ROOT, composed, is_ours, stages, variables
+
+SERVICES = composed()["services"]
+OURS = {name: service for name, service in SERVICES.items() if "build" in service}
+
+
+def validate(path: Path) -> subprocess.CompletedProcess[str]:
+    """Against the Compose Specification's JSON schema, as check-jsonschema carries it."""
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", path]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def mounts(service: dict) -> dict[str, tuple[str, str]]:
+    """Target to source and mode."""
+    parts = (volume.split(":") for volume in service.get("volumes", []))
+    return {target: (source, *mode, "rw")[:2] for source, target, *mode in parts}
+
+
+def test_it_keeps_to_the_specification(tmp_path):
+    done = validate(ROOT / "docker-compose.yml")
+    assert done.returncode == 0, done.stdout
+    filled_in = tmp_path / "compose.yml"
+    filled_in.write_text(yaml.safe_dump(composed()))
+    assert validate(filled_in).returncode == 0
+
+
+def test_the_schema_would_say_otherwise(tmp_path):
+    spoilt = composed()
+    spoilt["services"]["triton"]["shm_sice"] = "2g"
+    (tmp_path / "compose.yml").write_text(yaml.safe_dump(spoilt))
+    assert "shm_sice" in validate(tmp_path / "compose.yml").stdout
+
+
+def test_the_services_are_those_that_are_promised():
+    assert set(SERVICES) == {"triton", "triton-cpu", "export", "export-cpu", "bench", "prometheus", "grafana"}
+    assert all(service["profiles"] for service in SERVICES.values())  # nothing starts that nobody asked for
+    assert {name for name, service in SERVICES.items() if service["profiles"] == ["monitoring"]} == {
+        "prometheus",
+        "grafana",
+    }
+
+
+@pytest.mark.parametrize("name", ["triton", "triton-cpu"])
+def test_a_server_is_shut_in(name):
+    service = SERVICES[name]
+    assert mounts(service)["/models"] == ("./model_repository", "ro")
+    assert service["read_only"]
+    assert service["shm_size"] == "2g"
+    assert service["ulimits"]["nofile"] >= 65536
+    assert service["restart"] == "unless-stopped"
+    assert stages()[service["build"]["target"]].health_check == ["depthface", "health"]
+
+
+def test_gpus_are_for_those_that_say_so():
+    assert {name for name, service in SERVICES.items() if "deploy" in service} == {"triton", "export"}
+
+
+def test_ports_are_on_loopback():
+    ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert len(ports) == 8
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_images_are_pinned():
+    tag = composed()["services"]["triton"]["build"]["args"]["TRITON_TAG"]
+    for service in SERVICES.values():
+        assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+[\w.-]*", service["image"])
+        if "triton" in service["image"] or "build" in service:
+            assert tag in service["image"]
+    bases = {stage.base for stage in stages().values() if ":" in stage.base}
+    assert bases == {f"nvcr.io/nvidia/tritonserver:{tag}-py3"}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_what_is_built_is_in_the_dockerfile(name):
+    build = OURS[name]["build"]
+    target = stages()[build["target"]]
+    assert (ROOT / build["context"] / "Dockerfile").is_file()
+    assert is_ours(target.command)
+    assert f"ARG {next(iter(build['args']))}=" in (ROOT / "Dockerfile").read_text()
+    exposed = " ".join(target.values("EXPOSE")).split()
+    assert [port.rpartition(":")[2] for port in OURS[name].get("ports", [])] == exposed
+
+
+def test_every_path_that_is_mounted_exists():
+    sources = [(source, target) for service in SERVICES.values() for target, (source, _) in mounts(service).items()]
+    for source, _ in sources:
+        if source.startswith("."):
+            assert (ROOT / source).exists(), source
+        else:
+            assert source in composed()["volumes"]
+    for word in SERVICES["bench"]["entrypoint"]:
+        if word.startswith("/"):
+            assert word in mounts(SERVICES["bench"])
+
+
+def test_the_example_of_the_settings_is_whole():
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    settings = dict(line.removeprefix("#").split("=", 1) for line in lines if re.match(r"#?[A-Z_]+=", line))
+    assert settings == {name: default or "" for name, default in variables().items()}
+
+
+def test_secrets_are_not_in_any_file_that_git_keeps():
+    assert {name for name, default in variables().items() if default is None} >= {
+        "DEPTHFACE_ADMIN_KEY",
+        "GRAFANA_PASSWORD",
+    }
+    assert ".env" in (ROOT / ".gitignore").read_text().splitlines()

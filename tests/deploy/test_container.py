@@ -1,0 +1,130 @@
+"""The serving container, whole, but for NVIDIA's image: installed by the Dockerfile's steps, started by its command."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from fixtures.container import Container, build, lay_out, running, wait_for
+from fixtures.deploy import stages
+from fixtures.photos import VARIETY
+from PIL import Image
+
+from depthface.errors import ServeError
+from depthface_server import installation
+from depthface_server.installation import Installation
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The container's file tree, as the Dockerfile's steps leave it."""
+    root = tmp_path_factory.mktemp("container")
+    build(stages()["environment"], root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def triton(root: Path) -> Path:
+    return lay_out(root)
+
+
+@pytest.fixture(scope="module")
+def container(root: Path, triton: Path, repository: Path) -> Iterator[Container]:
+    models = Path(shutil.copytree(repository, root / "models", ignore=shutil.ignore_patterns("__pycache__")))
+    with running(stages()["serve"], root, triton, models) as container:
+        yield container
+
+
+def test_the_environment_is_light_and_has_the_right_numpy(root):
+    python = root / "opt" / "depthface" / "bin" / "python3"
+    done = subprocess.check_output([sys.executable, "-m", "pip", "--python", python, "list"], text=True)
+    installed = dict(line.lower().split()[:2] for line in done.splitlines()[2:])
+    assert installed["numpy"].startswith("1.")
+    assert {"depthface", "opencv-python-headless", "simplejpeg", "tritonclient"} <= set(installed)
+    assert not {"torch", "transformers", "onnx", "onnxruntime", "nvidia-pytriton", "pip", "setuptools"} & set(installed)
+
+
+def test_it_serves_with_the_triton_that_is_there(container, triton):
+    (server,) = container.first.children()
+    assert server.exe() == str(triton / "bin" / "tritonserver")
+    stubs = {child.exe() for child in server.children()}
+    assert stubs == {str(triton / "backends" / "python" / "triton_python_backend_stub")}
+
+
+def test_it_answers(container, tmp_path, client):
+    (tmp_path / "photo.png").write_bytes(VARIETY["tiny 40×30"])
+    done = container.run("depthface", "depth", tmp_path / "photo.png", "--out", tmp_path / "d.png", *container.address)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "embedded.png").write_bytes(client.depth_png(tmp_path / "photo.png"))
+    with Image.open(tmp_path / "d.png") as ours, Image.open(tmp_path / "embedded.png") as embedded:
+        assert ours.tobytes() == embedded.tobytes()
+
+
+def test_its_health_check_is_a_real_inference(container):
+    done = container.run(*stages()["serve"].health_check, *container.address)
+    assert done.returncode == 0, done.stderr
+    assert "depth_anything_v2_small: answers" in done.stdout
+
+
+def test_its_models_cannot_be_written(container):
+    if not container.is_isolated:
+        pytest.skip("this user may not mount anything")
+    models = next(word for word in container.first.cmdline() if word.endswith("/models"))
+    assert "Read-only" in container.run("touch", f"{models}/x").stderr
+    assert not list(Path(models).rglob("__pycache__"))
+
+
+def test_it_buries_the_orphans_that_it_inherits(container):
+    if not container.is_isolated:
+        pytest.skip("this user may not have a process namespace, and is not its first process")
+    assert container.run("sh", "-c", "echo $PPID; sleep 0.3 & exit").returncode == 0
+    assert wait_for(lambda: any(child.name() == "sleep" for child in container.first.children()), 2)
+    assert wait_for(lambda: not any(child.name() == "sleep" for child in container.first.children()))
+
+
+def test_it_ends_on_sigterm_and_leaves_nothing(root, triton, repository):
+    with running(stages()["serve"], root, triton, repository) as container:
+        processes = [container.first, *container.first.children(recursive=True)]
+        assert len(processes) == 5  # serve, tritonserver and three Python models
+        container.first.send_signal(signal.SIGTERM)
+        assert container.server.process.wait(10) == 0
+        assert not psutil.wait_procs(processes, timeout=1)[1]
+        if not container.is_isolated:
+            assert not list(Path("/dev/shm").glob(f"depthface_{container.first.pid}_*"))
+
+
+def test_nvidias_is_taken_where_it_is(triton, monkeypatch):
+    wheel = Installation.find()
+    monkeypatch.setattr(installation, "_NVIDIA", triton)
+    found = Installation.find()
+    assert (found.program, found.backends) == (triton / "bin" / "tritonserver", triton / "backends")
+    assert wheel.program != found.program
+    assert found.environment["LD_LIBRARY_PATH"].startswith(str(triton / "lib"))
+
+
+def test_a_folder_without_triton_is_refused(tmp_path):
+    with pytest.raises(ServeError, match="bin/tritonserver"):
+        Installation.find(tmp_path)
+
+
+def test_a_triton_for_another_python_is_refused(triton, tmp_path):
+    other = tmp_path / "tritonserver"
+    for name in ("bin/tritonserver", "backends/python/triton_python_backend_stub"):
+        (other / name).parent.mkdir(parents=True)
+        os.link(triton / name, other / name)
+    stub = other / "backends/python/triton_python_backend_stub"
+    content = stub.read_bytes()
+    stub.unlink()
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub.write_bytes(content.replace(f"libpython{version}".encode(), b"libpython3.99"))
+    with pytest.raises(ServeError, match=r"runs Python 3\.99 and this is"):
+        Installation.find(other)
