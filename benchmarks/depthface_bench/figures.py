@@ -1,40 +1,32 @@
-"""What every benchmark does with its photos and its times."""
+"""Figures with their spread, and ratios of the same round."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from io import BytesIO
+from dataclasses import dataclass
 
-from PIL import Image
-
-__all__ = ["excess", "jpeg", "ratio", "spread"]
+__all__ = ["Spread", "ratio", "spread"]
 
 
-def jpeg(picture: Image.Image) -> bytes:
-    """A photo as a camera would save it."""
-    buffer = BytesIO()
-    picture.save(buffer, "JPEG", quality=92)
-    return buffer.getvalue()
+@dataclass(frozen=True)
+class Spread:
+    """Median, least and most of some values."""
+
+    median: float
+    low: float
+    high: float
+
+    def text(self, digits: int = 0, unit: str = "") -> str:
+        """`median (low–high)`."""
+        return f"{self.median:.{digits}f}{unit} ({self.low:.{digits}f}–{self.high:.{digits}f})"
 
 
-def spread(values: Sequence[float], digits: int = 0) -> str:
-    """`median (min–max)`."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+def spread(values: Sequence[float]) -> Spread:
+    """Of at least one value."""
+    return Spread(statistics.median(values), min(values), max(values))
 
 
-def ratio(a: Sequence[float], b: Sequence[float]) -> str:
-    """How many of its round's `b` each `a` is: `median× (min–max)`."""
-    middle, low, high = _ratios(a, b)
-    return f"{middle:.2f}× ({low:.2f}–{high:.2f})"
-
-
-def excess(a: Sequence[float], b: Sequence[float]) -> str:
-    """How much more each `a` is than its round's `b`: `median % (min…max)`."""
-    middle, low, high = (100 * (value - 1) for value in _ratios(a, b))
-    return f"{middle:+.1f} % ({low:+.1f}…{high:+.1f})"
-
-
-def _ratios(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
-    ratios = [x / y for x, y in zip(a, b, strict=True)]
-    return statistics.median(ratios), min(ratios), max(ratios)
+def ratio(a: Sequence[float], b: Sequence[float]) -> Spread:
+    """How many of its round's `b` each `a` is."""
+    return spread([x / y for x, y in zip(a, b, strict=True)])

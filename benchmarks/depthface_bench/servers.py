@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,41 +15,58 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["Served", "serving"]
+from depthface.errors import DepthfaceError
+
+__all__ = ["Process", "free_port", "serving"]
 
 
-@dataclass
-class Served:
-    """A running `depthface serve`.
+@dataclass(frozen=True)
+class Process:
+    """A server that runs.
 
     Attributes:
         host: `host:port` of its HTTP endpoint.
-        peak_bytes: the largest memory of the server and all its children together when it was asked for: the sum of
-            their proportional set sizes (shared pages counted once).
+        start_s: from its command to its being ready.
     """
 
     host: str
-    process: subprocess.Popen[str]
-    peak_bytes: int = 0
+    pid: int
+    start_s: float
 
-    def measure_memory(self) -> None:
-        """Between the measurements, not along with them: the kernel counts pages for 50 ms."""
+    def memory_bytes(self) -> int:
+        """Of it and all its children: the sum of their proportional set sizes (shared pages counted once).
+
+        Ask between the measurements, not along with them: the kernel counts pages for 50 ms.
+        """
         total = 0
-        root = psutil.Process(self.process.pid)
+        root = psutil.Process(self.pid)
         for process in [root, *root.children(recursive=True)]:
             try:
                 total += process.memory_full_info().pss
             except psutil.Error:
                 continue
-        self.peak_bytes = max(self.peak_bytes, total)
+        return total
+
+    @contextmanager
+    def unwatched(self) -> Iterator[None]:
+        """Put the command's own process, which only watches Triton, to sleep: each of its probes counts as a request
+        in Triton's statistics, and waits in a network's queue as others do.
+        """
+        watcher = psutil.Process(self.pid)
+        watcher.suspend()
+        try:
+            yield
+        finally:
+            watcher.resume()
 
 
 @contextmanager
-def serving(repository: Path) -> Iterator[Served]:
-    """Serve `repository` on free ports until the block ends."""
+def serving(repository: Path, *options: str) -> Iterator[Process]:
+    """Run `depthface serve` on `repository` and free ports, with more options, until the block ends."""
+    started = time.perf_counter()
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "depthface", "serve", "--repository", str(repository)),
+            *(sys.executable, "-m", "depthface", "serve", "--repository", str(repository), *options),
             *("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"),
         ],
         stdout=subprocess.PIPE,
@@ -57,12 +76,20 @@ def serving(repository: Path) -> Iterator[Served]:
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("ready: "):
-            served = Served(line.split("//")[1].strip(), process)
+            served = Process(line.split("//")[1].strip(), process.pid, time.perf_counter() - started)
             break
     else:
-        raise SystemExit(f"The server did not start (exit {process.wait()}).")
+        raise DepthfaceError(f"`depthface serve` did not start (exit {process.wait()}); it has said why.")
     try:
         yield served
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)
+        process.stdout.close()
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

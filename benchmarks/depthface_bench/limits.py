@@ -1,0 +1,89 @@
+"""What the machine could do at most, measured, and what each network asks of it, counted."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import torch
+
+__all__ = ["bandwidth_gb_s", "gemm_gflop_s", "gflop"]
+
+_SIDE = 2048
+"""Of the matrices multiplied: large enough for the peak, small enough for half a second a round."""
+
+_COPIED_BYTES = 2**28
+"""What each thread copies: many times any cache."""
+
+_MATMUL, _CONV = {"MatMul", "Gemm"}, {"Conv"}
+
+
+def gemm_gflop_s(dtype: torch.dtype, threads: int, rounds: int) -> list[float]:
+    """The rate of torch's matrix product (oneDNN or MKL), 10⁹ floating-point operations a second, each round's best.
+
+    A product of two n×n matrices is 2·n³ operations.
+    """
+    torch.set_num_threads(threads)
+    a, b = (torch.randn(_SIDE, _SIDE).to(dtype) for _ in range(2))
+    return [2 * _SIDE**3 / 1e9 / _best_s(lambda: torch.mm(a, b)) for _ in range(rounds)]
+
+
+def bandwidth_gb_s(threads: int, rounds: int) -> list[float]:
+    """The rate of memory, 10⁹ bytes a second, read and written, each round's best: STREAM's copy, a block a thread."""
+    blocks = [(np.zeros(_COPIED_BYTES, np.uint8), np.ones(_COPIED_BYTES, np.uint8)) for _ in range(threads)]
+    with ThreadPoolExecutor(threads) as pool:
+
+        def copy() -> None:
+            list(pool.map(lambda block: np.copyto(*block), blocks))  # numpy copies without the interpreter's lock
+
+        return [2 * threads * _COPIED_BYTES / 1e9 / _best_s(copy) for _ in range(rounds)]
+
+
+def gflop(model: Path, feed: Mapping[str, npt.NDArray[Any]]) -> float:
+    """Operations of one run of a network, 10⁹: 2 for each multiplication with its addition in the matrix products and
+    convolutions; what is added, normalised or activated between them is left out.
+
+    The shapes are those of a real run, from ONNX Runtime's own profile: a graph with varying sizes does not tell them.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder, "profile"))
+        # As it was exported: fused nodes have other names and reordered weights.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session.run(None, dict(feed))
+        events = json.loads(Path(session.end_profiling()).read_text())
+    return sum(_operations(event["args"]) for event in events if event.get("cat") == "Node") / 1e9
+
+
+def _operations(node: Mapping[str, Any]) -> int:
+    kind = node.get("op_name")
+    if kind not in _MATMUL | _CONV or "output_type_shape" not in node:
+        return 0
+    inputs, (output, *_) = (
+        [list(next(iter(one.values()))) for one in node[key]] for key in ("input_type_shape", "output_type_shape")
+    )
+    if kind in _CONV:
+        return int(2 * math.prod(output) * math.prod(inputs[1][1:]))  # weights: out, in / groups, kernel
+    if kind == "Gemm":  # which of its inputs are transposed is not in the profile: m·n·k all the same
+        return int(2 * output[-1] * math.prod(inputs[0]))
+    return int(2 * math.prod(output) * inputs[0][-1])
+
+
+def _best_s(run: Callable[[], object]) -> float:
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - started)
+    return min(times)

@@ -1,0 +1,237 @@
+"""The results of a run as Markdown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from depthface_bench.figures import Spread, ratio, spread
+from depthface_bench.placement import PHOTO, TENSOR
+from depthface_bench.reading import Key, Results, against, best_at_once, label, rates, share_of_peak, ways_of
+from depthface_bench.targets import Target, targets
+
+__all__ = ["losing", "markdown", "unstable"]
+
+_SERVICE: Key = ("service", "fp32")
+_TASKS = ("depth", "faces")
+
+
+def markdown(results: Results, pictures: Sequence[str]) -> str:
+    """The whole report; `pictures` are the names of the plots beside it."""
+    parts = [
+        _head(results),
+        *(f"![{name.rpartition('.')[0]}]({name})" for name in pictures),
+        "## Targets\n\nMedians; for two cores, whatever this machine has.\n\n" + _targets(targets(results)),
+        _losing(results),
+        *(_rounds(results, task) for task in _TASKS),
+        _driven(results),
+        _placement(results),
+        _limits(results),
+        _growth(results),
+        _start(results),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def losing(results: Results) -> list[str]:
+    """Where this project is behind what a user would take instead, by the median of the ratios."""
+    found = []
+    for task, photo in _photos(results):
+        keys = ways_of(results, task, photo)
+        for ours in (key for key in keys if key[0] == "server"):
+            peers = [key for key in keys if key[0] in ("library", "service") or key == ("plain", ours[1])]
+            for peer in peers:
+                times = against(results, task, photo, ours, peer)
+                if times and times.median < 1:
+                    who, whom = label(task, ours), label(task, peer)
+                    found.append(f"{task} {photo}: {who} against {whom} {times.text(2, '×')}")
+    for size, link, there, here in _placed(results):
+        times = ratio(there["ms"], here["ms"])
+        if times.median > 1:
+            found.append(f"preprocessing on the server, {size}, {link}: {times.text(2, '×')} the client's time")
+    return found
+
+
+def unstable(results: Results) -> list[str]:
+    """The loads without a figure, and why."""
+    return [f"{one['task']}, {one['precision']}: {one['unstable']}" for one in results["driven"] if "unstable" in one]
+
+
+def _head(results: Results) -> str:
+    machine = results["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    return (
+        f"# Measured on {machine['title']}\n\n"
+        f"{results['date']}, revision {results['revision']}, by `{results['command']}`. {machine['system']}; "
+        f"{', '.join(machine['flags'])}.\n{versions}.\n\n"
+        f"Weights: {results['weights']} (speed does not depend on them). All ways in one run, in turn, on the same "
+        "photos and weights, with as many threads as cores.\nFigures: median (least–most). Ratios are of the same "
+        "round. Absolute figures are this machine's alone."
+    )
+
+
+def _targets(found: Sequence[Target]) -> str:
+    words = {True: "yes", False: "**no**", None: "not measured here"}
+    rows = [
+        (
+            one.text,
+            ("≥ " if one.is_at_least else "≤ ") + f"{one.aim:g}",
+            one.measured.text(2) if one.measured else "–",
+            words[one.is_met],
+        )
+        for one in found
+    ]
+    return _table(("", "target", "measured", "met"), rows)
+
+
+def _losing(results: Results) -> str:
+    lines = [f"- {line}" for line in losing(results)] + [f"- no figure: {line}" for line in unstable(results)]
+    return "## Where it loses\n\n" + ("\n".join(lines) or "Nowhere in this run.")
+
+
+def _rounds(results: Results, task: str) -> str:
+    titles = {"depth": "## Depth: JPEG to 8-bit PNG", "faces": "## Faces: JPEG to boxes, keypoints and embeddings"}
+    parts = [titles[task]]
+    for photo in (photo for one, photo in _photos(results) if one == task):
+        rows = []
+        for key in ways_of(results, task, photo):
+            counts = [one["at_once"] for one in results["rounds"] if _is(one, task, photo, key)]
+            for count in counts:
+                values = rates(results, task, photo, key, count)
+                service = rates(results, task, photo, _SERVICE, count)
+                times = ratio(values, service).text(2, "×") if service else "–"
+                rows.append((label(task, key), count, spread(values).text(2), times))
+            if len(counts) > 1:
+                times_best = against(results, task, photo, key, _SERVICE)
+                at = f"best ({best_at_once(results, task, photo, key)})"
+                rows.append((label(task, key), at, "", times_best.text(2, "×") if times_best else "–"))
+        parts.append(f"### {photo}\n\n" + _table(("", "at once", "images/s", "against the service"), rows))
+    return "\n\n".join(parts)
+
+
+def _driven(results: Results) -> str:
+    rows = []
+    for one in results["driven"]:
+        load = one["load"]
+        asked = f"{load['value']:g} at once" if load["kind"] == "concurrency" else f"{load['value']:g}/s sent"
+        if one["role"] == "best":
+            asked += ", for longer"
+        head = (one["task"], one["precision"], asked)
+        if "unstable" in one:
+            rows.append((*head, "unstable: no figure", *6 * ("–",)))
+            continue
+        inside = "; ".join(
+            f"{step['model']} {step['queue_ms']:.0f} + {step['compute_ms']:.0f}" for step in one["steps"]
+        )
+        times = (f"{one[name]:.0f}" for name in ("p50_ms", "p90_ms", "p95_ms", "p99_ms"))
+        rows.append((*head, _throughput(one).text(2), *times, one["requests"], inside))
+    header = ("", "", "load", "requests/s", "p50 ms", "p90", "p95", "p99", "requests", "queue + compute ms, by model")
+    return (
+        "## Under load, by perf_analyzer\n\nPhotos of mixed sizes for depth, six faces each for faces; one server. "
+        "Three windows in a row have to agree within a tenth, or there is no figure; their spread is in brackets. "
+        "The p99 of fewer than 100 requests is the slowest of them.\n\n" + _table(header, rows)
+    )
+
+
+def _throughput(one: Mapping[str, Any]) -> Spread:
+    return Spread(one["throughput"], min(one["windows"]), max(one["windows"]))
+
+
+def _placement(results: Results) -> str:
+    rows = []
+    for size, link, there, here in _placed(results):
+        times = ratio(here["ms"], there["ms"])
+        wins = "server" if times.median > 1 else "client"
+        for one, where in ((there, "server"), (here, "client")):
+            rows.append(
+                (
+                    *(size, link, where, spread(one["ms"]).text(), spread(one["client_cpu_ms"]).text()),
+                    *(f"{one['sent_bytes'] / 1000:.0f}", f"{one['received_bytes'] / 1000:.0f}"),
+                    f"{times.text(2, '×')}: {wins}" if where == "client" else "",
+                )
+            )
+    header = ("photo", "link", "preprocessing on", "ms", "client's CPU ms", "kB sent", "kB back", "time, and who wins")
+    return (
+        "## Preprocessing on the client or on the server\n\nJPEG to the depth map at the network's grid. On the "
+        "client: decoded and resized there, the uint8 grid sent to the network itself. The ratio is the client's time "
+        "to the server's.\n\n" + _table(header, rows)
+    )
+
+
+def _placed(results: Results) -> list[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]]:
+    """Size, link, and the records of the two ways."""
+    found = {(one["photo"], one["link_mbit_s"], one["way"]): one for one in results["placement"]}
+    return [
+        (size, "this machine" if link is None else f"{link:g} Mbit/s", one, found[size, link, TENSOR])
+        for (size, link, way), one in found.items()
+        if way == PHOTO
+    ]
+
+
+def _limits(results: Results) -> str:
+    limits = results["limits"]
+    peaks = [
+        (f"matrix product, {dtype}", f"{spread(values).text()} GFLOP/s")
+        for dtype, values in limits["gemm_gflop_s"].items()
+    ]
+    bandwidth = ("memory, copied", f"{spread(limits['bandwidth_gb_s']).text(1)} GB/s, read and written")
+    rows = []
+    for task, photo in _photos(results):
+        for key in ways_of(results, task, photo):
+            share = share_of_peak(results, task, photo, key)
+            percent = Spread(*(100 * value for value in vars(share).values())).text(0, " %") if share else "–"
+            rows.append((f"{task} {photo}", f"{limits['gflop'][photo]:.0f}", label(task, key), percent))
+    header = ("", "GFLOP a photo", "", "of the matrix-product peak of its precision")
+    return "## The limit\n\n" + _table(("", "measured"), [*peaks, bandwidth]) + "\n\n" + _table(header, rows)
+
+
+def _growth(results: Results) -> str:
+    names = {"megapixels": "megapixels", "faces": "faces in the photo", "batch": "photos in a request"}
+    parts = ["## Growth\n\nMemory is what the server keeps after it, one after the other: it gives none back."]
+    for over, name in names.items():
+        records = [one for one in results["growth"] if one["over"] == over]
+        rows = []
+        for one in (record for record in records if record["at_once"] == 1):
+            several = [r for r in records if r["at_once"] > 1 and _same_point(r, one)]
+            photos = one["value"] if over == "batch" else 1
+            ms = [1000 * photos / value for value in one["images_s"]]
+            rows.append(
+                (
+                    *(one["task"], one["precision"], f"{one['value']:.3g}", spread(ms).text()),
+                    spread(several[0]["images_s"] if several else one["images_s"]).text(2),
+                    f"{one['memory_bytes'] / 1e9:.2f}",
+                )
+            )
+        header = ("", "", name, "ms a request, one at a time", "images/s at the most at once", "server's memory, GB")
+        parts.append(_table(header, rows) if rows else "")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _start(results: Results) -> str:
+    grouped: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for one in results["start"]:
+        grouped.setdefault((one["kind"], one.get("task", ""), one["precision"]), []).append(one)
+    rows = []
+    for (kind, task, precision), ones in grouped.items():
+        name = label(task, (kind, precision)) if task else f"depthface serve, {precision}"
+        memory = statistics.median(one["memory_bytes"] for one in ones) / 1e9
+        rows.append((name, spread([one["start_s"] for one in ones]).text(1), f"{memory:.2f}"))
+    return "## Start and memory\n\n" + _table(("", "s until it answers", "GB, all its processes"), rows)
+
+
+def _photos(results: Results) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((one["task"], one["photo"]) for one in results["rounds"]))
+
+
+def _is(one: Mapping[str, Any], task: str, photo: str, key: Key) -> bool:
+    return (one["task"], one["photo"], one["kind"], one["precision"]) == (task, photo, *key)
+
+
+def _same_point(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    return all(a[name] == b[name] for name in ("task", "precision", "over", "value"))
+
+
+def _table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)

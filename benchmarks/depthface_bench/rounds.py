@@ -1,0 +1,60 @@
+"""Ways measured in turn, so that a drift of the machine hits all alike; ratios are of the same round."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+__all__ = ["Series", "Way", "in_turn", "rate"]
+
+_SETTLE_S = 0.25
+"""After each way: the threads of some runtimes stay busy for a fifth of a second after the work is done."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way from photos to answers.
+
+    Attributes:
+        kind: `library` in this process, `service` (the same behind HTTP), `plain` (the exported network in its plain
+            runtime, in this process), `server` (this project, over HTTP).
+        precision: of the network; the peers' is fp32.
+        call: one photo, or whatever is measured; may be called from several threads.
+    """
+
+    kind: str
+    precision: str
+    call: Callable[[bytes], object]
+
+
+@dataclass(frozen=True)
+class Series:
+    """What one way did, round by round, with so many requests under way."""
+
+    kind: str
+    precision: str
+    at_once: int
+    images_s: list[float] = field(default_factory=list)
+
+
+def in_turn(ways: Iterable[Way], photos: Sequence[bytes], at_once: Iterable[int], rounds: int) -> list[Series]:
+    """Measure each way once in every round; the round before the first is not counted."""
+    turns = [(way, Series(way.kind, way.precision, count)) for way in ways for count in at_once]
+    with ThreadPoolExecutor(max(series.at_once for _, series in turns)) as pool:
+        for counted in range(-1, rounds):
+            for way, series in turns:
+                found = rate(pool, way.call, photos, series.at_once)
+                time.sleep(_SETTLE_S)
+                if counted >= 0:
+                    series.images_s.append(found)
+    return [series for _, series in turns]
+
+
+def rate(pool: ThreadPoolExecutor, call: Callable[[bytes], object], photos: Sequence[bytes], at_once: int) -> float:
+    """Photos a second with `at_once` requests under way: so many clients send all the photos, each begins elsewhere."""
+    shares = [[*photos[index % len(photos) :], *photos[: index % len(photos)]] for index in range(at_once)]
+    started = time.perf_counter()
+    list(pool.map(lambda share: [call(photo) for photo in share], shares))
+    return at_once * len(photos) / (time.perf_counter() - started)

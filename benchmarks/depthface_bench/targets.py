@@ -1,0 +1,68 @@
+"""What was aimed at, on two cores, and whether this run shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from depthface_bench.figures import Spread
+from depthface_bench.reading import Results, against, driven_best
+
+__all__ = ["Target", "targets"]
+
+# (photo, precision) to how many times as many images a second as the service people deploy today.
+_AGAINST_SERVICE: Mapping[tuple[str, str, str], float] = {
+    ("depth", "1920×1280", "fp32"): 1.5,
+    ("depth", "1920×1280", "bf16"): 2.6,
+    ("depth", "4000×3000", "fp32"): 2.2,
+    ("depth", "4000×3000", "bf16"): 3.5,
+    ("faces", "6 faces", "fp32"): 1.05,
+    ("faces", "6 faces", "bf16"): 1.8,
+}
+_AGAINST_PLAIN = 0.95
+_P99_TO_P50 = 1.5
+
+
+@dataclass(frozen=True)
+class Target:
+    """One aim; `measured` is None where this machine or this run could not show it."""
+
+    text: str
+    aim: float
+    measured: Spread | None
+    is_at_least: bool = True
+
+    @property
+    def is_met(self) -> bool | None:
+        """By the median."""
+        if self.measured is None:
+            return None
+        return self.measured.median >= self.aim if self.is_at_least else self.measured.median <= self.aim
+
+
+def targets(results: Results) -> list[Target]:
+    """All of them, in the order of the tables."""
+    return [*_services(results), *_floors(results), *_tails(results)]
+
+
+def _services(results: Results) -> Iterator[Target]:
+    for (task, photo, precision), aim in _AGAINST_SERVICE.items():
+        found = against(results, task, photo, ("server", precision), ("service", "fp32"))
+        yield Target(f"{task} {photo}, {precision}, against the service", aim, found)
+
+
+def _floors(results: Results) -> Iterator[Target]:
+    for precision in results["precisions"]:
+        for photo in (photo for task, photo, at in _AGAINST_SERVICE if (task, at) == ("depth", "fp32")):
+            found = against(results, "depth", photo, ("server", precision), ("plain", precision))
+            yield Target(f"depth {photo}, {precision}, against the plain runtime in process", _AGAINST_PLAIN, found)
+
+
+def _tails(results: Results) -> Iterator[Target]:
+    for precision in results["precisions"]:
+        for task in ("depth", "faces"):
+            one: Mapping[str, Any] | None = driven_best(results, task, precision)
+            share = one["p99_ms"] / one["p50_ms"] if one else None
+            measured = None if share is None else Spread(share, share, share)
+            yield Target(f"{task}, {precision}, p99 / p50 at the best concurrency", _P99_TO_P50, measured, False)

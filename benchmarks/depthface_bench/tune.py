@@ -1,0 +1,107 @@
+"""`make tune`: instances × threads × batch × delay of the depth network, on the cores there are."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from depthface.errors import DepthfaceError
+from depthface_bench.figures import Spread
+from depthface_bench.perf_analyzer import Load, Measured, Unstable, drive
+from depthface_bench.repositories import DEPTH, MEASURED_DEPTH, overridden
+from depthface_bench.servers import serving
+from depthface_bench.setup import Tool
+
+__all__ = ["Setting", "Tried", "settings", "table", "tried"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a network is run; `batch` is the size that batches are made up to, 1 for none."""
+
+    instances: int
+    threads: int
+    batch: int
+    delay_us: int
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a setting gave at each concurrency; None where it was unstable."""
+
+    setting: Setting
+    found: tuple[Measured | None, ...]
+
+
+def settings(cores: int) -> list[Setting]:
+    """All splits of the cores into instances and threads, never more threads than cores; each with and without
+    batches, and those with and without waiting for them. The first is the default."""
+    splits = [(count, cores // count) for count in range(1, cores + 1) if cores % count == 0]
+    batches = [(8, 0), (1, 0), (4, 0), (4, 20_000)]
+    return [Setting(*split, *batch) for split, batch in itertools.product(splits, batches)]
+
+
+def tried(
+    tool: Tool,
+    repository: Path,
+    data: Path,
+    some: Sequence[Setting],
+    concurrency: Sequence[int],
+    window: int,
+    report: Callable[[str], None],
+) -> list[Tried]:
+    """Serve a copy of the repository with each setting and drive it."""
+    found = []
+    for setting in some:
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder, "repository")
+            overridden(
+                repository,
+                copy,
+                f"{DEPTH}_network",
+                instances=setting.instances,
+                threads=setting.threads,
+                batch=setting.batch,
+                delay_us=setting.delay_us,
+            )
+            with serving(copy) as served:
+                results: list[Measured | None] = []
+                for count in concurrency:
+                    load = Load("concurrency", count, max(window, count))
+                    try:
+                        with served.unwatched():
+                            results.append(drive(tool, served.host, MEASURED_DEPTH, data, load))
+                    except Unstable as error:
+                        report(f"UNSTABLE {setting}: {error}")
+                        results.append(None)
+        found.append(Tried(setting, tuple(results)))
+        report(f"{setting}: {', '.join(_rate(one) for one in results)}")
+    return found
+
+
+def table(found: Sequence[Tried], concurrency: Sequence[int]) -> str:
+    """The settings as Markdown, the fastest at the highest concurrency first."""
+    if not found:
+        raise DepthfaceError("Nothing was tried.")
+    order = sorted(found, key=lambda one: -(one.found[-1].throughput if one.found[-1] else 0))
+    header = ["instances", "threads", "batch", "delay µs"]
+    for count in concurrency:
+        header += [f"requests/s at {count}", "p50 ms", "p99 ms"]
+    lines = [header, ["---"] * len(header)]
+    for one in order:
+        setting = one.setting
+        line = [str(value) for value in (setting.instances, setting.threads, setting.batch, setting.delay_us)]
+        for measured in one.found:
+            times = (f"{measured.p50_ms:.0f}", f"{measured.p99_ms:.0f}") if measured else ("–", "–")
+            line += [_rate(measured), *times]
+        lines.append(line)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _rate(measured: Measured | None) -> str:
+    if measured is None:
+        return "unstable"
+    return Spread(measured.throughput, min(measured.windows), max(measured.windows)).text(2)

@@ -1,0 +1,45 @@
+"""What is counted and measured of networks and machines."""
+
+from __future__ import annotations
+
+import re
+import socket
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+
+from depthface.families import card_named
+from depthface_bench import limits, machine
+
+
+@pytest.mark.parametrize(("width", "gflop"), [(518, 115.3), (784, 201.2)])
+def test_operations_of_the_depth_network(repository, width, gflop):
+    """As counted by others: docs of Depth Anything V2 Small at 518×518, and at 518×784."""
+    model = repository / "depth_anything_v2_small_network" / "1" / "model.onnx"
+    counted = limits.gflop(model, {"pixels": np.zeros((1, 518, width, 3), np.uint8)})
+    assert counted == pytest.approx(gflop, rel=0.002)
+
+
+def test_peaks_are_rates():
+    (rate,) = limits.gemm_gflop_s(torch.float32, 1, 1)
+    assert 1 < rate < 1e5
+    (bandwidth,) = limits.bandwidth_gb_s(1, 1)
+    assert 0.5 < bandwidth < 1e4
+
+
+def test_the_machine_is_named_by_what_matters():
+    here = machine.this_machine()
+    assert re.fullmatch(r"[a-z0-9-]+-\d+-cores(-nvidia-[a-z0-9-]+)?", here.slug)
+    assert here.cores >= 1
+    assert socket.gethostname() not in str(asdict(here))
+    assert {"depthface", "onnxruntime", "torch"} <= set(machine.versions())
+
+
+def test_precisions_are_those_this_cpu_is_for():
+    cards = [card_named("depth_anything_v2_small"), card_named("buffalo_l")]
+    bare = machine.Machine("x", 2, 8.0, (), False, "")
+    assert machine.precisions(cards, bare)[0] == "fp32"
+    assert "bf16" not in machine.precisions(cards, bare)
+    assert "fp16" not in machine.precisions(cards[:1], bare)
