@@ -1,7 +1,8 @@
-# depthface: what a user types. Every target works from a clean clone; PYTHON picks the interpreter (3.10 to 3.13).
+# depthface: what a user types. Every target works from a clean clone; PYTHON picks the interpreter (3.11 or 3.12).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 MODELS ?= depth_anything_v2_small
 WEIGHTS ?= hub
@@ -9,24 +10,37 @@ PRECISION ?= fp32
 REPOSITORY ?= model_repository
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export serve demo test test-fast lint format generate bench-depth bench-faces lock clean
+.PHONY: help setup setup-gpu export verify serve demo test test-fast test-gpu fuzz soak doctor audit lint format generate \
+	setup-bench bench tune overload lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 setup: $(VENV)/installed  ## .venv and everything in it
 
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/installed: pyproject.toml requirements.lock requirements-cuda.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-# insightface brings opencv-python, whose cv2 needs a desktop's libraries; the headless one of the same version takes
-# its place.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps \
-		--force-reinstall opencv-python-headless
+	$(PIP) --require-hashes --no-deps --requirement requirements.lock
+# PyPI's torch is the CUDA build and needs NVIDIA's libraries to be imported at all; PyTorch's CPU build does not.
+	$(BIN)/python -c "import importlib.metadata as m; exit('+cpu' not in m.version('torch'))" \
+		|| $(PIP) --require-hashes --no-deps --requirement requirements-cuda.lock
+	$(PIP) --no-deps --no-build-isolation --editable .
+# TensorRT's names, of both majors, for the tests that hold the code against them. They come without its libraries.
+	for major in 10 11; do \
+		$(PIP) --require-hashes --no-deps --upgrade --target $(VENV)/tensorrt-$$major \
+			--requirement tests/fixtures/tensorrt-$$major.txt || exit 1; \
+	done
 	@touch $@
 
-export: setup  ## weights to model_repository/ (MODELS=… WEIGHTS=hub|random|PATH PRECISION=fp32|fp16)
+setup-gpu: setup  ## onnxruntime-gpu in onnxruntime's place
+	$(BIN)/python -m pip uninstall --quiet --yes onnxruntime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[gpu]'
+
+export: setup  ## weights to model_repository/ (MODELS=… WEIGHTS=hub|random|PATH PRECISION=fp32|fp16|bf16)
 	$(BIN)/depthface export $(MODELS) --weights $(WEIGHTS) --precision $(PRECISION) --repository $(REPOSITORY)
+
+verify: setup  ## every artefact against its manifest, every engine against this machine
+	$(BIN)/depthface verify --repository $(REPOSITORY)
 
 serve: setup  ## the embedded Triton on 127.0.0.1:8000
 	$(BIN)/depthface serve --repository $(REPOSITORY)
@@ -34,11 +48,26 @@ serve: setup  ## the embedded Triton on 127.0.0.1:8000
 demo: setup  ## export, serve, one photo, one depth map, in demo/
 	$(BIN)/python examples/demo.py
 
-test: setup  ## the whole suite
+test: setup-bench  ## the whole suite
 	$(BIN)/python -m pytest
 
-test-fast: setup  ## without the tests marked slow
+test-fast: setup-bench  ## without the tests marked slow
 	$(BIN)/python -m pytest -m "not slow"
+
+test-gpu: setup-bench  ## what needs an NVIDIA GPU and TensorRT: engines built, gated, served
+	$(BIN)/python -m pytest -m gpu
+fuzz: setup  ## the decoder, the pack and manifest readers and a server, each fuzzed for MINUTES (10)
+	for target in image pack manifest http; do \
+		$(BIN)/python tests/fuzz/run.py $$target --seconds $$(( $(or $(MINUTES),10) * 60 )) || exit 1; done
+
+soak: setup  ## a server under mixed load for MINUTES (30): no wrong answer, nothing that grows
+	$(BIN)/python -m depthface_bench.soak --minutes $(or $(MINUTES),30)
+
+doctor: setup  ## what this machine lacks, and how to mend it
+	$(BIN)/depthface doctor --repository $(REPOSITORY)
+
+audit: setup  ## known vulnerabilities (asks the network), licences, and the bill of materials sbom.json
+	$(BIN)/python tools/audit.py
 
 lint: setup  ## ruff, mypy, the import table, stale generated files
 	$(BIN)/ruff check .
@@ -53,14 +82,21 @@ format: setup  ## let ruff mend what it can
 generate: setup  ## write the committed text of model_repository/ anew, after a change of a card
 	$(BIN)/python -m depthface_export.repository model_repository
 
-bench-depth: setup  ## depth against the transformers pipeline, side by side
-	$(BIN)/python -m depthface_bench.depth
+setup-bench: setup  ## NVIDIA's perf_analyzer: the one on PATH, or the pinned wheel's
+	$(BIN)/python -m depthface_bench setup
 
-bench-faces: setup  ## faces against insightface's FaceAnalysis, side by side
-	$(BIN)/python -W ignore::FutureWarning -m depthface_bench.faces
+bench: setup-bench  ## this and what a user would take instead, in one run, to benchmarks/results/ (QUICK=1: a shorter look)
+	$(BIN)/python -m depthface_bench run $(if $(QUICK),--quick)
 
-lock: setup  ## write constraints.txt from what is installed
-	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+cpu//' > constraints.txt
+tune: setup-bench  ## instances × threads × batch × delay of the depth network, on the cores there are (PRECISION=…)
+	$(BIN)/python -m depthface_bench tune --precision $(PRECISION)
+
+overload: setup  ## ten times what the server can do, for two minutes: what is accepted, what is refused, memory
+	$(BIN)/python -m depthface_bench.overload
+
+lock:  ## resolve pyproject.toml anew: constraints.txt, and the locks with hashes
+	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(PIP) --constraint constraints.txt uv; }
+	$(BIN)/python tools/lock.py
 
 clean:  ## remove what the targets above made
 	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache

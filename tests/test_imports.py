@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = [path for room in ("src", "export", "server", "client") for path in sorted((ROOT / room).rglob("*.py"))]
 
 # The modules of a family that read and write ONNX graphs; its network.py is their only caller.
-ONNX_MAKERS = ("architectures", "graphs", "scrfd", "surgery", "synthetic", "writer")
+ONNX_MAKERS = ("architectures", "graphs", "reading", "scrfd", "surgery", "synthetic", "writer")
 
 # What is imported, and the only places (path prefixes) that may.
 TABLE = {
@@ -32,17 +32,25 @@ TABLE = {
         "export/depthface_export/validate.py",
         "server/depthface_server/backends/",
     ),
+    "openvino": ("export/depthface_export/validate.py", "server/depthface_server/backends/openvino/"),
     "cv2": (
         "src/depthface/image.py",
         "src/depthface/families/*/processing.py",
         "src/depthface/families/*/parity.py",
     ),
     "simplejpeg": ("src/depthface/image.py",),
-    "triton_python_backend_utils": ("server/depthface_server/steps.py", "server/depthface_server/backends/"),
+    "triton_python_backend_utils": (
+        "server/depthface_server/steps.py",
+        "server/depthface_server/backend.py",
+        "server/depthface_server/reporting.py",
+        "server/depthface_server/backends/",
+    ),
     "tritonclient.grpc": ("export/depthface_export/repository.py",),
     "tritonclient.http": ("client/", "server/depthface_server/watchdog.py"),
     "google.protobuf": ("export/depthface_export/repository.py",),
-    "rich": ("export/depthface_export/cli.py",),
+    "rich": ("export/depthface_export/cli.py", "export/depthface_export/progress.py"),
+    "tensorrt": ("export/depthface_export/tensorrt.py",),
+    "polygraphy": ("export/depthface_export/tensorrt.py",),
     "click": ("*/cli.py",),
     "depthface_export": ("export/",),
     "depthface_server": ("server/",),

@@ -1,0 +1,300 @@
+"""What is fuzzed: how its inputs are made, and what may come of one. Anything else is a finding.
+
+Inputs are good files with a few edits, since bytes at random are refused at the first of them.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import onnx
+from fixtures import face_networks
+from hypothesis import strategies as st
+from PIL import Image
+
+from depthface import image, limits, manifest
+from depthface.errors import ExportError, InvalidInput, MismatchError, ServeError
+from depthface.families import card_named
+from depthface.families.insightface import network, synthetic
+from depthface.verify import refuse_mismatches, verdicts
+from depthface_export import repository
+from depthface_server.repository import contents
+
+__all__ = ["TARGETS", "Target"]
+
+MODEL = "depth_anything_v2_small"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One thing that reads what anybody may send.
+
+    Attributes:
+        inputs: makes inputs.
+        check: takes one; raises where it finds something that may not be. Gets the server's address.
+    """
+
+    inputs: st.SearchStrategy[bytes]
+    check: Callable[[bytes, str], None]
+
+
+def _edited(seeds: list[bytes], *, edits: int = 6) -> st.SearchStrategy[bytes]:
+    """Seeds with bytes changed, cut out, put in and repeated."""
+    place = st.floats(0, 1, exclude_max=True)
+    patch = st.one_of(
+        st.binary(min_size=1, max_size=8),
+        st.sampled_from([b"\0" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff", b"\x80\0\0\0", b"\xff\xd8", b"../", b"1e999"]),
+    )
+    edit = st.tuples(st.sampled_from(["put", "change", "cut", "end", "repeat"]), place, place, patch)
+
+    def apply(drawn: tuple[bytes, list[tuple[str, float, float, bytes]]]) -> bytes:
+        data = bytearray(drawn[0])
+        for what, at, length, put in drawn[1]:
+            start = int(at * at * len(data))  # headers come first
+            stop = start + int(length * min(len(data) - start, 64))
+            if what == "put":
+                data[start:start] = put
+            elif what == "change":
+                data[start : start + len(put)] = put
+            elif what == "cut":
+                del data[start:stop]
+            elif what == "end":
+                del data[start:]
+            else:
+                data[start:start] = data[start:stop] * 3
+        return bytes(data)
+
+    return st.tuples(st.sampled_from(seeds), st.lists(edit, max_size=edits)).map(apply)
+
+
+# Photos
+
+
+def _photos() -> list[bytes]:
+    gradient = Image.merge("RGB", [Image.linear_gradient("L").resize((48, 32)).rotate(turn) for turn in (0, 90, 180)])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    made = []
+    for format, mode, options in (
+        ("JPEG", "RGB", {"exif": exif}), ("JPEG", "RGB", {"progressive": True}), ("JPEG", "L", {}),
+        ("JPEG", "CMYK", {}),
+        ("PNG", "RGB", {}), ("PNG", "RGBA", {}), ("PNG", "P", {}), ("PNG", "I;16", {}), ("PNG", "1", {}),
+        ("WEBP", "RGB", {}), ("WEBP", "RGB", {"lossless": True}), ("BMP", "RGB", {}), ("BMP", "P", {}),
+        ("TIFF", "RGB", {}), ("TIFF", "RGB", {"compression": "tiff_lzw"}), ("TIFF", "RGB", {"compression": "jpeg"}),
+        ("TIFF", "L", {"compression": "packbits"}), ("TIFF", "RGB", {"compression": "tiff_adobe_deflate"}),
+    ):  # fmt: skip
+        buffer = BytesIO()
+        picture = gradient.convert("L").convert("I;16") if mode == "I;16" else gradient.convert(mode)
+        picture.save(buffer, format, **options)
+        made.append(buffer.getvalue())
+    return made
+
+
+def _check_image(data: bytes, host: str) -> None:
+    try:
+        pixels = image.decode(data)
+    except InvalidInput as error:
+        assert str(error).rstrip().endswith(".")
+        return
+    assert pixels.dtype == np.uint8
+    assert pixels.shape[2:] == (3,)
+    assert 0 < pixels.shape[0] * pixels.shape[1] <= limits.LARGEST_PIXELS
+    assert pixels.flags.c_contiguous
+
+
+# Packs
+
+
+def _networks() -> list[bytes]:
+    small = [
+        synthetic.pack()["det_synthetic.onnx"],
+        face_networks.scrfd(),
+        face_networks.regressor(112, 8, "conv"),
+        face_networks.regressor(96, 3, "bn_data"),
+        face_networks.regressor(192, 212, "minus"),
+    ]
+    return [model.SerializeToString() for model in small]
+
+
+def _reshaped(drawn: tuple[bytes, list[tuple[int, int, int]]]) -> bytes:
+    """A whole ONNX file with other numbers in it: dimensions, attributes, types, operators."""
+    model = onnx.ModelProto.FromString(drawn[0])
+    graph = model.graph
+    numbers = [0, -1, 1, 2, 7, 2**31, 2**62]
+    for what, which, value in drawn[1]:
+        number = numbers[value % len(numbers)]
+        node = graph.node[which % len(graph.node)]
+        if what == 0 and graph.initializer:
+            tensor = graph.initializer[which % len(graph.initializer)]
+            if tensor.dims:
+                tensor.dims[value % len(tensor.dims)] = number
+        elif what == 1 and node.attribute:
+            attribute = node.attribute[value % len(node.attribute)]
+            attribute.i = number
+            attribute.ints[:] = [number] * (which % 5)
+        elif what == 2:
+            node.op_type = graph.node[value % len(graph.node)].op_type
+        elif what == 3 and node.input:
+            node.input[0] = graph.node[value % len(graph.node)].output[0]
+        elif what == 4:
+            ends = [*graph.input, *graph.output]
+            dims = ends[which % len(ends)].type.tensor_type.shape.dim
+            if dims:
+                dims[value % len(dims)].dim_value = min(number, 2**40)
+        elif what == 5 and graph.initializer:
+            graph.initializer[which % len(graph.initializer)].data_type = value % 25
+        elif what == 6:
+            model.opset_import[0].version = value % 30
+        else:
+            ends = [graph.input, graph.output][value % 2]
+            if ends:
+                del ends[which % len(ends)]
+    return model.SerializeToString()
+
+
+def _packs() -> st.SearchStrategy[bytes]:
+    seeds = _networks()
+    change = st.tuples(st.integers(0, 7), st.integers(0, 300), st.integers(0, 300))
+    return _edited(seeds) | st.tuples(st.sampled_from(seeds), st.lists(change, min_size=1, max_size=3)).map(_reshaped)
+
+
+def _check_pack(data: bytes, host: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name, "pack")
+        folder.mkdir()
+        (folder / "any.onnx").write_bytes(data)
+        onnx.save(DETECTOR, folder / "det.onnx")
+        for alone in (False, True):
+            if alone:
+                (folder / "det.onnx").unlink()
+            try:
+                network.load(card_named(str(folder)), folder, "fp32")
+            except ExportError as error:
+                assert "\n" not in str(error)
+
+
+DETECTOR = synthetic.pack()["det_synthetic.onnx"]
+
+
+# Manifests
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["..", "/", "a/b"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+GOOD = manifest.Manifest(
+    serves={"public": ["network"]},
+    weights={"origin": "random, seed 0", "sha256": {}},
+    license=None,
+    precision="fp32",
+    onnx={"sha256": "0" * 64, "opset": 17, "ir_version": 10},
+    tensors={"inputs": [], "outputs": []},
+    exporters={"depthface": "0"},
+    checks=[{"case": "a", "metric": "b", "value": 0.0, "tolerance": 1.0}],
+    command=["depthface", "export", "one"],
+    engine={
+        "sha256": "0" * 64,
+        "tensorrt": "10.16.1",
+        "gpu": "NVIDIA A10",
+        "compute_capability": "8.6",
+        "driver": "580.95",
+        "options": {"version_compatible": False, "hardware_compatible": "none"},
+    },
+)
+
+
+def _replaced(drawn: tuple[list[tuple[str, object]], str]) -> bytes:
+    changes, path = drawn
+    text = {name: getattr(GOOD, name) for name in vars(GOOD)}
+    for name, value in changes:
+        if path and isinstance(text.get(name), dict):
+            text[name] = {**text[name], path: value}
+        else:
+            text[name] = value
+    return json.dumps(text).encode()
+
+
+def _manifests() -> st.SearchStrategy[bytes]:
+    names = st.sampled_from([*vars(GOOD), "more"])
+    paths = st.sampled_from(["", "origin", "sha256", "public", "../up", "network", "driver", "options"])
+    changed = st.tuples(st.lists(st.tuples(names, JSON), min_size=1, max_size=2), paths).map(_replaced)
+    return changed | _edited([_replaced(([], ""))])
+
+
+def _check_manifest(data: bytes, host: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name, "repository")
+        for model in ("public", "network"):
+            (root / model / "1").mkdir(parents=True)
+            (root / model / "config.pbtxt").write_text(f'name: "{model}"\n')
+        (root / "network" / "1" / manifest.FILE_NAME).write_bytes(data)
+        try:
+            found = contents(root)
+            refuse_mismatches(verdicts(root))
+        except (ServeError, MismatchError) as error:
+            assert "Traceback" not in str(error)
+        else:
+            raise AssertionError(f"{found} is served, though there is no network")
+        found_manifest = manifest.read(root / "network" / "1")
+        assert found_manifest is None or isinstance(found_manifest.is_random, bool)
+        with repository.staging(root):
+            pass
+
+
+# The body of an HTTP request
+
+
+def _bodies() -> st.SearchStrategy[bytes]:
+    """The header's length (4 bytes, as text in the request's header), then the body."""
+    photos = _photos()[:5]
+    request = json.dumps(
+        {
+            "id": "x",
+            "inputs": [
+                {"name": "image", "shape": [1, 1], "datatype": "BYTES", "parameters": {"binary_data_size": 1000}}
+            ],
+            "outputs": [{"name": "png8", "parameters": {"binary_data": True}}, {"name": "size"}],
+        }
+    ).encode()
+    seeds = [b"0000" + photo for photo in photos]
+    for photo in photos:
+        sized = request.replace(b"1000", str(len(photo) + 4).encode())
+        seeds.append(f"{len(sized):04}".encode() + sized + len(photo).to_bytes(4, "little") + photo)
+    seeds.append(b"null" + request.replace(b', "parameters": {"binary_data_size": 1000}', b', "data": ["eA=="]'))
+    return _edited(seeds)
+
+
+def _check_http(data: bytes, host: str) -> None:
+    connection = http.client.HTTPConnection(host, timeout=60)
+    length = data[:4].decode("latin-1")
+    headers = {"Content-Type": "application/octet-stream"}
+    if length != "null" and all(" " <= letter <= "~" for letter in length):
+        headers["Inference-Header-Content-Length"] = length
+    try:
+        connection.request("POST", f"/v2/models/{MODEL}/infer", data[4:], headers)
+        response = connection.getresponse()
+        text = response.read()
+    finally:
+        connection.close()
+    assert response.status in (200, 400, 500, 503), response.status
+    if response.status != 200:
+        assert b"Traceback" not in text
+        assert b".py" not in text
+        assert b"healthy" not in text  # a step that died
+
+
+TARGETS: dict[str, Callable[[], Target]] = {
+    "image": lambda: Target(_edited(_photos()), _check_image),
+    "pack": lambda: Target(_packs(), _check_pack),
+    "manifest": lambda: Target(_manifests(), _check_manifest),
+    "http": lambda: Target(_bodies(), _check_http),
+}
