@@ -39,6 +39,7 @@ TABLE = {
         "src/depthface/families/*/parity.py",
     ),
     "simplejpeg": ("src/depthface/image.py",),
+    "isal": ("src/depthface/image.py",),
     "triton_python_backend_utils": (
         "server/depthface_server/steps.py",
         "server/depthface_server/backend.py",

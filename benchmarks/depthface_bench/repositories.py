@@ -15,7 +15,7 @@ from pathlib import Path
 import onnx
 from rich.console import Console
 
-from depthface import manifest
+from depthface import machine, manifest
 from depthface.families import card_named
 from depthface.families.insightface import architectures, synthetic
 from depthface.spec import EngineOptions, Ensemble, EnsembleStep, ModelCard, Network, Precision, PythonStep
@@ -104,18 +104,15 @@ def overridden(
     source: Path, target: Path, network: str, *, instances: int, threads: int, batch: int, delay_us: int
 ) -> None:
     """Copy a repository, one network of it configured otherwise: how many instances, each with how many threads, how
-    many requests at most in a batch (1: no batching), and how long one waits for others to join it.
+    many requests at most in a batch (1: each by itself), and how long one waits for others to join it.
     """
     shutil.copytree(source, target)
     path = target / network / repository.EXPORTED_CONFIG
     config = repository.read_config(path)
     config.instance_group[0].count = instances
     config.parameters[_THREADS[config.backend]].string_value = str(threads)
-    if batch == 1:
-        config.ClearField("dynamic_batching")
-    elif batch < config.max_batch_size:  # the largest is what is aimed at anyway
+    if config.max_batch_size > 1:
         config.dynamic_batching.preferred_batch_size[:] = [batch]
-    if delay_us and batch > 1:
         config.dynamic_batching.max_queue_delay_microseconds = delay_us
     repository.write_config(config, path)
 
@@ -184,7 +181,9 @@ def _add(target: Path, card: ModelCard, ensemble: Ensemble, precision: Precision
         folder = target / name / "1"
         found = manifest.read(folder)
         assert found is not None, f"{name} was exported a moment ago"
-        configs = repository.exported_configs(more, precision, found.weights["origin"], with_engine)
+        configs = repository.exported_configs(
+            more, precision, found.weights["origin"], with_engine, on_gpu=bool(machine.gpus())
+        )
         repository.write_texts(target, more, configs)
         found.serves[ensemble.name] = names
         found.write(folder)

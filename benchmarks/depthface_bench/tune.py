@@ -40,7 +40,7 @@ def settings(cores: int) -> list[Setting]:
     """All splits of the cores into instances and threads, never more threads than cores; each with and without
     batches, and those with and without waiting for them. The first is the default."""
     splits = [(count, cores // count) for count in range(1, cores + 1) if cores % count == 0]
-    batches = [(8, 0), (1, 0), (4, 0), (4, 20_000)]
+    batches = [(1, 0), (8, 0), (4, 0), (4, 20_000)]
     return [Setting(*split, *batch) for split, batch in itertools.product(splits, batches)]
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from depthface import manifest
+from depthface import machine, manifest
 from depthface.errors import ExportError
 from depthface.families import all_cards, module_of
 from depthface.spec import EngineOptions, ModelCard, Network, Precision, Source
@@ -72,7 +72,7 @@ def export(
         }
         options = {network.name: engines.options_of(network) if engines else None for network in card.networks}
         with_engine = frozenset(name for name, option in options.items() if option is not None)
-        configs = repository.exported_configs(card, precision, found.origin, with_engine)
+        configs = repository.exported_configs(card, precision, found.origin, with_engine, on_gpu=bool(machine.gpus()))
         outcome: Outcome = "unchanged"
         if not all(
             _is_current(target / name / "1", found, own, exporters)

@@ -98,7 +98,7 @@ def network_config(network: Network) -> pb.ModelConfig:
         output=[_output(tensor) for tensor in network.outputs],
         # One instance with all cores, or one on each GPU: several would fight for the same arithmetic.
         instance_group=[pb.ModelInstanceGroup(count=1, kind=pb.ModelInstanceGroup.KIND_AUTO)],
-        dynamic_batching=_batching(),
+        dynamic_batching=_queue(),
     )
 
 
@@ -111,8 +111,10 @@ def python_config(step: PythonStep) -> pb.ModelConfig:
         input=[_input(tensor) for tensor in step.inputs],
         output=[_output(tensor) for tensor in step.outputs],
         instance_group=[pb.ModelInstanceGroup(count=step.instances, kind=pb.ModelInstanceGroup.KIND_CPU)],
-        dynamic_batching=_batching(),
+        dynamic_batching=_queue(),
     )
+    if not step.is_pipeline:
+        _take_one_by_one(config)
     marks = ((PUBLIC, step.is_pipeline), (LAZY, step.is_lazy))
     marked = {key: "true" for key, is_set in marks if is_set}
     for key, value in {**marked, **step.parameters}.items():
@@ -142,12 +144,18 @@ def ensemble_config(ensemble: Ensemble) -> pb.ModelConfig:
 
 
 def exported_configs(
-    card: ModelCard, precision: Precision, weights: str, with_engine: frozenset[str] = frozenset()
+    card: ModelCard,
+    precision: Precision,
+    weights: str,
+    with_engine: frozenset[str] = frozenset(),
+    *,
+    on_gpu: bool = False,
 ) -> dict[str, pb.ModelConfig]:
-    """By model, the configs of this very export: its weights' origin, and what serves its precision.
+    """By model, the configs of this very export: its weights' origin, and what serves its precision best.
 
     Args:
         with_engine: the networks that have a TensorRT engine.
+        on_gpu: the others are for a GPU too, which computes several requests in little more time than one.
     """
     configs = {network.name: network_config(network) for network in card.networks}
     configs |= {step.name: python_config(step) for step in card.steps if step.is_pipeline}
@@ -162,10 +170,19 @@ def exported_configs(
     for network in card.networks:
         if network.name in with_engine:
             _serve_by_tensorrt(configs[network.name], network)
+        elif not on_gpu:
+            _take_one_by_one(configs[network.name])
     for config in configs.values():
         config.parameters["weights"].string_value = weights
         config.parameters["precision"].string_value = precision
     return configs
+
+
+def _take_one_by_one(config: pb.ModelConfig) -> None:
+    """Each request by itself, as soon as it can be: a CPU saves no time on several together, and they would all have
+    to wait for the last of them, in as much more memory."""
+    if config.max_batch_size > 1:
+        config.dynamic_batching.preferred_batch_size[:] = [1]
 
 
 def _serve_by_tensorrt(config: pb.ModelConfig, network: Network) -> None:
@@ -323,7 +340,8 @@ def _exchange(a: Path, b: Path) -> None:
     aside.rename(a)
 
 
-def _batching() -> pb.ModelDynamicBatching:
+def _queue() -> pb.ModelDynamicBatching:
+    """Requests wait in a queue with an end; those that wait together are batched as far as the config's sizes allow."""
     policy = pb.ModelQueuePolicy(
         max_queue_size=MAX_QUEUE_SIZE,
         default_timeout_microseconds=MAX_QUEUE_TIME_S * 1_000_000,

@@ -7,6 +7,7 @@ clips everything above 255 to white.
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
+from isal import isal_zlib
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from depthface import limits
@@ -119,15 +121,28 @@ def resize_bicubic(pixels: Pixels, height: int, width: int) -> Pixels:
 def encode_png(picture: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> bytes:
     """Encode `(H, W)` uint8 or uint16 grey levels, or `(H, W, 3) uint8 RGB`, as a PNG of as many bits.
 
-    OpenCV's default parameters choose its fast filter and compression: 6 times faster than Pillow, 1.1 times larger.
+    Of 12 megapixels of depth ISA-L's deflate makes a PNG in a quarter of OpenCV's fastest time, a fifth smaller; and no
+    library writes PNG with it. The format is PNG (ISO/IEC 15948:2004), each row filtered by Up.
     """
-    _, data = cv2.imencode(".png", picture[:, :, ::-1] if picture.ndim == 3 else picture)
-    return data.tobytes()
+    height, width = picture.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 8 * picture.itemsize, 2 if picture.ndim == 3 else 0, 0, 0, 0)
+    big_endian = np.ascontiguousarray(picture, picture.dtype.newbyteorder(">"))
+    rows = big_endian.view(np.uint8).reshape(height, -1)
+    filtered = np.empty((height, 1 + rows.shape[1]), np.uint8)
+    filtered[:, 0] = 2  # Up: of each byte what it differs from the one above it
+    filtered[0, 1:] = rows[0]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    chunks = ((b"IHDR", header), (b"IDAT", isal_zlib.compress(filtered, 1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in chunks)
 
 
 def use_one_thread() -> None:
     """Keep OpenCV to the calling thread, for processes that share their cores with others."""
     cv2.setNumThreads(1)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", isal_zlib.crc32(data, isal_zlib.crc32(kind)))
 
 
 def _decode_jpeg(data: bytes, min_height: int, min_width: int) -> Pixels | None:

@@ -1,4 +1,4 @@
-"""What of this machine an engine depends on: its GPUs and its TensorRT. Asked for only where an engine is at stake."""
+"""What of this machine an export depends on: its GPUs, and for an engine its TensorRT."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["TENSORRT_MAJORS", "Gpu", "Machine", "read"]
+__all__ = ["TENSORRT_MAJORS", "Gpu", "Machine", "gpus", "read"]
 
 TENSORRT_MAJORS = (11, 10)
 """The major versions of TensorRT that depthface builds with, the newest first."""
@@ -37,10 +37,10 @@ class Machine:
 
 def read() -> Machine:
     """This machine, as far as this process may see it; loads TensorRT's library, if there is one."""
-    return Machine(_tensorrt(), _gpus())
+    return Machine(_tensorrt(), gpus())
 
 
-def _gpus() -> tuple[Gpu, ...]:
+def gpus() -> tuple[Gpu, ...]:
     """The GPUs that CUDA_VISIBLE_DEVICES allows. NVIDIA's container toolkit brings `nvidia-smi` with every GPU."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible == "":

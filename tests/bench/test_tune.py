@@ -17,7 +17,7 @@ NETWORK = f"{DEPTH}_network"
 def test_the_cores_are_split_and_never_shared():
     for cores in (1, 2, 6):
         some = tune.settings(cores)
-        assert some[0] == tune.Setting(1, cores, 8, 0)
+        assert some[0] == tune.Setting(1, cores, 1, 0)
         assert len(set(some)) == len(some)
         assert all(one.instances * one.threads == cores for one in some)
 
@@ -28,7 +28,7 @@ def test_a_setting_reaches_the_config_of_a_copy(repository, tmp_path, setting):
     found = read_config(tmp_path / "copy" / NETWORK / EXPORTED_CONFIG)
     assert found.instance_group[0].count == setting.instances
     assert found.parameters["intra_op_thread_count"].string_value == str(setting.threads)
-    assert found.HasField("dynamic_batching") == (setting.batch > 1)
+    assert found.dynamic_batching.preferred_batch_size == [setting.batch]
     assert found.dynamic_batching.max_queue_delay_microseconds == setting.delay_us
     assert "intra_op_thread_count" not in read_config(repository / NETWORK / EXPORTED_CONFIG).parameters
     shutil.rmtree(tmp_path / "copy")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from io import BytesIO
 
+import cv2
 import numpy as np
 import pytest
 from fixtures.photos import VARIETY, bomb, encoded, photo
@@ -80,11 +81,19 @@ def test_resize_is_pillows():
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_png_round_trip(dtype):
-    grey = np.arange(48 * 64).reshape(48, 64).astype(dtype)
-    decoded = np.asarray(Image.open(BytesIO(image.encode_png(grey))))
-    assert decoded.dtype == dtype
-    np.testing.assert_array_equal(decoded, grey)
+@pytest.mark.parametrize("shape", [(48, 64), (1, 1), (1, 300), (300, 1)])
+def test_png_round_trip(dtype, shape):
+    grey = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+    data = image.encode_png(grey)
+    for decoded in (np.asarray(Image.open(BytesIO(data))), cv2.imdecode(np.frombuffer(data, np.uint8), -1)):
+        assert decoded.dtype == dtype
+        np.testing.assert_array_equal(decoded, grey)
+
+
+def test_png_round_trip_in_colour():
+    rgb = image.decode(VARIETY["landscape JPEG"])
+    for picture in (rgb, rgb[:, ::-1]):  # as it lies in memory, and not
+        np.testing.assert_array_equal(np.asarray(Image.open(BytesIO(image.encode_png(picture)))), picture)
 
 
 @pytest.mark.parametrize("name", VARIETY)

@@ -66,6 +66,20 @@ def test_a_pack_in_bf16_leaves_the_networks_in_fp32_that_need_it():
     assert (recognizer.max_batch_size, list(recognizer.input[0].dims)) == (0, [-1, 112, 112, 3])
 
 
+def test_a_cpu_takes_requests_one_by_one_and_a_gpu_in_batches():
+    card = card_named("depth_anything_v2_small")
+    (network,) = card.networks
+
+    def sizes(**options):
+        config = repository.exported_configs(card, "fp32", "somewhere", **options)[network.name]
+        assert config.max_batch_size == 8  # of a request, in any case
+        return config.dynamic_batching.preferred_batch_size
+
+    assert sizes() == [1]
+    assert sizes(on_gpu=True) == []
+    assert sizes(with_engine=frozenset({network.name})) == []
+
+
 def test_a_processor_without_bf16_is_told_so(tiny, tmp_path, run, monkeypatch):
     import openvino
 

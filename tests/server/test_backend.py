@@ -204,6 +204,18 @@ def test_a_bad_request_in_a_batch_fails_alone(lab, backend):
     assert max(int(batch["batch_size"]) for batch in statistics["batch_stats"]) > 1
 
 
+def test_a_preferred_batch_of_one_takes_each_request_by_itself(lab, backend):
+    """What an export for a CPU says; a request of several photos is still one."""
+    name = f"one_by_one_{backend}"
+    lab.load(name, doubling(), backend=backend, more="dynamic_batching { preferred_batch_size: [1] }")
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(lambda _: lab.run(name, np.ones((1, 4), np.float32)), range(64)))
+    np.testing.assert_array_equal(lab.run(name, np.ones((3, 4), np.float32)), np.full((3, 4), 2))
+    statistics = lab.client.get_inference_statistics(name)["model_stats"][0]
+    counts = {int(batch["batch_size"]): int(batch["compute_infer"]["count"]) for batch in statistics["batch_stats"]}
+    assert counts == {1: 64, 3: 1}
+
+
 def test_the_thread_count_of_the_config_is_honoured(lab):
     """Sessions of 1 and of 7 intra-op threads differ by six threads in their processes."""
     counts = {}
