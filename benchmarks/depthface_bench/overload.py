@@ -1,6 +1,6 @@
 """`make overload`: ten times what the server can do, for two minutes.
 
-The capacity is measured first, with as many clients as keep the network's batches full. Then requests come at ten
+The capacity is measured first, with as many clients as keep the server busy. Then requests come at ten
 times that rate, whether or not earlier ones have been answered. Printed: how long accepted requests took against what
 the queue limit is worth (its length over the capacity), how soon the others were refused, and the server's memory.
 """
@@ -22,8 +22,8 @@ from depthface_export.cli import export
 
 _QUEUE = 16
 _TIMES = 10
-_CLIENTS = 16
-"""Of the measurement of the capacity: a full batch of eight runs while the next one waits."""
+_CLIENTS = 8
+"""Of the measurement of the capacity: enough to be always waited for, and too few to be refused."""
 
 _MEMORY_SAMPLES = 16
 _CALIBRATION_S = 20.0
@@ -69,7 +69,7 @@ async def _measured(served: Process, seconds: float) -> bool:
 
         await ask()
         await asyncio.gather(*(one_after_another() for _ in range(_CLIENTS)))
-        capacity = (len(samples) - 1) / (time.monotonic() - started)
+        capacity = sum(outcome == "accepted" for _, outcome, _ in samples[1:]) / (time.monotonic() - started)
         worth_s = _QUEUE / capacity
         click.echo(f"capacity {capacity:.2f}/s; a queue of {_QUEUE} is worth {worth_s:.1f} s")
 
@@ -96,7 +96,7 @@ def _reported(samples: list[Sample], worth_s: float, memory: list[int]) -> bool:
     for outcome, (median, p99, most) in seconds.items():
         click.echo(f"{outcome:9} {counts[outcome]:6}: median {median:.2f} s, p99 {p99:.2f} s, most {most:.2f} s")
     click.echo("memory over time: " + ", ".join(f"{value / 1e6:.0f}" for value in memory) + " MB")
-    # Its first half is warm-up: ONNX Runtime's arena grows until it has seen the largest batches.
+    # Its first half is warm-up.
     growth = memory[-1] / memory[len(memory) // 2] - 1
     ratio = seconds["accepted"][1] / worth_s
     click.echo(f"accepted p99 is {ratio:.2f} × the queue's worth (limit 2)")
