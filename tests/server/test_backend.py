@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -114,6 +116,17 @@ class Lab:
 
     def load_there(self, name: str) -> None:
         self.client.load_model(name, headers=admin.headers("", self.triton.options.admin_key))
+
+    def unload(self, name: str) -> None:
+        steps = [each for each in self.processes() if any(f"/{name}/" in part for part in each.cmdline())]
+        self.client.unload_model(name, headers=admin.headers("", self.triton.options.admin_key))
+        assert steps
+        assert not psutil.wait_procs(steps, timeout=30)[1]
+
+    @staticmethod
+    def processes() -> list[psutil.Process]:
+        """Triton and the steps: all that this process has for children."""
+        return psutil.Process().children(recursive=True)
 
     def run(self, name: str, x: np.ndarray) -> np.ndarray:
         with InferenceServerClient(self.triton.address.url.removeprefix("http://")) as client:
@@ -256,6 +269,26 @@ def test_openvino_computes_in_bf16_only_where_the_config_says_so(lab):
         error[name] = np.abs(lab.run(f"product_{name}", x) - expected).max() / np.abs(expected).max()
     assert error["fp32"] < 1e-6
     assert 1e-4 < error["bf16"] < 1e-2
+
+
+@pytest.mark.slow
+def test_fifty_loads_and_unloads_leave_nothing_behind(lab):
+    """Memory, file descriptors and /dev/shm of the server, as they were after the first cycles."""
+    x = np.ones((1, 4), np.float32)
+    lab.load("cycled", doubling())
+    found = []
+    for _ in range(50):
+        lab.load_there("cycled")
+        np.testing.assert_array_equal(lab.run("cycled", x), 2 * x)
+        lab.unload("cycled")
+        processes = lab.processes()
+        memory = sum(process.memory_full_info().pss for process in processes) / 1e6
+        regions = len([*Path("/dev/shm").glob(f"depthface_{os.getpid()}_*")])
+        found.append((memory, sum(process.num_fds() for process in processes), regions))
+    memory, descriptors, shm = (np.array(column) for column in zip(*found[10:], strict=True))
+    assert np.median(memory[-5:]) - np.median(memory[:5]) < 5, memory  # MB, over 35 cycles
+    assert np.median(descriptors[-5:]) <= np.median(descriptors[:5]) + 1, descriptors
+    assert np.median(shm[-5:]) <= np.median(shm[:5]) + 1, shm
 
 
 def test_a_probe_is_refused_unrun_and_harms_nobody(lab):
