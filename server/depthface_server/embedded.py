@@ -201,7 +201,7 @@ class Triton:
             # A model that fails is reported by name through the index, not by an exit.
             "--exit-on-error=false",
             "--exit-timeout-secs=5",
-            *self.options.arguments(),
+            *self.options.arguments(self._installation.limits_bodies),
         ]
 
     def _is_live(self) -> bool:

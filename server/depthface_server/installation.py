@@ -55,6 +55,11 @@ class Installation:
             folder = _NVIDIA
         return _from_wheel(_wheel()) if folder is None else _native(folder)
 
+    @property
+    def limits_bodies(self) -> bool:
+        """True if it can refuse an HTTP body for its length. Those that can refuse 64 MiB unless told otherwise."""
+        return b"http-max-input-size" in self.program.read_bytes()
+
 
 def _native(folder: Path) -> Installation:
     """NVIDIA's layout, with backends of its own, and a stub for the one Python that its image has."""

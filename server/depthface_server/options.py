@@ -20,6 +20,9 @@ IDLE_MINUTES = "DEPTHFACE_IDLE_MINUTES"
 _RESTRICTED = "model-repository,shared-memory,trace,logging"
 """Triton's names of the APIs that change the server, read its memory, or write files where they are told."""
 
+_PHOTOS_IN_A_BODY = 8
+"""As many of the largest as depth takes in one request."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -41,9 +44,11 @@ class Options:
     load_threads: int = 4
     idle_minutes: float = 0.0
 
-    def arguments(self) -> list[str]:
-        """Triton's command line."""
+    def arguments(self, limits_bodies: bool) -> list[str]:
+        """Triton's command line; `limits_bodies` if this Triton can refuse an HTTP body for its length."""
+        longest = _PHOTOS_IN_A_BODY * self.limits.max_bytes
         return [
+            *([f"--http-max-input-size={longest}"] if limits_bodies else []),
             f"--http-restricted-api={_RESTRICTED}:{HEADER}={self.admin_key}",
             f"--grpc-restricted-protocol={_RESTRICTED}:{HEADER}={self.admin_key}",
             f"--model-load-thread-count={self.load_threads}",

@@ -16,8 +16,11 @@ from fixtures.serving import Server, serving
 from PIL import Image
 
 from depthface.families.insightface import scenes
+from depthface.limits import Limits
 from depthface_client import Client, ImageTooLarge, InvalidImage, InvalidInput, ServerOverloaded
+from depthface_server.installation import Installation
 from depthface_server.log import as_object
+from depthface_server.options import Options
 
 ANALYSIS, DETECTION = "face_analysis_synthetic", "face_detection_synthetic"
 
@@ -67,6 +70,16 @@ def test_each_limit_has_its_error(client, model):
 
 def test_the_options_reach_triton(operated):
     assert "--model-load-thread-count=2" in operated.triton.cmdline()
+
+
+@pytest.mark.parametrize(("program", "said"), [(b"...", []), (b"..http-max-input-size..", [16 * 2**20])])
+def test_a_triton_that_can_is_told_how_long_a_body_may_be(program, said, tmp_path):
+    (tmp_path / "tritonserver").write_bytes(program)
+    installation = Installation(tmp_path / "tritonserver", tmp_path, {})
+    options = Options(limits=Limits(max_bytes=2 * 2**20))
+    words = options.arguments(installation.limits_bodies)
+    lengths = [int(word.partition("=")[2]) for word in words if word.startswith("--http-max-input-size=")]
+    assert lengths == said
 
 
 def test_a_request_id_is_in_the_error_and_in_the_log(operated, client):
