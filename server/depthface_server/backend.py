@@ -16,6 +16,7 @@ import os
 import threading
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,22 +45,22 @@ class Tensor:
     shape: tuple[int, ...]
 
 
-class NetworkBackend:
+class NetworkBackend(ABC):
     """One instance of a network; a backend says how to `open`, to `run` and to `close` it."""
 
+    @abstractmethod
     def open(
         self, path: Path, config: dict[str, Any], parameters: Mapping[str, str], args: Mapping[str, str]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Load the file; return its inputs and outputs. May raise anything: the load fails, with its text."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run(self, wanted: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
         """Compute the outputs named. What it raises is the request's fault."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of all that `open` has loaded."""
-        raise NotImplementedError
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the file and hold it against the config; raises `TritonModelException` where they differ."""

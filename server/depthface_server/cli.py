@@ -24,14 +24,16 @@ __all__ = ["serve", "verify"]
 
 _MIB = 2**20
 
-
-@click.command()
-@click.option(
+_repository = click.option(
     "--repository",
     type=click.Path(file_okay=False, exists=True, path_type=Path),
     default=Path("model_repository"),
     show_default=True,
 )
+
+
+@click.command()
+@_repository
 @click.option(
     "--triton",
     "folder",
@@ -135,12 +137,7 @@ def serve(
 
 
 @click.command()
-@click.option(
-    "--repository",
-    type=click.Path(file_okay=False, exists=True, path_type=Path),
-    default=Path("model_repository"),
-    show_default=True,
-)
+@_repository
 def verify(repository: Path) -> None:
     """Hold every artefact against its manifest, and every engine against this machine; `serve` does so too."""
     found = verdicts(repository)
