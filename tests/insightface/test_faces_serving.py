@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import threading
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,22 +13,22 @@ from fixtures.faces import (
     AUTO,
     FACES,
     HEADS,
-    Answer,
     Reference,
     analysis_of,
     ask,
+    assert_same,
     crowd,
     detection_of,
     heads,
     many_heads,
 )
-from fixtures.photos import VARIETY, bomb, encoded, photo
+from fixtures.photos import VARIETY, encoded
 from fixtures.serving import Server, serving
 from PIL import Image
 from tritonclient.http import InferenceServerClient
-from tritonclient.utils import InferenceServerException
 
 from depthface.families.insightface import processing, scenes
+from depthface_export import repository
 
 # skimage warns of a method that insightface calls.
 pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning:insightface")
@@ -49,15 +44,6 @@ NETWORKS = tuple(
 ONE = crowd(1, 1)
 SIX = crowd(6, 2)
 NOBODY = crowd(0, 3)
-
-
-def assert_same(got: Answer, expected: Answer, name: str = "") -> None:
-    """Equal within 1e-5: of scores and unit vectors as they are, of pixels and degrees relative to their size."""
-    assert set(got) == set(expected)
-    for output, value in expected.items():
-        assert got[output].shape == value.shape, f"{name}: {output}"
-        tolerance = {"rtol": 0.0, "atol": 1e-5} if output in ("scores", "embeddings") else {"rtol": 1e-5, "atol": 1e-5}
-        np.testing.assert_allclose(got[output], value, **tolerance, err_msg=f"{name}: {output}")
 
 
 def statistics(server: Server, model: str) -> dict[str, object]:
@@ -78,18 +64,20 @@ def batches(server: Server, model: str) -> dict[int, int]:
     }
 
 
-def refused(call: Callable[[], object]) -> str:
-    """What the server says to a request which it answers 400."""
-    with pytest.raises(InferenceServerException) as caught:
-        call()
-    assert caught.value.status() == "400", caught.value
-    text = caught.value.message()
-    assert "Traceback" not in text
-    assert ".py" not in text
-    return text
-
-
 # Batches and many clients
+
+
+@pytest.fixture(scope="module")
+def batching(face_repository: Path, tmp_path_factory) -> Iterator[Server]:
+    """A server whose networks batch requests, as they do where an export finds a GPU."""
+    copy = Path(shutil.copytree(face_repository, tmp_path_factory.mktemp("batching") / "model_repository"))
+    for path in copy.glob(f"*/{repository.EXPORTED_CONFIG}"):
+        config = repository.read_config(path)
+        if config.HasField("dynamic_batching"):
+            config.dynamic_batching.ClearField("preferred_batch_size")
+            repository.write_config(config, path)
+    with serving(copy) as server:
+        yield server
 
 
 @pytest.fixture
@@ -109,22 +97,22 @@ def mixed(face_pack, request) -> tuple[list[bytes], list[int]]:
 
 
 @pytest.mark.parametrize("model_of", [analysis_of, detection_of], ids=["analysis", "detection"])
-def test_32_clients_at_once_get_what_each_would_get_alone(face_server, face_pack, mixed, model_of):
+def test_32_clients_at_once_get_what_each_would_get_alone(batching, face_pack, mixed, model_of):
     """The networks' batches mix the photos and their faces."""
     photos, counts = mixed
     model, detector = model_of(face_pack.name), f"face_{face_pack.name}_detector"
-    alone = [ask(face_server, model, data) for data in photos]
+    alone = [ask(batching, model, data) for data in photos]
     assert [len(answer["boxes"]) for answer in alone] == counts
-    before = batches(face_server, detector)
+    before = batches(batching, detector)
     with ThreadPoolExecutor(32) as pool:
-        together = list(pool.map(lambda index: ask(face_server, model, photos[index % 8]), range(64)))
+        together = list(pool.map(lambda index: ask(batching, model, photos[index % 8]), range(64)))
     for index, answer in enumerate(together):
         assert_same(answer, alone[index % 8], f"request {index}")
-    grown = {size for size, count in batches(face_server, detector).items() if count > before.get(size, 0)}
+    grown = {size for size, count in batches(batching, detector).items() if count > before.get(size, 0)}
     assert max(grown) > 1, "nothing was batched, so nothing was shown of batches"
 
 
-def test_32_clients_with_options_of_their_own_do_not_get_each_others(face_server):
+def test_32_clients_with_options_of_their_own_do_not_get_each_others(batching):
     """One batch may hold requests of different thresholds; sizes differ in shape and are batched apart."""
     options = [
         {},
@@ -136,10 +124,10 @@ def test_32_clients_with_options_of_their_own_do_not_get_each_others(face_server
         {"det_size": 320},
         {"det_size": 640, "min_score": 0.9, "max_faces": 2},
     ]
-    alone = [ask(face_server, ANALYSIS, SIX, [*FACES, "embeddings"], **chosen) for chosen in options]
+    alone = [ask(batching, ANALYSIS, SIX, [*FACES, "embeddings"], **chosen) for chosen in options]
     with ThreadPoolExecutor(32) as pool:
         together = list(
-            pool.map(lambda i: ask(face_server, ANALYSIS, SIX, [*FACES, "embeddings"], **options[i % 8]), range(64))
+            pool.map(lambda i: ask(batching, ANALYSIS, SIX, [*FACES, "embeddings"], **options[i % 8]), range(64))
         )
     for index, answer in enumerate(together):
         assert_same(answer, alone[index % 8], f"{options[index % 8]}")
@@ -301,175 +289,3 @@ def test_every_answer_of_a_limited_request_is_of_the_faces_kept(face_server):
     two = ask(face_server, ANALYSIS, SIX, max_faces=2)
     chosen = processing.select(everybody["boxes"], (480, 640), 2)
     assert_same(two, {name: value if name == "size" else value[chosen] for name, value in everybody.items()})
-
-
-BAD_OPTIONS = (
-    *({"det_size": value} for value in (-640, 1, 31, 100, 650, 1952, 2**31 - 1)),
-    *({"min_score": value} for value in (0, -0.5, 1.01, float("nan"), float("inf"))),
-    *({"max_faces": value} for value in (-1, -(2**31))),
-)
-
-
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("options", BAD_OPTIONS, ids=str)
-def test_an_option_out_of_range_gets_a_400_and_a_sentence(face_server, model, options):
-    text = refused(lambda: ask(face_server, model, ONE, FACES, **options))
-    assert next(iter(options)) in text
-    assert text.rstrip().endswith(".")
-    assert len(ask(face_server, model, ONE, FACES)["boxes"]) == 1
-
-
-# Bad input
-
-BAD_PHOTOS = {
-    "empty": b"",
-    "text": b"hello, I am not a photo",
-    "truncated JPEG": VARIETY["landscape JPEG"][:4000],
-    "truncated PNG": SIX[: len(SIX) // 2],
-    "bomb": bomb(),
-    "100 MB of noise": np.random.default_rng(0).bytes(100_000_000),
-}
-
-
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("name", BAD_PHOTOS)
-def test_a_bad_photo_gets_a_400_and_a_sentence(face_server, model, name):
-    text = refused(lambda: ask(face_server, model, BAD_PHOTOS[name], FACES))
-    assert text.rstrip().endswith(".")
-    assert len(ask(face_server, model, ONE, FACES)["boxes"]) == 1
-
-
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("shape", [(1, 1), (1, 2000), (2000, 1), (3000, 2), (5, 5)], ids=str)
-def test_a_photo_of_hardly_any_pixels_shows_nobody(face_server, model, shape):
-    """Nothing is too small to be looked at, however InsightFace fares with it."""
-    answer = ask(face_server, model, encoded(photo().resize(shape), "PNG"), [*FACES, "size"])
-    assert tuple(answer["size"]) == shape[::-1]
-    assert len(answer["boxes"]) == 0
-
-
-def body(
-    name: str = "image", datatype: str = "BYTES", shape: tuple[int, ...] = (1, 1), data: object = ("x",), **more: object
-) -> bytes:
-    return json.dumps({"inputs": [{"name": name, "datatype": datatype, "shape": shape, "data": data}], **more}).encode()
-
-
-def post(server: Server, model: str, data: bytes) -> tuple[int, str]:
-    """Send a request as it is; the status and the text of the answer."""
-    request = urllib.request.Request(f"http://{server.host}/v2/models/{model}/infer", data=data)
-    try:
-        with urllib.request.urlopen(request, timeout=60) as response:
-            return response.status, ""
-    except urllib.error.HTTPError as error:
-        return error.code, json.load(error)["error"]
-
-
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [
-        (body(datatype="FP32", data=[1.0]), "data-type"),
-        (body(name="picture"), "picture"),
-        (body(shape=(1, 2), data=["x", "y"]), "shape"),
-        (body(shape=(2, 1), data=["x", "y"]), "batch"),
-        (body(outputs=[{"name": "horoscope"}]), "horoscope"),
-    ],
-    ids=["dtype", "name", "shape", "batch", "output"],
-)
-def test_a_request_of_another_form_gets_a_400_and_a_sentence(face_server, model, data, said):
-    status, text = post(face_server, model, data)
-    assert status == 400
-    assert said in text
-    assert len(ask(face_server, model, ONE, FACES)["boxes"]) == 1
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_options_without_a_photo_get_a_400(face_server, model):
-    """Triton lets them through, since it counts inputs and some are optional."""
-    status, text = post(face_server, model, body(name="det_size", datatype="INT32", data=[640]))
-    assert status == 400
-    if model == ANALYSIS:  # of an ensemble Triton itself speaks, and says only that a step was never reached
-        assert "no photo" in text
-    assert len(ask(face_server, model, ONE, FACES)["boxes"]) == 1
-
-
-@pytest.mark.parametrize("output", ["landmarks_106", "landmarks_68", "pose", "gender", "age"])
-def test_what_a_pack_has_no_network_for_is_a_400_that_names_it(face_server, face_packs, output):
-    if "genuine" not in face_packs:
-        pytest.skip("DEPTHFACE_WEIGHTS names no folder of genuine weights")
-    text = refused(lambda: ask(face_server, analysis_of(face_packs["genuine"].name), ONE, [output]))
-    assert output in text
-
-
-@pytest.mark.parametrize("output", ["embeddings", "landmarks_106", "age"])
-def test_the_detection_offers_no_more_than_faces(face_server, output):
-    assert output in refused(lambda: ask(face_server, DETECTION, ONE, [output]))
-
-
-def test_bad_and_good_requests_at_once_do_not_touch_each_other(face_server):
-    good = ask(face_server, ANALYSIS, SIX)
-
-    def call(index: int) -> None:
-        if index % 3 == 0:
-            refused(lambda: ask(face_server, ANALYSIS, BAD_PHOTOS["truncated JPEG"]))
-        elif index % 3 == 1:
-            refused(lambda: ask(face_server, ANALYSIS, SIX, det_size=100))
-        else:
-            assert_same(ask(face_server, ANALYSIS, SIX), good)
-
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(call, range(48)))
-
-
-# Dead processes
-
-
-@pytest.fixture(scope="module")
-def mortal(face_repository: Path) -> Iterator[Server]:
-    """A server of its own, whose processes may be killed."""
-    with serving(face_repository) as server:
-        yield server
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "model",
-    ["face_detection_preprocess", "face_detection_postprocess", ANALYSIS, f"face_{PACK}_detector", NETWORKS[0]],
-)
-def test_a_killed_process_comes_back_by_itself(mortal, model):
-    """Under load, which gets errors rather than silence; afterwards both models answer as before."""
-    good = {public: ask(mortal, public, SIX) for public in MODELS}
-    answers: list[Exception | None] = []
-    stop = threading.Event()
-
-    def load(public: str) -> None:
-        while not stop.is_set():
-            try:
-                ask(mortal, public, SIX)
-                answers.append(None)
-            except Exception as error:
-                answers.append(error)
-                time.sleep(0.1)
-
-    threads = [threading.Thread(target=load, args=(MODELS[index % 2],)) for index in range(4)]
-    for thread in threads:
-        thread.start()
-    time.sleep(1)
-    processes = mortal.steps(model)
-    assert processes, f"{model} has no process of its own"
-    for process in processes:
-        process.send_signal(signal.SIGKILL)
-    killed = time.monotonic()
-    while not any(f"{model}: serves again" in line for line in mortal.lines):
-        assert time.monotonic() - killed < 20, "not back within 20 s"
-        time.sleep(0.1)
-    stop.set()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
-    for public, answer in good.items():
-        assert_same(ask(mortal, public, SIX), answer, public)
-    errors = [error for error in answers if error is not None]
-    assert errors
-    assert None in answers
-    assert all(isinstance(error, InferenceServerException) for error in errors), errors

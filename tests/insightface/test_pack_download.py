@@ -1,0 +1,206 @@
+"""Where published packs come from. InsightFace's releases cannot be asked here: its downloader is the seam."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import requests
+from fixtures.serving import depthface
+from insightface.utils import storage
+
+from depthface import manifest
+from depthface.errors import WeightsCorrupt, WeightsUnavailable
+from depthface.families import card_named
+from depthface.spec import HubFile, PublishedPack
+from depthface_export import pipeline, weights
+
+DETECTOR, RECOGNIZER = "det_synthetic.onnx", "w600k_synthetic.onnx"
+BUFFALO_SC = card_named("buffalo_sc")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """A home of its own, so that InsightFace's storage is empty; and releases that nobody may ask by accident."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+
+    def forbidden(*arguments: object, **options: object) -> None:
+        raise AssertionError("the releases were asked")
+
+    monkeypatch.setattr(requests, "head", forbidden)
+    monkeypatch.setattr(storage, "download_file", forbidden)
+    return folder
+
+
+@pytest.fixture
+def releases(home, files, monkeypatch):
+    """InsightFace's releases with one pack of two files: its card, what the archive holds, and who asked for it."""
+    contents = {"det.onnx": (files / DETECTOR).read_bytes(), "rec.onnx": (files / RECOGNIZER).read_bytes()}
+    asked: list[str] = []
+
+    def download(url: str, path: str, overwrite: bool) -> None:
+        asked.append(url)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in contents.items():
+                archive.writestr(name, content)
+
+    monkeypatch.setattr(requests, "head", lambda url, timeout: None)
+    monkeypatch.setattr(storage, "download_file", download)
+    published = tuple(
+        HubFile(name, len(content), hashlib.sha256(content).hexdigest()) for name, content in contents.items()
+    )
+    card = dataclasses.replace(BUFFALO_SC, weights=PublishedPack("someones_pack", published))
+    return card, contents, asked
+
+
+def stored(home: Path) -> set[str]:
+    """Every file below a home."""
+    return {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()}
+
+
+STORED = {".insightface/models/someones_pack/det.onnx", ".insightface/models/someones_pack/rec.onnx"}
+
+
+def test_a_pack_is_fetched_into_insightfaces_own_storage_once(home, releases):
+    card, contents, asked = releases
+    for _ in range(2):
+        found = weights.fetch(card, weights.locate(card, "hub"))
+        assert found.source == home / ".insightface" / "models" / "someones_pack"
+        assert found.origin == card.weights.origin
+        assert found.sha256 == {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        assert stored(home) == STORED
+    assert len(asked) == 1
+    assert asked[0].endswith("/someones_pack.zip")
+
+
+def test_an_archive_that_holds_the_folder_itself_will_do(home, releases):
+    card, contents, _ = releases
+    for name in list(contents):
+        contents[f"someones_pack/{name}"] = contents.pop(name)
+    weights.fetch(card, weights.locate(card, "hub"))
+    assert stored(home) == STORED
+
+
+@pytest.mark.parametrize("wrong", [b"weighty", b""])
+def test_a_download_that_is_not_the_published_file_is_refused_and_not_kept(home, releases, wrong):
+    card, contents, _ = releases
+    contents["rec.onnx"] = wrong
+    with pytest.raises(WeightsCorrupt, match=r"rec\.onnx"):
+        weights.fetch(card, weights.locate(card, "hub"))
+    assert stored(home) == set()
+    assert not (home / ".insightface" / "models").exists()
+
+
+def test_a_file_that_is_changed_by_a_byte_is_refused_and_not_kept(home, releases):
+    card, contents, _ = releases
+    contents["det.onnx"] = contents["det.onnx"][:-1] + b"?"
+    with pytest.raises(WeightsCorrupt, match=r"det\.onnx .* sha256"):
+        weights.fetch(card, weights.locate(card, "hub"))
+    assert stored(home) == set()
+
+
+def test_an_archive_that_lacks_a_file_is_refused_and_not_kept(home, releases):
+    card, contents, _ = releases
+    del contents["rec.onnx"]
+    with pytest.raises(WeightsCorrupt, match=r"rec\.onnx"):
+        weights.fetch(card, weights.locate(card, "hub"))
+    assert stored(home) == set()
+
+
+def test_an_empty_folder_is_no_download(home, releases):
+    """InsightFace takes it for one."""
+    card, _, asked = releases
+    (home / ".insightface" / "models" / "someones_pack").mkdir(parents=True)
+    weights.fetch(card, weights.locate(card, "hub"))
+    assert len(asked) == 1
+    assert stored(home) == STORED
+
+
+def test_a_pack_that_is_there_is_used_unasked_but_checked(home, releases):
+    card, contents, asked = releases
+    folder = home / ".insightface" / "models" / "someones_pack"
+    folder.mkdir(parents=True)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    assert weights.fetch(card, weights.locate(card, "hub")).source == folder
+    (folder / "rec.onnx").write_bytes(b"something else")
+    with pytest.raises(WeightsCorrupt, match=r"rec\.onnx .*Delete .*someones_pack/rec\.onnx"):
+        weights.fetch(card, weights.locate(card, "hub"))
+    assert asked == []
+
+
+@pytest.mark.parametrize("seam", ["head", "download"])
+def test_releases_out_of_reach_are_one_sentence_and_what_to_do_instead(home, releases, monkeypatch, seam):
+    card, _, _ = releases
+
+    def unreachable(*arguments: object, **options: object) -> None:
+        raise requests.ConnectionError("Name or service not known\nand much more")
+
+    monkeypatch.setattr(*((requests, "head") if seam == "head" else (storage, "download_file")), unreachable)
+    with pytest.raises(WeightsUnavailable, match=r"someones_pack cannot be fetched.*--weights synthetic") as caught:
+        weights.fetch(card, weights.locate(card, "hub"))
+    assert "\n" not in str(caught.value)
+    assert stored(home) == set()
+
+
+def test_releases_that_never_answer_count_as_out_of_reach(home, releases, monkeypatch):
+    card, _, _ = releases
+    over = threading.Event()
+    monkeypatch.setattr(requests, "head", lambda url, timeout: over.wait(30))
+    monkeypatch.setattr(weights, "HUB_DEADLINE_S", 0.2)
+    started = time.monotonic()
+    with pytest.raises(WeightsUnavailable, match="no answer within"):
+        weights.fetch(card, weights.locate(card, "hub"))
+    over.set()
+    assert time.monotonic() - started < 2
+
+
+def test_what_is_no_archive_is_refused_and_not_kept(home, releases, monkeypatch):
+    card, _, _ = releases
+
+    def error_page(url: str, path: str, overwrite: bool) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text("<html>try again later</html>")
+
+    monkeypatch.setattr(storage, "download_file", error_page)
+    with pytest.raises(WeightsUnavailable, match="cannot be fetched"):
+        weights.fetch(card, weights.locate(card, "hub"))
+    assert stored(home) == set()
+
+
+def test_no_releases_are_exit_1_in_one_line(tmp_path):
+    """The real command and the real downloader, sent where nothing answers."""
+    nowhere = "http://127.0.0.1:9"
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY"), nowhere)
+    done = depthface(
+        "export", "buffalo_sc", "--accept-license", "--repository", tmp_path / "target",
+        HOME=str(tmp_path / "home"), NO_PROXY="", no_proxy="", **proxies,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "--weights synthetic" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list((tmp_path / "target").glob("*"))
+
+
+def test_a_pack_from_the_releases_is_exported(home, releases, tmp_path):
+    """From download to repository; the manifest says it is the published pack."""
+    card, contents, _ = releases
+    files = zip(card.architecture.items(), card.weights.files, strict=True)
+    card = dataclasses.replace(
+        card, architecture={kind: dataclasses.replace(file, file=published) for (kind, file), published in files}
+    )
+    target = tmp_path / "target"
+    pipeline.export(card, weights="hub", precision="fp32", target=target, accept_license=True, report=lambda line: None)
+    found = manifest.read(target / "face_buffalo_sc_recognizer" / "1")
+    assert found is not None
+    assert found.weights["origin"] == card.weights.origin
+    assert found.weights["sha256"] == {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
