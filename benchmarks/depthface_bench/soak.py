@@ -3,7 +3,8 @@
 Every photo is first asked for alone, and every later answer held against that one. All the while the memory of the
 server's processes, its part of /dev/shm and its file descriptors are measured; after the warm-up (the first third)
 they have to be flat. A quantity grows if a line through it rises by more than `MAX_GROWTH` over the time measured, and
-by more than twice its standard error. Exit 1 for one wrong answer, one process that died, or one thing that grows.
+by more than twice its standard error. Of /dev/shm each region may besides grow by the one step that Triton grows it by
+(`shm-growth-byte-size`, 1 MiB) when large tensors happen to meet in it; it never shrinks. Exit 1 for one wrong answer, one process that died, or one thing that grows.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ MAX_GROWTH = 0.02
 WARM_UP = 1 / 3
 SAMPLE_S = 2.0
 SHM = Path("/dev/shm")
+SHM_STEP_MB = 2**20 / 1e6
 
 Answer = Mapping[str, npt.NDArray[np.float32]]
 Ask = Callable[[Client], Answer]
@@ -47,13 +49,14 @@ Ask = Callable[[Client], Answer]
 @dataclass
 class Tally:
     """What happened: requests by name, what was wrong, and the measurements `(seconds, MB, MB of shm, descriptors)`,
-    and the MB of each process after the warm-up and at the end."""
+    and the MB of each process after the warm-up and at the end; `regions` of /dev/shm."""
 
     answered: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     samples: list[tuple[float, float, float, float]] = field(default_factory=list)
     warm: dict[str, float] = field(default_factory=dict)
     end: dict[str, float] = field(default_factory=dict)
+    regions: int = 0
 
 
 @click.command()
@@ -114,6 +117,7 @@ def _soak(served: Process, seconds: float, at_once: int) -> Tally:
             time.sleep(SAMPLE_S)
         for worker in workers:
             worker.result()
+    tally.regions = len(_regions(served))
     return tally
 
 
@@ -165,7 +169,7 @@ def _outcome(ask: Ask, client: Client) -> Answer | str:
         except ServerOverloaded:  # what it is there for: come again
             time.sleep(0.1)
         except (InvalidInput, ClientError) as error:
-            return f"{type(error).__name__}: {error}"
+            return f"{type(error).__name__}: {error}".removesuffix(f" [request {error.request_id}]")
 
 
 def _difference(alone: Answer | str, now: Answer | str) -> str:
@@ -196,8 +200,12 @@ def _processes(served: Process) -> set[int]:
 
 def _measured(served: Process) -> tuple[float, float, float]:
     """Memory (proportional set sizes: shared pages counted once) and /dev/shm in MB, and file descriptors."""
-    shm_bytes = sum(512 * path.stat().st_blocks for path in SHM.glob(f"depthface_{served.pid}_*"))
+    shm_bytes = sum(512 * path.stat().st_blocks for path in _regions(served))
     return sum(_memory(served).values()), shm_bytes / 1e6, float(sum(each.num_fds() for each in _tree(served)))
+
+
+def _regions(served: Process) -> list[Path]:
+    return [*SHM.glob(f"depthface_{served.pid}_*")]
 
 
 def _memory(served: Process) -> dict[str, float]:
@@ -223,19 +231,22 @@ def _report(tally: Tally, at_once: int) -> int:
     after = np.array([sample for sample in tally.samples if sample[0] >= WARM_UP * seconds])
     hours = (after[:, 0] - after[:, 0].mean()) / 3600
     grows = False
-    for column, (name, unit) in enumerate((("memory", "MB"), ("/dev/shm", "MB"), ("descriptors", "")), start=1):
+    quantities = (("memory", "MB", 0.0), ("/dev/shm", "MB", tally.regions * SHM_STEP_MB), ("descriptors", "", 0.0))
+    for column, (name, unit, by_chance) in enumerate(quantities, start=1):
         values = after[:, column]
         slope = float((hours @ values) / (hours @ hours))
         rest = values - values.mean() - slope * hours
         error = float(np.sqrt((rest @ rest) / (len(values) - 2) / (hours @ hours)))
         rise = slope * float(np.ptp(hours))
-        is_rising = rise > MAX_GROWTH * values.mean() and slope > 2 * error
+        is_rising = rise > MAX_GROWTH * values.mean() + by_chance and slope > 2 * error
         grows |= is_rising
         print(
             f"{name}: {values.mean():.0f} {unit} ({values.min():.0f}–{values.max():.0f}), slope {slope:+.1f} ± "
             f"{2 * error:.1f} {unit}/h, {rise:+.1f} over {60 * float(np.ptp(hours)):.0f} minutes: "
             f"{'GROWS' if is_rising else 'flat'}"
         )
+    tenths = [f"{part[:, 2].max():.0f}" for part in np.array_split(after, 10)]
+    print(f"/dev/shm over time: {', '.join(tenths)} MB, in {tally.regions} regions")
     rises = sorted(((tally.end[name] - tally.warm.get(name, 0.0), name) for name in tally.end), reverse=True)
     print("most after the warm-up: " + ", ".join(f"{name} {rise:+.0f} MB" for rise, name in rises[:3]))
     return 1 if tally.wrong or grows else 0
