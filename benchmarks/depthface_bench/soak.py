@@ -4,7 +4,8 @@ Every photo is first asked for alone, and every later answer held against that o
 server's processes, its part of /dev/shm and its file descriptors are measured; after the warm-up (the first third)
 they have to be flat. A quantity grows if a line through it rises by more than `MAX_GROWTH` over the time measured, and
 by more than twice its standard error. Of /dev/shm each region may besides grow by the one step that Triton grows it by
-(`shm-growth-byte-size`, 1 MiB) when large tensors happen to meet in it; it never shrinks. Exit 1 for one wrong answer, one process that died, or one thing that grows.
+(`shm-growth-byte-size`, 1 MiB) when large tensors happen to meet in it; it never shrinks. Exit 1 for one wrong answer,
+one process that died, or one thing that grows.
 """
 
 from __future__ import annotations
