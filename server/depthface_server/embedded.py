@@ -99,7 +99,7 @@ class Triton:
         self._installation = installation or Installation.find()
         self._repository = repository
         self._models = tuple(models)
-        self._shm_prefix = f"depthface_{os.getpid()}_"
+        self._shm_prefix = f"depthface_{os.getpid()}_{_pid_namespace()}_"
         self._process: subprocess.Popen[bytes] | None = None
         self._stack = ExitStack()
 
@@ -232,11 +232,16 @@ def _reason(model: dict[str, str]) -> str:
 
 
 def _sweep_shm() -> None:
-    """Remove what servers that were killed left in /dev/shm."""
-    for region in _SHM.glob("depthface_*_*"):
-        owner = region.name.split("_")[1]
-        if owner.isdigit() and not Path("/proc", owner).exists():
+    """Remove what servers that were killed left in /dev/shm; of another container's only that one knows who lives."""
+    for region in _SHM.glob("depthface_*_*_*"):
+        _, owner, namespace, *_ = region.name.split("_")
+        if namespace == _pid_namespace() and owner.isdigit() and not Path("/proc", owner).exists():
             region.unlink(missing_ok=True)
+
+
+def _pid_namespace() -> str:
+    """Where process IDs mean what they mean here (pid_namespaces(7)); containers may share /dev/shm and not these."""
+    return str(Path("/proc/self/ns/pid").stat().st_ino)
 
 
 def _prepare() -> None:

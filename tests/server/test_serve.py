@@ -71,6 +71,17 @@ def test_a_killed_serve_takes_triton_with_it_and_the_next_sweeps_up(repository):
     assert not shm_regions(server.process.pid)
 
 
+def test_what_a_server_in_another_container_has_in_shared_memory_is_left_alone():
+    """Its process cannot be seen from here, and lives."""
+    region = Path("/dev/shm/depthface_999999999_1_of-another-namespace")
+    region.touch()
+    try:
+        embedded._sweep_shm()
+        assert region.exists()
+    finally:
+        region.unlink()
+
+
 def test_it_listens_on_loopback_alone(server):
     port = int(server.host.rsplit(":", 1)[1])
     listening = [
