@@ -201,7 +201,7 @@ def swap(source: Path, target: Path, out: Path, model: str, timeout_s: float, ur
 @click.argument("model")
 @_url
 def unload(model: str, url: str) -> None:
-    """Have the server give back the memory of a model until it is loaded again."""
+    """Have the server stop serving a model; one that is loaded on first use gives its memory back."""
     with Client(url) as client:
         client.unload(model)
     click.echo(f"{model}: unloaded")

@@ -203,10 +203,10 @@ class Client:
         self._forget(model)
 
     def unload(self, model: str) -> None:
-        """Have the server give back the memory of a model; needs the admin key.
+        """Have the server stop serving a model; needs the admin key.
 
-        Of a model that is loaded when it is first used the networks go, and the next use loads them again. Any other
-        one is gone until `load`.
+        Of a model that is loaded when it is first used the networks leave memory, and the next use loads them again.
+        Any other one is gone until `load`; the steps of an ensemble, its network among them, stay in memory.
         """
         headers = admin.headers(self._host, self._admin_key)
         with translated(self._host, model, self._timeout_s):
