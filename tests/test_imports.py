@@ -28,6 +28,7 @@ TABLE = {
     "huggingface_hub": ("export/depthface_export/weights.py",),
     "requests": ("export/depthface_export/weights.py",),
     "onnxruntime": (
+        "export/depthface_export/int8.py",
         "src/depthface/families/*/network.py",
         "export/depthface_export/validate.py",
         "server/depthface_server/backends/",

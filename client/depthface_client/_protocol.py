@@ -25,8 +25,9 @@ __all__ = [
     "depth_from",
     "host_of",
     "image_input",
+    "leaving_with",
+    "networks_of",
     "outputs",
-    "own_networks",
     "png_output",
     "steps_of",
     "upright",
@@ -96,10 +97,25 @@ def steps_of(config: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(step["model_name"] for step in steps))
 
 
-def own_networks(config: Mapping[str, Any]) -> list[str]:
-    """The networks that a pipeline loads for itself alone; none for any other model."""
+def networks_of(config: Mapping[str, Any]) -> list[str]:
+    """The networks that a pipeline asks; none for any other model."""
     names = config.get("parameters", {}).get("networks", {}).get("string_value", "")
     return names.split(",") if names else []
+
+
+def leaving_with(model: str, configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What is to be unloaded, in this order, for a model to leave memory: itself, and its parts that no other has.
+
+    A pipeline that loads its networks when they are first used stays, to do so again.
+
+    Args:
+        configs: of every model that is loaded.
+    """
+    parts = {name: [*steps_of(config), *networks_of(config)] for name, config in configs.items()}
+    own = parts.pop(model, [])
+    shared = {part for others in parts.values() for part in others}
+    stays = "lazy" in configs.get(model, {}).get("parameters", {})
+    return [*([] if stays else [model]), *(part for part in own if part not in shared)]
 
 
 def upright(photo: Photo) -> Image.Image:

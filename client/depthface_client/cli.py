@@ -1,4 +1,4 @@
-"""`depthface depth`, `faces`, `compare`, `swap`, `unload`, `models`, `health`."""
+"""`depthface depth`, `faces`, `compare`, `swap`, `load`, `unload`, `models`, `health`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from depthface_client._faces import SWAP, SWAPPER
 from depthface_client._protocol import DEFAULT_MODEL
 from depthface_client.client import Client
 
-__all__ = ["compare", "depth", "faces", "health", "models", "swap", "unload"]
+__all__ = ["compare", "depth", "faces", "health", "load", "models", "swap", "unload"]
 
 _SUFFIXES = {"png16": ".png", "png8": ".png", "npy": ".npy", "preview": ".png"}
 
@@ -201,10 +201,20 @@ def swap(source: Path, target: Path, out: Path, model: str, timeout_s: float, ur
 @click.argument("model")
 @_url
 def unload(model: str, url: str) -> None:
-    """Have the server stop serving a model; one that is loaded on first use gives its memory back."""
+    """Have the server give back the memory of a model, until `load`; a face swapper comes again by itself."""
     with Client(url) as client:
         client.unload(model)
     click.echo(f"{model}: unloaded")
+
+
+@click.command()
+@click.argument("model")
+@_url
+def load(model: str, url: str) -> None:
+    """Have the server load a model of its repository: one that was unloaded, or exported since the server started."""
+    with Client(url) as client:
+        client.load(model)
+    click.echo(f"{model}: loaded")
 
 
 @click.command()

@@ -198,23 +198,24 @@ class Client:
             closing(self._connected(max(self._timeout_s, _LOAD_TIMEOUT_S))) as connection,
         ):
             connection.load_model(model, headers=headers)
-            for network in _protocol.own_networks(connection.get_model_config(model)):
+            for network in _protocol.networks_of(connection.get_model_config(model)):
                 connection.load_model(network, headers=headers)
         self._forget(model)
 
     def unload(self, model: str) -> None:
-        """Have the server stop serving a model; needs the admin key.
+        """Have the server give back the memory of a model and of its steps that no other one has; needs the admin key.
 
-        Of a model that is loaded when it is first used the networks leave memory, and the next use loads them again.
-        Any other one is gone until `load`; the steps of an ensemble, its network among them, stay in memory.
+        A model that is loaded when it is first used will be so again. Any other one is gone until `load`.
         """
         headers = admin.headers(self._host, self._admin_key)
         with translated(self._host, model, self._timeout_s):
-            index = self._connection().get_model_repository_index(headers=headers)
+            connection = self._connection()
+            index = connection.get_model_repository_index(headers=headers)
             if all(entry["name"] != model for entry in index):  # Triton itself would say that all went well
                 raise ModelUnavailable(f"{self._host} has no model {model!r}. See `depthface models` for what it has.")
-            for name in self._networks(model) or (model,):
-                self._connection().unload_model(name, headers=headers)
+            loaded = [entry["name"] for entry in index if entry.get("state") == "READY"]
+            for name in _protocol.leaving_with(model, {name: connection.get_model_config(name) for name in loaded}):
+                connection.unload_model(name, headers=headers)
         self._forget(model)
 
     def face_model(self) -> str:
@@ -248,7 +249,8 @@ class Client:
         with translated(self._host, None, self._timeout_s):
             ready = {card.name: self._connection().is_model_ready(card.name) for card in DEPTH_CARDS}
             for name in _faces.served(self._connection().get_inference_statistics()):
-                ready[name] = all(self._connection().is_model_ready(own) for own in self._networks(name))
+                networks = _protocol.networks_of(self._connection().get_model_config(name))
+                ready[name] = all(self._connection().is_model_ready(network) for network in networks)
         return [ModelInfo(name, is_ready, self.weights(name) if is_ready else "") for name, is_ready in ready.items()]
 
     def check(self) -> list[str]:
@@ -326,11 +328,6 @@ class Client:
                     raise
                 time.sleep(pause_s)
         raise AssertionError("the last attempt returns or raises")
-
-    def _networks(self, model: str) -> list[str]:
-        """What a model loads for itself when it is first used."""
-        is_ready = self._connection().is_model_ready(model)
-        return _protocol.own_networks(self._connection().get_model_config(model)) if is_ready else []
 
     def _forget(self, model: str) -> None:
         """What was known of a model: it may come back as another one."""

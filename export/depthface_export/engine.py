@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,9 @@ from depthface.spec import EngineOptions, ModelCard, Network, Precision, Source
 from depthface_export import precision as precision_stage
 from depthface_export import tensorrt, validate
 from depthface_export.tensorrt import Phases
-from depthface_export.validate import Arrays, Check
+from depthface_export.validate import Check, Report
 
 __all__ = ["engine_from_export", "is_current"]
-
-Report = Callable[[str], None]
 
 
 def engine_from_export(
@@ -50,7 +47,7 @@ def engine_from_export(
         tensorrt.engine_from_onnx(model, plan, network, options, phases)
         report("gate: the engine against the reference, on photographs")
         with tensorrt.runner(plan, network) as run:
-            return _checked(validate.validate(card, network, precision, source, run, what="engine"), report)
+            return validate.checked(validate.validate(card, network, precision, source, run, what="engine"), report)
 
     fp32_nodes = 0
     try:
@@ -80,15 +77,7 @@ def _raise_precision(
 ) -> int:
     """Rewrite the ONNX file in place, prove it again, and say how many nodes went to fp32."""
     graph = onnx.load(model)
-    feeds: list[Arrays] = []
-    run = validate.runner(model)
-
-    def noting(inputs: Arrays) -> Arrays:
-        feeds.append(inputs)
-        return run(inputs)
-
-    for _ in validate.validate(card, network, precision, source, noting):
-        pass
+    feeds = validate.inputs(card, source, validate.runner(model))
     scores, norms = precision_stage.attention_scores(graph), precision_stage.normalisations(graph)
     large = precision_stage.near_overflow(graph, feeds, validate.runner)
     report(
@@ -96,16 +85,8 @@ def _raise_precision(
         f"{len(large - scores - norms)} others near fp16's limit"
     )
     onnx.save(precision_stage.in_fp32(graph, scores | norms | large), model)
-    _checked(validate.validate(card, network, precision, source, validate.runner(model)), report)
+    validate.checked(validate.validate(card, network, precision, source, validate.runner(model)), report)
     return len(scores | norms | large)
-
-
-def _checked(cases: Any, report: Report) -> list[Check]:
-    checks = []
-    for case in cases:
-        report(f"  {case[0].case}: " + ", ".join(str(check) for check in case))
-        checks += case
-    return checks
 
 
 def _facts(folder: Path, here: Machine, options: EngineOptions, fp32_nodes: int, checks: list[Check]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from depthface import machine, manifest
-from depthface.errors import ExportError
+from depthface.errors import ExportError, ParityError
 from depthface.families import all_cards, module_of
 from depthface.spec import EngineOptions, ModelCard, Network, Precision, Source
 from depthface_export import repository
@@ -89,17 +89,41 @@ def export(
             sources = maker.load(card, fetched.source, precision)
 
             for network in card.networks:
-                own = precisions[network.name]
+                own, config = precisions[network.name], configs[network.name]
                 _build(card, network, sources[network.name], fetched, own, exporters, typed, engines, build, report)
-                repository.write_config(configs[network.name], build / network.name / repository.EXPORTED_CONFIG)
+                if repository.CPU_RUNTIME in config.parameters:
+                    model = build / network.name / "1" / manifest.ONNX_FILE
+                    if not _holds_by_openvino(card, network, own, sources[network.name], model, report):
+                        del config.parameters[repository.CPU_RUNTIME]
+                repository.write_config(config, build / network.name / repository.EXPORTED_CONFIG)
 
             report("repository: install")
+        else:
+            for network in card.networks:
+                if not repository.is_by_openvino(target / network.name / repository.EXPORTED_CONFIG):
+                    configs[network.name].parameters.pop(repository.CPU_RUNTIME, None)
         with _undisturbed():
             for network in card.networks if outcome == "exported" else ():
                 repository.install(build / network.name, target / network.name)
             # Also where nothing is new: an export that was killed may have got no further than the networks.
             repository.write_texts(target, card, configs)
     return outcome
+
+
+def _holds_by_openvino(
+    card: ModelCard, network: Network, precision: Precision, source: Source, model: Path, report: Report
+) -> bool:
+    """True if OpenVINO, which is the quicker, computes the proven file within the tolerances too."""
+    from depthface_export import validate
+
+    report("validate: by OpenVINO, which serves it here, against the reference")
+    run = validate.runner(model, precision, by_openvino=True)
+    try:
+        validate.checked(validate.validate(card, network, precision, source, run, what="ONNX file by OpenVINO"), report)
+    except ParityError as error:
+        report(f"  {error.args[0].partition(': its')[0]}: not by OpenVINO; ONNX Runtime will serve it")
+        return False
+    return True
 
 
 def _build(
@@ -126,11 +150,15 @@ def _build(
     model.parent.mkdir(parents=True)
     onnx.onnx_from_source(source, network, model)
 
-    report("validate: what will serve it against the reference, on photographs")
-    checks: list[dict[str, object]] = []
-    for case in validate.validate(card, network, precision, source, validate.runner(model, precision)):
-        report(f"  {case[0].case}: " + ", ".join(str(check) for check in case))
-        checks += [asdict(check) for check in case]
+    in_fp32: list[str] = []
+    if precision == "int8":
+        from depthface_export import int8
+
+        checks, in_fp32 = int8.int8_from_export(card, network, source, model.parent, report)
+    else:
+        report("validate: what will serve it against the reference, on photographs")
+        cases = validate.validate(card, network, precision, source, validate.runner(model, precision))
+        checks = validate.checked(cases, report)
 
     engine: dict[str, Any] | None = None
     if engines is not None and (options := engines.options_of(network)) is not None:
@@ -144,13 +172,13 @@ def _build(
         weights={"origin": weights.origin, "sha256": weights.sha256},
         license=None if weights.is_stand_in else asdict(card.license),
         precision=precision,
-        onnx={"sha256": manifest.sha256_of(model), **onnx.versions(model)},
+        onnx={"sha256": manifest.sha256_of(model), **onnx.versions(model)} | ({"in_fp32": in_fp32} if in_fp32 else {}),
         tensors={
             "inputs": [asdict(tensor) for tensor in network.inputs],
             "outputs": [asdict(tensor) for tensor in network.outputs],
         },
         exporters=exporters,
-        checks=checks,
+        checks=[asdict(check) for check in checks],
         command=typed,
         engine=engine,
     ).write(model.parent)
@@ -183,8 +211,8 @@ def _check_engines(card: ModelCard, precision: Precision, engines: Engines) -> N
     """Before anything is done: that engines can be built here, of this precision, and that `without` names networks."""
     from depthface_export import tensorrt
 
-    if precision == "bf16":
-        raise ExportError("bf16 is computed by OpenVINO on a processor. Build engines in fp32 or fp16.")
+    if precision not in ("fp32", "fp16"):
+        raise ExportError(f"{precision} is for processors. Build engines in fp32 or fp16.")
     unknown = engines.without - {network.name for network in card.networks}
     if unknown:
         raise ExportError(

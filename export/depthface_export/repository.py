@@ -21,10 +21,12 @@ from depthface.manifest import ENGINE_FILE
 from depthface.spec import Ensemble, ModelCard, Network, Precision, PythonStep, TensorSpec
 
 __all__ = [
+    "CPU_RUNTIME",
     "EXPORTED_CONFIG",
     "ensemble_config",
     "exported_configs",
     "install",
+    "is_by_openvino",
     "network_config",
     "python_config",
     "read_config",
@@ -43,6 +45,9 @@ PUBLIC = "public"
 
 LAZY = "lazy"
 """The parameter that tells a public model which is loaded when it is first used."""
+
+CPU_RUNTIME = "cpu_runtime"
+"""The parameter that has the embedded server's `onnxruntime` backend compute by `openvino`; NVIDIA's knows it not."""
 
 MAX_QUEUE_SIZE = 256
 """Requests that wait before one model; one more is answered 503 at once."""
@@ -172,6 +177,8 @@ def exported_configs(
             _serve_by_tensorrt(configs[network.name], network)
         elif not on_gpu:
             _take_one_by_one(configs[network.name])
+            if network.by_openvino and precision in ("fp32", "int8"):
+                configs[network.name].parameters[CPU_RUNTIME].string_value = "openvino"
     for config in configs.values():
         config.parameters["weights"].string_value = weights
         config.parameters["precision"].string_value = precision
@@ -214,6 +221,11 @@ def _serve_by_openvino(config: pb.ModelConfig, is_in_ensemble: bool) -> None:
     config.instance_group[0].kind = pb.ModelInstanceGroup.KIND_CPU
     for key, value in (("HINT_BF16", "YES"), ("PERFORMANCE_HINT", "LATENCY"), ("NUM_STREAMS", "1")):
         config.parameters[key].string_value = value
+
+
+def is_by_openvino(path: Path) -> bool:
+    """True if the config at `path` has ONNX Runtime's place taken by OpenVINO."""
+    return path.is_file() and CPU_RUNTIME in read_config(path).parameters
 
 
 def read_config(path: Path) -> pb.ModelConfig:

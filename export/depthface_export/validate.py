@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -17,13 +17,21 @@ from depthface.errors import ExportError, ParityError
 from depthface.families import module_of
 from depthface.spec import ModelCard, Network, Precision, Source
 
-__all__ = ["Arrays", "Check", "Run", "runner", "validate"]
+__all__ = ["CALIBRATION", "PROOF", "Arrays", "Check", "Report", "Run", "checked", "inputs", "runner", "validate"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 Run = Callable[[Arrays], Arrays]
+Report = Callable[[str], None]
 
-# Photographs that ship inside scikit-image's wheel: a person, a cat, a table, a rocket at night.
-_PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
+# Photographs that ship inside scikit-image's wheel.
+PROOF = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
+"""On which an export is proven: a person, a cat, a table, a rocket at night."""
+
+CALIBRATION = (
+    *("camera.png", "clock_motion.png", "coins.png", "grass.png", "hubble_deep_field.jpg", "ihc.png"),
+    *("motorcycle_left.png", "retina.jpg"),
+)
+"""On which ranges are measured, none of them of those above."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +53,27 @@ class Check:
         return f"{self.metric} {self.value:.1e} {relation} {self.tolerance:.0e}"
 
 
-def runner(model: Path | bytes, precision: Precision = "fp32") -> Run:
+def runner(model: Path | bytes, precision: Precision = "fp32", *, by_openvino: bool = False) -> Run:
     """What will serve it, on the CPU, as a function from inputs by name to outputs by name.
+
+    Args:
+        by_openvino: as bf16 is anyway, instead of by ONNX Runtime.
 
     Raises:
         ExportError: this processor cannot compute in that precision.
     """
-    if precision == "bf16":
-        return _openvino(model)
+    if precision == "bf16" or by_openvino:
+        return _openvino(model, "bf16" if precision == "bf16" else "f32")
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return lambda inputs: dict(zip(names, session.run(None, inputs), strict=True))
 
 
-def _openvino(path: Path | bytes) -> Run:
+def _openvino(path: Path | bytes, hint: str) -> Run:
     import openvino
 
-    model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
-    if model.get_property("INFERENCE_PRECISION_HINT") != openvino.Type.bf16:
+    model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+    if model.get_property("INFERENCE_PRECISION_HINT").get_type_name() != hint:
         raise ExportError(
             "This processor has no bf16 arithmetic (AVX512-BF16 or AMX), so bf16 can neither be proven nor served "
             "here. Export in fp32."
@@ -95,8 +106,7 @@ def validate(
         return outputs
 
     tolerances = card.tolerances[precision]
-    photos = [image.decode((files("skimage") / "data" / name).read_bytes()) for name in _PHOTOS]
-    for case, measured in module_of(card, "parity").measurements(source, finite, photos):
+    for case, measured in module_of(card, "parity").measurements(source, finite, _photos(PROOF)):
         checks = [Check(case, metric, value, tolerances[metric]) for metric, value in measured.items()]
         for check in checks:
             if not check.passed:
@@ -105,3 +115,29 @@ def validate(
                     "Nothing was installed. Export in fp32, or report this with the versions of all that took part."
                 )
         yield checks
+
+
+def checked(cases: Iterable[list[Check]], report: Report) -> list[Check]:
+    """All checks of `validate`, each reported as it passes."""
+    checks = []
+    for case in cases:
+        report(f"  {case[0].case}: " + ", ".join(str(check) for check in case))
+        checks += case
+    return checks
+
+
+def inputs(card: ModelCard, source: Source, run: Run, names: Sequence[str] = PROOF) -> list[Arrays]:
+    """What the network is given of the photographs `names` in its checks; `run` computes it."""
+    given: list[Arrays] = []
+
+    def noting(arrays: Arrays) -> Arrays:
+        given.append(arrays)
+        return run(arrays)
+
+    for _ in module_of(card, "parity").measurements(source, noting, _photos(names)):
+        pass
+    return given
+
+
+def _photos(names: Sequence[str]) -> list[npt.NDArray[np.uint8]]:
+    return [image.decode((files("skimage") / "data" / name).read_bytes()) for name in names]

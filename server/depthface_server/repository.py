@@ -19,14 +19,12 @@ class Contents:
         exported: name to the manifest of one of its networks, for those that can be served.
         networks: all that those need which are loaded at the start.
         lazy: those of the exported whose networks are loaded when they are first used.
-        late: those networks.
         missing: names of those that are laid out but not exported.
     """
 
     exported: dict[str, manifest.Manifest]
     networks: tuple[str, ...]
     lazy: tuple[str, ...]
-    late: tuple[str, ...]
     missing: tuple[str, ...]
 
 
@@ -57,9 +55,8 @@ def contents(repository: Path) -> Contents:
         )
     lazy = tuple(name for name in exported if 'key: "lazy"' in (repository / name / "config.pbtxt").read_text())
     networks = {network for name, found in exported.items() if name not in lazy for network in found.serves[name]}
-    late = {network for name in lazy for network in exported[name].serves[name]} - networks
     missing = tuple(name for name in laid_out if name not in exported)
-    return Contents(exported, tuple(sorted(networks)), lazy, tuple(sorted(late)), missing)
+    return Contents(exported, tuple(sorted(networks)), lazy, missing)
 
 
 def has_version_compatible_engine(repository: Path) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,18 +28,19 @@ _DEAD = "is not healthy"
 """What Triton answers for a stub that died (python_backend, python_be.cc: `Stub process '…' is not healthy.`)."""
 
 _PROBE_TIMEOUT_S = 5.0
+_LOAD_TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True)
 class _Member:
-    """A loaded model that runs in a Python process, and a request that reaches it."""
+    """A loaded model: a request that reaches its process, or nothing for an ensemble, which has none of its own."""
 
     name: str
-    inputs: tuple[InferInput, ...]
+    request: tuple[InferInput, ...] | None
 
 
 class Watchdog:
-    """Probes every Python-backed model of a server from a thread of its own, every `interval_s` seconds.
+    """Probes every model that is loaded, from a thread of its own, every `interval_s` seconds.
 
     A probe is the smallest well-formed request, marked so that a model refuses it unrun. A model that refuses it is
     alive; so is one that is too busy to answer in time: a dead one answers at once.
@@ -47,8 +48,6 @@ class Watchdog:
     Args:
         address: `host:port`.
         headers: what a request to load or unload carries.
-        models: loaded when the server starts.
-        late: networks that may be loaded or not.
         counts: the file in which recoveries are counted.
         report: told of each recovery.
     """
@@ -57,16 +56,12 @@ class Watchdog:
         self,
         address: str,
         headers: dict[str, str],
-        models: tuple[str, ...],
-        late: tuple[str, ...],
         counts: Path,
         report: Callable[[str], None],
         interval_s: float = 2.0,
     ) -> None:
         self._address = address
         self._headers = headers
-        self._models = models
-        self._late = late
         self._counts = counts
         self._report = report
         self._interval_s = interval_s
@@ -83,45 +78,43 @@ class Watchdog:
 
     def _watch(self) -> None:
         # gevent's client belongs to the thread that made it.
-        client = InferenceServerClient(
-            self._address, connection_timeout=_PROBE_TIMEOUT_S, network_timeout=_PROBE_TIMEOUT_S
-        )
-        members: dict[str, _Member] = {}
-        while not self._stop.wait(self._interval_s):
-            try:
-                members = members or {member.name: member for member in self._members(client)}
-                for name in self._late:
-                    if name not in members and client.is_model_ready(name):
-                        members[name] = _member(client, name)
-                for member in members.values():
-                    if _is_dead(client, member):
-                        self._revive(client, member.name)
-            except Exception as error:  # the server is going down, or too busy: the next round sees
-                _log.debug("watchdog: %s", error)
-        client.close()
+        with self._connected(_PROBE_TIMEOUT_S) as client:
+            members: dict[str, _Member] = {}
+            while not self._stop.wait(self._interval_s):
+                try:
+                    members = {name: members.get(name) or _member(client, name) for name in self._loaded(client)}
+                    for member in members.values():
+                        if _is_dead(client, member) and member.name in self._loaded(client):
+                            self._revive(member.name, [each.name for each in members.values() if each.request is None])
+                except Exception as error:  # the server is going down, or too busy: the next round sees
+                    _log.debug("watchdog: %s", error)
 
-    def _members(self, client: InferenceServerClient) -> Iterator[_Member]:
-        """The Python-backed steps of the public models, each once."""
-        configs = {model: client.get_model_config(model) for model in self._models}
-        for config in list(configs.values()):
-            for step in config.get("ensemble_scheduling", {}).get("step", []):
-                configs[step["model_name"]] = client.get_model_config(step["model_name"])
-        for name, config in sorted(configs.items()):
-            if "ensemble_scheduling" in config:  # no process of its own
-                continue
-            yield _member(client, name)
+    def _connected(self, timeout_s: float) -> InferenceServerClient:
+        return InferenceServerClient(self._address, connection_timeout=_PROBE_TIMEOUT_S, network_timeout=timeout_s)
 
-    def _revive(self, client: InferenceServerClient, name: str) -> None:
+    def _loaded(self, client: InferenceServerClient) -> list[str]:
+        """By Triton's index, which does not know who is alive."""
+        index = client.get_model_repository_index(headers=self._headers)
+        return [entry["name"] for entry in index if entry.get("state") == "READY"]
+
+    def _revive(self, name: str, ensembles: list[str]) -> None:
         self._report(f"{name}: its process died; starting it again")
         recoveries.add(self._counts, name)
-        client.unload_model(name, headers=self._headers)
-        # Loading an ensemble loads the steps that it lacks, and nothing twice.
-        for model in (name,) if name in self._late else self._models:
-            client.load_model(model, headers=self._headers)
-        self._report(f"{name}: serves again")
+        with self._connected(_LOAD_TIMEOUT_S) as client:
+            try:
+                client.unload_model(name, headers=self._headers)
+                # The ensembles that it is a step of are gone with it; to load one that is there does nothing.
+                for model in (name, *ensembles):
+                    client.load_model(model, headers=self._headers)
+            except (InferenceServerException, OSError) as error:
+                self._report(f"{name}: could not be started again ({error}). Restart the server.")
+            else:
+                self._report(f"{name}: serves again")
 
 
 def _member(client: InferenceServerClient, name: str) -> _Member:
+    if "ensemble_scheduling" in client.get_model_config(name):
+        return _Member(name, None)
     inputs = client.get_model_metadata(name)["inputs"]
     return _Member(name, tuple(_probe(tensor) for tensor in inputs))
 
@@ -135,8 +128,10 @@ def _probe(tensor: dict[str, Any]) -> InferInput:
 
 
 def _is_dead(client: InferenceServerClient, member: _Member) -> bool:
+    if member.request is None:
+        return False
     try:
-        client.infer(member.name, list(member.inputs), parameters={PROBE: True})
+        client.infer(member.name, list(member.request), parameters={PROBE: True})
     except InferenceServerException as error:
         return _DEAD in str(error)
     except OSError:  # no answer in time

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 HardwareCompatible = Literal["none", "same_compute_capability", "ampere_plus"]
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 DType = Literal["UINT8", "INT32", "FP32", "BYTES"]
 
 
@@ -123,6 +123,7 @@ class Network:
         only_fp32: whatever precision is asked for; the others cost it more accuracy than they save time.
         profiles: the shapes of all inputs that an engine is built for, by input. Where there are several, the server
             takes for each request the one that it fits best. With none there is no engine.
+        by_openvino: on a CPU, where OpenVINO computes it quicker than ONNX Runtime and as exactly.
     """
 
     name: str
@@ -131,6 +132,7 @@ class Network:
     max_batch_size: int
     only_fp32: bool = False
     profiles: tuple[Mapping[str, Profile], ...] = ()
+    by_openvino: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class PythonStep:
 
     Attributes:
         parameters: what the function is told besides its inputs; `counted` names the output whose length is the
-            number of faces, for the metrics.
+            number of faces, for the metrics; `networks`, separated by commas, all that a pipeline asks.
         is_pipeline: the function is a coroutine that asks other models itself (Triton's BLS), and a public model.
         is_lazy: not loaded when the server starts, but when it is first used.
         instances: how many processes run it.

@@ -10,9 +10,8 @@ from io import BytesIO
 from types import SimpleNamespace
 
 import numpy as np
-import psutil
 import pytest
-from fixtures.serving import Server, depthface
+from fixtures.serving import depthface
 from PIL import Image
 
 from depthface.families.insightface import architectures, scenes
@@ -32,22 +31,16 @@ def client(face_server):
         yield client
 
 
-def memory_bytes(server: Server) -> int:
-    """Of the server and all its processes, shared pages counted once."""
-    root = psutil.Process(server.process.pid)
-    return sum(process.memory_full_info().pss for process in (root, *root.children(recursive=True)))
-
-
 def test_it_is_loaded_when_it_is_first_used_and_gives_its_memory_back(face_server, client):
     assert any(MODEL in line and "loaded when it is first used" in line for line in face_server.lines)
     assert not {model.name: model.ready for model in client.models()}[MODEL]
     client.faces(TARGET)
-    before = memory_bytes(face_server)
+    before = face_server.memory_bytes()
 
     started = time.monotonic()
     client.swap(SOURCE, TARGET)
     first_s = time.monotonic() - started
-    loaded = memory_bytes(face_server)
+    loaded = face_server.memory_bytes()
     started = time.monotonic()
     client.swap(SOURCE, TARGET)
     second_s = time.monotonic() - started
@@ -55,7 +48,7 @@ def test_it_is_loaded_when_it_is_first_used_and_gives_its_memory_back(face_serve
     done = depthface("unload", MODEL, "--url", face_server.host)
     assert done.returncode == 0, done.stderr
     time.sleep(2)
-    after = memory_bytes(face_server)
+    after = face_server.memory_bytes()
     print(f"\nfirst swap {first_s:.1f} s, second {second_s:.1f} s; memory before {before / 1e6:.0f} MB, ", end="")
     print(f"loaded {loaded / 1e6:.0f} MB, unloaded {after / 1e6:.0f} MB")
     assert second_s < first_s

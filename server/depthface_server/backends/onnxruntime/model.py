@@ -6,6 +6,8 @@ onnxruntime_backend) and refuses at load what that one refuses. Parameters honou
 `memory.enable_memory_arena_shrinkage`, `optimization { graph { level } }`, and the accelerators `cuda` and `tensorrt`
 of `optimization { execution_accelerators { gpu_execution_accelerator } }`. On a GPU it never falls back to the CPU in
 silence.
+
+`cpu_runtime` is a parameter of its own, which NVIDIA's passes over: `openvino` computes the file in fp32 by OpenVINO.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 
 from depthface_server.backend import NetworkBackend, Tensor
+from depthface_server.backends.openvino.model import TritonPythonModel as OpenVino
 
 Provider = tuple[str, dict[str, str]]
 
@@ -53,11 +56,18 @@ _TENSORRT_OPTIONS = {
 
 
 class TritonPythonModel(NetworkBackend):
-    """One instance of a model: an ONNX Runtime session."""
+    """One instance of a model: an ONNX Runtime session, or what OpenVINO has made of the same file."""
+
+    _openvino: OpenVino | None = None
 
     def open(
         self, path: Path, config: dict[str, Any], parameters: Mapping[str, str], args: Mapping[str, str]
     ) -> tuple[list[Tensor], list[Tensor]]:
+        if parameters.get("cpu_runtime") == "openvino" and args["model_instance_kind"] != "GPU":
+            self._openvino = OpenVino()
+            threads = parameters.get("intra_op_thread_count")
+            named = {"INFERENCE_NUM_THREADS": threads} if threads else {}
+            return self._openvino.open(path, config, named, args)
         providers = _providers(config["name"], config, args)
         self._session = ort.InferenceSession(path, _session_options(config, parameters), providers=providers)
         _check_providers(config["name"], [provider for provider, _ in providers], self._session.get_providers())
@@ -68,11 +78,16 @@ class TritonPythonModel(NetworkBackend):
         return [*map(_tensor, self._session.get_inputs())], [*map(_tensor, self._session.get_outputs())]
 
     def run(self, wanted: Sequence[str], feed: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        if self._openvino is not None:
+            return self._openvino.run(wanted, feed)
         results: list[npt.NDArray[Any]] = self._session.run(wanted, feed, self._run_options)
         return results
 
     def close(self) -> None:
-        del self._session
+        if self._openvino is not None:
+            self._openvino.close()
+        else:
+            del self._session
 
 
 def _tensor(found: Any) -> Tensor:

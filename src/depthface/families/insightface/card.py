@@ -245,6 +245,7 @@ def pack_card(name: str, files: tuple[PackFile, ...]) -> ModelCard:
         max_batch_size=1,
         parameters={
             "counted": BOXES.name,
+            "networks": ",".join(network.name for network in networks.values()),
             **{kind: network.name for kind, network in networks.items()},
             **_embedding_size(files),
         },

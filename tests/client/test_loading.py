@@ -1,0 +1,102 @@
+"""Models that an operator takes out of a server and puts back: what leaves memory, what stays, what it answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from fixtures.photos import VARIETY
+from fixtures.serving import Server, depthface, serving
+
+from depthface.families.insightface import scenes
+from depthface_client import Client, ClientError, ModelUnavailable
+
+DEPTH = "depth_anything_v2_small"
+DEPTH_STEPS = ("depth_anything_v2_preprocess", f"{DEPTH}_network", "depth_anything_v2_postprocess")
+
+ANALYSIS, DETECTION = "face_analysis_synthetic", "face_detection_synthetic"
+DETECTOR, RECOGNIZER = "face_synthetic_detector", "face_synthetic_recognizer"
+DETECTION_STEP = "face_detection_preprocess"
+
+PORTRAIT = scenes.draw_scene([scenes.Placed(scenes.Person(1), 320, 240, 100)], (480, 640), seed=1).image
+
+WATCHED_S = 5
+"""Two rounds of the watchdog."""
+
+
+@pytest.fixture
+def faces(face_repository) -> Iterator[tuple[Server, Client]]:
+    with serving(face_repository) as server, Client(server.host) as client:
+        yield server, client
+
+
+def wait_until(is_so, within_s: float = 30) -> None:
+    deadline = time.monotonic() + within_s
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def is_served(client: Client, model: str) -> bool:
+    return {info.name: info.ready for info in client.models()}.get(model, False)
+
+
+def test_depth_gives_back_its_memory_and_comes_again_as_it_was(repository):
+    photo = VARIETY["landscape JPEG"]
+    with serving(repository) as server, Client(server.host) as client:
+        expected = client.depth_png(photo)
+        loaded = server.memory_bytes()
+        for _ in range(3):
+            done = depthface("unload", DEPTH, "--url", server.host)
+            assert done.returncode == 0, done.stderr
+            wait_until(lambda: not any(server.steps(step) for step in DEPTH_STEPS))
+            time.sleep(WATCHED_S)
+            assert not any(server.steps(step) for step in DEPTH_STEPS)  # nobody has taken it for dead
+            assert server.memory_bytes() < loaded - 250e6
+            assert not is_served(client, DEPTH)
+            with pytest.raises(ModelUnavailable, match=DEPTH):
+                client.depth_png(photo)
+            client.unload(DEPTH)  # once more does no harm
+            done = depthface("load", DEPTH, "--url", server.host)
+            assert done.returncode == 0, done.stderr
+            assert client.depth_png(photo) == expected
+        assert server.memory_bytes() < loaded * 1.1
+        assert not any(name.startswith("depthface_recoveries") and value for name, value in server.metrics().items())
+
+
+def test_what_another_model_has_too_stays(faces):
+    server, client = faces
+    expected = client.faces(PORTRAIT, model=ANALYSIS)
+    client.unload(ANALYSIS)
+    wait_until(lambda: not server.steps(ANALYSIS) and not server.steps(RECOGNIZER))
+    assert not is_served(client, ANALYSIS)
+    assert server.steps(DETECTOR)
+    assert len(client.faces(PORTRAIT, model=DETECTION)) == len(expected) == 1
+    client.load(ANALYSIS)
+    assert is_served(client, ANALYSIS)
+    np.testing.assert_array_equal(client.faces(PORTRAIT, model=ANALYSIS)[0].embedding, expected[0].embedding)
+
+    client.unload(DETECTION)
+    assert not is_served(client, DETECTION)
+    assert len(client.faces(PORTRAIT, model=ANALYSIS)) == 1
+
+
+def test_a_step_that_dies_brings_back_no_model_that_was_unloaded(faces):
+    server, client = faces
+    client.unload(ANALYSIS)
+    wait_until(lambda: not server.steps(ANALYSIS))
+    (step,) = server.steps(DETECTION_STEP)
+    step.kill()
+
+    def answers() -> bool:
+        try:
+            return len(client.faces(PORTRAIT, model=DETECTION)) == 1
+        except ClientError:
+            return False
+
+    wait_until(answers)
+    assert any(f"{DETECTION_STEP}: serves again" in line for line in server.lines)
+    assert not is_served(client, ANALYSIS)
+    assert not server.steps(RECOGNIZER)
