@@ -21,7 +21,7 @@ __all__ = ["Machine", "precisions", "revision", "this_machine", "versions"]
 
 _SPEED_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")
 
-_NEEDS: dict[str, str] = {"bf16": "avx512_bf16"}
+_NEEDS: dict[str, str] = {"bf16": "avx512_bf16", "int8": "avx512_vnni"}
 """What a CPU needs for a precision to be worth measuring; those that are not here run anywhere."""
 
 _FOR_GPUS = ("fp16",)
@@ -112,11 +112,11 @@ def revision() -> str:
 
 
 def precisions(cards: Collection[ModelCard], here: Machine) -> tuple[Precision, ...]:
-    """Those that all the cards can be exported in, and that this machine is the place to measure."""
+    """Those that a card can be exported in, and that this machine is the place to measure."""
     return tuple(
         precision
         for precision in get_args(Precision)
-        if all(precision in card.tolerances for card in cards)
+        if any(precision in card.tolerances for card in cards)
         and precision not in _FOR_GPUS
         and _NEEDS.get(precision, "") in ("", *here.flags)
     )

@@ -34,6 +34,7 @@ _STYLE: Any = {
 _OURS = {
     "fp32": "#0b6e4f",
     "bf16": "#c05a00",
+    "int8": "#1f5fa8",
     "cuda fp32": "#6a3fb5",
     "cuda fp16": "#b03a7a",
     "tensorrt fp32": "#4f8a10",

@@ -68,7 +68,7 @@ def swept(
         else:
             records.append(next(one for one in records if one.get("windows") == knee.windows) | {"role": "best"})
         for share in plan.rates:
-            measure(Load("rate", round(share * knee.throughput, 3), plan.window), "rate")
+            measure(Load("rate", round(share * knee.throughput, 3), plan.long_window or plan.window), "rate")
     return records
 
 

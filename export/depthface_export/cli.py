@@ -32,7 +32,8 @@ __all__ = ["export"]
     type=click.Choice(get_args(Precision)),
     default="fp32",
     show_default=True,
-    help="fp16 is for GPUs; bf16 for processors that have it (AVX512-BF16, AMX), through OpenVINO.",
+    help="fp16 is for GPUs; bf16 for processors that have it (AVX512-BF16, AMX), through OpenVINO; int8 for depth on "
+    "those with VNNI.",
 )
 @click.option(
     "--repository",
