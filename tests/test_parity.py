@@ -47,7 +47,7 @@ def test_real_photographs_equal_the_pipeline(client, reference, real_photos: lis
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "precision",
-    ["fp16", pytest.param("bf16", marks=pytest.mark.skipif(not HAS_BF16, reason="this processor has no bf16"))],
+    ["fp16", "int8", pytest.param("bf16", marks=pytest.mark.skipif(not HAS_BF16, reason="this processor has no bf16"))],
 )
 def test_other_precisions_are_within_the_card_end_to_end(precision, tmp_path):
     """The served map against the fp32 reference on the same pixels, in fractions of its range."""

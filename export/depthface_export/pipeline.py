@@ -89,41 +89,23 @@ def export(
             sources = maker.load(card, fetched.source, precision)
 
             for network in card.networks:
-                own, config = precisions[network.name], configs[network.name]
+                own = precisions[network.name]
                 _build(card, network, sources[network.name], fetched, own, exporters, typed, engines, build, report)
-                if repository.CPU_RUNTIME in config.parameters:
-                    model = build / network.name / "1" / manifest.ONNX_FILE
-                    if not _holds_by_openvino(card, network, own, sources[network.name], model, report):
-                        del config.parameters[repository.CPU_RUNTIME]
-                repository.write_config(config, build / network.name / repository.EXPORTED_CONFIG)
 
+        for network in card.networks:
+            made = manifest.read((build if outcome == "exported" else target) / network.name / "1")
+            if made is not None and made.openvino_checks is None:
+                repository.leave_to_onnxruntime(configs[network.name])
+        if outcome == "exported":
+            for name in precisions:
+                repository.write_config(configs[name], build / name / repository.EXPORTED_CONFIG)
             report("repository: install")
-        else:
-            for network in card.networks:
-                if not repository.is_by_openvino(target / network.name / repository.EXPORTED_CONFIG):
-                    configs[network.name].parameters.pop(repository.CPU_RUNTIME, None)
         with _undisturbed():
             for network in card.networks if outcome == "exported" else ():
                 repository.install(build / network.name, target / network.name)
             # Also where nothing is new: an export that was killed may have got no further than the networks.
             repository.write_texts(target, card, configs)
     return outcome
-
-
-def _holds_by_openvino(
-    card: ModelCard, network: Network, precision: Precision, source: Source, model: Path, report: Report
-) -> bool:
-    """True if OpenVINO, which is the quicker, computes the proven file within the tolerances too."""
-    from depthface_export import validate
-
-    report("validate: by OpenVINO, which serves it here, against the reference")
-    run = validate.runner(model, precision, by_openvino=True)
-    try:
-        validate.checked(validate.validate(card, network, precision, source, run, what="ONNX file by OpenVINO"), report)
-    except ParityError as error:
-        report(f"  {error.args[0].partition(': its')[0]}: not by OpenVINO; ONNX Runtime will serve it")
-        return False
-    return True
 
 
 def _build(
@@ -160,6 +142,10 @@ def _build(
         cases = validate.validate(card, network, precision, source, validate.runner(model, precision))
         checks = validate.checked(cases, report)
 
+    openvino_checks = None
+    if network.by_openvino and precision in repository.BY_OPENVINO:
+        openvino_checks = _checks_by_openvino(card, network, precision, source, model, report)
+
     engine: dict[str, Any] | None = None
     if engines is not None and (options := engines.options_of(network)) is not None:
         engine = engine_stage.engine_from_export(
@@ -180,8 +166,25 @@ def _build(
         exporters=exporters,
         checks=[asdict(check) for check in checks],
         command=typed,
+        openvino_checks=openvino_checks,
         engine=engine,
     ).write(model.parent)
+
+
+def _checks_by_openvino(
+    card: ModelCard, network: Network, precision: Precision, source: Source, model: Path, report: Report
+) -> list[dict[str, Any]] | None:
+    """Of the file that is proven already; None where OpenVINO does not hold the tolerances."""
+    from depthface_export import validate
+
+    report("validate: by OpenVINO, which serves it on a CPU, against the reference")
+    run = validate.runner(model, precision, by_openvino=True)
+    try:
+        cases = validate.validate(card, network, precision, source, run)
+        return [asdict(check) for check in validate.checked(cases, report)]
+    except ParityError:
+        report("  not by OpenVINO: ONNX Runtime will serve it")
+        return None
 
 
 def command(

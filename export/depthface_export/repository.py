@@ -21,12 +21,13 @@ from depthface.manifest import ENGINE_FILE
 from depthface.spec import Ensemble, ModelCard, Network, Precision, PythonStep, TensorSpec
 
 __all__ = [
+    "BY_OPENVINO",
     "CPU_RUNTIME",
     "EXPORTED_CONFIG",
     "ensemble_config",
     "exported_configs",
     "install",
-    "is_by_openvino",
+    "leave_to_onnxruntime",
     "network_config",
     "python_config",
     "read_config",
@@ -48,6 +49,9 @@ LAZY = "lazy"
 
 CPU_RUNTIME = "cpu_runtime"
 """The parameter that has the embedded server's `onnxruntime` backend compute by `openvino`; NVIDIA's knows it not."""
+
+BY_OPENVINO: tuple[Precision, ...] = ("fp32", "int8")
+"""The precisions in which it may; in bf16 the backend itself is `openvino`."""
 
 MAX_QUEUE_SIZE = 256
 """Requests that wait before one model; one more is answered 503 at once."""
@@ -177,7 +181,7 @@ def exported_configs(
             _serve_by_tensorrt(configs[network.name], network)
         elif not on_gpu:
             _take_one_by_one(configs[network.name])
-            if network.by_openvino and precision in ("fp32", "int8"):
+            if network.by_openvino and precision in BY_OPENVINO:
                 configs[network.name].parameters[CPU_RUNTIME].string_value = "openvino"
     for config in configs.values():
         config.parameters["weights"].string_value = weights
@@ -223,9 +227,9 @@ def _serve_by_openvino(config: pb.ModelConfig, is_in_ensemble: bool) -> None:
         config.parameters[key].string_value = value
 
 
-def is_by_openvino(path: Path) -> bool:
-    """True if the config at `path` has ONNX Runtime's place taken by OpenVINO."""
-    return path.is_file() and CPU_RUNTIME in read_config(path).parameters
+def leave_to_onnxruntime(config: pb.ModelConfig) -> None:
+    """Have a network computed by ONNX Runtime on a CPU too."""
+    config.parameters.pop(CPU_RUNTIME, None)
 
 
 def read_config(path: Path) -> pb.ModelConfig:

@@ -38,6 +38,7 @@ class Manifest:
         tensors: `inputs` and `outputs`, each `{name, dtype, dims}`, without the batch dimension.
         exporters: the versions of the packages that made it, and `code`, the sha256 of the exporting code.
         checks: each parity check: `case`, `metric`, `value`, `tolerance`.
+        openvino_checks: the same by OpenVINO, if that is what computes the file on a CPU.
         command: what was typed to export it, without the repository.
         engine: of `model.plan`, if there is one: `sha256`; `tensorrt`, `gpu`, `compute_capability` and `driver` of the
             machine that built it; `options`; `fp32_nodes`, how many of the fp16 graph's nodes had to go back to fp32;
@@ -54,6 +55,7 @@ class Manifest:
     checks: list[dict[str, Any]]
     command: list[str] = field(default_factory=list)
     engine: dict[str, Any] | None = None
+    openvino_checks: list[dict[str, Any]] | None = None
 
     @property
     def is_random(self) -> bool:

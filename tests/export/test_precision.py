@@ -25,6 +25,9 @@ def test_bf16_is_the_fp32_file_proven_by_what_will_serve_it(tiny, tmp_path, run)
     run(tiny, tmp_path)
     fp32 = manifest.read(tmp_path / name / "1")
     assert config(tmp_path, name).backend == "onnxruntime"
+    assert config(tmp_path, name).parameters[repository.CPU_RUNTIME].string_value == "openvino"
+    assert [check["case"] for check in fp32.openvino_checks] == [check["case"] for check in fp32.checks]
+    assert fp32.openvino_checks != fp32.checks
 
     assert run(tiny, tmp_path, precision="bf16")[0] == "exported"
     bf16 = manifest.read(tmp_path / name / "1")
@@ -78,6 +81,38 @@ def test_a_cpu_takes_requests_one_by_one_and_a_gpu_in_batches():
     assert sizes() == [1]
     assert sizes(on_gpu=True) == []
     assert sizes(with_engine=frozenset({network.name})) == []
+
+
+def test_on_a_cpu_depth_is_for_openvino_and_faces_are_not():
+    def by_openvino(name, precision="fp32", **options):
+        configs = repository.exported_configs(card_named(name), precision, "somewhere", **options)
+        return {name for name, config in configs.items() if repository.CPU_RUNTIME in config.parameters}
+
+    network = "depth_anything_v2_small_network"
+    assert by_openvino("depth_anything_v2_small") == by_openvino("depth_anything_v2_small", "int8") == {network}
+    assert by_openvino("depth_anything_v2_small", "fp16") == set()
+    assert by_openvino("depth_anything_v2_small", on_gpu=True) == set()
+    assert by_openvino("depth_anything_v2_small", with_engine=frozenset({network})) == set()
+    assert by_openvino("buffalo_l") == set()
+
+
+def test_what_openvino_does_not_hold_is_left_to_onnx_runtime(tiny, tmp_path, run, monkeypatch):
+    """Also by the next export, which finds nothing to do."""
+    runner = validate.runner
+
+    def a_little_off(model, precision="fp32", *, by_openvino=False):
+        run = runner(model, precision, by_openvino=by_openvino)
+        return (lambda inputs: {"depth": run(inputs)["depth"] * 1.001}) if by_openvino else run
+
+    monkeypatch.setattr(validate, "runner", a_little_off)
+    name = tiny.networks[0].name
+    outcome, lines = run(tiny, tmp_path)
+    assert outcome == "exported"
+    assert any("not by OpenVINO" in line for line in lines)
+    assert manifest.read(tmp_path / name / "1").openvino_checks is None
+    assert repository.CPU_RUNTIME not in config(tmp_path, name).parameters
+    assert run(tiny, tmp_path)[0] == "unchanged"
+    assert repository.CPU_RUNTIME not in config(tmp_path, name).parameters
 
 
 def test_a_processor_without_bf16_is_told_so(tiny, tmp_path, run, monkeypatch):

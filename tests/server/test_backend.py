@@ -59,6 +59,8 @@ THREADS = 'parameters {{ key: "intra_op_thread_count" value {{ string_value: "{}
 
 HINT_BF16 = 'parameters { key: "HINT_BF16" value { string_value: "YES" } }'
 
+CPU_RUNTIME = 'parameters { key: "cpu_runtime" value { string_value: "openvino" } }'
+
 ENGINES = [
     (card, network)
     for card in (card_named("depth_anything_v2_small"), card_named("buffalo_l"))
@@ -242,6 +244,18 @@ def test_the_thread_count_of_the_config_is_honoured(lab):
         ]
         counts[threads] = process.num_threads()
     assert counts[7] - counts[1] == 6
+
+
+def test_openvino_takes_onnx_runtimes_place_where_the_config_says_so(lab):
+    """The same batches and answers; seen by what the process has loaded to compute with."""
+    x = np.arange(32, dtype=np.float32).reshape(8, 4)
+    for name, more in (("by_default", ""), ("by_openvino", CPU_RUNTIME)):
+        lab.load(name, doubling(), more=more)
+        for rows in (1, 3, 8):
+            np.testing.assert_array_equal(lab.run(name, x[:rows]), 2 * x[:rows])
+        (process,) = [each for each in lab.processes() if any(f"/{name}/" in part for part in each.cmdline())]
+        plugins = {Path(found.path).name for found in process.memory_maps() if "intel_cpu_plugin" in found.path}
+        assert bool(plugins) == bool(more)
 
 
 def test_a_parameter_that_is_no_number_is_refused(lab):
