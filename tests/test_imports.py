@@ -33,7 +33,7 @@ TABLE = {
         "export/depthface_export/validate.py",
         "server/depthface_server/backends/",
     ),
-    "openvino": ("export/depthface_export/validate.py", "server/depthface_server/backends/openvino/"),
+    "openvino": ("src/depthface/openvino.py",),
     "cv2": (
         "src/depthface/image.py",
         "src/depthface/families/*/processing.py",

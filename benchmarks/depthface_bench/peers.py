@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-import openvino
 import torch
 from insightface.app import FaceAnalysis
 from PIL import Image
@@ -28,6 +27,7 @@ from depthface import manifest
 from depthface.errors import DepthfaceError
 from depthface.families.depth_anything_v2 import network, processing
 from depthface.families.depth_anything_v2.card import PATCH_PX, PHOTO_SIDE_PX
+from depthface.openvino import openvino
 from depthface_bench.repositories import DEPTH, EVERYTHING, depth_card
 from depthface_bench.variants import CUDA, Variant
 from depthface_export import tensorrt

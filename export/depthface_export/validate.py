@@ -70,7 +70,7 @@ def runner(model: Path | bytes, precision: Precision = "fp32", *, by_openvino: b
 
 
 def _openvino(path: Path | bytes, hint: str) -> Run:
-    import openvino
+    from depthface.openvino import openvino
 
     model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": hint})
     if model.get_property("INFERENCE_PRECISION_HINT").get_type_name() != hint:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from fixtures.machine import HAS_BF16
 from google.protobuf import text_format
@@ -116,7 +119,7 @@ def test_what_openvino_does_not_hold_is_left_to_onnx_runtime(tiny, tmp_path, run
 
 
 def test_a_processor_without_bf16_is_told_so(tiny, tmp_path, run, monkeypatch):
-    import openvino
+    from depthface.openvino import openvino
 
     class Without:
         def get_property(self, name):
@@ -143,3 +146,17 @@ def test_what_proves_bf16_gives_what_onnx_runtime_gives_but_for_rounding(tiny, t
     fp32, bf16 = (validate.runner(path, precision)({"pixels": pixels})["depth"] for precision in ("fp32", "bf16"))
     assert bf16.shape == fp32.shape
     assert 0 < np.abs(bf16 - fp32).mean() < 0.1 * np.ptp(fp32)
+
+
+def test_openvino_reports_nothing_home():
+    """Its import would fork a process that sends statistics."""
+    code = (
+        "import sys, time\n"
+        "seen = []\n"
+        "sys.addaudithook(lambda event, _: seen.append(event))\n"
+        "from depthface.openvino import openvino\n"
+        "time.sleep(1)\n"
+        "sys.exit(' '.join({'os.fork', 'subprocess.Popen', 'socket.connect'}.intersection(seen)) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr

@@ -22,7 +22,6 @@ import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 
 from depthface_server.backend import NetworkBackend, Tensor
-from depthface_server.backends.openvino.model import TritonPythonModel as OpenVino
 
 Provider = tuple[str, dict[str, str]]
 
@@ -58,12 +57,14 @@ _TENSORRT_OPTIONS = {
 class TritonPythonModel(NetworkBackend):
     """One instance of a model: an ONNX Runtime session, or what OpenVINO has made of the same file."""
 
-    _openvino: OpenVino | None = None
+    _openvino: NetworkBackend | None = None
 
     def open(
         self, path: Path, config: dict[str, Any], parameters: Mapping[str, str], args: Mapping[str, str]
     ) -> tuple[list[Tensor], list[Tensor]]:
         if parameters.get("cpu_runtime") == "openvino" and args["model_instance_kind"] != "GPU":
+            from depthface_server.backends.openvino.model import TritonPythonModel as OpenVino  # or memory is lost
+
             self._openvino = OpenVino()
             threads = parameters.get("intra_op_thread_count")
             named = {"INFERENCE_NUM_THREADS": threads} if threads else {}

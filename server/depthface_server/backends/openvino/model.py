@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
-import openvino as ov
 
+from depthface.openvino import openvino as ov
 from depthface_server.backend import NetworkBackend, Tensor
 
 _DATA_TYPES = {
