@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fixtures.machine import HAS_BF16
-from fixtures.photos import VARIETY, encoded, photo
+from fixtures.photos import VARIETY, difference, encoded, photo
 from fixtures.serving import depthface, serving
 from PIL import Image
 
@@ -19,15 +19,6 @@ from depthface_client import Client
 # facts: two float32 implementations may put a value on either side of a floor, no more.
 MAX_LEVELS = 1
 MAX_SHARE = 1e-3
-
-
-def difference(png: bytes, expected: Image.Image) -> tuple[int, float]:
-    """Largest difference in levels, and the share of pixels that differ."""
-    got = np.asarray(Image.open(BytesIO(png))).astype(int)
-    want = np.asarray(expected).astype(int)
-    assert got.shape == want.shape
-    error = np.abs(got - want)
-    return int(error.max()), float((error > 0).mean())
 
 
 @pytest.mark.parametrize("name", VARIETY)

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from fixtures.container import Container, build, lay_out, running, wait_for
 from fixtures.deploy import stages
-from fixtures.photos import VARIETY
+from fixtures.photos import VARIETY, difference
 from PIL import Image
 
 from depthface.errors import ServeError
@@ -64,9 +64,9 @@ def test_it_answers(container, tmp_path, client):
     (tmp_path / "photo.png").write_bytes(VARIETY["tiny 40×30"])
     done = container.run("depthface", "depth", tmp_path / "photo.png", "--out", tmp_path / "d.png", *container.address)
     assert done.returncode == 0, done.stderr
-    (tmp_path / "embedded.png").write_bytes(client.depth_png(tmp_path / "photo.png"))
-    with Image.open(tmp_path / "d.png") as ours, Image.open(tmp_path / "embedded.png") as embedded:
-        assert ours.tobytes() == embedded.tobytes()
+    with Image.open(tmp_path / "d.png") as depth:
+        largest, _ = difference(client.depth_png(tmp_path / "photo.png"), depth)
+    assert largest <= 1  # OpenVINO has computed one, ONNX Runtime the other
 
 
 def test_its_health_check_is_a_real_inference(container):

@@ -8,12 +8,14 @@ import signal
 import socket
 import subprocess
 import time
+from io import BytesIO
 from pathlib import Path
 
 import psutil
 import pytest
-from fixtures.photos import VARIETY
+from fixtures.photos import VARIETY, difference
 from fixtures.serving import COMMAND, depthface, serving
+from PIL import Image
 
 from depthface import manifest
 from depthface.errors import ServeError
@@ -162,7 +164,8 @@ def test_sigterm_while_it_starts_ends_it_too(repository):
 
 
 def test_the_same_repository_serves_under_plain_tritonserver_options(server, repository):
-    """What NVIDIA's container is given: the folder and the model's name. No option of ours is needed."""
+    """What NVIDIA's container is given: the folder and the model's name. No option of ours is needed; ours has OpenVINO
+    compute what this one gives to ONNX Runtime."""
     found = installation.Installation.find()
     address = embedded.Address.free("127.0.0.1", 0, 0, 0)
     process = subprocess.Popen(
@@ -189,7 +192,8 @@ def test_the_same_repository_serves_under_plain_tritonserver_options(server, rep
                     break
                 except Exception:
                     time.sleep(0.2)
-            assert png == ours.depth_png(VARIETY["tiny 40×30"])
+            largest, _ = difference(png, Image.open(BytesIO(ours.depth_png(VARIETY["tiny 40×30"]))))
+            assert largest <= 1
             assert plain.weights() == "unknown"  # only --model-config-name=exported tells
     finally:
         process.terminate()
