@@ -14,7 +14,8 @@ class Plan:
     Attributes:
         rounds: of all ways in turn, after one that is not counted.
         at_once: requests under way at every moment, in the rounds.
-        photos: of each size, in the rounds.
+        photos: of each size, in the rounds: what every client sends. Of too few it is the pipeline's filling and
+            emptying that is measured.
         precisions: the first so many on the CPU are measured in full, others in the rounds and at `concurrency_else`
             alone; on a GPU, all.
         few_rounds: where only this project is measured, along a scale.
@@ -48,7 +49,7 @@ class Plan:
 FULL = Plan(
     rounds=5,
     at_once=(1, 3),
-    photos=2,
+    photos=4,
     precisions=2,
     few_rounds=3,
     concurrency=(1, 2, 4, 8, 16, 64),
@@ -65,7 +66,7 @@ FULL = Plan(
 QUICK = Plan(
     rounds=3,
     at_once=(1, 3),
-    photos=1,
+    photos=3,
     precisions=2,
     few_rounds=1,
     concurrency=(1, 4),
