@@ -128,8 +128,8 @@ class NetworkBackend(ABC):
         ]
         try:
             return [*self._run_together(wanted, feeds)]
-        except Exception:
-            return [self._run_alone(wanted, feed) for feed in feeds]
+        except Exception as error:
+            return [error] if len(feeds) == 1 else [self._run_alone(wanted, feed) for feed in feeds]
 
     def _run_together(self, wanted: list[str], feeds: list[dict[str, Array]]) -> list[dict[str, Array]]:
         if len(feeds) == 1:

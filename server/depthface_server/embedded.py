@@ -104,7 +104,7 @@ class Triton:
         self._stack = ExitStack()
 
     def __enter__(self) -> Triton:
-        _sweep_shm()
+        _sweep()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.recoveries.unlink(missing_ok=True)
         copy = cache.folder() / "queues" / str(self.address.http_port)
@@ -231,12 +231,25 @@ def _reason(model: dict[str, str]) -> str:
     return text.rpartition("TritonModelException: ")[2] or text
 
 
-def _sweep_shm() -> None:
-    """Remove what servers that were killed left in /dev/shm; of another container's only that one knows who lives."""
-    for region in _SHM.glob("depthface_*_*_*"):
-        _, owner, namespace, *_ = region.name.split("_")
-        if namespace == _pid_namespace() and owner.isdigit() and not Path("/proc", owner).exists():
+def _sweep() -> None:
+    """Remove what killed servers left: regions in /dev/shm, and Python processes, which wait for ever if Triton ended
+    before it took their answer (python_backend, pb_stub.cc, `ProcessRequests`).
+    """
+    for region in _SHM.iterdir():
+        if _is_left(region.name):
             region.unlink(missing_ok=True)
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile, or is another user's
+            program, *words = (process / "cmdline").read_text(errors="replace").split("\0")
+            if program.endswith("/triton_python_backend_stub") and any(map(_is_left, words)):
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+def _is_left(name: str) -> bool:
+    """Whether a region's name is of a server that has ended; of another container's only that one knows who lives."""
+    mark, owner, namespace, *rest = (*name.split("_"), "", "")
+    is_ours = mark == "depthface" and owner.isdigit() and namespace == _pid_namespace() and any(rest)
+    return is_ours and not Path("/proc", owner).exists()
 
 
 def _pid_namespace() -> str:

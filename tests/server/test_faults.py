@@ -86,6 +86,16 @@ def test_a_request_of_another_form_gets_a_4xx_and_a_sentence(server, body, model
     assert post(server, GOOD) == (200, "")
 
 
+def test_a_request_that_the_network_fails_on_spoils_none_of_the_shape_before(server):
+    """OpenVINO's graph would fail them all, until one of another shape came."""
+    less_than_a_patch = request(name="pixels", datatype="UINT8", shape=(1, 13, 13, 3), data=[0] * (13 * 13 * 3))
+    with Client(server.host) as client:
+        before = client.depth_png(GOOD)
+        status, text = post(server, less_than_a_patch, model=f"{MODEL}_network", header=None)
+        assert (status, "tensors of these shapes" in text) == (400, True)
+        assert client.depth_png(GOOD) == before
+
+
 def test_several_photos_of_one_grid_in_one_request(server):
     from tritonclient.http import InferenceServerClient, InferInput
 

@@ -69,8 +69,22 @@ def test_a_killed_serve_takes_triton_with_it_and_the_next_sweeps_up(repository):
         processes = psutil.Process(server.process.pid).children(recursive=True)
         server.process.kill()
         assert not psutil.wait_procs(processes, timeout=15)[1]
-    embedded._sweep_shm()
+    embedded._sweep()
     assert not shm_regions(server.process.pid)
+
+
+def test_a_step_that_outlives_its_triton_is_ended_by_the_next_server(repository, server):
+    """One that Triton asked and did not hear waits for ever; so does the one that is stopped here."""
+    with serving(repository) as killed:
+        (network,) = killed.steps(NETWORK)
+        network.suspend()
+        for process in (killed.process, killed.triton):
+            process.kill()
+            process.wait()
+        assert network.is_running()
+        embedded._sweep()
+        network.wait(5)
+    assert server.steps(NETWORK)
 
 
 def test_what_a_server_in_another_container_has_in_shared_memory_is_left_alone():
@@ -78,7 +92,7 @@ def test_what_a_server_in_another_container_has_in_shared_memory_is_left_alone()
     region = Path("/dev/shm/depthface_999999999_1_of-another-namespace")
     region.touch()
     try:
-        embedded._sweep_shm()
+        embedded._sweep()
         assert region.exists()
     finally:
         region.unlink()

@@ -7,6 +7,7 @@ openvino_backend). Parameters honoured, with its names and meanings: `HINT_BF16`
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,21 +33,31 @@ _PASSED_ON = ("PERFORMANCE_HINT", "NUM_STREAMS", "INFERENCE_NUM_THREADS", "COMPI
 
 
 class TritonPythonModel(NetworkBackend):
-    """One instance of a model: an OpenVINO inference request on the CPU."""
+    """One instance of a model: an OpenVINO inference request on the CPU, made anew after one that failed."""
+
+    _request: Any = None
 
     def open(
         self, path: Path, config: dict[str, Any], parameters: Mapping[str, str], args: Mapping[str, str]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        model = ov.Core().compile_model(path, "CPU", _options(parameters))
+        self._compiled = functools.partial(ov.Core().compile_model, path, "CPU", _options(parameters))
+        model = self._compiled()
         self._request = model.create_infer_request()
         return [*map(_tensor, model.inputs)], [*map(_tensor, model.outputs)]
 
     def run(self, wanted: Sequence[str], feed: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        results = self._request.infer(feed, share_inputs=True, share_outputs=True)
+        if self._request is None:
+            self._request = self._compiled().create_infer_request()
+        try:
+            results = self._request.infer(feed, share_inputs=True, share_outputs=True)
+        except Exception:
+            # What has failed stays in the graph, and fails every further request of the shapes before it.
+            self._request = None
+            raise
         return [results[name] for name in wanted]
 
     def close(self) -> None:
-        del self._request
+        self._request = None
 
 
 def _tensor(found: Any) -> Tensor:
