@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -235,7 +236,7 @@ def _sweep() -> None:
     """Remove what killed servers left: regions in /dev/shm, and Python processes, which wait for ever if Triton ended
     before it took their answer (python_backend, pb_stub.cc, `ProcessRequests`).
     """
-    for region in _SHM.iterdir():
+    for region in _SHM.glob("depthface_*"):
         if _is_left(region.name):
             region.unlink(missing_ok=True)
     for process in Path("/proc").glob("[0-9]*"):
@@ -247,9 +248,8 @@ def _sweep() -> None:
 
 def _is_left(name: str) -> bool:
     """Whether a region's name is of a server that has ended; of another container's only that one knows who lives."""
-    mark, owner, namespace, *rest = (*name.split("_"), "", "")
-    is_ours = mark == "depthface" and owner.isdigit() and namespace == _pid_namespace() and any(rest)
-    return is_ours and not Path("/proc", owner).exists()
+    found = re.match(rf"depthface_(\d+)_{_pid_namespace()}_", name)
+    return found is not None and not Path("/proc", found[1]).exists()
 
 
 def _pid_namespace() -> str:

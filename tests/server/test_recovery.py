@@ -126,15 +126,20 @@ def test_a_server_that_comes_back_is_found_again_by_the_same_client(repository):
 
 
 def test_overload_is_refused_at_once_and_what_is_accepted_is_answered(repository):
-    """Far more clients than a queue of two holds; a client that retries gets through. `make overload` has figures."""
+    """Far more clients than a queue of two holds; one that retries gets through, at the latest when the others have
+    gone. `make overload` has figures.
+    """
     with serving(repository, "--queue-size", "2") as server, Client(server.host) as client:
         started = time.monotonic()
         for _ in range(3):
             client.depth_png(GOOD)
         one_s = (time.monotonic() - started) / 3
-        with Load(lambda: client.depth_png(GOOD), 12) as load, Client(server.host, retries=200) as patient:
-            assert patient.depth_png(GOOD).startswith(b"\x89PNG")
-            time.sleep(3)
+        with ThreadPoolExecutor(1) as pool, Client(server.host, retries=200) as patient:
+            with Load(lambda: client.depth_png(GOOD), 12) as load:
+                time.sleep(1)
+                waiting = pool.submit(patient.depth_png, GOOD)
+                time.sleep(10 * one_s)
+            assert waiting.result(60).startswith(b"\x89PNG")
         assert load.kinds() == {"answered", "ServerOverloaded"}
         refused, accepted = load.seconds("ServerOverloaded"), load.seconds("answered")
         assert len(refused) > len(accepted) > 3

@@ -40,14 +40,14 @@ class TritonPythonModel(NetworkBackend):
     def open(
         self, path: Path, config: dict[str, Any], parameters: Mapping[str, str], args: Mapping[str, str]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        self._compiled = functools.partial(ov.Core().compile_model, path, "CPU", _options(parameters))
-        model = self._compiled()
+        self._compile = functools.partial(ov.Core().compile_model, path, "CPU", _options(parameters))
+        model = self._compile()
         self._request = model.create_infer_request()
         return [*map(_tensor, model.inputs)], [*map(_tensor, model.outputs)]
 
     def run(self, wanted: Sequence[str], feed: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         if self._request is None:
-            self._request = self._compiled().create_infer_request()
+            self._request = self._compile().create_infer_request()
         try:
             results = self._request.infer(feed, share_inputs=True, share_outputs=True)
         except Exception:
