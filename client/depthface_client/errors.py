@@ -152,7 +152,8 @@ def _from_server(error: InferenceServerException, url: str, model: str | None) -
         return ServerFault(
             f"{url} has too little shared memory for this request. Give its /dev/shm more (Docker: --shm-size=1g)."
         )
-    return ServerFault(f"{url} failed while answering: {text}. Its log says more; the request may be sent again.")
+    said = text.rstrip(".")
+    return ServerFault(f"{url} failed while answering: {said}. Its log says more; the request may be sent again.")
 
 
 def _unreachable(url: str, error: Exception) -> ServerUnavailable:

@@ -13,6 +13,7 @@ import ctypes
 import gc
 import json
 import os
+import re
 import threading
 import time
 import traceback
@@ -35,6 +36,10 @@ __all__ = ["NetworkBackend", "Tensor"]
 
 Array = npt.NDArray[Any]
 
+# What runtimes say when memory runs out: C++'s `std::bad_alloc` (pybind11 makes it a MemoryError, if nobody has wrapped
+# it), ONNX Runtime's bfc_arena.cc and OpenVINO's cpu_memory.cpp, CUDA, and the system where it can start no thread.
+_NO_MEMORY = re.compile("bad.?alloc|failed to allocate|out of memory|temporarily unavailable", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -56,7 +61,7 @@ class NetworkBackend(ABC):
 
     @abstractmethod
     def run(self, wanted: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
-        """Compute the outputs named. What it raises is the request's fault."""
+        """Compute the outputs named. What it raises is the request's fault, but for a lack of memory."""
 
     @abstractmethod
     def close(self) -> None:
@@ -148,8 +153,12 @@ class NetworkBackend(ABC):
             return error
 
     def _response(self, request: Any, answer: dict[str, Array] | Exception) -> Any:
+        if isinstance(answer, MemoryError) or (isinstance(answer, Exception) and _NO_MEMORY.search(str(answer))):
+            self._report.failed(request, repr(answer))
+            error = pb_utils.TritonError("There is not the memory for this request. Send fewer or smaller photos.")
+            return pb_utils.InferenceResponse([], error)
         if isinstance(answer, Exception):
-            # A runtime refuses only what the shapes of the request made it refuse; its text names its own sources.
+            # Otherwise it is the shapes that the runtime could not run on; its text names its own sources.
             self._report.refused(request, InvalidInput(str(answer)))
             return _refusal(encode(InvalidInput("The network cannot run on tensors of these shapes. Send others.")))
         return pb_utils.InferenceResponse(

@@ -59,8 +59,8 @@ _repository = click.option(
 )  # fmt: skip
 @click.option(
     "--queue-size",
-    type=click.IntRange(1),
-    help="Requests that wait before one model.  [default: the repository's, 256]",
+    type=click.IntRange(0),
+    help="Requests that wait before one model; 0: no limit, of time neither.  [default: the repository's, 256]",
 )
 @click.option(
     "--queue-seconds", type=click.FloatRange(0, min_open=True),
@@ -96,6 +96,8 @@ def serve(
     Who may load and unload models, or use shared memory, tracing and logging, shows the key in DEPTHFACE_ADMIN_KEY;
     without one the server makes one up, which this user's own commands on this machine find by themselves.
     """
+    if queue_size == 0 and queue_seconds is not None:
+        raise click.UsageError("--queue-size 0 means no limit of time either. Leave out --queue-seconds.")
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

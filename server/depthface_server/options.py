@@ -31,7 +31,8 @@ class Options:
     Attributes:
         admin_key: what the restricted APIs ask for.
         limits: of one photo.
-        queue_size: requests that wait before one model; None for what the repository says.
+        queue_size: requests that wait before one model; 0 for queues without any limit; None for what the repository
+            says.
         queue_time_s: how long one may wait there; None for what the repository says.
         load_threads: models that load at once.
         idle_minutes: how long a network that nobody asks stays in memory; 0 for ever.
@@ -85,6 +86,10 @@ def queued(repository: Path, options: Options, copy: Path) -> Iterator[Path]:
 
     They are those of the public pipelines and of the steps of ensembles, where requests come in. What a pipeline
     alone asks keeps its own: one photo may ask it many times at once.
+
+    Without any limit they are all models': a queue with one, whichever it is, has Triton wake its batcher up to half
+    a second late for a request that comes while the model computes (dynamic_batch_scheduler.cc,
+    `default_wait_microseconds`; scheduler_utils.cc, `support_prefetching_`).
     """
     if options.queue_size is None and options.queue_time_s is None:
         yield repository
@@ -95,7 +100,7 @@ def queued(repository: Path, options: Options, copy: Path) -> Iterator[Path]:
         configs = {path.parent: path.read_text() for path in repository.glob("[!.]*/config.pbtxt")}
         first = {name for text in configs.values() for name in re.findall(r'model_name: "([^"]+)"', text)}
         for folder, text in configs.items():
-            is_first = folder.name in first or 'key: "public"' in text
+            is_first = options.queue_size == 0 or folder.name in first or 'key: "public"' in text
             _copy_configs(folder, copy / folder.name, options if is_first else None)
         yield copy
     finally:
@@ -115,6 +120,8 @@ def _copy_configs(folder: Path, copy: Path, options: Options | None) -> None:
 
 
 def _with_queue(text: str, options: Options) -> str:
+    if options.queue_size == 0:
+        return re.sub(r"  default_queue_policy \{.*?\n  \}\n", "", text, flags=re.DOTALL)
     if options.queue_size is not None:
         text = re.sub(r"max_queue_size: \d+", f"max_queue_size: {options.queue_size}", text)
     if options.queue_time_s is not None:

@@ -12,6 +12,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import psutil
 import pytest
 from fixtures.photos import VARIETY, bomb, encoded, photo
 from fixtures.serving import Server, serving
@@ -93,6 +94,27 @@ def test_a_request_that_the_network_fails_on_spoils_none_of_the_shape_before(ser
         before = client.depth_png(GOOD)
         status, text = post(server, less_than_a_patch, model=f"{MODEL}_network", header=None)
         assert (status, "tensors of these shapes" in text) == (400, True)
+        assert client.depth_png(GOOD) == before
+
+
+def test_a_lack_of_memory_is_the_servers_fault_and_passes(server):
+    """By a limit on the network's address space."""
+    from tritonclient.http import InferenceServerClient, InferInput
+    from tritonclient.utils import InferenceServerException
+
+    large = InferInput("pixels", [1, 1036, 1036, 3], "UINT8")
+    large.set_data_from_numpy(np.zeros((1, 1036, 1036, 3), np.uint8))
+    with Client(server.host) as client, InferenceServerClient(server.host, network_timeout=60) as raw:
+        before = client.depth_png(GOOD)
+        (network,) = server.steps(f"{MODEL}_network")
+        whole = network.rlimit(psutil.RLIMIT_AS)
+        network.rlimit(psutil.RLIMIT_AS, (network.memory_info().vms + 500 * 2**20, whole[1]))
+        try:
+            with pytest.raises(InferenceServerException, match="not the memory for this request") as caught:
+                raw.infer(f"{MODEL}_network", [large])
+        finally:
+            network.rlimit(psutil.RLIMIT_AS, whole)
+        assert caught.value.status() == "500"
         assert client.depth_png(GOOD) == before
 
 

@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from fixtures.photos import VARIETY, encoded, photo
-from fixtures.serving import Server, serving
+from fixtures.serving import Server, depthface, serving
 from PIL import Image
+from tritonclient.http import InferenceServerClient
 
 from depthface.families.insightface import scenes
 from depthface.limits import Limits
@@ -184,6 +185,21 @@ def test_a_line_of_tritons_log_as_an_object(line, expected):
     entry = as_object(line, datetime(2027, 1, 1, tzinfo=UTC))
     assert expected.items() <= entry.items()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00", str(entry["time"]))
+
+
+def test_queues_without_limits(repository):
+    """No model has one left, or Triton would wake its batcher late; and photos are answered as before."""
+    with serving(repository, "--queue-size", "0") as server, InferenceServerClient(server.host) as triton:
+        names = [model["name"] for model in triton.get_inference_statistics()["model_stats"]]
+        batching = [triton.get_model_config(name).get("dynamic_batching", {}) for name in names]
+        assert any("preferred_batch_size" in one for one in batching)
+        policies = [one.get("default_queue_policy") or {} for one in batching]
+        assert not any(one.get("max_queue_size") for one in policies)
+        assert not any(int(one.get("default_timeout_microseconds", 0)) for one in policies)
+        with Client(server.host) as client, ThreadPoolExecutor(3) as pool:
+            assert len(set(pool.map(client.depth_png, 6 * [VARIETY["tiny 40×30"]]))) == 1
+    done = depthface("serve", "--repository", repository, "--queue-size", "0", "--queue-seconds", "5")
+    assert (done.returncode, "--queue-seconds" in done.stderr) == (2, True)
 
 
 def test_who_waits_too_long_is_told_so(repository):
