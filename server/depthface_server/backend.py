@@ -153,17 +153,17 @@ class NetworkBackend(ABC):
             return error
 
     def _response(self, request: Any, answer: dict[str, Array] | Exception) -> Any:
-        if isinstance(answer, MemoryError) or (isinstance(answer, Exception) and _NO_MEMORY.search(str(answer))):
+        if not isinstance(answer, Exception):
+            return pb_utils.InferenceResponse(
+                [pb_utils.Tensor(name, answer[name]) for name in request.requested_output_names()]
+            )
+        if isinstance(answer, MemoryError) or _NO_MEMORY.search(str(answer)):
             self._report.failed(request, repr(answer))
             error = pb_utils.TritonError("There is not the memory for this request. Send fewer or smaller photos.")
             return pb_utils.InferenceResponse([], error)
-        if isinstance(answer, Exception):
-            # Otherwise it is the shapes that the runtime could not run on; its text names its own sources.
-            self._report.refused(request, InvalidInput(str(answer)))
-            return _refusal(encode(InvalidInput("The network cannot run on tensors of these shapes. Send others.")))
-        return pb_utils.InferenceResponse(
-            [pb_utils.Tensor(name, answer[name]) for name in request.requested_output_names()]
-        )
+        # Otherwise it is the shapes that the runtime could not run on; its text names its own sources.
+        self._report.refused(request, InvalidInput(str(answer)))
+        return _refusal(encode(InvalidInput("The network cannot run on tensors of these shapes. Send others.")))
 
 
 def _refusal(text: str) -> Any:

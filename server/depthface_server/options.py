@@ -100,8 +100,8 @@ def queued(repository: Path, options: Options, copy: Path) -> Iterator[Path]:
         configs = {path.parent: path.read_text() for path in repository.glob("[!.]*/config.pbtxt")}
         first = {name for text in configs.values() for name in re.findall(r'model_name: "([^"]+)"', text)}
         for folder, text in configs.items():
-            is_first = options.queue_size == 0 or folder.name in first or 'key: "public"' in text
-            _copy_configs(folder, copy / folder.name, options if is_first else None)
+            is_first = folder.name in first or 'key: "public"' in text
+            _copy_configs(folder, copy / folder.name, options if is_first or options.queue_size == 0 else None)
         yield copy
     finally:
         shutil.rmtree(copy, ignore_errors=True)
