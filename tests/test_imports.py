@@ -42,7 +42,7 @@ TABLE = {
     "simplejpeg": ("src/depthface/image.py",),
     "isal": ("src/depthface/image.py",),
     "triton_python_backend_utils": (
-        "server/depthface_server/steps.py",
+        "server/depthface_server/pipeline.py",
         "server/depthface_server/backend.py",
         "server/depthface_server/reporting.py",
         "server/depthface_server/backends/",

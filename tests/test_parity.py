@@ -48,7 +48,7 @@ def test_other_precisions_are_within_the_card_end_to_end(precision, tmp_path):
     reference = network.load(card, 0, "fp32")[card.networks[0].name].reference
     with serving(tmp_path) as server, Client(server.host) as client:
         for name in ("landscape JPEG", "portrait JPEG", "square PNG", "tiny 40×30", "grey JPEG", "RGBA PNG"):
-            pixels = processing.preprocess({"pixels"}, VARIETY[name])["pixels"]
+            pixels, _ = processing.preprocess(VARIETY[name])
             measured = parity.measure(reference(pixels[None]), client.depth(VARIETY[name]).array[None])
             for metric, value in measured.items():
                 assert value <= card.tolerances[precision][metric], (name, metric)

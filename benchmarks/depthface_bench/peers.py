@@ -84,9 +84,8 @@ def depth_stages(
     run_network = plain_network(repository / f"{DEPTH}_network" / "1" / manifest.ONNX_FILE, variant, threads, stack)
 
     def run(jpeg: bytes) -> bytes:
-        grid = processing.preprocess({"pixels"}, jpeg)
-        depth = run_network(grid["pixels"][None].astype(np.uint8, copy=False))
-        png = processing.postprocess({"png8"}, depth[0], grid["photo_size"].astype(np.int32))["png8"]
+        pixels, size = processing.preprocess(jpeg)
+        png = processing.postprocess({"png8"}, run_network(pixels[None])[0], size)["png8"]
         assert isinstance(png, bytes)
         return png
 

@@ -58,7 +58,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Step:
-    """What one model of an ensemble or pipeline did for a request on average, ms; `queue_ms` is waiting."""
+    """What one model of a pipeline did for a request on average, ms; `queue_ms` is waiting."""
 
     model: str
     queue_ms: float
@@ -100,7 +100,7 @@ def drive(tool: Tool, host: str, model: str, data: Path, load: Load, inside: Seq
     Args:
         host: `host:port` of the server's HTTP endpoint.
         data: a file with what `input_data` gives.
-        inside: the models that a pipeline asks; of an ensemble perf_analyzer knows them itself.
+        inside: the networks that a pipeline asks.
 
     Raises:
         Unstable: the windows did not agree.

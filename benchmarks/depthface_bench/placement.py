@@ -76,7 +76,7 @@ def _photo(photo: bytes) -> tuple[str, InferInput]:
 
 
 def _tensor(photo: bytes) -> tuple[str, InferInput]:
-    pixels = processing.preprocess({"pixels"}, photo)["pixels"][None]
+    pixels = processing.preprocess(photo)[0][None]
     sent = InferInput("pixels", list(pixels.shape), "UINT8")
     sent.set_data_from_numpy(pixels)
     return f"{DEPTH}_network", sent

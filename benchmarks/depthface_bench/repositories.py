@@ -1,14 +1,13 @@
 """The model repositories that are measured: exported by the real command's stages, one for each variant.
 
 `perf_analyzer` asks a model for all its outputs, and nobody wants a photo's depth as two PNGs and an array at once. So
-each repository gets, beside the public models, ensembles of the very same steps that have only the outputs a user
-asks for.
+each repository gets, beside the public models, the very same pipelines with only the inputs and outputs of a usual
+request.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from rich.console import Console
 from depthface import machine, manifest
 from depthface.families import card_named
 from depthface.families.insightface import architectures, synthetic
-from depthface.spec import EngineOptions, Ensemble, EnsembleStep, ModelCard, Network, Precision, PythonStep
+from depthface.spec import EngineOptions, ModelCard, Network, Precision
 from depthface_bench.variants import Variant
 from depthface_export import pipeline, repository
 from depthface_export.progress import Display
@@ -66,8 +65,7 @@ def export_depth(target: Path, variant: Variant) -> None:
 
 def add_measured_depth(target: Path, precision: Precision) -> None:
     """Lay out `MEASURED_DEPTH` in a repository with depth of that precision in it."""
-    card = depth_card()
-    _add(target, card, _only(MEASURED_DEPTH, card.ensembles[0], ("png8",)), precision)
+    _add(MEASURED_DEPTH, target, depth_card(), DEPTH, ("png8",), precision)
 
 
 def export_faces(pack: Path, target: Path, variant: Variant) -> None:
@@ -76,8 +74,7 @@ def export_faces(pack: Path, target: Path, variant: Variant) -> None:
     if variant.precision not in card.tolerances:
         return
     _export(card, str(pack), target, variant)
-    analysis = next(step for step in card.steps if step.name == FACES)
-    _add(target, card, _around(MEASURED_FACES, analysis, EVERYTHING), variant.precision)
+    _add(MEASURED_FACES, target, card, FACES, EVERYTHING, variant.precision)
     _place(target, variant)
 
 
@@ -143,47 +140,25 @@ def _place(target: Path, variant: Variant) -> None:
             repository.write_config(config, path)
 
 
-def _only(name: str, whole: Ensemble, outputs: tuple[str, ...]) -> Ensemble:
-    """An ensemble with some of its outputs, without the steps and tensors that only the others need."""
-    needed = set(outputs)
-    steps: list[EnsembleStep] = []
-    for step in reversed(whole.steps):
-        kept = {inner: outer for inner, outer in step.outputs.items() if outer in needed}
-        if kept:
-            needed |= set(step.inputs.values())
-            steps.insert(0, replace(step, outputs=kept))
-    chosen = tuple(output for output in whole.outputs if output.name in outputs)
-    return replace(whole, name=name, outputs=chosen, steps=tuple(steps))
-
-
-def _around(name: str, step: PythonStep, outputs: tuple[str, ...]) -> Ensemble:
-    """An ensemble of one step: a pipeline asked for some of its outputs."""
-    inputs = tuple(tensor for tensor in step.inputs if not tensor.optional)
-    return Ensemble(
+def _add(name: str, target: Path, card: ModelCard, public: str, outputs: tuple[str, ...], precision: Precision) -> None:
+    """Lay out `public` once more as `name`, with these outputs and no options, and have the manifests say so."""
+    whole = next(pipeline for pipeline in card.pipelines if pipeline.name == public)
+    part = replace(
+        whole,
         name=name,
-        inputs=inputs,
-        outputs=tuple(tensor for tensor in step.outputs if tensor.name in outputs),
-        steps=(EnsembleStep(step.name, _same(tensor.name for tensor in inputs), _same(outputs)),),
-        max_batch_size=step.max_batch_size,
+        inputs=tuple(tensor for tensor in whole.inputs if not tensor.optional),
+        outputs=tuple(tensor for tensor in whole.outputs if tensor.name in outputs),
     )
-
-
-def _same(names: Iterable[str]) -> Mapping[str, str]:
-    return {name: name for name in names}
-
-
-def _add(target: Path, card: ModelCard, ensemble: Ensemble, precision: Precision) -> None:
-    """Lay the ensemble out beside the card's own, and have the manifests say that it is served."""
+    more = replace(card, pipelines=(*card.pipelines, part))
     names = [network.name for network in card.networks]
-    more = replace(card, ensembles=(*card.ensembles, ensemble))
     with_engine = frozenset(name for name in names if (target / name / "1" / manifest.ENGINE_FILE).is_file())
-    for name in names:
-        folder = target / name / "1"
+    for network in names:
+        folder = target / network / "1"
         found = manifest.read(folder)
-        assert found is not None, f"{name} was exported a moment ago"
+        assert found is not None, f"{network} was exported a moment ago"
         configs = repository.exported_configs(
             more, precision, found.weights["origin"], with_engine, on_gpu=bool(machine.gpus())
         )
         repository.write_texts(target, more, configs)
-        found.serves[ensemble.name] = names
+        found.serves[name] = names
         found.write(folder)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from depthface.families.depth_anything_v2.processing import preprocess
-from depthface.families.insightface.steps import letterboxes
+from depthface.families.insightface.analysis import letterboxes
 from depthface_bench import growth, limits, machine, photos, placement, repositories, services, ways
 from depthface_bench.perf_analyzer import input_data
 from depthface_bench.plan import Plan
@@ -134,7 +134,7 @@ def _limits(repository: Path, threads: int, plan: Plan) -> Results:
     network = repository / f"{repositories.DEPTH}_network" / "1" / "model.onnx"
     counted = {}
     for width, height in DEPTH_SIZES:
-        pixels = preprocess({"pixels"}, photos.sized(width, height))["pixels"]
+        pixels, _ = preprocess(photos.sized(width, height))
         counted[f"{width}×{height}"] = limits.gflop(network, {"pixels": pixels[None]})
     return {
         "gemm_gflop_s": {
@@ -167,10 +167,11 @@ def inputs(work: Path) -> dict[str, Path]:
 
 
 def _subjects(precision: str, data: dict[str, Path]) -> list[Subject]:
-    networks = tuple(f"face_{repositories.PACK}_{kind}" for kind in ("detector", "recognizer"))
+    of_depth = (f"{repositories.DEPTH}_network",)
+    of_faces = tuple(f"face_{repositories.PACK}_{kind}" for kind in ("detector", "recognizer"))
     return [
-        Subject("depth", precision, repositories.MEASURED_DEPTH, data["depth"]),
-        Subject("faces", precision, repositories.MEASURED_FACES, data["faces"], networks),
+        Subject("depth", precision, repositories.MEASURED_DEPTH, data["depth"], of_depth),
+        Subject("faces", precision, repositories.MEASURED_FACES, data["faces"], of_faces),
     ]
 
 

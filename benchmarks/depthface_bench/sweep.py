@@ -26,7 +26,7 @@ class Subject:
     precision: str
     model: str
     data: Path
-    inside: tuple[str, ...] = ()
+    inside: tuple[str, ...]
 
 
 def swept(

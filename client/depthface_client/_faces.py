@@ -11,7 +11,6 @@ import numpy.typing as npt
 from tritonclient.http import InferInput
 
 from depthface.errors import InvalidInput, ModelUnavailable
-from depthface.families.insightface import card
 from depthface.families.insightface.result import Face
 from depthface_client._protocol import Photo, image_input
 from depthface_client.errors import NoFaceFound
@@ -51,15 +50,12 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 _ALWAYS = ("boxes", "scores", "keypoints")
 _UNASKED = "crop"  # the only part that is left out unless it is named: 37 KB a face
 
-_STEPS = {card.PREPROCESS.name, card.POSTPROCESS.name}
-"""Models that are named as public ones are."""
-
 _GENDERS: tuple[Literal["female", "male"], ...] = ("female", "male")
 
 
 def is_public(model: str) -> bool:
-    """Whether this is a face model that a user may ask, and not a step of one."""
-    return model.startswith((ANALYSIS, DETECTION, SWAP)) and model not in _STEPS
+    """Whether this is a face model that a user may ask, and not a network of one."""
+    return model.startswith((ANALYSIS, DETECTION, SWAP))
 
 
 def served(statistics: Mapping[str, Any]) -> list[str]:

@@ -29,7 +29,6 @@ __all__ = [
     "networks_of",
     "outputs",
     "png_output",
-    "steps_of",
     "upright",
     "weights_from",
 ]
@@ -85,16 +84,9 @@ def depth_from(response: Any, weights: str) -> Depth:
     return Depth(array=array, size=(height, width), weights=weights)
 
 
-def weights_from(config: Mapping[str, Any]) -> str | None:
-    """Which weights a model serves, from its config; None if that does not say."""
-    value = config.get("parameters", {}).get("weights", {}).get("string_value")
-    return str(value) if value else None
-
-
-def steps_of(config: Mapping[str, Any]) -> list[str]:
-    """The models that an ensemble is made of, each once; none for any other model."""
-    steps = config.get("ensemble_scheduling", {}).get("step", [])
-    return list(dict.fromkeys(step["model_name"] for step in steps))
+def weights_from(config: Mapping[str, Any]) -> str:
+    """Which weights a model serves, from its config; `UNKNOWN_WEIGHTS` if that does not say."""
+    return config.get("parameters", {}).get("weights", {}).get("string_value") or UNKNOWN_WEIGHTS
 
 
 def networks_of(config: Mapping[str, Any]) -> list[str]:
@@ -104,18 +96,18 @@ def networks_of(config: Mapping[str, Any]) -> list[str]:
 
 
 def leaving_with(model: str, configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What is to be unloaded, in this order, for a model to leave memory: itself, and its parts that no other has.
+    """What is to be unloaded, in this order, for a model to leave memory: itself, and its networks that no other has.
 
     A pipeline that loads its networks when they are first used stays, to do so again.
 
     Args:
         configs: of every model that is loaded.
     """
-    parts = {name: [*steps_of(config), *networks_of(config)] for name, config in configs.items()}
-    own = parts.pop(model, [])
-    shared = {part for others in parts.values() for part in others}
+    networks = {name: networks_of(config) for name, config in configs.items()}
+    own = networks.pop(model, [])
+    shared = {network for others in networks.values() for network in others}
     stays = "lazy" in configs.get(model, {}).get("parameters", {})
-    return [*([] if stays else [model]), *(part for part in own if part not in shared)]
+    return [*([] if stays else [model]), *(network for network in own if network not in shared)]
 
 
 def upright(photo: Photo) -> Image.Image:

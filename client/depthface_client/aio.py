@@ -107,11 +107,7 @@ class AsyncClient:
         """Which weights the server serves; see `Client.weights`."""
         if model not in self._weights:
             with translated(self._host, model, self._timeout_s):
-                config = await self._client.get_model_config(model)
-                found = _protocol.weights_from(config)
-                for step in () if found else _protocol.steps_of(config):
-                    found = found or _protocol.weights_from(await self._client.get_model_config(step))
-            self._weights[model] = found or _protocol.UNKNOWN_WEIGHTS
+                self._weights[model] = _protocol.weights_from(await self._client.get_model_config(model))
         return self._weights[model]
 
     async def __aenter__(self) -> AsyncClient:

@@ -233,15 +233,11 @@ class Client:
         """Which weights the server serves, such as `<hub id>@<revision>`, `buffalo_l@insightface`, `folder <name>`,
         `synthetic`, `random, seed 0`, or `unknown`.
 
-        Said by the config of the model or, for an ensemble, of the first of its steps that has weights.
+        Said by the config of the model.
         """
         if model not in self._weights:
             with translated(self._host, model, self._timeout_s):
-                config = self._connection().get_model_config(model)
-                found = _protocol.weights_from(config)
-                for step in () if found else _protocol.steps_of(config):
-                    found = found or _protocol.weights_from(self._connection().get_model_config(step))
-            self._weights[model] = found or _protocol.UNKNOWN_WEIGHTS
+                self._weights[model] = _protocol.weights_from(self._connection().get_model_config(model))
         return self._weights[model]
 
     def models(self) -> list[ModelInfo]:

@@ -79,7 +79,7 @@ class Triton:
 
     Args:
         repository: the model repository.
-        models: what to load; the steps of an ensemble come with it.
+        models: what to load.
         address: where to listen.
         options: how to operate it.
         installation: the Triton to run; by default the one that is found.
@@ -152,7 +152,6 @@ class Triton:
             concealed(self._process.pid, self.options.admin_key)
         failed = [model for model in self._index() if model.get("state") != "READY"]
         if failed:
-            # An ensemble fails because of a step, and the step has the reason.
             model = max(failed, key=lambda model: "reason" in model)
             raise ServeError(f"{model['name']} cannot be loaded: {_reason(model)} (log: {self.log})")
 

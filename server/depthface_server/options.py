@@ -31,8 +31,8 @@ class Options:
     Attributes:
         admin_key: what the restricted APIs ask for.
         limits: of one photo.
-        queue_size: requests that wait before one model; 0 for queues without any limit; None for what the repository
-            says.
+        queue_size: requests that wait before one pipeline; 0 for queues without any limit; None for what the
+            repository says.
         queue_time_s: how long one may wait there; None for what the repository says.
         load_threads: models that load at once.
         idle_minutes: how long a network that nobody asks stays in memory; 0 for ever.
@@ -82,41 +82,29 @@ def concealed(pid: int, secret: str) -> bool:
 
 @contextmanager
 def queued(repository: Path, options: Options, copy: Path) -> Iterator[Path]:
-    """The repository with the queues that the options ask for: itself, or `copy`, its configs beside links to it.
-
-    They are those of the public pipelines and of the steps of ensembles, where requests come in. What a pipeline
-    alone asks keeps its own: one photo may ask it many times at once.
-
-    Without any limit they are all models': a queue with one, whichever it is, has Triton wake its batcher up to half
-    a second late for a request that comes while the model computes (dynamic_batch_scheduler.cc,
-    `default_wait_microseconds`; scheduler_utils.cc, `support_prefetching_`).
-    """
+    """The repository with the queues that the options ask for: itself, or `copy`, its configs beside links to it."""
     if options.queue_size is None and options.queue_time_s is None:
         yield repository
         return
     shutil.rmtree(copy, ignore_errors=True)  # of a server that was killed
     copy.mkdir(parents=True)
     try:
-        configs = {path.parent: path.read_text() for path in repository.glob("[!.]*/config.pbtxt")}
-        first = {name for text in configs.values() for name in re.findall(r'model_name: "([^"]+)"', text)}
-        for folder, text in configs.items():
-            is_first = folder.name in first or 'key: "public"' in text
-            _copy_configs(folder, copy / folder.name, options if is_first or options.queue_size == 0 else None)
+        for path in repository.glob("[!.]*/config.pbtxt"):
+            _copy_configs(path.parent, copy / path.parent.name, options)
         yield copy
     finally:
         shutil.rmtree(copy, ignore_errors=True)
 
 
-def _copy_configs(folder: Path, copy: Path, options: Options | None) -> None:
+def _copy_configs(folder: Path, copy: Path, options: Options) -> None:
     copy.mkdir()
     for entry in folder.iterdir():
         if entry.is_dir() and entry.name != "configs":
             (copy / entry.name).symlink_to(entry.resolve())
     for config in (*folder.glob("config.pbtxt"), *folder.glob("configs/*.pbtxt")):
-        text = config.read_text()
         target = copy / config.relative_to(folder)
         target.parent.mkdir(exist_ok=True)
-        target.write_text(_with_queue(text, options) if options else text)
+        target.write_text(_with_queue(config.read_text(), options))
 
 
 def _with_queue(text: str, options: Options) -> str:

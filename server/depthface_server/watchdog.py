@@ -1,4 +1,4 @@
-"""Finds Python steps whose process has died, by real inference, and brings them back.
+"""Finds models whose Python process has died, by real inference, and brings them back.
 
 Triton notices a dead stub only when a request reaches it, answers every request from then on with an error, never
 restarts it, and keeps both of its ready endpoints at 200. Unloading the model and loading it again recovers.
@@ -33,10 +33,11 @@ _LOAD_TIMEOUT_S = 300.0
 
 @dataclass(frozen=True)
 class _Member:
-    """A loaded model: a request that reaches its process, or nothing for an ensemble, which has none of its own."""
+    """A loaded model, a request that reaches one of its processes, and how many those are."""
 
     name: str
-    request: tuple[InferInput, ...] | None
+    request: tuple[InferInput, ...]
+    processes: int
 
 
 class Watchdog:
@@ -85,7 +86,7 @@ class Watchdog:
                     members = {name: members.get(name) or _member(client, name) for name in self._loaded(client)}
                     for member in members.values():
                         if _is_dead(client, member) and member.name in self._loaded(client):
-                            self._revive(member.name, [each.name for each in members.values() if each.request is None])
+                            self._revive(member.name)
                 except Exception as error:  # the server is going down, or too busy: the next round sees
                     _log.debug("watchdog: %s", error)
 
@@ -97,15 +98,13 @@ class Watchdog:
         index = client.get_model_repository_index(headers=self._headers)
         return [entry["name"] for entry in index if entry.get("state") == "READY"]
 
-    def _revive(self, name: str, ensembles: list[str]) -> None:
+    def _revive(self, name: str) -> None:
         self._report(f"{name}: its process died; starting it again")
         recoveries.add(self._counts, name)
         with self._connected(_LOAD_TIMEOUT_S) as client:
             try:
                 client.unload_model(name, headers=self._headers)
-                # The ensembles that it is a step of are gone with it; to load one that is there does nothing.
-                for model in (name, *ensembles):
-                    client.load_model(model, headers=self._headers)
+                client.load_model(name, headers=self._headers)
             except (InferenceServerException, OSError) as error:
                 self._report(f"{name}: could not be started again ({error}). Restart the server.")
             else:
@@ -113,10 +112,9 @@ class Watchdog:
 
 
 def _member(client: InferenceServerClient, name: str) -> _Member:
-    if "ensemble_scheduling" in client.get_model_config(name):
-        return _Member(name, None)
     inputs = client.get_model_metadata(name)["inputs"]
-    return _Member(name, tuple(_probe(tensor) for tensor in inputs))
+    groups = client.get_model_config(name)["instance_group"]
+    return _Member(name, tuple(_probe(tensor) for tensor in inputs), sum(int(group["count"]) for group in groups))
 
 
 def _probe(tensor: dict[str, Any]) -> InferInput:
@@ -128,12 +126,13 @@ def _probe(tensor: dict[str, Any]) -> InferInput:
 
 
 def _is_dead(client: InferenceServerClient, member: _Member) -> bool:
-    if member.request is None:
-        return False
-    try:
-        client.infer(member.name, list(member.request), parameters={PROBE: True})
-    except InferenceServerException as error:
-        return _DEAD in str(error)
-    except OSError:  # no answer in time
-        return False
+    """Whether one of its processes is: those that wait take turns, and a dead one always waits."""
+    for _ in range(member.processes):
+        try:
+            client.infer(member.name, list(member.request), parameters={PROBE: True})
+        except InferenceServerException as error:
+            if _DEAD in str(error):
+                return True
+        except OSError:  # no answer in time: all are at work
+            return False
     return False

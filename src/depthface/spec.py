@@ -12,18 +12,16 @@ from typing import Any, Literal
 
 __all__ = [
     "EngineOptions",
-    "Ensemble",
-    "EnsembleStep",
     "HardwareCompatible",
     "HubFile",
     "HubWeights",
     "License",
     "ModelCard",
     "Network",
+    "Pipeline",
     "Precision",
     "Profile",
     "PublishedPack",
-    "PythonStep",
     "Source",
     "TensorSpec",
 ]
@@ -117,7 +115,7 @@ class EngineOptions:
 
 @dataclass(frozen=True)
 class Network:
-    """A step that is a neural network: `model.onnx` behind one of Triton's backends, or an engine built from it.
+    """A neural network: `model.onnx` behind one of Triton's backends, or an engine built from it.
 
     Attributes:
         only_fp32: whatever precision is asked for; the others cost it more accuracy than they save time.
@@ -136,15 +134,17 @@ class Network:
 
 
 @dataclass(frozen=True)
-class PythonStep:
-    """A step that is a Python function, named `module:function`; called for one photo at a time.
+class Pipeline:
+    """A public model: a coroutine, named `module:function`, that asks the networks itself (Triton's BLS).
+
+    It is called for one photo at a time, and is told by `parameters` what it needs besides its inputs.
 
     Attributes:
-        parameters: what the function is told besides its inputs; `counted` names the output whose length is the
-            number of faces, for the metrics; `networks`, separated by commas, all that a pipeline asks.
-        is_pipeline: the function is a coroutine that asks other models itself (Triton's BLS), and a public model.
-        is_lazy: not loaded when the server starts, but when it is first used.
-        instances: how many processes run it.
+        parameters: `counted` names the output whose length is the number of faces, for the metrics; `networks`,
+            separated by commas, all that it asks.
+        is_lazy: its networks are not loaded when the server starts, but when it is first used.
+        instances: how many processes run it, each with one request, so that one decodes while the other waits for a
+            network; for a GPU they are more.
     """
 
     name: str
@@ -152,30 +152,9 @@ class PythonStep:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    is_pipeline: bool = False
+    parameters: Mapping[str, str]
     is_lazy: bool = False
-    instances: int = 1
-
-
-@dataclass(frozen=True)
-class EnsembleStep:
-    """One arrow of an ensemble: a model, and which tensor of the ensemble each of its tensors is."""
-
-    model: str
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Ensemble:
-    """A public model: the tensors a user sees and the steps between them."""
-
-    name: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    steps: tuple[EnsembleStep, ...]
-    max_batch_size: int
+    instances: int = 2
 
 
 @dataclass(frozen=True)
@@ -198,8 +177,7 @@ class ModelCard:
     license: License
     weights: HubWeights | PublishedPack
     networks: tuple[Network, ...]
-    steps: tuple[PythonStep, ...]
-    ensembles: tuple[Ensemble, ...]
+    pipelines: tuple[Pipeline, ...]
     serves: Mapping[str, tuple[str, ...]]
     tolerances: Mapping[Precision, Mapping[str, float]]
     stand_ins: tuple[str, ...] = ("random",)

@@ -30,7 +30,7 @@ def tool() -> setup.Tool:
 
 @pytest.fixture(scope="module")
 def measured(repository, tmp_path_factory):
-    """A server with the ensemble that has one PNG for its output."""
+    """A server with the pipeline that has one PNG for its output."""
     copy = Path(shutil.copytree(repository, tmp_path_factory.mktemp("measured") / "model_repository"))
     repositories.add_measured_depth(copy, "fp32")
     with servers.serving(copy) as served:

@@ -186,7 +186,7 @@ def test_addresses_in_every_usual_form(server):
 
 @pytest.mark.parametrize("error", [InvalidInput("a"), InvalidImage("b: c"), ImageTooLarge("d")])
 def test_errors_survive_the_wire(error):
-    back = decode(f"in ensemble 'x', {encode(error)}")
+    back = decode(f"in pipeline 'x', {encode(error)}")
     assert (type(back), str(back)) == (type(error), str(error))
     assert decode("something else") is None
 

@@ -140,7 +140,7 @@ def test_the_server_says_what_it_serves(client):
     name = client.face_model()
     assert name.startswith("face_analysis_")
     assert served[name].weights == client.weights(name) != "unknown"
-    assert not any(model.endswith(("_preprocess", "_postprocess")) for model in served)
+    assert not any(model.endswith(("_detector", "_recognizer")) for model in served)
     assert name in client.check()
 
 

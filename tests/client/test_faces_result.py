@@ -128,12 +128,12 @@ def serving(*names: str) -> dict[str, list[dict[str, str]]]:
 
 
 def test_the_one_face_model_is_found():
-    steps = ("face_detection_preprocess", "face_detection_postprocess", "face_a_detector")
+    networks = ("face_a_detector", "face_a_recognizer")
     detection, analysis = "face_detection_a", "face_analysis_a"
-    assert _faces.only_served("h", serving(*steps, detection, analysis)) == "face_analysis_a"
-    assert _faces.only_served("h", serving(*steps, detection)) == "face_detection_a"
+    assert _faces.only_served("h", serving(*networks, detection, analysis)) == "face_analysis_a"
+    assert _faces.only_served("h", serving(*networks, detection)) == "face_detection_a"
     with pytest.raises(ModelUnavailable, match="depthface export"):
-        _faces.only_served("h", serving(*steps))
+        _faces.only_served("h", serving(*networks))
     with pytest.raises(InvalidInput, match="model=: face_analysis_a, face_analysis_b"):
         _faces.only_served("h", serving(analysis, "face_analysis_b"))
 

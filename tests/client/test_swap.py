@@ -6,16 +6,17 @@ The weights are random, in an architecture of the published size: right for arit
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fixtures.serving import depthface
+from fixtures.serving import depthface, serving
 from PIL import Image
 
 from depthface.families.insightface import architectures, scenes
-from depthface_client import Client, InvalidImage, InvalidInput
+from depthface_client import Client, InvalidImage, InvalidInput, ServerOverloaded
 
 MODEL = "face_swap_inswapper_128"
 
@@ -90,3 +91,25 @@ def test_what_the_analysis_refuses_the_swap_refuses_too(client):
         client.swap(b"hello", TARGET)
     with pytest.raises(InvalidInput, match="face_analysis_nobody"):
         client.swap(SOURCE, TARGET, analysis="face_analysis_nobody")
+
+
+def test_a_full_queue_inside_a_pipeline_is_a_503_too(face_repository):
+    """Analyses leave no room in their queue of two for those that swaps ask for."""
+    with serving(face_repository, "--queue-size", "2") as server, Client(server.host, timeout_s=300) as client:
+        model = client.face_model()
+        client.swap(SOURCE, TARGET)
+
+        def call(index: int) -> str:
+            try:
+                if index % 4:
+                    client.faces(TARGET, model=model)
+                else:
+                    client.swap(SOURCE, TARGET)
+            except ServerOverloaded:
+                return "full"
+            return "answered"
+
+        with ThreadPoolExecutor(24) as pool:
+            answers = list(pool.map(call, range(192)))
+        assert set(answers) == {"answered", "full"}
+        assert server.metrics().get(f'depthface_refused_total{{model="{MODEL}",reason="overloaded"}}', 0) > 0

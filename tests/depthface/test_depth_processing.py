@@ -48,18 +48,18 @@ def test_grid_is_clamped_at_both_ends(photo_size, grid):
 
 @pytest.mark.parametrize("name", ["landscape JPEG", "portrait JPEG", "tiny 40×30", "4000×3000", "RGBA PNG"])
 def test_preprocess_equals_the_processor(name, processor):
-    out = processing.preprocess({"pixels"}, VARIETY[name])
+    pixels, size = processing.preprocess(VARIETY[name])
     picture = Image.open(BytesIO(VARIETY[name])).convert("RGB")
     expected = processor(images=picture, return_tensors="np")["pixel_values"][0]
-    normalised = (out["pixels"] / 255 - np.array(network.MEAN)) / np.array(network.STD)
+    normalised = (pixels / 255 - np.array(network.MEAN)) / np.array(network.STD)
     np.testing.assert_allclose(normalised.transpose(2, 0, 1), expected, atol=1e-6)
-    assert tuple(out["size"]) == picture.size[::-1]
+    assert size == picture.size[::-1]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (13, 200), (27, 2000), (4000, 300)])
 def test_photos_without_a_picture_in_them_are_refused(size):
     with pytest.raises(InvalidImage, match=f"{size[1]}×{size[0]}"):
-        processing.preprocess({"pixels"}, encoded(photo().resize(size[::-1]), "PNG"))
+        processing.preprocess(encoded(photo().resize(size[::-1]), "PNG"))
 
 
 @pytest.mark.parametrize("size", [(518, 700), (1280, 1920), (200, 100), (37, 53)])
@@ -92,13 +92,13 @@ def test_a_constant_depth_is_black_and_divides_by_nothing(value):
 @pytest.mark.parametrize("value", [0.0, 0.1, 1.0, 7.3])
 def test_a_constant_map_gives_a_black_png(value):
     depth = np.full((14, 28), value, np.float32)
-    png = processing.postprocess({"png16"}, depth, np.array([100, 333], np.int32))["png16"]
+    png = processing.postprocess({"png16"}, depth, (100, 333))["png16"]
     assert not np.asarray(Image.open(BytesIO(png))).any()
 
 
 def test_postprocess_makes_only_what_is_asked_for():
     depth = np.random.default_rng(0).random((14, 28)).astype(np.float32)
-    size = np.array([30, 60], np.int32)
+    size = (30, 60)
     assert set(processing.postprocess({"png8"}, depth, size)) == {"png8"}
     assert set(processing.postprocess({"depth"}, depth, size)) == {"depth"}
     assert set(processing.postprocess({"png16", "png8", "depth"}, depth, size)) == {"png16", "png8", "depth"}

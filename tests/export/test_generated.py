@@ -37,12 +37,3 @@ def test_configs_survive_a_round_trip(card):
             config = text_format.Parse(text, pb.ModelConfig())
             assert config.name == path.parent.name
             assert config.max_batch_size > 0  # the text format drops a zero
-
-
-def test_an_ensemble_never_both_publishes_and_forwards_a_tensor():
-    """Triton answers a request for some outputs of such an ensemble with a deadlock error."""
-    for card in all_cards().values():
-        for ensemble in card.ensembles:
-            published = {tensor.name for tensor in ensemble.outputs}
-            forwarded = {tensor for step in ensemble.steps for tensor in step.inputs.values()}
-            assert not published & forwarded

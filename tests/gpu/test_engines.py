@@ -102,7 +102,7 @@ def test_depth_is_served_within_the_card(depth_repository):
     reference = network.load(card, 0, "fp32")[card.networks[0].name].reference
     with serving(repository) as server, Client(server.host) as client:
         for name in PHOTOS:
-            pixels = processing.preprocess({"pixels"}, VARIETY[name])["pixels"]
+            pixels, _ = processing.preprocess(VARIETY[name])
             measured = parity.measure(reference(pixels[None]), client.depth(VARIETY[name]).array[None])
             for metric, value in measured.items():
                 assert value <= card.tolerances[precision][metric], (name, metric)

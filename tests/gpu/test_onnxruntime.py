@@ -32,7 +32,7 @@ def test_depth_on_cuda_is_within_the_card_of_fp16(repository):
     reference = network.load(DEPTH, 0, "fp32")[DEPTH.networks[0].name].reference
     with serving(repository) as server, Client(server.host) as client:
         for name in ("landscape JPEG", "square PNG"):
-            pixels = processing.preprocess({"pixels"}, VARIETY[name])["pixels"]
+            pixels, _ = processing.preprocess(VARIETY[name])
             measured = parity.measure(reference(pixels[None]), client.depth(VARIETY[name]).array[None])
             for metric, value in measured.items():
                 assert value <= DEPTH.tolerances["fp16"][metric], (name, metric)

@@ -110,8 +110,7 @@ def test_options_without_a_photo_get_a_400(face_server, model):
     """Triton lets them through, since it counts inputs and some are optional."""
     status, text = post(face_server, model, body(name="det_size", datatype="INT32", data=[640]))
     assert status == 400
-    if model == ANALYSIS:  # of an ensemble Triton itself speaks, and says only that a step was never reached
-        assert "no photo" in text
+    assert "no photo" in text
     assert len(ask(face_server, model, ONE, FACES)["boxes"]) == 1
 
 
@@ -157,8 +156,7 @@ def mortal(face_repository: Path) -> Iterator[Server]:
 @pytest.mark.parametrize(
     "model",
     [
-        "face_detection_preprocess",
-        "face_detection_postprocess",
+        DETECTION,
         ANALYSIS,
         f"face_{PACK}_detector",
         f"face_{PACK}_recognizer",

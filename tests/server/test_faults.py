@@ -178,7 +178,7 @@ def test_200_concurrent_requests_are_all_right_and_bad_ones_fail_alone(server):
             assert all(pool.map(call, range(200)))
 
 
-@pytest.mark.parametrize("step", ["preprocess", "small_network", "postprocess"])
+@pytest.mark.parametrize("step", ["small", "small_network"])
 def test_a_killed_step_comes_back_by_itself(repository, step):
     with serving(repository) as server, Client(server.host, timeout_s=30) as client:
         good = hashlib.sha256(client.depth_png(GOOD)).hexdigest()

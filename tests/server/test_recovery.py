@@ -84,13 +84,26 @@ def answers_again(client: Client, expected: bytes, within_s: float = 20) -> None
     pytest.fail(f"no good answer within {within_s} s")
 
 
+def test_one_dead_process_of_several_is_noticed_without_load(repository):
+    """The others go on answering, so most requests would never tell."""
+    with serving(repository) as server:
+        first, *others = server.steps(MODEL)
+        assert others
+        first.kill()
+        deadline = time.monotonic() + 20
+        while not any(f"{MODEL}: serves again" in line for line in server.lines):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert len(server.steps(MODEL)) == 1 + len(others)
+
+
 def test_a_step_killed_again_and_again_under_load_comes_back_each_time(repository):
-    step = "depth_anything_v2_preprocess"
+    step = MODEL
     with serving(repository) as server, Client(server.host, timeout_s=30) as client:
         expected = client.depth_png(GOOD)
         with Load(lambda: client.depth_png(GOOD), 3) as load:
             for _ in range(3):
-                (process,) = server.steps(step)
+                process = server.steps(step)[0]
                 process.send_signal(signal.SIGKILL)
                 while process in server.steps(step):
                     time.sleep(0.05)
@@ -206,7 +219,7 @@ def test_sigterm_in_the_middle_of_everything(repository):
         with Load(lambda: client.depth_png(GOOD), 8) as load:
             while "answered" not in load.kinds():
                 time.sleep(0.1)
-            for process in server.steps("depth_anything_v2_postprocess"):
+            for process in server.steps(MODEL):
                 process.kill()
             time.sleep(0.3)
             assert server.stop() < 10

@@ -23,7 +23,8 @@ from depthface_client import Client
 from depthface_server import embedded, installation
 from depthface_server.repository import contents
 
-NETWORK = "depth_anything_v2_small_network"
+MODEL = "depth_anything_v2_small"
+NETWORK = f"{MODEL}_network"
 FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 
 
@@ -147,10 +148,10 @@ def test_a_missing_model_is_one_line(own_repository):
 
 
 def test_a_step_that_cannot_be_imported_is_one_line(own_repository):
-    step = own_repository / "depth_anything_v2_preprocess" / "1" / "model.py"
+    step = own_repository / MODEL / "1" / "model.py"
     step.write_text("import no_such_package\n")
     said = fails(own_repository)
-    assert "depth_anything_v2_preprocess" in said
+    assert MODEL in said
     assert "no_such_package" in said
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from depthface.spec import (
-    Ensemble,
-    EnsembleStep,
     HubFile,
     HubWeights,
     License,
     ModelCard,
     Network,
+    Pipeline,
     Precision,
     Profile,
-    PythonStep,
     TensorSpec,
 )
 
@@ -41,26 +39,9 @@ CC_BY_NC_4 = License("CC-BY-NC-4.0", False, "https://creativecommons.org/license
 IMAGE = TensorSpec("image", "BYTES", (1,))
 PIXELS = TensorSpec("pixels", "UINT8", (-1, -1, 3))
 SIZE = TensorSpec("size", "INT32", (2,))
-PHOTO_SIZE = TensorSpec("photo_size", "INT32", (2,))
 DEPTH = TensorSpec("depth", "FP32", (-1, -1))
 PNG16 = TensorSpec("png16", "BYTES", (1,))
 PNG8 = TensorSpec("png8", "BYTES", (1,))
-
-# One preprocessing and one postprocessing process serve all three sizes.
-PREPROCESS = PythonStep(
-    name=f"{FAMILY}_preprocess",
-    function=f"depthface.families.{FAMILY}.processing:preprocess",
-    inputs=(IMAGE,),
-    outputs=(PIXELS, SIZE, PHOTO_SIZE),
-    max_batch_size=MAX_BATCH_SIZE,
-)
-POSTPROCESS = PythonStep(
-    name=f"{FAMILY}_postprocess",
-    function=f"depthface.families.{FAMILY}.processing:postprocess",
-    inputs=(DEPTH, PHOTO_SIZE),
-    outputs=(DEPTH, PNG16, PNG8),
-    max_batch_size=MAX_BATCH_SIZE,
-)
 
 # The shorter side of a grid never exceeds PHOTO_SIDE_PX. One profile for both ways round would be a square of the
 # longest side, and TensorRT would set three times the memory aside, nine times for attention.
@@ -109,35 +90,17 @@ def _card(
             files=(HubFile("config.json", None, config_sha256), weight_file),
         ),
         networks=(network,),
-        steps=(PREPROCESS, POSTPROCESS),
-        serves={name: (network.name,)},
-        ensembles=(
-            Ensemble(
+        pipelines=(
+            Pipeline(
                 name=name,
+                function=f"depthface.families.{FAMILY}.processing:estimate",
                 inputs=(IMAGE,),
                 outputs=(DEPTH, SIZE, PNG16, PNG8),
-                # An ensemble answers a request for some of its outputs only if no output also feeds a step. Hence
-                # `photo_size` beside `size`, and `depth` through a step of its own. Each output is a step: what is not
-                # asked for is not computed.
-                steps=(
-                    EnsembleStep(
-                        PREPROCESS.name,
-                        {"image": "image"},
-                        {"pixels": "pixels", "size": "size", "photo_size": "photo_size"},
-                    ),
-                    EnsembleStep(network.name, {"pixels": "pixels"}, {"depth": "network_depth"}),
-                    *(
-                        EnsembleStep(
-                            POSTPROCESS.name,
-                            {"depth": "network_depth", "photo_size": "photo_size"},
-                            {output.name: output.name},
-                        )
-                        for output in POSTPROCESS.outputs
-                    ),
-                ),
                 max_batch_size=MAX_BATCH_SIZE,
+                parameters={"networks": network.name},
             ),
         ),
+        serves={name: (network.name,)},
         tolerances=TOLERANCES,
         architecture=architecture,
     )

@@ -1,12 +1,12 @@
 """What is done round the network, as `transformers` does it (pinned reference: transformers 5.23).
 
-The two functions at the end are the server's steps; the others are the maths they are made of.
+`estimate` at the end is the server's pipeline; the others are what it is made of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from depthface.families.depth_anything_v2.card import MAX_GRID_SIDE_PX, PATCH_PX
 __all__ = [
     "MAX_ASPECT",
     "MAX_GRID_SIDE_PX",
+    "estimate",
     "grey_levels",
     "grid_size",
     "postprocess",
@@ -87,17 +88,15 @@ def grey_levels(depth: npt.NDArray[np.float32], dtype: type[Level]) -> npt.NDArr
     return depth.astype(dtype)
 
 
-def preprocess(
-    wanted: Collection[str], image_bytes: bytes, *, fast_decode: bool = False
-) -> dict[str, npt.NDArray[np.generic]]:
-    """Server step: an encoded photo to the network's grid.
+def preprocess(image_bytes: bytes, *, fast_decode: bool = False) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
+    """An encoded photo to the network's grid.
 
     Args:
-        fast_decode: a request's own wish: decode a JPEG only to what the grid needs. A 12-megapixel photo is ready in a
-            third of the time, and the 8-bit map is off by about half a level on average.
+        fast_decode: decode a JPEG only to what the grid needs. A 12-megapixel photo is ready in a third of the time,
+            and the 8-bit map is off by about half a level on average.
 
     Returns:
-        `pixels` `(h, w, 3) uint8 RGB`; `size` and `photo_size`, both `(2,) int32`: the upright photo's height, width.
+        The pixels, `(h, w, 3) uint8 RGB`; the upright photo's height and width.
 
     Raises:
         InvalidInput: not a photo, over a limit, under one patch a side, or longer than `MAX_ASPECT`.
@@ -115,33 +114,56 @@ def preprocess(
     grid_h, grid_w = grid_size(height, width)
     enough = (FAST_DECODE_FACTOR * grid_h, FAST_DECODE_FACTOR * grid_w) if fast_decode else None
     photo = image.decode(image_bytes, at_least=enough)
-    size = np.array([height, width], np.int32)
-    return {
-        "pixels": image.resize_bicubic(photo, grid_h, grid_w),
-        "size": size,
-        "photo_size": size,
-    }
+    return image.resize_bicubic(photo, grid_h, grid_w), (height, width)
 
 
 def postprocess(
-    wanted: Collection[str], depth: npt.NDArray[np.float32], photo_size: npt.NDArray[np.int32]
+    wanted: Collection[str], depth: npt.NDArray[np.float32], size: tuple[int, int]
 ) -> dict[str, npt.NDArray[np.generic] | bytes]:
-    """Server step: the network's depth to what was asked for.
+    """The network's depth to what was asked for.
 
     Args:
-        wanted: any of `depth`, `png16`, `png8`.
+        wanted: what of `depth`, `png16`, `png8` to compute; other names do no harm.
         depth: `(h, w) float32` at the grid.
-        photo_size: `(2,) int32`, the photo's height and width.
+        size: the photo's height and width.
 
     Returns:
         `depth` as it came; `png16`, `png8`: PNGs of the photo's size.
     """
-    height, width = (int(side) for side in photo_size)
     out: dict[str, npt.NDArray[np.generic] | bytes] = {}
     if "depth" in wanted:
         out["depth"] = depth
     if "png16" in wanted:
-        out["png16"] = image.encode_png(grey_levels(upsample(depth, height, width), np.uint16))
+        out["png16"] = image.encode_png(grey_levels(upsample(depth, *size), np.uint16))
     if "png8" in wanted:
-        out["png8"] = image.encode_png(grey_levels(upsample(depth, height, width), np.uint8))
+        out["png8"] = image.encode_png(grey_levels(upsample(depth, *size), np.uint8))
     return out
+
+
+async def estimate(
+    wanted: Collection[str],
+    infer: Callable[[str, Mapping[str, npt.NDArray[Any]], Collection[str]], Awaitable[dict[str, npt.NDArray[Any]]]],
+    parameters: Mapping[str, str],
+    image_bytes: bytes,
+    *,
+    fast_decode: bool = False,
+) -> dict[str, npt.NDArray[np.generic] | bytes]:
+    """Server pipeline: the depth of a photo, in the forms that are wanted.
+
+    Args:
+        infer: asks a model: its name, batched inputs, the outputs wanted.
+        parameters: `networks`, the network.
+        fast_decode: a request's own wish; see `preprocess`.
+
+    Returns:
+        The public outputs that are in `wanted`; `size` is `(2,) int32`, the upright photo's height and width.
+
+    Raises:
+        InvalidInput: as `preprocess`.
+    """
+    pixels, size = preprocess(image_bytes, fast_decode=fast_decode)
+    out: dict[str, npt.NDArray[np.generic] | bytes] = {"size": np.array(size, np.int32)}
+    if set(wanted) <= {"size"}:
+        return out
+    found = await infer(parameters["networks"], {"pixels": pixels[None]}, ("depth",))
+    return out | postprocess(wanted, found["depth"][0], size)

@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from depthface.spec import (
-    Ensemble,
-    EnsembleStep,
     HubFile,
     License,
     ModelCard,
     Network,
+    Pipeline,
     Precision,
     Profile,
     PublishedPack,
-    PythonStep,
     TensorSpec,
 )
 
@@ -190,25 +188,6 @@ DETECTOR_OUTPUTS = (
     TensorSpec("count", "INT32", (1,)),
 )
 SWAPPER_INPUTS = (TensorSpec("faces", "UINT8", (128, 128, 3)), TensorSpec("embedding", "FP32", (512,)))
-PHOTO_SIZE = TensorSpec("photo_size", "INT32", (2,))
-LIMIT = TensorSpec("limit", "INT32", (1,))
-
-# One pair of processes serves the detection models of all packs.
-PREPROCESS = PythonStep(
-    name="face_detection_preprocess",
-    function=f"depthface.families.{FAMILY}.steps:preprocess",
-    inputs=(IMAGE, *OPTIONS),
-    outputs=(*DETECTOR_INPUTS, SIZE, PHOTO_SIZE, LIMIT),
-    max_batch_size=1,
-)
-POSTPROCESS = PythonStep(
-    name="face_detection_postprocess",
-    function=f"depthface.families.{FAMILY}.steps:postprocess",
-    inputs=(*DETECTOR_OUTPUTS, PHOTO_SIZE, LIMIT),
-    outputs=(BOXES, SCORES, KEYPOINTS),
-    max_batch_size=1,
-    parameters={"counted": BOXES.name},
-)
 
 # What each kind of network adds to a pack's analysis: its own tensors (faces in, answer out) and the public ones.
 _ADDS: dict[str, tuple[int, TensorSpec, tuple[TensorSpec, ...]]] = {
@@ -237,39 +216,28 @@ def pack_card(name: str, files: tuple[PackFile, ...]) -> ModelCard:
     detector = networks["detector"]
     detection, analysis = f"face_detection_{name}", f"face_analysis_{name}"
     answers = tuple(tensor for file in files if file.kind in _ADDS for tensor in _public(file))
-    pipeline = PythonStep(
-        name=analysis,
-        function=f"depthface.families.{FAMILY}.steps:analyse",
-        inputs=(IMAGE, *OPTIONS),
-        outputs=(BOXES, SCORES, KEYPOINTS, SIZE, *answers, TensorSpec("crops", "UINT8", (-1, 112, 112, 3))),
-        max_batch_size=1,
-        parameters={
-            "counted": BOXES.name,
-            "networks": ",".join(network.name for network in networks.values()),
-            **{kind: network.name for kind, network in networks.items()},
-            **_embedding_size(files),
-        },
-        is_pipeline=True,
-        instances=2,  # one decodes and aligns while the other waits for a network
-    )
-    ensemble = Ensemble(
-        name=detection,
-        inputs=(IMAGE, *OPTIONS),
-        outputs=(BOXES, SCORES, KEYPOINTS, SIZE),
-        steps=(
-            EnsembleStep(PREPROCESS.name, _same(PREPROCESS.inputs), _same(PREPROCESS.outputs, "limit_of_score")),
-            EnsembleStep(
-                detector.name,
-                _same(DETECTOR_INPUTS, "limit_of_score"),
-                {tensor.name: f"all_{tensor.name}" for tensor in DETECTOR_OUTPUTS},
-            ),
-            EnsembleStep(
-                POSTPROCESS.name,
-                {tensor.name: f"all_{tensor.name}" for tensor in DETECTOR_OUTPUTS} | _same((PHOTO_SIZE, LIMIT)),
-                _same(POSTPROCESS.outputs),
-            ),
+    pipelines = (
+        Pipeline(
+            name=detection,
+            function=f"depthface.families.{FAMILY}.analysis:detect",
+            inputs=(IMAGE, *OPTIONS),
+            outputs=(BOXES, SCORES, KEYPOINTS, SIZE),
+            max_batch_size=1,
+            parameters={"counted": BOXES.name, "networks": detector.name, "detector": detector.name},
         ),
-        max_batch_size=1,
+        Pipeline(
+            name=analysis,
+            function=f"depthface.families.{FAMILY}.analysis:analyse",
+            inputs=(IMAGE, *OPTIONS),
+            outputs=(BOXES, SCORES, KEYPOINTS, SIZE, *answers, TensorSpec("crops", "UINT8", (-1, 112, 112, 3))),
+            max_batch_size=1,
+            parameters={
+                "counted": BOXES.name,
+                "networks": ",".join(network.name for network in networks.values()),
+                **{kind: network.name for kind, network in networks.items()},
+                **_embedding_size(files),
+            },
+        ),
     )
     return ModelCard(
         name=name,
@@ -278,8 +246,7 @@ def pack_card(name: str, files: tuple[PackFile, ...]) -> ModelCard:
         license=RESEARCH_ONLY,
         weights=PublishedPack(name, tuple(file.file for file in files)),
         networks=tuple(networks.values()),
-        steps=(PREPROCESS, POSTPROCESS, pipeline),
-        ensembles=(ensemble,),
+        pipelines=pipelines,
         serves={detection: (detector.name,), analysis: tuple(network.name for network in networks.values())},
         tolerances=TOLERANCES,
         stand_ins=("random", "synthetic"),
@@ -298,7 +265,7 @@ def swapper_card(name: str, file: PackFile) -> ModelCard:
         profiles=({tensor.name: _faces_profile(tensor) for tensor in SWAPPER_INPUTS},),
     )
     public = f"face_swap_{name}"
-    pipeline = PythonStep(
+    pipeline = Pipeline(
         name=public,
         function=f"depthface.families.{FAMILY}.swap:swap",
         inputs=(
@@ -309,7 +276,6 @@ def swapper_card(name: str, file: PackFile) -> ModelCard:
         outputs=(IMAGE,),
         max_batch_size=1,
         parameters={"swapper": network.name, "networks": network.name},
-        is_pipeline=True,
         is_lazy=True,
     )
     return ModelCard(
@@ -319,8 +285,7 @@ def swapper_card(name: str, file: PackFile) -> ModelCard:
         license=RESEARCH_ONLY,
         weights=PublishedPack(name, (file.file,)),
         networks=(network,),
-        steps=(pipeline,),
-        ensembles=(),
+        pipelines=(pipeline,),
         serves={public: (network.name,)},
         tolerances={"fp32": {"swap_error_levels": 2.0}},
         is_published=False,
@@ -367,11 +332,6 @@ def _public(file: PackFile) -> tuple[TensorSpec, ...]:
     if file.kind == "recognizer":
         return (TensorSpec("embeddings", "FP32", (-1, file.columns)),)
     return _ADDS[file.kind][2]
-
-
-def _same(tensors: tuple[TensorSpec, ...], min_score: str = "min_score") -> dict[str, str]:
-    """Each tensor under its own name in the ensemble; `min_score` has another inside than outside."""
-    return {tensor.name: min_score if tensor.name == "min_score" else tensor.name for tensor in tensors}
 
 
 CARDS = (

@@ -16,7 +16,7 @@ import onnx
 
 from depthface.errors import ExportError, WeightsCorrupt
 from depthface.families.insightface import architectures, graphs, reading, synthetic
-from depthface.families.insightface.card import MAX_FACES, POSTPROCESS, PREPROCESS, PackFile, pack_card
+from depthface.families.insightface.card import MAX_FACES, PackFile, pack_card
 from depthface.spec import HubFile, ModelCard, Precision, Source
 
 __all__ = ["card_of_folder", "load"]
@@ -31,9 +31,6 @@ SYNTHETIC_FILES = {
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
-# `face_detection_<pack>` would be a step that all packs share.
-_TAKEN = {step.name.removeprefix("face_detection_") for step in (PREPROCESS, POSTPROCESS)}
-
 
 def card_of_folder(folder: Path) -> ModelCard:
     """The card of a folder of InsightFace's ONNX files; the pack's name is the folder's.
@@ -43,7 +40,7 @@ def card_of_folder(folder: Path) -> ModelCard:
             whose name cannot be part of a model's.
     """
     name = folder.resolve().name
-    if not _NAME.fullmatch(name) or name in _TAKEN:
+    if not _NAME.fullmatch(name):
         raise ExportError(
             f"A pack cannot be called {name!r}: its models are named after the folder. Rename the folder to letters, "
             "digits, '_', '-' and '.', starting with a letter or digit, at most 64."

@@ -33,7 +33,7 @@ async def swap(
     networks: Mapping[str, str],
     source_bytes: bytes,
     target_bytes: bytes,
-    pack: bytes | None,
+    pack: bytes | None = None,
 ) -> dict[str, bytes]:
     """Server pipeline: give every face of the target the looks of the largest face of the source.
 

@@ -1,6 +1,6 @@
-"""The glue between Triton's Python backend and a pure function that handles one photo.
+"""The glue between Triton's Python backend and a coroutine that handles one photo, asking the networks for its part.
 
-A generated `1/model.py` names the function; everything else is here. A bad photo answers its own request with a 400
+A generated `1/model.py` names the coroutine; everything else is here. A bad photo answers its own request with a 400
 and touches no other one.
 """
 
@@ -24,7 +24,7 @@ from depthface.errors import InvalidInput, decode, encode
 from depthface_server.probe import ALIVE, is_probe
 from depthface_server.reporting import Report
 
-__all__ = ["Pipeline", "Step"]
+__all__ = ["Pipeline"]
 
 Value = npt.NDArray[Any] | bytes
 
@@ -34,13 +34,14 @@ _FULL = ("Exceeds maximum queue size", "Request timeout expired")
 """What Triton says of a queue that is full, or in which a request has waited too long."""
 
 
-class Step:
-    """A Triton model made of `run(wanted, *inputs) -> outputs`.
+class Pipeline:
+    """A Triton model made of the coroutine `run(wanted, infer, parameters, *inputs) -> outputs`.
 
-    `run` gets the names of the outputs asked for and, in the order of the config, each input of **one** photo: an
-    array without batch dimension, `bytes`, or None for an optional input that was left out. Its keyword-only arguments
-    are the parameters of the request that it knows. It returns arrays or `bytes` by output name, and raises
-    `InvalidInput`.
+    `run` gets the names of the outputs asked for; `infer(model, inputs, outputs)`, which takes batched arrays by name
+    and gives those asked for (Triton's BLS); the config's parameters; and, in the order of the config, each input of
+    **one** photo: an array without batch dimension, `bytes`, or None for an optional input that was left out. Its
+    keyword-only arguments are the parameters of the request that it knows. It returns arrays or `bytes` by output
+    name, those asked for among them, and raises `InvalidInput`.
     """
 
     run: Callable[..., Any]
@@ -55,17 +56,21 @@ class Step:
         self._report = Report(self._name)
         image.use_one_thread()  # the cores belong to the network
 
-    def execute(self, requests: list[Any]) -> list[Any]:
-        """Called by Triton with the requests of one batch; each gets an answer of its own."""
-        return [self._answer(request) for request in requests]
+    async def execute(self, requests: list[Any]) -> list[Any]:
+        """Called by Triton with the requests of one batch; they run at once, and each gets an answer of its own."""
+        return list(await asyncio.gather(*(self._answer(request) for request in requests)))
 
-    def _answer(self, request: Any) -> Any:
+    async def _answer(self, request: Any) -> Any:
         if is_probe(request):
             return _error(ALIVE, pb_utils.TritonError.INVALID_ARG)
         try:
+            photos = self._photos(request)
+            if "lazy" in self._parameters:
+                await asyncio.to_thread(_load, self._parameters["networks"].split(","))
             wanted = frozenset(request.requested_output_names())
-            run = functools.partial(type(self).run, wanted, **self._options(request))
-            return self._response(wanted, [run(*inputs) for inputs in self._photos(request)])
+            infer = functools.partial(_infer, request, frozenset(self._parameters.values()))
+            run = functools.partial(type(self).run, wanted, infer, self._parameters, **self._options(request))
+            return self._response(wanted, await asyncio.gather(*(run(*inputs) for inputs in photos)))
         except Exception as error:
             return self._failure(request, error)
 
@@ -102,32 +107,6 @@ class Step:
         self._report.failed(request, "".join(traceback.format_exception(error)))
         said = str(error) if isinstance(error, _NotLoaded) else f"{self._name} failed; the server's log says why"
         return _error(said, pb_utils.TritonError.INTERNAL)
-
-
-class Pipeline(Step):
-    """A `Step` whose `run(wanted, infer, parameters, *inputs)` is a coroutine that asks other models (BLS).
-
-    `infer(model, inputs, outputs)` takes batched arrays by name and gives those asked for; `parameters` are the
-    config's.
-    """
-
-    async def execute(self, requests: list[Any]) -> list[Any]:  # type: ignore[override]
-        """Called by Triton with the requests of one batch; they run at once."""
-        return list(await asyncio.gather(*(self._answer_later(request) for request in requests)))
-
-    async def _answer_later(self, request: Any) -> Any:
-        if is_probe(request):
-            return _error(ALIVE, pb_utils.TritonError.INVALID_ARG)
-        try:
-            photos = self._photos(request)
-            if "lazy" in self._parameters:
-                await asyncio.to_thread(_load, self._parameters["networks"].split(","))
-            wanted = frozenset(request.requested_output_names())
-            infer = functools.partial(_infer, request, frozenset(self._parameters.values()))
-            runs = [type(self).run(wanted, infer, self._parameters, *inputs) for inputs in photos]
-            return self._response(wanted, await asyncio.gather(*runs))
-        except Exception as error:
-            return self._failure(request, error)
 
 
 class _Overloaded(Exception):

@@ -1,13 +1,13 @@
-"""The server's steps for faces: a photo to the detector's inputs, its outputs to faces, and the whole analysis.
+"""The server's pipelines for faces: `detect` is `face_detection_<pack>`, `analyse` is `face_analysis_<pack>`.
 
-`preprocess` and `postprocess` are the two ends of the ensemble `face_detection_<pack>`. `analyse` is the pipeline
-`face_analysis_<pack>`: it asks the networks itself, only for what is wanted, and not at all where there is no face.
+They ask the networks only for what is wanted, and not at all where there is no face.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from depthface.families.insightface.card import (
     MAX_DETECTOR_SIDE_PX,
 )
 
-__all__ = ["analyse", "letterboxes", "postprocess", "preprocess"]
+__all__ = ["analyse", "detect", "letterboxes"]
 
 Array = npt.NDArray[Any]
 Pixels = npt.NDArray[np.uint8]
@@ -40,31 +40,100 @@ AUTO = 0
 _NOTHING = np.zeros((DETECTOR_STRIDE_PX, DETECTOR_STRIDE_PX, 3), np.uint8)
 
 
-def preprocess(
+@dataclass(frozen=True)
+class _Options:
+    """What a request asks of the detection, in range."""
+
+    min_score: float
+    max_faces: int
+    det_size: int
+
+
+async def detect(
     wanted: Collection[str],
+    infer: Infer,
+    networks: Mapping[str, str],
     image_bytes: bytes,
-    min_score: Array | None,
-    max_faces: Array | None,
-    det_size: Array | None,
+    min_score: Array | None = None,
+    max_faces: Array | None = None,
+    det_size: Array | None = None,
 ) -> dict[str, Array]:
-    """Server step: an encoded photo and its options to the detector's inputs.
+    """Server pipeline: the faces in a photo.
 
     Args:
+        infer: asks a model: its name, batched inputs, the outputs wanted.
+        networks: `detector`, the network.
         min_score: `(1,) float32`, 0…1; without it 0.5.
         max_faces: `(1,) int32`; without it, or 0, all.
         det_size: `(1,) int32`; without it, or 0, InsightFace 2's auto; else the side of one square in pixels.
 
     Returns:
-        The detector's inputs (`letterboxes`); `size` and `photo_size`, `(2,) int32`, the upright photo's height and
-        width; `limit`, `(1,) int32`, `max_faces` with its default.
+        The public outputs of `face_detection_<pack>`; `size` is `(2,) int32`, the upright photo's height and width.
 
     Raises:
-        InvalidInput: not a photo, over a limit, or an option out of range.
+        InvalidInput: not a photo, over a limit, an option out of range, or more faces than this server analyses.
     """
-    score, limit, side = _options(min_score, max_faces, det_size)
+    _, found = await _find(wanted, infer, networks["detector"], image_bytes, _options(min_score, max_faces, det_size))
+    return found
+
+
+async def analyse(
+    wanted: Collection[str],
+    infer: Infer,
+    networks: Mapping[str, str],
+    image_bytes: bytes,
+    min_score: Array | None = None,
+    max_faces: Array | None = None,
+    det_size: Array | None = None,
+) -> dict[str, Array]:
+    """Server pipeline: all that a pack can say of the faces in a photo, as far as it is wanted.
+
+    Args:
+        networks: the pack's, by kind; and its `embedding_size`, if it has a recogniser. All else is as for `detect`.
+
+    Returns:
+        The public outputs of `face_analysis_<pack>` that are in `wanted`.
+
+    Raises:
+        InvalidInput: as `detect`.
+    """
+    options = _options(min_score, max_faces, det_size)
+    photo, out = await _find(wanted, infer, networks["detector"], image_bytes, options)
+    if set(wanted) <= set(out):
+        return out
+    boxes, keypoints = out["boxes"], out["keypoints"]
+    answers = await asyncio.gather(
+        _recognise(wanted, infer, networks, photo, keypoints),
+        _landmarks_106(wanted, infer, networks, photo, boxes),
+        _landmarks_68(wanted, infer, networks, photo, boxes),
+        _attributes(wanted, infer, networks, photo, boxes),
+    )
+    for answer in answers:
+        out |= answer
+    return out
+
+
+async def _find(
+    wanted: Collection[str], infer: Infer, detector: str, image_bytes: bytes, options: _Options
+) -> tuple[Pixels, dict[str, Array]]:
+    """The decoded photo; its `size`, and the faces in it unless the size alone is wanted."""
     photo = image.decode(image_bytes)
-    size = np.array(photo.shape[:2], np.int32)
-    return letterboxes(photo, score, side) | {"size": size, "photo_size": size, "limit": np.array([limit], np.int32)}
+    height, width, _ = photo.shape
+    size = np.array([height, width], np.int32)
+    if set(wanted) <= {"size"}:
+        return photo, {"size": size}
+    fed = {name: value[None] for name, value in letterboxes(photo, options.min_score, options.det_size).items()}
+    found = await infer(detector, fed, ("boxes", "scores", "keypoints", "count"))
+    count = int(found["count"][0, 0])
+    boxes, scores, keypoints = (found[name][0, :count] for name in ("boxes", "scores", "keypoints"))
+    kept = processing.select(boxes, (height, width), options.max_faces)
+    most = limits.current().max_faces
+    if 0 < most < len(kept):
+        raise InvalidInput(
+            f"There are {len(kept)} faces in the photo, this server takes {most}. Ask for the largest alone with "
+            f"max_faces={most}, or raise min_score."
+        )
+    return photo, {"size": size, "boxes": boxes[kept], "scores": scores[kept], "keypoints": keypoints[kept]}
 
 
 def letterboxes(photo: Pixels, min_score: float, det_size: int) -> dict[str, Array]:
@@ -78,72 +147,6 @@ def letterboxes(photo: Pixels, min_score: float, det_size: int) -> dict[str, Arr
         "scale_small": np.array([small_scale], np.float32),
         "min_score": np.array([min_score], np.float32),
     }
-
-
-def postprocess(
-    wanted: Collection[str],
-    boxes: Array,
-    scores: Array,
-    keypoints: Array,
-    count: Array,
-    photo_size: Array,
-    limit: Array,
-) -> dict[str, Array]:
-    """Server step: the detector's padded outputs to the faces that are wanted: `boxes`, `scores`, `keypoints`.
-
-    Raises:
-        InvalidInput: more faces than this server analyses.
-    """
-    found = int(count[0])
-    kept = processing.select(boxes[:found], (int(photo_size[0]), int(photo_size[1])), int(limit[0]))
-    most = limits.current().max_faces
-    if 0 < most < len(kept):
-        raise InvalidInput(
-            f"There are {len(kept)} faces in the photo, this server takes {most}. Ask for the largest alone with "
-            f"max_faces={most}, or raise min_score."
-        )
-    return {"boxes": boxes[kept], "scores": scores[kept], "keypoints": keypoints[kept]}
-
-
-async def analyse(
-    wanted: Collection[str],
-    infer: Infer,
-    networks: Mapping[str, str],
-    image_bytes: bytes,
-    min_score: Array | None,
-    max_faces: Array | None,
-    det_size: Array | None,
-) -> dict[str, Array]:
-    """Server pipeline: all that a pack can say of the faces in a photo, as far as it is wanted.
-
-    Args:
-        infer: asks a model: its name, batched inputs, the outputs wanted.
-        networks: the pack's, by kind; and its `embedding_size`, if it has a recogniser.
-
-    Returns:
-        The public outputs of `face_analysis_<pack>` that are in `wanted`.
-    """
-    score, limit, side = _options(min_score, max_faces, det_size)
-    photo = image.decode(image_bytes)
-    size = np.array(photo.shape[:2], np.int32)
-    if set(wanted) <= {"size"}:
-        return {"size": size}
-    fed = {name: value[None] for name, value in letterboxes(photo, score, side).items()}
-    found = await infer(networks["detector"], fed, ("boxes", "scores", "keypoints", "count"))
-    first = {name: value[0] for name, value in found.items()}
-    faces = postprocess(wanted, **first, photo_size=size, limit=np.array([limit], np.int32))
-    boxes, keypoints = faces["boxes"], faces["keypoints"]
-
-    answers = await asyncio.gather(
-        _recognise(wanted, infer, networks, photo, keypoints),
-        _landmarks_106(wanted, infer, networks, photo, boxes),
-        _landmarks_68(wanted, infer, networks, photo, boxes),
-        _attributes(wanted, infer, networks, photo, boxes),
-    )
-    out: dict[str, Array] = {"size": size, **faces}
-    for answer in answers:
-        out |= answer
-    return {name: out[name] for name in wanted}
 
 
 async def _recognise(
@@ -213,17 +216,20 @@ def _stacked(crops: list[Pixels], side_px: int) -> Pixels:
     return np.stack(crops) if crops else np.zeros((0, side_px, side_px, 3), np.uint8)
 
 
-def _options(min_score: Array | None, max_faces: Array | None, det_size: Array | None) -> tuple[float, int, int]:
-    score = DEFAULT_MIN_SCORE if min_score is None else float(min_score[0])
-    limit = 0 if max_faces is None else int(max_faces[0])
-    side = AUTO if det_size is None else int(det_size[0])
-    if not 0 < score <= 1:
-        raise InvalidInput(f"min_score is {score:g}; give one above 0 and up to 1.")
-    if limit < 0:
-        raise InvalidInput(f"max_faces is {limit}; give a count, or 0 for all.")
+def _options(min_score: Array | None, max_faces: Array | None, det_size: Array | None) -> _Options:
+    options = _Options(
+        min_score=DEFAULT_MIN_SCORE if min_score is None else float(min_score[0]),
+        max_faces=0 if max_faces is None else int(max_faces[0]),
+        det_size=AUTO if det_size is None else int(det_size[0]),
+    )
+    if not 0 < options.min_score <= 1:
+        raise InvalidInput(f"min_score is {options.min_score:g}; give one above 0 and up to 1.")
+    if options.max_faces < 0:
+        raise InvalidInput(f"max_faces is {options.max_faces}; give a count, or 0 for all.")
+    side = options.det_size
     if side != AUTO and (side % DETECTOR_STRIDE_PX or not DETECTOR_STRIDE_PX <= side <= MAX_DETECTOR_SIDE_PX):
         raise InvalidInput(
             f"det_size is {side}; give a multiple of {DETECTOR_STRIDE_PX} up to {MAX_DETECTOR_SIDE_PX}, such as 640, "
             "or 0 for auto."
         )
-    return score, limit, side
+    return options
