@@ -203,7 +203,7 @@ class Client:
         self._forget(model)
 
     def unload(self, model: str) -> None:
-        """Have the server give back the memory of a model and of its steps that no other one has; needs the admin key.
+        """Have the server give back the memory of a model and of networks that it alone has; needs the admin key.
 
         A model that is loaded when it is first used will be so again. Any other one is gone until `load`.
         """

@@ -127,7 +127,7 @@ def serve(
                 log.warn(f"{name}: RANDOM WEIGHTS, its answers mean nothing")
         log.say(f"ready: {address.url}")
         headers = {admin.HEADER: options.admin_key}
-        watchdog = Watchdog(f"{host}:{address.http_port}", headers, triton.recoveries, log.say)
+        watchdog = Watchdog(f"{host}:{address.http_port}", headers, triton.recoveries, triton.processes, log.say)
         watchdog.start()
         while triton.is_running and not stop.wait(0.2):
             triton.reap()

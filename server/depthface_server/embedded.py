@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,6 +163,14 @@ class Triton:
                     return
                 os.waitpid(dead.si_pid, 0)
 
+    def processes(self, model: str) -> set[int]:
+        """The Python processes of a model."""
+        return {
+            pid
+            for pid, words in _stubs()
+            if f"/{model}/" in words[0] and any(word.startswith(self._shm_prefix) for word in words)
+        }
+
     def stop(self) -> None:
         """End the server and all its children within 10 s, and leave nothing of it in /dev/shm."""
         if self._process is None:
@@ -238,11 +246,19 @@ def _sweep() -> None:
     for region in _SHM.glob("depthface_*"):
         if _is_left(region.name):
             region.unlink(missing_ok=True)
+    for pid, words in _stubs():
+        if any(map(_is_left, words)):
+            with suppress(OSError):  # it has ended meanwhile, or is another user's
+                os.kill(pid, signal.SIGKILL)
+
+
+def _stubs() -> Iterator[tuple[int, list[str]]]:
+    """Every process of Triton's Python backend, of whichever server: its ID, and the words after its program's name."""
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended meanwhile, or is another user's
+        with suppress(OSError):  # it has ended meanwhile
             program, *words = (process / "cmdline").read_text(errors="replace").split("\0")
-            if program.endswith("/triton_python_backend_stub") and any(map(_is_left, words)):
-                os.kill(int(process.name), signal.SIGKILL)
+            if program.endswith("/triton_python_backend_stub"):
+                yield int(process.name), words
 
 
 def _is_left(name: str) -> bool:

@@ -56,7 +56,7 @@ class Options:
         ]
 
     def environment(self) -> dict[str, str]:
-        """What the Python steps read."""
+        """What the Python models read."""
         return self.limits.environment() | {IDLE_MINUTES: str(self.idle_minutes)}
 
 

@@ -33,6 +33,12 @@ _loading = threading.Lock()
 _FULL = ("Exceeds maximum queue size", "Request timeout expired")
 """What Triton says of a queue that is full, or in which a request has waited too long."""
 
+_ABSENT = ("is not ready", "is not found")
+"""What it says of a model that is not loaded."""
+
+_NO_ROOM = "shared memory pool"
+"""What it says if /dev/shm is too small for a tensor."""
+
 
 class Pipeline:
     """A Triton model made of the coroutine `run(wanted, infer, parameters, *inputs) -> outputs`.
@@ -65,10 +71,8 @@ class Pipeline:
             return _error(ALIVE, pb_utils.TritonError.INVALID_ARG)
         try:
             photos = self._photos(request)
-            if "lazy" in self._parameters:
-                await asyncio.to_thread(_load, self._parameters["networks"].split(","))
             wanted = frozenset(request.requested_output_names())
-            infer = functools.partial(_infer, request, frozenset(self._parameters.values()))
+            infer = functools.partial(_infer, request, self._parameters["networks"].split(","))
             run = functools.partial(type(self).run, wanted, infer, self._parameters, **self._options(request))
             return self._response(wanted, await asyncio.gather(*(run(*inputs) for inputs in photos)))
         except Exception as error:
@@ -105,7 +109,8 @@ class Pipeline:
             self._report.overloaded(request, str(error))
             return _error(str(error), pb_utils.TritonError.UNAVAILABLE)
         self._report.failed(request, "".join(traceback.format_exception(error)))
-        said = str(error) if isinstance(error, _NotLoaded) else f"{self._name} failed; the server's log says why"
+        is_told = isinstance(error, _NotLoaded) or _NO_ROOM in str(error)
+        said = str(error) if is_told else f"{self._name} failed; the server's log says why"
         return _error(said, pb_utils.TritonError.INTERNAL)
 
 
@@ -117,36 +122,47 @@ class _NotLoaded(Exception):
     """A network that is loaded when it is first used could not be."""
 
 
-def _load(networks: Collection[str]) -> None:
-    """Load what a pipeline asks that the server has not loaded, once for however many requests ask for it."""
+def _load(network: str) -> None:
+    """Load a network that the server has not loaded, once for however many requests ask for it."""
     with _loading:
-        for name in networks:
-            if pb_utils.is_model_ready(name):
-                continue
-            try:
-                pb_utils.load_model(name)
-            except pb_utils.TritonModelException as error:
-                pb_utils.Logger.log_error(f"{name}: {error}")
-                raise _NotLoaded(
-                    f"{name} cannot be loaded; the server's log says why. A server that loads on demand runs with "
-                    "--model-control-mode=explicit."
-                ) from error
+        if pb_utils.is_model_ready(network):
+            return
+        try:
+            pb_utils.load_model(network)
+        except pb_utils.TritonModelException as error:
+            pb_utils.Logger.log_error(f"{network}: {error}")
+            raise _NotLoaded(
+                f"{network} cannot be loaded; the server's log says why. A server that loads on demand runs with "
+                "--model-control-mode=explicit."
+            ) from error
 
 
 async def _infer(
-    asked: Any, own: Collection[str], model: str, inputs: Mapping[str, npt.NDArray[Any]], outputs: Collection[str]
+    asked: Any, networks: Collection[str], model: str, inputs: Mapping[str, npt.NDArray[Any]], outputs: Collection[str]
 ) -> dict[str, Any]:
-    """Ask a model on behalf of the request `asked`: under its id and, as far as it has one, its time limit."""
-    request = pb_utils.InferenceRequest(
-        request_id=asked.request_id(),
-        timeout=asked.timeout(),
-        model_name=model,
-        requested_output_names=list(outputs),
-        inputs=[pb_utils.Tensor(name, np.ascontiguousarray(array)) for name, array in inputs.items()],
-    )
-    response = await request.async_exec()
+    """Ask a model on behalf of the request `asked`: under its id and, as far as it has one, its time limit.
+
+    One of the pipeline's own `networks` that is not there is loaded: the swapper's, and, under a plain `tritonserver`
+    that was told the pipeline's name alone, any.
+    """
+
+    async def ask() -> Any:
+        request = pb_utils.InferenceRequest(
+            request_id=asked.request_id(),
+            timeout=asked.timeout(),
+            model_name=model,
+            requested_output_names=list(outputs),
+            inputs=[pb_utils.Tensor(name, np.ascontiguousarray(array)) for name, array in inputs.items()],
+        )
+        return await request.async_exec()
+
+    response = await ask()
+    is_own = model in networks
+    if is_own and response.has_error() and any(sign in response.error().message() for sign in _ABSENT):
+        await asyncio.to_thread(_load, model)
+        response = await ask()
     if response.has_error():
-        raise _what_went_wrong(model, model in own, response.error().message())
+        raise _what_went_wrong(model, is_own, response.error().message())
     return {name: pb_utils.get_output_tensor_by_name(response, name).as_numpy() for name in outputs}
 
 
@@ -158,7 +174,7 @@ def _what_went_wrong(model: str, is_own: bool, message: str) -> Exception:
         return invalid
     if any(sign in message for sign in _FULL):
         return _Overloaded(message)
-    if not is_own and ("is not ready" in message or "is not found" in message):
+    if not is_own and any(sign in message for sign in _ABSENT):
         return InvalidInput(f"This needs {model}, which the server does not serve. Export it, or name another.")
     return RuntimeError(message)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 __all__ = ["RECOVERIES", "add", "counted"]
 
 RECOVERIES = "DEPTHFACE_RECOVERIES"
-"""The variable that names the file to the server's steps."""
+"""The variable that names the file to the server's models."""
 
 
 def counted(path: Path) -> dict[str, int]:

@@ -7,8 +7,11 @@ restarts it, and keeps both of its ready endpoints at 200. Unloading the model a
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,9 @@ _DEAD = "is not healthy"
 _PROBE_TIMEOUT_S = 5.0
 _LOAD_TIMEOUT_S = 300.0
 
+_GRACE_S = 10.0
+"""For what the living processes of a model still do when it is loaded anew."""
+
 
 @dataclass(frozen=True)
 class _Member:
@@ -50,6 +56,7 @@ class Watchdog:
         address: `host:port`.
         headers: what a request to load or unload carries.
         counts: the file in which recoveries are counted.
+        processes: the Python processes of a model.
         report: told of each recovery.
     """
 
@@ -58,12 +65,14 @@ class Watchdog:
         address: str,
         headers: dict[str, str],
         counts: Path,
+        processes: Callable[[str], set[int]],
         report: Callable[[str], None],
         interval_s: float = 2.0,
     ) -> None:
         self._address = address
         self._headers = headers
         self._counts = counts
+        self._processes = processes
         self._report = report
         self._interval_s = interval_s
         self._stop = threading.Event()
@@ -101,6 +110,7 @@ class Watchdog:
     def _revive(self, name: str) -> None:
         self._report(f"{name}: its process died; starting it again")
         recoveries.add(self._counts, name)
+        before = self._processes(name)
         with self._connected(_LOAD_TIMEOUT_S) as client:
             try:
                 client.unload_model(name, headers=self._headers)
@@ -109,6 +119,16 @@ class Watchdog:
                 self._report(f"{name}: could not be started again ({error}). Restart the server.")
             else:
                 self._report(f"{name}: serves again")
+        # Triton waits for the dead one for ever, and leaves the living ones beside it as they are (seen in 24.10).
+        ending = threading.Timer(_GRACE_S, lambda: _end(before & self._processes(name)))
+        ending.daemon = True
+        ending.start()
+
+
+def _end(processes: set[int]) -> None:
+    for pid in processes:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _member(client: InferenceServerClient, name: str) -> _Member:

@@ -1,4 +1,4 @@
-"""How much a server takes of one photo. `depthface serve` sets it, its steps read it from their environment."""
+"""How much a server takes of one photo. `depthface serve` sets it, its pipelines read it from their environment."""
 
 from __future__ import annotations
 

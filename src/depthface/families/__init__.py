@@ -6,7 +6,7 @@ A family `f` offers
 - `f.network`: `load(card, weights, precision)`, a `Source` for each network: what to export and its reference; and,
   where a folder of files can be a model, `card_of_folder(folder)`;
 - `f.parity`: `measurements(source, run, photos)`, the export and its reference compared in the task's own units;
-- `f.processing`: pure functions round the network, some of them named by the cards as server steps;
+- `f.processing`: pure functions round the network; and what the card names, the coroutines that the server runs;
 - `f.result`: what the client hands back.
 """
 

@@ -99,7 +99,7 @@ def _tensor(found: Any) -> Tensor:
 def _session_options(config: dict[str, Any], parameters: Mapping[str, str]) -> ort.SessionOptions:
     options = ort.SessionOptions()
     # Where nothing is said, as many threads as this process may use, and no spinning: ONNX Runtime's own default
-    # (0) pins threads to cores and keeps them busy waiting while the other steps need them.
+    # (0) pins threads to cores and keeps them busy waiting while the pipelines need them.
     options.intra_op_num_threads = int(parameters.get("intra_op_thread_count", 0)) or len(os.sched_getaffinity(0))
     options.inter_op_num_threads = int(parameters.get("inter_op_thread_count", 0))
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
