@@ -10,11 +10,17 @@ from fixtures.serving import Server, depthface, serving
 
 
 @pytest.fixture(scope="session")
-def face_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The real embedded Triton with one face pack, so that nobody has to name it, and the swapper, random."""
+def swap_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One face pack, so that nobody has to name it, and the swapper, random."""
     repository: Path = tmp_path_factory.mktemp("one_pack") / "model_repository"
     for arguments in (("buffalo_l", "--weights", "synthetic"), ("inswapper_128", "--weights", "random")):
         done = depthface("export", *arguments, "--repository", repository)
         assert done.returncode == 0, done.stderr
-    with serving(repository) as server:
+    return repository
+
+
+@pytest.fixture(scope="session")
+def face_server(swap_repository: Path) -> Iterator[Server]:
+    """The real embedded Triton with them."""
+    with serving(swap_repository) as server:
         yield server

@@ -93,9 +93,9 @@ def test_what_the_analysis_refuses_the_swap_refuses_too(client):
         client.swap(SOURCE, TARGET, analysis="face_analysis_nobody")
 
 
-def test_a_full_queue_inside_a_pipeline_is_a_503_too(face_repository):
+def test_a_full_queue_inside_a_pipeline_is_a_503_too(swap_repository):
     """Analyses leave no room in their queue of two for those that swaps ask for."""
-    with serving(face_repository, "--queue-size", "2") as server, Client(server.host, timeout_s=300) as client:
+    with serving(swap_repository, "--queue-size", "2") as server, Client(server.host, timeout_s=300) as client:
         model = client.face_model()
         client.swap(SOURCE, TARGET)
 
