@@ -69,13 +69,15 @@ def batches(server: Server, model: str) -> dict[int, int]:
 
 @pytest.fixture(scope="module")
 def batching(face_repository: Path, tmp_path_factory) -> Iterator[Server]:
-    """A server whose networks batch requests, as they do where an export finds a GPU."""
+    """A server whose networks batch requests, from as many processes, as they do where an export finds a GPU."""
     copy = Path(shutil.copytree(face_repository, tmp_path_factory.mktemp("batching") / "model_repository"))
     for path in copy.glob(f"*/{repository.EXPORTED_CONFIG}"):
         config = repository.read_config(path)
-        if config.HasField("dynamic_batching"):
+        if config.backend == "python":
+            config.instance_group[0].count *= repository.PIPELINES_FOR_A_GPU
+        else:
             config.dynamic_batching.ClearField("preferred_batch_size")
-            repository.write_config(config, path)
+        repository.write_config(config, path)
     with serving(copy) as server:
         yield server
 

@@ -31,7 +31,7 @@ def post(server: Server, body: bytes, *, model: str = MODEL, header: str | None 
         headers["Inference-Header-Content-Length"] = header
     request = urllib.request.Request(f"http://{server.host}/v2/models/{model}/infer", data=body, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=300) as response:
             return response.status, ""
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)["error"]
