@@ -60,7 +60,7 @@ _repository = click.option(
 @click.option(
     "--queue-size",
     type=click.IntRange(0),
-    help="Requests that wait before one model; 0: no limit, of time neither.  [default: the repository's, 256]",
+    help="Requests that wait before one pipeline; 0: no limit, of time neither.  [default: the repository's, 256]",
 )
 @click.option(
     "--queue-seconds", type=click.FloatRange(0, min_open=True),

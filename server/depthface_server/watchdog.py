@@ -119,10 +119,10 @@ class Watchdog:
                 self._report(f"{name}: could not be started again ({error}). Restart the server.")
             else:
                 self._report(f"{name}: serves again")
-        # Triton waits for the dead one for ever, and leaves the living ones beside it as they are (seen in 24.10).
-        ending = threading.Timer(_GRACE_S, lambda: _end(before & self._processes(name)))
-        ending.daemon = True
-        ending.start()
+                # Triton waits for the dead one for ever, and leaves the living ones of before as they are (24.10).
+                ending = threading.Timer(_GRACE_S, lambda: _end(before & self._processes(name)))
+                ending.daemon = True
+                ending.start()
 
 
 def _end(processes: set[int]) -> None:

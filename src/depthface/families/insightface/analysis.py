@@ -1,6 +1,7 @@
-"""The server's pipelines for faces: `detect` is `face_detection_<pack>`, `analyse` is `face_analysis_<pack>`.
+"""The server's pipeline for faces: `face_analysis_<pack>`, and, offering only what its detector gives,
+`face_detection_<pack>`.
 
-They ask the networks only for what is wanted, and not at all where there is no face.
+It asks the networks only for what is wanted, and none behind the detector where there is no face.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from depthface.families.insightface.card import (
     MAX_DETECTOR_SIDE_PX,
 )
 
-__all__ = ["analyse", "detect", "letterboxes"]
+__all__ = ["analyse", "letterboxes"]
 
 Array = npt.NDArray[Any]
 Pixels = npt.NDArray[np.uint8]
@@ -49,34 +50,6 @@ class _Options:
     det_size: int
 
 
-async def detect(
-    wanted: Collection[str],
-    infer: Infer,
-    networks: Mapping[str, str],
-    image_bytes: bytes,
-    min_score: Array | None = None,
-    max_faces: Array | None = None,
-    det_size: Array | None = None,
-) -> dict[str, Array]:
-    """Server pipeline: the faces in a photo.
-
-    Args:
-        infer: asks a model: its name, batched inputs, the outputs wanted.
-        networks: `detector`, the network.
-        min_score: `(1,) float32`, 0…1; without it 0.5.
-        max_faces: `(1,) int32`; without it, or 0, all.
-        det_size: `(1,) int32`; without it, or 0, InsightFace 2's auto; else the side of one square in pixels.
-
-    Returns:
-        The public outputs of `face_detection_<pack>`; `size` is `(2,) int32`, the upright photo's height and width.
-
-    Raises:
-        InvalidInput: not a photo, over a limit, an option out of range, or more faces than this server analyses.
-    """
-    _, found = await _find(wanted, infer, networks["detector"], image_bytes, _options(min_score, max_faces, det_size))
-    return found
-
-
 async def analyse(
     wanted: Collection[str],
     infer: Infer,
@@ -89,13 +62,17 @@ async def analyse(
     """Server pipeline: all that a pack can say of the faces in a photo, as far as it is wanted.
 
     Args:
-        networks: the pack's, by kind; and its `embedding_size`, if it has a recogniser. All else is as for `detect`.
+        infer: asks a model: its name, batched inputs, the outputs wanted.
+        networks: the pack's, by kind; and its `embedding_size`, if it has a recogniser. To detect, `detector` will do.
+        min_score: `(1,) float32`, 0…1; without it 0.5.
+        max_faces: `(1,) int32`; without it, or 0, all.
+        det_size: `(1,) int32`; without it, or 0, InsightFace 2's auto; else the side of one square in pixels.
 
     Returns:
-        The public outputs of `face_analysis_<pack>` that are in `wanted`.
+        The public outputs that are in `wanted`; `size` is `(2,) int32`, the upright photo's height and width.
 
     Raises:
-        InvalidInput: as `detect`.
+        InvalidInput: not a photo, over a limit, an option out of range, or more faces than this server analyses.
     """
     options = _options(min_score, max_faces, det_size)
     photo, out = await _find(wanted, infer, networks["detector"], image_bytes, options)

@@ -219,7 +219,7 @@ def pack_card(name: str, files: tuple[PackFile, ...]) -> ModelCard:
     pipelines = (
         Pipeline(
             name=detection,
-            function=f"depthface.families.{FAMILY}.analysis:detect",
+            function=f"depthface.families.{FAMILY}.analysis:analyse",
             inputs=(IMAGE, *OPTIONS),
             outputs=(BOXES, SCORES, KEYPOINTS, SIZE),
             max_batch_size=1,

@@ -44,7 +44,7 @@ def measurements(source: Source, run: Run, photos: list[Pixels]) -> Iterator[tup
 
 
 def detector_inputs(photo: Pixels, min_score: float, det_size: int) -> Arrays:
-    """What the detector's graph is fed for one photo; see `analysis.detect` for `det_size`."""
+    """What the detector's graph is fed for one photo; see `analysis.analyse` for `det_size`."""
     from depthface.families.insightface.analysis import letterboxes
 
     return {name: value[None] for name, value in letterboxes(photo, min_score, det_size).items()}
