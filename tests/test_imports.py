@@ -41,6 +41,7 @@ TABLE = {
     ),
     "simplejpeg": ("src/depthface/image.py",),
     "isal": ("src/depthface/image.py",),
+    "cykooz_resizer": ("src/depthface/image.py",),
     "triton_python_backend_utils": (
         "server/depthface_server/pipeline.py",
         "server/depthface_server/backend.py",

@@ -84,7 +84,7 @@ def depth_stages(
     run_network = plain_network(repository / f"{DEPTH}_network" / "1" / manifest.ONNX_FILE, variant, threads, stack)
 
     def run(jpeg: bytes) -> bytes:
-        pixels, size = processing.preprocess(jpeg)
+        pixels, size = processing.preprocess(jpeg, variant.precision)
         png = processing.postprocess({"png8"}, run_network(pixels[None])[0], size)["png8"]
         assert isinstance(png, bytes)
         return png

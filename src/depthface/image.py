@@ -20,6 +20,11 @@ import simplejpeg
 from isal import isal_zlib
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+try:
+    import cykooz_resizer
+except ImportError:  # there is no wheel for Linux on ARM
+    cykooz_resizer = None
+
 from depthface import limits
 from depthface.errors import ImageTooLarge, InvalidImage
 from depthface.limits import LARGEST_PIXELS
@@ -105,17 +110,29 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
         yield image
 
 
-def resize_bicubic(pixels: Pixels, height: int, width: int) -> Pixels:
+def resize_bicubic(pixels: Pixels, height: int, width: int, *, exact: bool = True) -> Pixels:
     """Resize as `PIL.Image.resize(…, BICUBIC)` does: antialiased, a = −0.5, on uint8.
 
     Args:
         pixels: `(H, W, 3) uint8`.
+        exact: by Pillow itself. Otherwise by fast_image_resize, where that is installed: of 12 megapixels in a fifth of
+            the time. Its weights have 16 bits where Pillow's have 22, so one sample in 200 is off by one level, few by
+            two. As Pillow it resizes the rows first; but Pillow 13 begins with the columns where the height shrinks
+            much more than the width, and then differs from this, and from Pillow 12, by a level in one sample of ten.
 
     Returns:
         `(height, width, 3) uint8`.
     """
-    image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(image)
+    picture = Image.fromarray(pixels)
+    if exact or cykooz_resizer is None:
+        return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+    catmull_rom = cykooz_resizer.ResizeAlg.convolution(cykooz_resizer.FilterType.catmull_rom)  # bicubic with a = −0.5
+    options, resizer = cykooz_resizer.ResizeOptions(resize_alg=catmull_rom), cykooz_resizer.Resizer()
+    for size in ((width, picture.height), (width, height)):  # at once it would begin with the columns
+        resized = Image.new("RGB", size)
+        resizer.resize_pil(picture, resized, options)
+        picture = resized
+    return np.asarray(picture)
 
 
 def encode_png(picture: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from io import BytesIO
 
 import numpy as np
@@ -54,6 +55,20 @@ def test_preprocess_equals_the_processor(name, processor):
     normalised = (pixels / 255 - np.array(network.MEAN)) / np.array(network.STD)
     np.testing.assert_allclose(normalised.transpose(2, 0, 1), expected, atol=1e-6)
     assert size == picture.size[::-1]
+
+
+@pytest.mark.parametrize(("precision", "exact"), [(None, True), ("fp32", True), ("bf16", False), ("fp16", False)])
+def test_the_resize_is_exact_where_the_network_is(precision, exact):
+    asked = []
+
+    async def infer(_, inputs, __):
+        asked.append(inputs["pixels"][0])
+        return {"depth": np.zeros((1, 4, 4), np.float32)}
+
+    parameters = {"networks": "network"} | ({"precision": precision} if precision else {})
+    asyncio.run(processing.estimate(["depth"], infer, parameters, VARIETY["4000×3000"]))
+    reference, _ = processing.preprocess(VARIETY["4000×3000"])
+    assert np.array_equal(asked[0], reference) == exact
 
 
 @pytest.mark.parametrize("size", [(1, 1), (13, 200), (27, 2000), (4000, 300)])

@@ -74,10 +74,22 @@ def test_over_the_limits_is_refused():
         image.decode(bytes(limits.current().max_bytes + 1))
 
 
-def test_resize_is_pillows():
+def test_resize_is_pillows(monkeypatch):
     rgb = image.decode(VARIETY["landscape JPEG"])
     expected = Image.fromarray(rgb).resize((70, 42), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(image.resize_bicubic(rgb, 42, 70), np.asarray(expected))
+    monkeypatch.setattr(image, "cykooz_resizer", None)
+    np.testing.assert_array_equal(image.resize_bicubic(rgb, 42, 70, exact=False), np.asarray(expected))
+
+
+@pytest.mark.parametrize("size", [(70, 42), (42, 700), (700, 42), (64, 48), (640, 480)], ids=str)
+def test_the_faster_resize_is_pillows_to_a_level(size):
+    picture = Image.open(BytesIO(VARIETY["landscape JPEG"])).convert("RGB")
+    rows_first = picture.resize((size[0], picture.height), Image.Resampling.BICUBIC)
+    expected = np.asarray(rows_first.resize(size, Image.Resampling.BICUBIC)).astype(int)
+    off = np.abs(image.resize_bicubic(np.asarray(picture), size[1], size[0], exact=False) - expected)
+    assert off.max() <= 2
+    assert (off > 0).mean() < 0.01
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
