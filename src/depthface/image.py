@@ -22,7 +22,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 try:
     import cykooz_resizer
-except ImportError:  # there is no wheel for Linux on ARM
+except ModuleNotFoundError:  # there is no wheel for Linux on ARM
     cykooz_resizer = None
 
 from depthface import limits

@@ -49,7 +49,8 @@ def test_the_environment_is_light_and_has_the_right_numpy(root):
     done = subprocess.check_output([sys.executable, "-m", "pip", "--python", python, "list"], text=True)
     installed = dict(line.lower().split()[:2] for line in done.splitlines()[2:])
     assert installed["numpy"].startswith("1.")
-    assert {"depthface", "isal", "opencv-python-headless", "simplejpeg", "tritonclient"} <= set(installed)
+    ours = {"cykooz-resizer", "depthface", "isal", "opencv-python-headless", "simplejpeg", "tritonclient"}
+    assert ours <= set(installed)
     assert not {"torch", "transformers", "onnx", "onnxruntime", "nvidia-pytriton", "pip", "setuptools"} & set(installed)
 
 

@@ -95,8 +95,8 @@ def preprocess(
 
     Args:
         precision: the network's. For fp32 the resize is the reference's to the bit. Below, it is the faster one (see
-            `image.resize_bicubic`), which moves the map by 2e-4 of its range on average, 3e-3 at most: on average, less
-            than the network does.
+            `image.resize_bicubic`), which moves the map by 2e-4 of its range on average, 3e-3 at most (random
+            weights): on average, less than the network does.
         fast_decode: decode a JPEG only to what the grid needs, and resize it the faster way. A 12-megapixel photo is
             ready in a quarter of the time, and the 8-bit map is off by about half a level on average.
 
