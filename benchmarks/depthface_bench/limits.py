@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnxruntime
 import torch
 
-__all__ = ["bandwidth_gb_s", "gemm_gflop_s", "gflop"]
+__all__ = ["bandwidth_gb_s", "gemm_gflop_s", "gflop", "products_ms"]
 
 _SIDE = 2048
 """Of the matrices multiplied: large enough for the peak, small enough for half a second a round."""
@@ -35,6 +35,23 @@ def gemm_gflop_s(dtype: torch.dtype, threads: int, rounds: int) -> list[float]:
     torch.set_num_threads(threads)
     a, b = (torch.randn(_SIDE, _SIDE).to(dtype) for _ in range(2))
     return [2 * _SIDE**3 / 1e9 / _best_s(lambda: torch.mm(a, b)) for _ in range(rounds)]
+
+
+def products_ms(threads: int, each_s: float, count: int) -> list[float]:
+    """How long the same work takes, `count` times: fp32 matrix products of about `each_s` seconds, nothing else.
+
+    How far these lie apart is the machine's own doing (its neighbours, its clock): no server on it is steadier.
+    """
+    torch.set_num_threads(threads)
+    a, b = (torch.randn(_SIDE, _SIDE) for _ in range(2))
+    products = max(1, round(each_s / _best_s(lambda: torch.mm(a, b))))
+    times = []
+    for _ in range(count):
+        started = time.perf_counter()
+        for _ in range(products):
+            torch.mm(a, b)
+        times.append(1000 * (time.perf_counter() - started))
+    return times
 
 
 def bandwidth_gb_s(threads: int, rounds: int) -> list[float]:

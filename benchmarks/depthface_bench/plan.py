@@ -22,7 +22,8 @@ class Plan:
         concurrency: of perf_analyzer's sweep.
         window: requests in each of perf_analyzer's windows at least; never fewer than the concurrency. A multiple of
             the photos that are sent in turn, four for depth and three for faces, so that all windows hold the same.
-        long_window: the same at the best concurrency, where p99 is read off; 0 where the sweep's own has to do.
+        long_window: the same at the best concurrency, where p99 is read off.
+        long_rounds: how often that is measured; before each, the machine's own tail on `long_window` pieces of work.
         rates: of requests sent, as shares of the best throughput.
         photo_sizes: width and height, 0.3 to 24 megapixels.
         faces: in one photo.
@@ -39,6 +40,7 @@ class Plan:
     concurrency_else: tuple[int, ...]
     window: int
     long_window: int
+    long_rounds: int
     rates: tuple[float, ...]
     photo_sizes: tuple[tuple[int, int], ...]
     faces: tuple[int, ...]
@@ -56,6 +58,7 @@ FULL = Plan(
     concurrency_else=(1, 4),
     window=12,
     long_window=36,
+    long_rounds=3,
     rates=(0.5, 0.8),
     photo_sizes=((640, 480), (1152, 864), (1920, 1280), (2880, 2160), (4000, 3000), (5664, 4248)),
     faces=(0, 1, 2, 6, 12, 25, 50, 100),
@@ -73,6 +76,7 @@ QUICK = Plan(
     concurrency_else=(),
     window=12,
     long_window=24,
+    long_rounds=1,
     rates=(),
     photo_sizes=((640, 480), (1920, 1280), (4000, 3000), (5664, 4248)),
     faces=(0, 6, 50),

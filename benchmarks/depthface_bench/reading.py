@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from depthface_bench.figures import Spread, ratio, spread
 
-__all__ = ["Key", "Results", "against", "best_at_once", "driven_best", "label", "rates", "share_of_peak", "ways_of"]
+__all__ = [
+    "Key",
+    "Results",
+    "against",
+    "best_at_once",
+    "driven_best",
+    "label",
+    "machine_tail",
+    "rates",
+    "share_of_peak",
+    "tail",
+    "ways_of",
+]
 
 Results = Mapping[str, Any]
 Key = tuple[str, str]
@@ -59,13 +72,25 @@ def against(results: Results, task: str, photo: str, ours: Key, theirs: Key) -> 
     return ratio(found[0], found[1]) if all(found) else None
 
 
-def driven_best(results: Results, task: str, precision: str) -> Mapping[str, Any] | None:
-    """perf_analyzer's long measurement at the best concurrency; None if there is none, or it was unstable."""
-    for one in results["driven"]:
-        if (one["task"], one["precision"], one["role"]) == (task, precision, "best") and "unstable" not in one:
-            found: Mapping[str, Any] = one
-            return found
-    return None
+def driven_best(results: Results, task: str, precision: str) -> list[Mapping[str, Any]]:
+    """perf_analyzer's long measurements at the best concurrency, without those that were unstable."""
+    return [
+        one
+        for one in results["driven"]
+        if (one["task"], one["precision"], one["role"]) == (task, precision, "best") and "unstable" not in one
+    ]
+
+
+def tail(results: Results, task: str, precision: str) -> Spread | None:
+    """p99 / p50 at the best concurrency, of each long measurement; None if there is none."""
+    found = driven_best(results, task, precision)
+    return spread([one["p99_ms"] / one["p50_ms"] for one in found]) if found else None
+
+
+def machine_tail(results: Results, task: str, precision: str) -> float | None:
+    """p99 / p50 of the same matrix products again and again, each of a request's length, in between those."""
+    times = sorted(ms for one in driven_best(results, task, precision) for ms in one["machine_ms"])
+    return times[math.ceil(0.99 * len(times)) - 1] / statistics.median(times) if times else None
 
 
 def share_of_peak(results: Results, task: str, photo: str, key: Key) -> Spread | None:

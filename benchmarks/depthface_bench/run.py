@@ -107,7 +107,7 @@ def measure(
             results["start"].append(_started("server", variant.name, one))
             for subject in _subjects(variant.name, data)[: 1 + repositories.has_faces(folder)]:
                 concurrency = plan.concurrency if is_whole else plan.concurrency_else
-                results["driven"] += swept(tool, one, subject, concurrency, plan, report)
+                results["driven"] += swept(tool, one, subject, concurrency, plan, here.cores, report)
                 _keep(work, results)
             if is_whole:
                 results["growth"] += _grown(one, client, variant.name, repositories.has_faces(folder), plan)

@@ -7,12 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from depthface_bench.limits import products_ms
 from depthface_bench.perf_analyzer import Load, Measured, Unstable, drive
 from depthface_bench.plan import Plan
 from depthface_bench.servers import Process
 from depthface_bench.setup import Tool
 
 __all__ = ["Subject", "best", "swept"]
+
+TRIES = 2
+"""Of a load whose windows do not agree: on a shared machine a neighbour may have passed through them."""
 
 WITHIN = 0.97
 """The best concurrency is the least that reaches this share of the highest throughput: more only waits longer."""
@@ -35,21 +39,30 @@ def swept(
     subject: Subject,
     concurrency: Sequence[int],
     plan: Plan,
+    cores: int,
     report: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """A record for each load; one that was not stable has `unstable`, the reason, in place of figures."""
+    """A record for each load.
+
+    `tries` is how often it was measured. One that was never stable has `unstable`, the reason, in place of figures.
+    The best concurrency, measured for longer, has `machine_ms` too: see `limits.products_ms`.
+    """
     records: list[dict[str, Any]] = []
 
-    def measure(load: Load, role: str) -> Measured | None:
-        record: dict[str, Any] = {"task": subject.task, "precision": subject.precision, "role": role}
-        try:
-            with served.unwatched():
-                found = drive(tool, served.host, subject.model, subject.data, load, subject.inside)
-        except Unstable as error:
-            records.append(record | {"load": asdict(load), "unstable": str(error)})
-            report(f"UNSTABLE {error}")
+    def measure(load: Load, role: str, **more: Any) -> Measured | None:
+        record = {"task": subject.task, "precision": subject.precision, "role": role} | more
+        for tries in range(1, TRIES + 1):
+            try:
+                with served.unwatched():
+                    found = drive(tool, served.host, subject.model, subject.data, load, subject.inside)
+                break
+            except Unstable as error:
+                report(f"UNSTABLE, try {tries} of {TRIES}: {error}")
+                reason = str(error)
+        else:
+            records.append(record | {"tries": tries, "load": asdict(load), "unstable": reason})
             return None
-        records.append(record | asdict(found) | {"memory_bytes": served.memory_bytes()})
+        records.append(record | {"tries": tries} | asdict(found) | {"memory_bytes": served.memory_bytes()})
         report(
             f"{subject.task} {subject.precision}, {load.kind} {load.value:g}: {found.throughput:.2f}/s, "
             f"p50 {found.p50_ms:.0f} ms, p99 {found.p99_ms:.0f} ms"
@@ -63,12 +76,11 @@ def swept(
     ]
     if stable:
         knee = best(stable)
-        if plan.long_window:
-            measure(Load("concurrency", knee.load.value, plan.long_window), "best")
-        else:
-            records.append(next(one for one in records if one.get("windows") == knee.windows) | {"role": "best"})
+        for _ in range(plan.long_rounds):
+            machine_ms = products_ms(cores, 1 / knee.throughput, plan.long_window)
+            measure(Load("concurrency", knee.load.value, plan.long_window), "best", machine_ms=machine_ms)
         for share in plan.rates:
-            measure(Load("rate", round(share * knee.throughput, 3), plan.long_window or plan.window), "rate")
+            measure(Load("rate", round(share * knee.throughput, 3), plan.long_window), "rate")
     return records
 
 
