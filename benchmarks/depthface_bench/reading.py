@@ -66,9 +66,13 @@ def best_at_once(results: Results, task: str, photo: str, key: Key) -> int:
     return max(medians, key=lambda count: medians[count]) if medians else 0
 
 
-def against(results: Results, task: str, photo: str, ours: Key, theirs: Key) -> Spread | None:
-    """How many times as fast one way is as another, each with as many requests under way as suit it best."""
-    found = [rates(results, task, photo, key, best_at_once(results, task, photo, key)) for key in (ours, theirs)]
+def against(results: Results, task: str, photo: str, ours: Key, theirs: Key, at_once: int = 0) -> Spread | None:
+    """How many times as fast one way is as another, both with `at_once` requests under way; 0: with as many as suit
+    each best.
+    """
+    found = [
+        rates(results, task, photo, key, at_once or best_at_once(results, task, photo, key)) for key in (ours, theirs)
+    ]
     return ratio(found[0], found[1]) if all(found) else None
 
 

@@ -94,10 +94,11 @@ def _targets(found: Sequence[Target]) -> str:
             ("≥ " if one.is_at_least else "≤ ") + f"{one.aim:g}",
             one.measured.text(2) if one.measured else "–",
             words[one.is_met],
+            one.alone.text(2) if one.alone else "–",
         )
         for one in found
     ]
-    return _table(("", "target", "measured", "met"), rows)
+    return _table(("", "target", "each at its best", "met", "one at a time"), rows)
 
 
 def _losing(results: Results) -> str:

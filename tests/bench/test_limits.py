@@ -29,6 +29,12 @@ def test_peaks_are_rates():
     assert 0.5 < bandwidth < 1e4
 
 
+def test_the_machines_own_tail_is_of_pieces_as_long_as_a_request():
+    times = limits.products_ms(1, 0.3, 5)
+    assert len(times) == 5
+    assert 200 < min(times) < 3000  # a whole number of products, by the quickest of them
+
+
 def test_the_machine_is_named_by_what_matters():
     here = machine.this_machine()
     assert re.fullmatch(r"[a-z0-9-]+-\d+-cores(-nvidia-[a-z0-9-]+)?", here.slug)

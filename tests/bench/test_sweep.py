@@ -1,0 +1,64 @@
+"""What a sweep makes of loads that are stable, at once or at the second try, or never. perf_analyzer itself, on a real
+server, is in test_perf_analyzer.py; whether its windows agree cannot be had at will."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from depthface_bench import sweep
+from depthface_bench.perf_analyzer import Load, Measured, Unstable
+from depthface_bench.plan import QUICK
+
+PLAN = replace(QUICK, long_window=5, long_rounds=2, rates=(0.5,))
+SUBJECT = sweep.Subject("depth", "fp32", "measured_depth", Path("depth.json"), ())
+SERVED = SimpleNamespace(host="nowhere", unwatched=nullcontext, memory_bytes=lambda: 7)
+
+
+@pytest.fixture
+def records(monkeypatch):
+    """The records of a sweep of 1 and 2 at once, where `unstable` says how often each load wavers at first."""
+
+    def swept(unstable: dict[float, int]) -> list[dict]:
+        left = dict(unstable)
+
+        def drive(tool, host, model, data, load: Load, inside) -> Measured:
+            if left.get(load.value, 0) > 0:
+                left[load.value] -= 1
+                raise Unstable(f"wavered at {load.value:g}")
+            return Measured(load, 2.0, (2.0, 2.0, 2.0), 500.0, 500.0, 500.0, 600.0, 36, ())
+
+        monkeypatch.setattr(sweep, "drive", drive)
+        monkeypatch.setattr(sweep, "products_ms", lambda cores, each_s, count: [1000 * each_s] * count)
+        return sweep.swept(None, SERVED, SUBJECT, (1, 2), PLAN, 2, lambda line: None)
+
+    return swept
+
+
+def test_the_best_is_measured_in_rounds_beside_the_machine_itself(records):
+    found = records({})
+    assert [one["role"] for one in found] == ["concurrency", "concurrency", "best", "best", "rate"]
+    assert {one["tries"] for one in found} == {1}
+    bests = [one for one in found if one["role"] == "best"]
+    # Each piece of work as long as a request of the best load, 2 a second; as many as a window has requests.
+    assert [one["machine_ms"] for one in bests] == [[500.0] * 5] * 2
+    assert [one["load"]["value"] for one in bests] == [1, 1]
+    assert found[-1]["load"]["value"] == 1.0  # half of two a second
+
+
+def test_what_wavers_once_has_a_second_try(records):
+    (one, *_) = records({1: 1})
+    assert one["tries"] == 2
+    assert one["throughput"] == 2.0
+    assert "unstable" not in one
+
+
+def test_what_wavers_again_has_no_figure(records):
+    one, other, *_ = records({1: 2})
+    assert (one["tries"], one["unstable"]) == (2, "wavered at 1")
+    assert "throughput" not in one
+    assert other["throughput"] == 2.0
