@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,8 @@ class _Commands(click.Group):
 @click.group(cls=_Commands)
 def main() -> None:
     """Measure depthface, and what a user would take instead."""
+    # What is killed ends its servers too, as on Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # insightface and transformers warn of each other's future; it says nothing about their speed.
     warnings.filterwarnings("ignore", category=FutureWarning)
 
