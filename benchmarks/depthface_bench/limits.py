@@ -40,7 +40,7 @@ def gemm_gflop_s(dtype: torch.dtype, threads: int, rounds: int) -> list[float]:
 def products_ms(threads: int, each_s: float, count: int) -> list[float]:
     """How long the same work takes, `count` times: fp32 matrix products of about `each_s` seconds, nothing else.
 
-    How far these lie apart is the machine's own doing (its neighbours, its clock): no server on it is steadier.
+    How far these lie apart is the machine's own doing (its neighbours, its clock).
     """
     torch.set_num_threads(threads)
     a, b = (torch.randn(_SIDE, _SIDE) for _ in range(2))

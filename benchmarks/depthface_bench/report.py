@@ -27,8 +27,8 @@ __all__ = ["losing", "markdown", "unstable"]
 _SERVICE: Key = ("service", "fp32")
 _TASKS = ("depth", "faces")
 _STEADY = (
-    "How steady: p99 / p50 at the best concurrency, and of the machine itself: the same fp32 matrix products again and "
-    "again, each as long as a request, in between the measurements.\n\n"
+    "How steady: p99 / p50 at the best concurrency, and of the machine itself: the same fp32 matrix products on the "
+    "CPU, again and again, each as long as a request takes, in between the measurements.\n\n"
 )
 
 
@@ -147,8 +147,9 @@ def _driven(results: Results) -> str:
     header = ("", "", "load", "requests/s", "p50 ms", "p90", "p95", "p99", "requests", "queue + compute ms, by model")
     return (
         "## Under load, by perf_analyzer\n\nPhotos of mixed sizes for depth, six faces each for faces; one server. "
-        "Three windows in a row have to agree within a tenth, in two tries, or there is no figure; their spread is in "
-        "brackets. The p99 of fewer than 100 requests is the slowest of them.\n\n" + _table(header, rows)
+        "Three windows in a row have to agree within a tenth, or there is no figure; their spread is in brackets. A "
+        "load measured anew says which try it is. The p99 of fewer than 100 requests is the slowest of them.\n\n"
+        + _table(header, rows)
     )
 
 
