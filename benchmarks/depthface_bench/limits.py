@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import torch
+
+from depthface.openvino import openvino
 
 __all__ = ["bandwidth_gb_s", "gemm_gflop_s", "gflop", "products_ms"]
 
@@ -27,14 +29,37 @@ _COPIED_BYTES = 2**28
 _MATMUL, _CONV = {"MatMul", "Gemm"}, {"Conv"}
 
 
-def gemm_gflop_s(dtype: torch.dtype, threads: int, rounds: int) -> list[float]:
-    """The rate of torch's matrix product (oneDNN or MKL), 10⁹ floating-point operations a second, each round's best.
+def gemm_gflop_s(precision: Literal["fp32", "bf16"], threads: int, rounds: int) -> dict[str, list[float]]:
+    """The rate of a matrix product by each library that networks run on here, 10⁹ floating-point operations a second,
+    each round's best.
 
-    A product of two n×n matrices is 2·n³ operations.
+    The machine's peak is the faster one's: in fp32 torch multiplies by MKL, which on AMD's processors leaves half of a
+    512-bit unit idle; OpenVINO by oneDNN. A product of two n×n matrices is 2·n³ operations.
     """
     torch.set_num_threads(threads)
-    a, b = (torch.randn(_SIDE, _SIDE).to(dtype) for _ in range(2))
-    return [2 * _SIDE**3 / 1e9 / _best_s(lambda: torch.mm(a, b)) for _ in range(rounds)]
+    a, b = (torch.randn(_SIDE, _SIDE) for _ in range(2))
+    x, y = ((one.bfloat16() if precision == "bf16" else one) for one in (a, b))
+    product = _openvino_product(b.numpy(), precision, threads)
+    ways: dict[str, Callable[[], object]] = {"torch": lambda: torch.mm(x, y), "OpenVINO": lambda: product(a.numpy())}
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, multiply in ways.items():
+            rates[name].append(2 * _SIDE**3 / 1e9 / _best_s(multiply))
+    return rates
+
+
+def _openvino_product(
+    b: npt.NDArray[np.float32], precision: Literal["fp32", "bf16"], threads: int
+) -> Callable[[npt.NDArray[np.float32]], object]:
+    """`a` to `a @ b`, with `b` as a network's weights."""
+    a = openvino.opset13.parameter(b.shape, np.float32)
+    model = openvino.Model([openvino.opset13.matmul(a, openvino.opset13.constant(b), False, False)], [a])
+    hint = {"fp32": "f32", "bf16": "bf16"}[precision]
+    compiled = openvino.Core().compile_model(
+        model, "CPU", {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads}
+    )
+    request = compiled.create_infer_request()
+    return lambda fed: request.infer([fed], share_inputs=True, share_outputs=True)
 
 
 def products_ms(threads: int, each_s: float, count: int) -> list[float]:

@@ -102,11 +102,11 @@ def share_of_peak(results: Results, task: str, photo: str, key: Key) -> Spread |
 
     None for a precision whose peak was not measured.
     """
-    peaks = results["limits"]["gemm_gflop_s"].get(key[1])
+    measured = results["limits"]["gemm_gflop_s"].get(key[1])
     found = rates(results, task, photo, key, best_at_once(results, task, photo, key))
-    if not peaks or not found:
+    if not measured or not found:
         return None
-    peak = statistics.median(peaks)
+    peak = max(statistics.median(of_library) for of_library in measured.values())
     return spread([one * results["limits"]["gflop"][photo] / peak for one in found])
 
 

@@ -191,8 +191,9 @@ def _placed(results: Results) -> list[tuple[str, str, Mapping[str, Any], Mapping
 def _limits(results: Results) -> str:
     limits = results["limits"]
     peaks = [
-        (f"matrix product, {dtype}", f"{spread(values).text()} GFLOP/s")
-        for dtype, values in limits["gemm_gflop_s"].items()
+        (f"matrix product, {precision}, by {library}", f"{spread(values).text()} GFLOP/s")
+        for precision, measured in limits["gemm_gflop_s"].items()
+        for library, values in measured.items()
     ]
     bandwidth = ("memory, copied", f"{spread(limits['bandwidth_gb_s']).text(1)} GB/s, read and written")
     steady = []
@@ -206,7 +207,7 @@ def _limits(results: Results) -> str:
             share = share_of_peak(results, task, photo, key)
             percent = Spread(*(100 * value for value in vars(share).values())).text(0, " %") if share else "–"
             rows.append((f"{task} {photo}", f"{limits['gflop'][photo]:.0f}", label(task, key), percent))
-    header = ("", "GFLOP a photo", "", "of the matrix-product peak of its precision")
+    header = ("", "GFLOP a photo", "", "of the matrix-product peak of its precision, the faster library's")
     tables = [_table(("", "measured"), [*peaks, bandwidth]), _table(header, rows)]
     if steady:
         tables.append(_STEADY + _table(("", "p99 / p50", "the machine's own"), steady))

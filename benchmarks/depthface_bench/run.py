@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from depthface.families.depth_anything_v2.processing import preprocess
 from depthface.families.insightface.analysis import letterboxes
@@ -138,8 +137,8 @@ def _limits(repository: Path, threads: int, plan: Plan) -> Results:
         counted[f"{width}×{height}"] = limits.gflop(network, {"pixels": pixels[None]})
     return {
         "gemm_gflop_s": {
-            "fp32": limits.gemm_gflop_s(torch.float32, threads, plan.rounds),
-            "bf16": limits.gemm_gflop_s(torch.bfloat16, threads, plan.rounds),
+            "fp32": limits.gemm_gflop_s("fp32", threads, plan.rounds),
+            "bf16": limits.gemm_gflop_s("bf16", threads, plan.rounds),
         },
         "bandwidth_gb_s": limits.bandwidth_gb_s(threads, plan.rounds),
         "gflop": counted | {f"{FACES_A_PHOTO} faces": _face_gflop(repository)},

@@ -8,7 +8,6 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-import torch
 
 from depthface.families import card_named
 from depthface_bench import limits, machine
@@ -22,9 +21,14 @@ def test_operations_of_the_depth_network(repository, width, gflop):
     assert counted == pytest.approx(gflop, rel=0.002)
 
 
-def test_peaks_are_rates():
-    (rate,) = limits.gemm_gflop_s(torch.float32, 1, 1)
-    assert 1 < rate < 1e5
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_library_s_matrix_product_is_a_rate(precision):
+    rates = limits.gemm_gflop_s(precision, 1, 1)
+    assert set(rates) == {"torch", "OpenVINO"}
+    assert all(1 < rate < 1e5 for (rate,) in rates.values())
+
+
+def test_memory_has_a_rate():
     (bandwidth,) = limits.bandwidth_gb_s(1, 1)
     assert 0.5 < bandwidth < 1e4
 

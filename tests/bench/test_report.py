@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import statistics
 from pathlib import Path
 
 import pytest
@@ -128,9 +127,9 @@ def test_the_best_concurrency_is_the_least_that_is_as_good():
 
 def test_the_share_of_the_limit(results):
     set_rates(results, "server", 1, [0.5, 0.5, 0.5])
-    peak = statistics.median(results["limits"]["gemm_gflop_s"]["fp32"])
+    results["limits"]["gemm_gflop_s"]["fp32"] = {"torch": [99.0, 100.0, 104.0], "OpenVINO": [150.0, 200.0, 210.0]}
     share = reading.share_of_peak(results, *PHOTO, OURS)
-    assert share.median == pytest.approx(0.5 * results["limits"]["gflop"]["1920×1280"] / peak)
+    assert share.median == pytest.approx(0.5 * results["limits"]["gflop"]["1920×1280"] / 200)
 
 
 def test_the_report_is_written_whole(results, tmp_path):
