@@ -77,7 +77,7 @@ def report(data: Path) -> None:
 @click.option("--results", type=click.Path(file_okay=False, path_type=Path), default=RESULTS, show_default=True)
 @click.option("--work", type=click.Path(file_okay=False, path_type=Path), default=WORK, show_default=True)
 @click.option("--precision", default="fp32", show_default=True)
-@click.option("--window", default=12, show_default=True, help="Requests in a window.")
+@click.option("--window", default=15, show_default=True, help="Requests in a window.")
 def tune(results: Path, work: Path, precision: str, window: int) -> None:
     """Try instances × threads × batch × delay, and print what each gives."""
     tool = setup_stage.find()

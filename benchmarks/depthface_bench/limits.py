@@ -33,8 +33,8 @@ def gemm_gflop_s(precision: Literal["fp32", "bf16"], threads: int, rounds: int) 
     """The rate of a matrix product by each library that networks run on here, 10⁹ floating-point operations a second,
     each round's best.
 
-    The machine's peak is the faster one's: in fp32 torch multiplies by MKL, which on AMD's processors leaves half of a
-    512-bit unit idle; OpenVINO by oneDNN. A product of two n×n matrices is 2·n³ operations.
+    The machine's peak is the faster one's. In fp32 torch multiplies by MKL, which on AMD's Zen 5 has half the rate of
+    OpenVINO's oneDNN. A product of two n×n matrices is 2·n³ operations.
     """
     torch.set_num_threads(threads)
     a, b = (torch.randn(_SIDE, _SIDE) for _ in range(2))

@@ -21,7 +21,7 @@ class Plan:
         few_rounds: where only this project is measured, along a scale.
         concurrency: of perf_analyzer's sweep.
         window: requests in each of perf_analyzer's windows at least; never fewer than the concurrency. A multiple of
-            the photos that are sent in turn, four for depth and three for faces, so that all windows hold the same.
+            the photos that are sent in turn, five for depth and three for faces, so that all windows hold the same.
         long_window: the same at the best concurrency, where p99 is read off.
         long_rounds: how often that is measured; before each, the machine's own tail on `long_window` pieces of work.
         rates: of requests sent, as shares of the best throughput.
@@ -56,8 +56,8 @@ FULL = Plan(
     few_rounds=3,
     concurrency=(1, 2, 4, 8, 16, 64),
     concurrency_else=(1, 4),
-    window=12,
-    long_window=36,
+    window=15,
+    long_window=45,
     long_rounds=3,
     rates=(0.5, 0.8),
     photo_sizes=((640, 480), (1152, 864), (1920, 1280), (2880, 2160), (4000, 3000), (5664, 4248)),
@@ -74,8 +74,8 @@ QUICK = Plan(
     few_rounds=1,
     concurrency=(1, 4),
     concurrency_else=(),
-    window=12,
-    long_window=24,
+    window=15,
+    long_window=30,
     long_rounds=1,
     rates=(),
     photo_sizes=((640, 480), (1920, 1280), (4000, 3000), (5664, 4248)),

@@ -18,9 +18,6 @@ __all__ = ["Subject", "best", "swept"]
 TRIES = 2
 """Of a load whose windows do not agree: on a shared machine a neighbour may have passed through them."""
 
-WITHIN = 0.97
-"""The best concurrency is the least that reaches this share of the highest throughput: more only waits longer."""
-
 
 @dataclass(frozen=True)
 class Subject:
@@ -85,6 +82,9 @@ def swept(
 
 
 def best(found: Sequence[Measured]) -> Measured:
-    """The least concurrency whose throughput is within 3 % of the highest."""
-    highest = max(one.throughput for one in found)
-    return min((one for one in found if one.throughput >= WITHIN * highest), key=lambda one: one.load.value)
+    """The least concurrency whose windows reach those of the highest throughput: more only waits longer.
+
+    A window counts whole requests, one more or less of some fifteen, so that any fixed share would be met by chance.
+    """
+    fastest = max(found, key=lambda one: one.throughput)
+    return min((one for one in found if max(one.windows) >= min(fastest.windows)), key=lambda one: one.load.value)

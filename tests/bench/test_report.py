@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import statistics
 from pathlib import Path
 
 import pytest
@@ -119,10 +120,11 @@ def test_what_was_unstable_has_no_figure(results):
 
 
 def test_the_best_concurrency_is_the_least_that_is_as_good():
-    def at(count: int, throughput: float) -> Measured:
-        return Measured(Load("concurrency", count, 1), throughput, (), 1, 1, 1, 1, 1, ())
+    def at(count: int, *windows: float) -> Measured:
+        return Measured(Load("concurrency", count, 1), statistics.mean(windows), windows, 1, 1, 1, 1, 1, ())
 
-    assert best([at(1, 0.9), at(2, 0.98), at(4, 1.0), at(8, 0.99)]).load.value == 2
+    some = [at(1, 0.9, 0.93, 0.9), at(2, 0.95, 0.97, 0.99), at(4, 0.98, 1.0, 1.02), at(8, 0.9, 0.99, 1.0)]
+    assert best(some).load.value == 2
 
 
 def test_the_share_of_the_limit(results):

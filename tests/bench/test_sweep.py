@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from depthface_bench import sweep
+from depthface_bench import photos, run, sweep
 from depthface_bench.perf_analyzer import Load, Measured, Unstable
-from depthface_bench.plan import QUICK
+from depthface_bench.plan import FULL, QUICK, Plan
 
 PLAN = replace(QUICK, long_window=5, long_rounds=2, rates=(0.5,))
 SUBJECT = sweep.Subject("depth", "fp32", "measured_depth", Path("depth.json"), ())
@@ -62,3 +62,10 @@ def test_what_wavers_again_has_no_figure(records):
     assert (one["tries"], one["unstable"]) == (2, "wavered at 1")
     assert "throughput" not in one
     assert other["throughput"] == 2.0
+
+
+@pytest.mark.parametrize("plan", [FULL, QUICK], ids=["full", "quick"])
+@pytest.mark.parametrize("sent", [len(photos.MIXED), run.FACE_PHOTOS], ids=["depth", "faces"])
+def test_all_windows_hold_the_same_photos_and_have_a_median_among_them(plan: Plan, sent: int):
+    assert plan.window % sent == plan.long_window % sent == 0
+    assert sent % 2 == 1
