@@ -1,4 +1,4 @@
-"""`python -m depthface_bench`: what the Makefile's `setup-bench`, `bench`, `bench-report` and `tune` call."""
+"""`python -m depthface_bench`: what the Makefile's `setup-bench`, `bench` and `tune` call, and `report`."""
 
 from __future__ import annotations
 
