@@ -96,6 +96,6 @@ def test_a_step_that_dies_brings_back_no_model_that_was_unloaded(faces):
             return False
 
     wait_until(answers)
-    assert any(f"{DETECTION}: serves again" in line for line in server.lines)
+    wait_until(lambda: any(f"{DETECTION}: serves again" in line for line in server.lines))  # said after it does
     assert not is_served(client, ANALYSIS)
     assert not server.steps(RECOGNIZER)
