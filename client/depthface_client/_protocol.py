@@ -13,13 +13,13 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 from tritonclient.http import InferInput, InferRequestedOutput
 
+from depthface.contract import Parameters
 from depthface.errors import InvalidImage, InvalidInput
 from depthface.families.depth_anything_v2.result import Depth
 
 __all__ = [
     "DEFAULT_MODEL",
     "TEST_PHOTO",
-    "UNKNOWN_WEIGHTS",
     "Photo",
     "bytes_input",
     "depth_from",
@@ -37,9 +37,6 @@ Photo = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
 """A path, the bytes of an encoded photo, a PIL image, or an array `(H, W, 3) uint8 RGB` or `(H, W) uint8 grey`."""
 
 DEFAULT_MODEL = "depth_anything_v2_small"
-
-UNKNOWN_WEIGHTS = "unknown"
-"""What is said of a model whose server was not told."""
 
 
 def host_of(url: str) -> tuple[str, bool]:
@@ -85,14 +82,13 @@ def depth_from(response: Any, weights: str) -> Depth:
 
 
 def weights_from(config: Mapping[str, Any]) -> str:
-    """Which weights a model serves, from its config; `UNKNOWN_WEIGHTS` if that does not say."""
-    return config.get("parameters", {}).get("weights", {}).get("string_value") or UNKNOWN_WEIGHTS
+    """Which weights a model serves, from its config."""
+    return Parameters.of_config(config).weights
 
 
 def networks_of(config: Mapping[str, Any]) -> list[str]:
     """The networks that a pipeline asks; none for any other model."""
-    names = config.get("parameters", {}).get("networks", {}).get("string_value", "")
-    return names.split(",") if names else []
+    return [*Parameters.of_config(config).networks.values()]
 
 
 def leaving_with(model: str, configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -106,7 +102,7 @@ def leaving_with(model: str, configs: Mapping[str, Mapping[str, Any]]) -> list[s
     networks = {name: networks_of(config) for name, config in configs.items()}
     own = networks.pop(model, [])
     shared = {network for others in networks.values() for network in others}
-    stays = "lazy" in configs.get(model, {}).get("parameters", {})
+    stays = Parameters.of_config(configs.get(model, {})).is_lazy
     return [*([] if stays else [model]), *(network for network in own if network not in shared)]
 
 

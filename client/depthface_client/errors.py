@@ -29,6 +29,7 @@ from depthface.errors import (
     InvalidImage,
     InvalidInput,
     ModelUnavailable,
+    NoFaceFound,
     NotAllowed,
     RequestTimeout,
     ServerFault,
@@ -51,12 +52,6 @@ __all__ = [
     "ServerUnavailable",
     "translated",
 ]
-
-
-class NoFaceFound(InvalidInput):
-    """Two faces were to be compared, and a photo has none."""
-
-    code = "no_face_found"
 
 
 _RESTRICTED = "API is restricted"
@@ -112,9 +107,8 @@ def _ours(error: Exception, url: str, model: str | None, timeout_s: float | None
 def _with_id(error: DepthfaceError, request_id: str | None) -> DepthfaceError:
     if request_id is None:
         return error
-    named = type(error)(f"{error} [request {request_id}]")
-    named.request_id = request_id
-    return named
+    error.request_id = request_id
+    return error
 
 
 def _from_server(error: InferenceServerException, url: str, model: str | None) -> DepthfaceError:

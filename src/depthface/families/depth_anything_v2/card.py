@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from depthface.contract import Precision
 from depthface.spec import (
     HubFile,
     HubWeights,
@@ -9,7 +10,6 @@ from depthface.spec import (
     ModelCard,
     Network,
     Pipeline,
-    Precision,
     Profile,
     TensorSpec,
 )
@@ -93,14 +93,14 @@ def _card(
         pipelines=(
             Pipeline(
                 name=name,
+                task="depth",
                 function=f"depthface.families.{FAMILY}.processing:estimate",
                 inputs=(IMAGE,),
                 outputs=(DEPTH, SIZE, PNG16, PNG8),
                 max_batch_size=MAX_BATCH_SIZE,
-                parameters={"networks": network.name},
+                networks={"network": network.name},
             ),
         ),
-        serves={name: (network.name,)},
         tolerances=TOLERANCES,
         architecture=architecture,
     )

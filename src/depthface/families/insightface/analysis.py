@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from depthface import image, limits
+from depthface.contract import Parameters
 from depthface.errors import InvalidInput
 from depthface.families.insightface import processing
 from depthface.families.insightface.card import (
@@ -53,7 +54,7 @@ class _Options:
 async def analyse(
     wanted: Collection[str],
     infer: Infer,
-    networks: Mapping[str, str],
+    parameters: Parameters,
     image_bytes: bytes,
     min_score: Array | None = None,
     max_faces: Array | None = None,
@@ -63,7 +64,8 @@ async def analyse(
 
     Args:
         infer: asks a model: its name, batched inputs, the outputs wanted.
-        networks: the pack's, by kind; and its `embedding_size`, if it has a recogniser. To detect, `detector` will do.
+        parameters: the pack's networks by kind; to detect, `detector` will do. With a recogniser its facts hold the
+            `embedding_size`.
         min_score: `(1,) float32`, 0…1; without it 0.5.
         max_faces: `(1,) int32`; without it, or 0, all.
         det_size: `(1,) int32`; without it, or 0, InsightFace 2's auto; else the side of one square in pixels.
@@ -75,15 +77,15 @@ async def analyse(
         InvalidInput: not a photo, over a limit, an option out of range, or more faces than this server analyses.
     """
     options = _options(min_score, max_faces, det_size)
-    photo, out = await _find(wanted, infer, networks["detector"], image_bytes, options)
+    photo, out = await _find(wanted, infer, parameters.networks["detector"], image_bytes, options)
     if set(wanted) <= set(out):
         return out
     boxes, keypoints = out["boxes"], out["keypoints"]
     answers = await asyncio.gather(
-        _recognise(wanted, infer, networks, photo, keypoints),
-        _landmarks_106(wanted, infer, networks, photo, boxes),
-        _landmarks_68(wanted, infer, networks, photo, boxes),
-        _attributes(wanted, infer, networks, photo, boxes),
+        _recognise(wanted, infer, parameters, photo, keypoints),
+        _landmarks_106(wanted, infer, parameters, photo, boxes),
+        _landmarks_68(wanted, infer, parameters, photo, boxes),
+        _attributes(wanted, infer, parameters, photo, boxes),
     )
     for answer in answers:
         out |= answer
@@ -127,33 +129,33 @@ def letterboxes(photo: Pixels, min_score: float, det_size: int) -> dict[str, Arr
 
 
 async def _recognise(
-    wanted: Collection[str], infer: Infer, networks: Mapping[str, str], photo: Pixels, keypoints: Array
+    wanted: Collection[str], infer: Infer, parameters: Parameters, photo: Pixels, keypoints: Array
 ) -> dict[str, Array]:
     if not {"embeddings", "crops"} & set(wanted):
         return {}
     crops = _stacked([processing.align(photo, points)[0] for points in keypoints], 112)
     if "embeddings" not in wanted:
         return {"crops": crops}
-    embeddings = await _ask(infer, networks["recognizer"], crops, "embeddings")
+    embeddings = await _ask(infer, parameters.networks["recognizer"], crops, "embeddings")
     if not len(crops):
-        embeddings = np.zeros((0, int(networks["embedding_size"])), np.float32)
+        embeddings = np.zeros((0, int(parameters.facts["embedding_size"])), np.float32)
     return {"crops": crops, "embeddings": embeddings}
 
 
 async def _landmarks_106(
-    wanted: Collection[str], infer: Infer, networks: Mapping[str, str], photo: Pixels, boxes: Array
+    wanted: Collection[str], infer: Infer, parameters: Parameters, photo: Pixels, boxes: Array
 ) -> dict[str, Array]:
     if "landmarks_106" not in wanted:
         return {}
-    return {"landmarks_106": await _landmarks(infer, networks["landmarks_106"], photo, boxes, (106, 2))}
+    return {"landmarks_106": await _landmarks(infer, parameters.networks["landmarks_106"], photo, boxes, (106, 2))}
 
 
 async def _landmarks_68(
-    wanted: Collection[str], infer: Infer, networks: Mapping[str, str], photo: Pixels, boxes: Array
+    wanted: Collection[str], infer: Infer, parameters: Parameters, photo: Pixels, boxes: Array
 ) -> dict[str, Array]:
     if not {"landmarks_68", "pose"} & set(wanted):
         return {}
-    points = await _landmarks(infer, networks["landmarks_68"], photo, boxes, (68, 3))
+    points = await _landmarks(infer, parameters.networks["landmarks_68"], photo, boxes, (68, 3))
     poses = [processing.pose(face) for face in points]
     return {"landmarks_68": points, "pose": np.array(poses, np.float32).reshape(-1, 3)}
 
@@ -168,12 +170,12 @@ async def _landmarks(
 
 
 async def _attributes(
-    wanted: Collection[str], infer: Infer, networks: Mapping[str, str], photo: Pixels, boxes: Array
+    wanted: Collection[str], infer: Infer, parameters: Parameters, photo: Pixels, boxes: Array
 ) -> dict[str, Array]:
     if not {"gender", "age"} & set(wanted):
         return {}
     crops = _stacked([processing.crop_box(photo, box, 96)[0] for box in boxes], 96)
-    raw = await _ask(infer, networks["attributes"], crops, "attributes")
+    raw = await _ask(infer, parameters.networks["attributes"], crops, "attributes")
     read = np.array([processing.gender_and_age(row) for row in raw], np.int32).reshape(-1, 2)
     return {"gender": read[:, 0], "age": read[:, 1]}
 

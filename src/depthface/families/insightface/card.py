@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from depthface.contract import Precision
 from depthface.spec import (
     HubFile,
     License,
     ModelCard,
     Network,
     Pipeline,
-    Precision,
     Profile,
     PublishedPack,
     TensorSpec,
@@ -219,24 +219,24 @@ def pack_card(name: str, files: tuple[PackFile, ...]) -> ModelCard:
     pipelines = (
         Pipeline(
             name=detection,
+            task="faces",
             function=f"depthface.families.{FAMILY}.analysis:analyse",
             inputs=(IMAGE, *OPTIONS),
             outputs=(BOXES, SCORES, KEYPOINTS, SIZE),
             max_batch_size=1,
-            parameters={"counted": BOXES.name, "networks": detector.name, "detector": detector.name},
+            networks={"detector": detector.name},
+            counted=BOXES.name,
         ),
         Pipeline(
             name=analysis,
+            task="faces",
             function=f"depthface.families.{FAMILY}.analysis:analyse",
             inputs=(IMAGE, *OPTIONS),
             outputs=(BOXES, SCORES, KEYPOINTS, SIZE, *answers, TensorSpec("crops", "UINT8", (-1, 112, 112, 3))),
             max_batch_size=1,
-            parameters={
-                "counted": BOXES.name,
-                "networks": ",".join(network.name for network in networks.values()),
-                **{kind: network.name for kind, network in networks.items()},
-                **_embedding_size(files),
-            },
+            networks={kind: network.name for kind, network in networks.items()},
+            counted=BOXES.name,
+            facts=_embedding_size(files),
         ),
     )
     return ModelCard(
@@ -247,7 +247,6 @@ def pack_card(name: str, files: tuple[PackFile, ...]) -> ModelCard:
         weights=PublishedPack(name, tuple(file.file for file in files)),
         networks=tuple(networks.values()),
         pipelines=pipelines,
-        serves={detection: (detector.name,), analysis: tuple(network.name for network in networks.values())},
         tolerances=TOLERANCES,
         stand_ins=("random", "synthetic"),
         is_committed=name == "buffalo_l",
@@ -267,6 +266,7 @@ def swapper_card(name: str, file: PackFile) -> ModelCard:
     public = f"face_swap_{name}"
     pipeline = Pipeline(
         name=public,
+        task="swap",
         function=f"depthface.families.{FAMILY}.swap:swap",
         inputs=(
             TensorSpec("source", "BYTES", (1,)),
@@ -275,7 +275,7 @@ def swapper_card(name: str, file: PackFile) -> ModelCard:
         ),
         outputs=(IMAGE,),
         max_batch_size=1,
-        parameters={"swapper": network.name, "networks": network.name},
+        networks={"swapper": network.name},
         is_lazy=True,
     )
     return ModelCard(
@@ -286,7 +286,6 @@ def swapper_card(name: str, file: PackFile) -> ModelCard:
         weights=PublishedPack(name, (file.file,)),
         networks=(network,),
         pipelines=(pipeline,),
-        serves={public: (network.name,)},
         tolerances={"fp32": {"swap_error_levels": 2.0}},
         is_published=False,
         is_committed=False,
