@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,10 +20,9 @@ from depthface.families.insightface import processing
 from depthface.families.insightface.card import (
     DETECTOR_SIDE_PX,
     DETECTOR_SMALL_SIDE_PX,
-    DETECTOR_STRIDE_PX,
     MAX_BATCH_SIZE,
-    MAX_DETECTOR_SIDE_PX,
 )
+from depthface.tasks.faces import DET_SIZE_AUTO, DET_SIZE_STRIDE_PX, Options
 
 __all__ = ["analyse", "letterboxes"]
 
@@ -32,23 +30,8 @@ Array = npt.NDArray[Any]
 Pixels = npt.NDArray[np.uint8]
 Infer = Callable[[str, Mapping[str, Array], Collection[str]], Awaitable[dict[str, Array]]]
 
-DEFAULT_MIN_SCORE = 0.5
-"""scrfd.py:548 `det_thresh`."""
-
-AUTO = 0
-"""`det_size` for InsightFace 2's own: 128 and 640 together; 640 alone misses faces that fill most of the photo."""
-
 # What stands for the small pass where one size is asked for: nothing is found in black.
-_NOTHING = np.zeros((DETECTOR_STRIDE_PX, DETECTOR_STRIDE_PX, 3), np.uint8)
-
-
-@dataclass(frozen=True)
-class _Options:
-    """What a request asks of the detection, in range."""
-
-    min_score: float
-    max_faces: int
-    det_size: int
+_NOTHING = np.zeros((DET_SIZE_STRIDE_PX, DET_SIZE_STRIDE_PX, 3), np.uint8)
 
 
 async def analyse(
@@ -76,7 +59,7 @@ async def analyse(
     Raises:
         InvalidInput: not a photo, over a limit, an option out of range, or more faces than this server analyses.
     """
-    options = _options(min_score, max_faces, det_size)
+    options = Options.of_tensors(min_score, max_faces, det_size)
     photo, out = await _find(wanted, infer, parameters.networks["detector"], image_bytes, options)
     if set(wanted) <= set(out):
         return out
@@ -93,7 +76,7 @@ async def analyse(
 
 
 async def _find(
-    wanted: Collection[str], infer: Infer, detector: str, image_bytes: bytes, options: _Options
+    wanted: Collection[str], infer: Infer, detector: str, image_bytes: bytes, options: Options
 ) -> tuple[Pixels, dict[str, Array]]:
     """The decoded photo; its `size`, and the faces in it unless the size alone is wanted."""
     photo = image.decode(image_bytes)
@@ -118,7 +101,9 @@ async def _find(
 def letterboxes(photo: Pixels, min_score: float, det_size: int) -> dict[str, Array]:
     """The detector's inputs for one photo, without batch dimension; their meaning is in `scrfd.detector`."""
     pixels, scale = processing.letterbox(photo, det_size or DETECTOR_SIDE_PX)
-    small, small_scale = processing.letterbox(photo, DETECTOR_SMALL_SIDE_PX) if det_size == AUTO else (_NOTHING, 1.0)
+    small, small_scale = (
+        processing.letterbox(photo, DETECTOR_SMALL_SIDE_PX) if det_size == DET_SIZE_AUTO else (_NOTHING, 1.0)
+    )
     return {
         "pixels": pixels,
         "scale": np.array([scale], np.float32),
@@ -193,22 +178,3 @@ async def _ask(infer: Infer, network: str, crops: Pixels, output: str) -> Array:
 
 def _stacked(crops: list[Pixels], side_px: int) -> Pixels:
     return np.stack(crops) if crops else np.zeros((0, side_px, side_px, 3), np.uint8)
-
-
-def _options(min_score: Array | None, max_faces: Array | None, det_size: Array | None) -> _Options:
-    options = _Options(
-        min_score=DEFAULT_MIN_SCORE if min_score is None else float(min_score[0]),
-        max_faces=0 if max_faces is None else int(max_faces[0]),
-        det_size=AUTO if det_size is None else int(det_size[0]),
-    )
-    if not 0 < options.min_score <= 1:
-        raise InvalidInput(f"min_score is {options.min_score:g}; give one above 0 and up to 1.")
-    if options.max_faces < 0:
-        raise InvalidInput(f"max_faces is {options.max_faces}; give a count, or 0 for all.")
-    side = options.det_size
-    if side != AUTO and (side % DETECTOR_STRIDE_PX or not DETECTOR_STRIDE_PX <= side <= MAX_DETECTOR_SIDE_PX):
-        raise InvalidInput(
-            f"det_size is {side}; give a multiple of {DETECTOR_STRIDE_PX} up to {MAX_DETECTOR_SIDE_PX}, such as 640, "
-            "or 0 for auto."
-        )
-    return options

@@ -15,6 +15,8 @@ from depthface.spec import (
     PublishedPack,
     TensorSpec,
 )
+from depthface.tasks import faces, swap
+from depthface.tasks.faces import DET_SIZE_STRIDE_PX, MAX_DET_SIZE_PX
 
 __all__ = ["CARDS", "PackFile", "pack_card"]
 
@@ -41,12 +43,6 @@ DETECTOR_SIDE_PX = 640
 
 DETECTOR_SMALL_SIDE_PX = 128
 """Side of the second, smaller one, for faces that fill the photo (scrfd.py:20)."""
-
-DETECTOR_STRIDE_PX = 32
-"""Sides of what a detector sees are multiples of its coarsest stride."""
-
-MAX_DETECTOR_SIDE_PX = 1920
-"""The largest square that may be asked for."""
 
 
 @dataclass(frozen=True)
@@ -219,24 +215,25 @@ def pack_card(name: str, files: tuple[PackFile, ...]) -> ModelCard:
     pipelines = (
         Pipeline(
             name=detection,
-            task="faces",
+            task=faces.NAME,
             function=f"depthface.families.{FAMILY}.analysis:analyse",
             inputs=(IMAGE, *OPTIONS),
             outputs=(BOXES, SCORES, KEYPOINTS, SIZE),
             max_batch_size=1,
             networks={"detector": detector.name},
+            rank=1,  # an analysis tells more
             counted=BOXES.name,
         ),
         Pipeline(
             name=analysis,
-            task="faces",
+            task=faces.NAME,
             function=f"depthface.families.{FAMILY}.analysis:analyse",
             inputs=(IMAGE, *OPTIONS),
             outputs=(BOXES, SCORES, KEYPOINTS, SIZE, *answers, TensorSpec("crops", "UINT8", (-1, 112, 112, 3))),
             max_batch_size=1,
             networks={kind: network.name for kind, network in networks.items()},
             counted=BOXES.name,
-            facts=_embedding_size(files),
+            facts={swap.PACK: name, **_embedding_size(files)},
         ),
     )
     return ModelCard(
@@ -266,12 +263,12 @@ def swapper_card(name: str, file: PackFile) -> ModelCard:
     public = f"face_swap_{name}"
     pipeline = Pipeline(
         name=public,
-        task="swap",
+        task=swap.NAME,
         function=f"depthface.families.{FAMILY}.swap:swap",
         inputs=(
             TensorSpec("source", "BYTES", (1,)),
             TensorSpec("target", "BYTES", (1,)),
-            TensorSpec("pack", "BYTES", (1,), optional=True),
+            TensorSpec(swap.PACK, "BYTES", (1,), optional=True),
         ),
         outputs=(IMAGE,),
         max_batch_size=1,
@@ -313,8 +310,8 @@ def _detector_profile() -> dict[str, Profile]:
 
     number = Profile((1, 1), (1, 1), (MAX_PHOTOS, 1))
     return {tensor.name: number for tensor in DETECTOR_INPUTS} | {
-        "pixels": square(DETECTOR_STRIDE_PX, DETECTOR_SIDE_PX, MAX_DETECTOR_SIDE_PX),
-        "pixels_small": square(DETECTOR_STRIDE_PX, DETECTOR_SMALL_SIDE_PX, DETECTOR_SMALL_SIDE_PX),
+        "pixels": square(DET_SIZE_STRIDE_PX, DETECTOR_SIDE_PX, MAX_DET_SIZE_PX),
+        "pixels_small": square(DET_SIZE_STRIDE_PX, DETECTOR_SMALL_SIDE_PX, DETECTOR_SMALL_SIDE_PX),
     }
 
 
