@@ -10,8 +10,9 @@ from typing import Any, cast, get_args
 import click
 from rich.console import Console
 
+from depthface.contract import Precision
 from depthface.families import all_cards, card_named
-from depthface.spec import EngineOptions, Precision
+from depthface.spec import EngineOptions
 from depthface_export import pipeline
 from depthface_export.progress import Display
 
@@ -71,7 +72,10 @@ def export(
     without_engine: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Turn published weights into a Triton model repository, proven equal to their reference."""
+    """Turn published weights into a Triton model repository, proven equal to their reference.
+
+    Example: depthface export depth_anything_v2_small --weights random
+    """
     engine_options = EngineOptions(**options)
     if not engine and (without_engine or engine_options != EngineOptions()):
         raise click.UsageError("The options of engines need --engine.")

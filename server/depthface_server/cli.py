@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from depthface import admin
+from depthface.contract import ADMIN_HEADER
 from depthface.errors import MismatchError, ServeError
 from depthface.families.insightface.card import MAX_FACES
 from depthface.limits import LARGEST_PIXELS, Limits
@@ -95,6 +95,8 @@ def serve(
 
     Who may load and unload models, or use shared memory, tracing and logging, shows the key in DEPTHFACE_ADMIN_KEY;
     without one the server makes one up, which this user's own commands on this machine find by themselves.
+
+    Example: depthface serve --repository model_repository --http-port 8000
     """
     if queue_size == 0 and queue_seconds is not None:
         raise click.UsageError("--queue-size 0 means no limit of time either. Leave out --queue-seconds.")
@@ -126,7 +128,7 @@ def serve(
             if manifest.is_random:
                 log.warn(f"{name}: RANDOM WEIGHTS, its answers mean nothing")
         log.say(f"ready: {address.url}")
-        headers = {admin.HEADER: options.admin_key}
+        headers = {ADMIN_HEADER: options.admin_key}
         watchdog = Watchdog(f"{host}:{address.http_port}", headers, triton.recoveries, triton.processes, log.say)
         watchdog.start()
         while triton.is_running and not stop.wait(0.2):
@@ -139,7 +141,10 @@ def serve(
 @click.command()
 @_repository
 def verify(repository: Path) -> None:
-    """Hold every artefact against its manifest, and every engine against this machine; `serve` does so too."""
+    """Hold every artefact against its manifest, and every engine against this machine; `serve` does so too.
+
+    Example: depthface verify --repository model_repository
+    """
     found = verdicts(repository)
     if not found:
         raise MismatchError(f"There is no exported model in {repository.resolve().name}/.")

@@ -24,9 +24,10 @@ _INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 
 
 @dataclass
-class _Wishes:
-    """What the user asked of every command."""
+class _Run:
+    """What is known of this run: its command, once it is found, and what the user asked of all commands."""
 
+    entry: Entry | None = None
     has_traceback: bool = False
 
 
@@ -39,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a name or sign that the terminal cannot show is no reason to stop
-    wishes = _Wishes()
+    run = _Run()
     try:
-        code = group.main(arguments, prog_name="depthface", standalone_mode=False, obj=wishes)
+        code = group.main(arguments, prog_name="depthface", standalone_mode=False, obj=run)
     except click.Abort:
         click.echo("Interrupted.", err=True)
         sys.exit(_INTERRUPTED)
@@ -52,11 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _flush()
         raise
     except Exception as error:
-        if wishes.has_traceback:
+        if run.has_traceback:
             import traceback
 
             traceback.print_exc()
-        click.echo(f"Error: {_said(error)}", err=True)
+        click.echo(f"Error: {_said(error, run.entry)}", err=True)
         sys.exit(1)
     _flush()
     sys.exit(code if isinstance(code, int) else 0)
@@ -76,13 +77,18 @@ def _flush() -> None:
         sys.exit(1)
 
 
-def _said(error: Exception) -> str:
+def _said(error: Exception, entry: Entry | None) -> str:
     """Return the sentence about an error; for one that nobody foresaw, with where to report it."""
     if isinstance(error, DepthfaceError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}. Run the command again with --debug to see at what."
+    if isinstance(error, ModuleNotFoundError) and entry is not None:
+        return (
+            f"`depthface {entry.name}` needs the package {error.name}. Install it: pip install "
+            f"'depthface[{entry.extra}]'."
+        )
     from importlib.metadata import PackageNotFoundError, metadata
 
     try:
@@ -107,8 +113,8 @@ class _LazyGroup(click.Group):
         entry = COMMANDS.get(name)
         if entry is None:
             return None
-        command = _load(entry)
-        command.epilog = f"\b\nExample:\n  {entry.example}"
+        module, _, attribute = entry.target.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
         if not any(isinstance(param, _Everywhere) for param in command.params):
             command.params += [_debug(), _verbose()]
         return command
@@ -123,6 +129,8 @@ class _LazyGroup(click.Group):
             close = difflib.get_close_matches(name, COMMANDS, 1)
             meant = f" Did you mean `{close[0]}`?" if close else ""
             ctx.fail(f"There is no command {name!r}.{meant} `depthface --help` lists all.")
+        if isinstance(ctx.obj, _Run):  # while a shell completes there is none
+            ctx.obj.entry = COMMANDS.get(name)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -136,23 +144,6 @@ class _LazyGroup(click.Group):
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         names = [CompletionItem(e.name, help=e.summary) for e in COMMANDS.values() if e.name.startswith(incomplete)]
         return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
-
-
-def _load(entry: Entry) -> click.Command:
-    module, _, attribute = entry.target.partition(":")
-    try:
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        missing = f"`depthface {entry.name}` needs the package {error.name}"
-
-        @click.command(
-            entry.name, help=f"(not installed: {missing})", context_settings={"ignore_unknown_options": True}
-        )
-        @click.argument("arguments", nargs=-1)
-        def command(arguments: tuple[str, ...]) -> None:
-            raise click.ClickException(f"{missing}. Install it: pip install 'depthface[{entry.extra}]'")
-
-    return command
 
 
 class _Everywhere(click.Option):
@@ -172,7 +163,7 @@ def _verbose() -> click.Option:
 
 
 def _set_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    if value and isinstance(ctx.obj, _Wishes):  # while a shell completes there are none
+    if value and isinstance(ctx.obj, _Run):
         ctx.obj.has_traceback = True
 
 
