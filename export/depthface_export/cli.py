@@ -13,7 +13,10 @@ from rich.console import Console
 from depthface.contract import Precision
 from depthface.families import all_cards, card_named
 from depthface.spec import EngineOptions
+from depthface.weights import warning_of
 from depthface_export import pipeline
+from depthface_export import weights as weights_stage
+from depthface_export.job import Engines, Job
 from depthface_export.progress import Display
 
 __all__ = ["export"]
@@ -82,26 +85,23 @@ def export(
     for model, card in [(model, card_named(model)) for model in models]:
         started = time.monotonic()
         with Display(console, card.name) as display:
-            outcome = pipeline.export(
+            job = Job(
                 card,
-                weights=weights if card.name == model else model,  # a folder is its own weights
-                precision=cast(Precision, precision),
-                target=repository,
-                accept_license=accept_license,
+                weights_stage.locate(card, weights if card.name == model else model),  # a folder is its own weights
+                repository,
+                cast(Precision, precision),
+                accepts_license=accept_license,
+                engines=Engines(engine_options, display, frozenset(without_engine)) if engine else None,
                 report=display.say,
-                engines=pipeline.Engines(engine_options, display, frozenset(without_engine)) if engine else None,
             )
+            outcome = pipeline.export(job)
         seconds = time.monotonic() - started
         if outcome == "unchanged":
             console.print(f"{card.name}  unchanged: already in {repository} ({seconds:.1f} s)", markup=False)
         else:
             console.print(f"{card.name}  exported to {repository} in {seconds:.0f} s", markup=False)
-        if weights == "random":
-            console.print(
-                f"{card.name}  RANDOM WEIGHTS: true architecture and speed, meaningless answers.",
-                markup=False,
-                style="bold red",
-            )
+        if warning := warning_of(job.weights.origin):
+            console.print(f"{card.name}  {warning}", markup=False, style="bold red")
 
 
 export.help = f"{export.help}\n\nModels: {', '.join(all_cards())}."

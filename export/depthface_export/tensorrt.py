@@ -45,11 +45,12 @@ def require() -> machine.Machine:
     here = machine.read()
     _tensorrt()
     if here.tensorrt is None:
-        raise EngineError(f"TensorRT's Python package is here, its library libnvinfer is not. {_WHERE}")
+        raise EngineError("TensorRT's Python package is here, its library libnvinfer is not.", _WHERE)
     if not here.gpus:
         raise EngineError(
             "There is no NVIDIA GPU here (nvidia-smi shows none), and TensorRT builds an engine by trying its parts "
-            f"out on the GPU that will run it. {_WHERE}"
+            "out on the GPU that will run it.",
+            _WHERE,
         )
     return here
 
@@ -94,8 +95,8 @@ def engine_from_onnx(model: Path, plan: Path, network: Network, options: EngineO
             if monitor.was_interrupted:
                 raise KeyboardInterrupt from error
             raise EngineError(
-                f"TensorRT {trt.__version__} cannot build {network.name}: {_first_error(log, error)}. Leave it to ONNX "
-                f"Runtime with --without-engine {network.name}, or report this."
+                f"TensorRT {trt.__version__} cannot build {network.name}: {_first_error(log, error)}.",
+                f"Leave it to ONNX Runtime with --without-engine {network.name}, or report this.",
             ) from error
     plan.write_bytes(serialized)
 
@@ -145,10 +146,10 @@ def _tensorrt() -> Any:
         except ImportError:
             continue
         if int(trt.__version__.partition(".")[0]) not in machine.TENSORRT_MAJORS:
-            raise EngineError(f"TensorRT {trt.__version__} is here; depthface builds engines with 10 and 11. {_WHERE}")
+            raise EngineError(f"TensorRT {trt.__version__} is here; depthface builds engines with 10 and 11.", _WHERE)
         sys.modules.setdefault("tensorrt", trt)
         return trt
-    raise EngineError(f"TensorRT's Python package is not here, or its libraries are not. {_WHERE}")
+    raise EngineError("TensorRT's Python package is not here, or its libraries are not.", _WHERE)
 
 
 def _profiles(network: Network) -> list[Any]:

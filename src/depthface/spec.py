@@ -18,6 +18,7 @@ __all__ = [
     "HubFile",
     "HubWeights",
     "License",
+    "Makers",
     "ModelCard",
     "Network",
     "Pipeline",
@@ -200,6 +201,19 @@ class ModelCard:
     def serves(self) -> dict[str, tuple[str, ...]]:
         """The networks that each public model needs."""
         return {pipeline.name: tuple(pipeline.networks.values()) for pipeline in self.pipelines}
+
+
+@dataclass(frozen=True)
+class Makers:
+    """What has a hand in an artefact: if one of these changes, the artefact is stale.
+
+    Attributes:
+        modules: names of depthface's own, whose code counts.
+        packages: names of others', whose versions count.
+    """
+
+    modules: tuple[str, ...]
+    packages: tuple[str, ...]
 
 
 @dataclass(frozen=True)

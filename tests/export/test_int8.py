@@ -9,12 +9,15 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from fixtures.engines import NoPhases
 from onnx import TensorProto, helper, numpy_helper
 
 from depthface import manifest
 from depthface.errors import ExportError, ParityError
 from depthface.families import card_named
-from depthface_export import int8, pipeline, validate
+from depthface.spec import EngineOptions
+from depthface_export import int8, validate
+from depthface_export.job import Engines
 
 LOOSE = {"max_error": 1.0, "mean_error": 0.5, "delta1_loss": 1.0}
 
@@ -118,7 +121,12 @@ def test_ranges_are_not_measured_on_the_photographs_that_prove():
 
 def test_it_is_refused_where_it_does_not_belong(tmp_path, run):
     with pytest.raises(ExportError, match="fp32"):
-        run(card_named("buffalo_l"), tmp_path, precision="int8", accept_license=True)
+        run(card_named("buffalo_l"), tmp_path, precision="int8", accepts_license=True)
     with pytest.raises(ExportError, match="int8 is for processors"):
-        pipeline._check_engines(card_named("depth_anything_v2_small"), "int8", None)
+        run(
+            card_named("depth_anything_v2_small"),
+            tmp_path,
+            precision="int8",
+            engines=Engines(EngineOptions(), NoPhases()),
+        )
     assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ from depthface.spec import (
     HubFile,
     HubWeights,
     License,
+    Makers,
     ModelCard,
     Network,
     Pipeline,
@@ -14,7 +15,7 @@ from depthface.spec import (
     TensorSpec,
 )
 
-__all__ = ["CARDS", "MAX_GRID_SIDE_PX", "PATCH_PX", "PHOTO_SIDE_PX"]
+__all__ = ["CARDS", "MAKERS", "MAX_GRID_SIDE_PX", "PATCH_PX", "PHOTO_SIDE_PX"]
 
 PATCH_PX = 14
 """Side of a DINOv2 patch: the network's grid is a multiple of it."""
@@ -30,6 +31,12 @@ USUAL_SIDE_PX = 49 * PATCH_PX
 """The grid's longer side for a photo of 4:3, the shape that most cameras give: 518×686."""
 
 FAMILY = "depth_anything_v2"
+
+MAKERS = Makers(
+    modules=tuple(f"depthface.families.{FAMILY}.{name}" for name in ("card", "network")),
+    packages=("torch", "transformers", "onnxscript"),
+)
+"""What has a hand in its networks, before anything is made of them."""
 
 MAX_BATCH_SIZE = 8
 

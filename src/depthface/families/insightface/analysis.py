@@ -18,15 +18,19 @@ from depthface import image, limits
 from depthface.contract import Parameters
 from depthface.errors import InvalidInput
 from depthface.families.insightface import processing
-from depthface.families.insightface.card import (
-    DETECTOR_SIDE_PX,
-    DETECTOR_SMALL_SIDE_PX,
+from depthface.families.insightface.facts import (
+    ATTRIBUTE_CROP_PX,
+    DETECTOR_SIDE_FACT,
     DETECTOR_STRIDE_PX,
+    EMBEDDING_SIZE_FACT,
+    LANDMARK_CROP_PX,
     MAX_BATCH_SIZE,
     MAX_DETECTOR_SIDE_PX,
+    RECOGNITION_CROP_PX,
 )
+from depthface.families.insightface.processing import AUTO
 
-__all__ = ["analyse", "letterboxes"]
+__all__ = ["analyse"]
 
 Array = npt.NDArray[Any]
 Pixels = npt.NDArray[np.uint8]
@@ -34,12 +38,6 @@ Infer = Callable[[str, Mapping[str, Array], Collection[str]], Awaitable[dict[str
 
 DEFAULT_MIN_SCORE = 0.5
 """scrfd.py:548 `det_thresh`."""
-
-AUTO = 0
-"""`det_size` for InsightFace 2's own: 128 and 640 together; 640 alone misses faces that fill most of the photo."""
-
-# What stands for the small pass where one size is asked for: nothing is found in black.
-_NOTHING = np.zeros((DETECTOR_STRIDE_PX, DETECTOR_STRIDE_PX, 3), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -64,8 +62,7 @@ async def analyse(
 
     Args:
         infer: asks a model: its name, batched inputs, the outputs wanted.
-        parameters: the pack's networks by kind; to detect, `detector` will do. With a recogniser its facts hold the
-            `embedding_size`.
+        parameters: the pack's networks by kind; to detect, `detector` will do. Its facts are those of `card.py`.
         min_score: `(1,) float32`, 0…1; without it 0.5.
         max_faces: `(1,) int32`; without it, or 0, all.
         det_size: `(1,) int32`; without it, or 0, InsightFace 2's auto; else the side of one square in pixels.
@@ -77,7 +74,7 @@ async def analyse(
         InvalidInput: not a photo, over a limit, an option out of range, or more faces than this server analyses.
     """
     options = _options(min_score, max_faces, det_size)
-    photo, out = await _find(wanted, infer, parameters.networks["detector"], image_bytes, options)
+    photo, out = await _find(wanted, infer, parameters, image_bytes, options)
     if set(wanted) <= set(out):
         return out
     boxes, keypoints = out["boxes"], out["keypoints"]
@@ -93,16 +90,18 @@ async def analyse(
 
 
 async def _find(
-    wanted: Collection[str], infer: Infer, detector: str, image_bytes: bytes, options: _Options
+    wanted: Collection[str], infer: Infer, parameters: Parameters, image_bytes: bytes, options: _Options
 ) -> tuple[Pixels, dict[str, Array]]:
     """The decoded photo; its `size`, and the faces in it unless the size alone is wanted."""
+    fixed_side_px = _fixed_side_px(parameters, options.det_size)
     photo = image.decode(image_bytes)
     height, width, _ = photo.shape
     size = np.array([height, width], np.int32)
     if set(wanted) <= {"size"}:
         return photo, {"size": size}
-    fed = {name: value[None] for name, value in letterboxes(photo, options.min_score, options.det_size).items()}
-    found = await infer(detector, fed, ("boxes", "scores", "keypoints", "count"))
+    boxed = processing.letterboxes(photo, options.min_score, options.det_size, fixed_side_px)
+    fed = {name: value[None] for name, value in boxed.items()}
+    found = await infer(parameters.networks["detector"], fed, ("boxes", "scores", "keypoints", "count"))
     count = int(found["count"][0, 0])
     boxes, scores, keypoints = (found[name][0, :count] for name in ("boxes", "scores", "keypoints"))
     kept = processing.select(boxes, (height, width), options.max_faces)
@@ -115,17 +114,15 @@ async def _find(
     return photo, {"size": size, "boxes": boxes[kept], "scores": scores[kept], "keypoints": keypoints[kept]}
 
 
-def letterboxes(photo: Pixels, min_score: float, det_size: int) -> dict[str, Array]:
-    """The detector's inputs for one photo, without batch dimension; their meaning is in `scrfd.detector`."""
-    pixels, scale = processing.letterbox(photo, det_size or DETECTOR_SIDE_PX)
-    small, small_scale = processing.letterbox(photo, DETECTOR_SMALL_SIDE_PX) if det_size == AUTO else (_NOTHING, 1.0)
-    return {
-        "pixels": pixels,
-        "scale": np.array([scale], np.float32),
-        "pixels_small": small,
-        "scale_small": np.array([small_scale], np.float32),
-        "min_score": np.array([min_score], np.float32),
-    }
+def _fixed_side_px(parameters: Parameters, det_size: int) -> int | None:
+    """The side of the one square that the pack's detector takes, if there is but one; `det_size` may name no other."""
+    said = parameters.facts.get(DETECTOR_SIDE_FACT)
+    if said is not None and det_size not in (AUTO, int(said)):
+        raise InvalidInput(
+            f"det_size is {det_size}; this pack's detector takes photos at {said} alone.",
+            f"Give {said}, or leave it out.",
+        )
+    return None if said is None else int(said)
 
 
 async def _recognise(
@@ -133,12 +130,12 @@ async def _recognise(
 ) -> dict[str, Array]:
     if not {"embeddings", "crops"} & set(wanted):
         return {}
-    crops = _stacked([processing.align(photo, points)[0] for points in keypoints], 112)
+    crops = _stacked([processing.align(photo, points)[0] for points in keypoints], RECOGNITION_CROP_PX)
     if "embeddings" not in wanted:
         return {"crops": crops}
     embeddings = await _ask(infer, parameters.networks["recognizer"], crops, "embeddings")
     if not len(crops):
-        embeddings = np.zeros((0, int(parameters.facts["embedding_size"])), np.float32)
+        embeddings = np.zeros((0, int(parameters.facts[EMBEDDING_SIZE_FACT])), np.float32)
     return {"crops": crops, "embeddings": embeddings}
 
 
@@ -163,8 +160,8 @@ async def _landmarks_68(
 async def _landmarks(
     infer: Infer, network: str, photo: Pixels, boxes: Array, shape: tuple[int, int]
 ) -> npt.NDArray[np.float32]:
-    cut = [processing.crop_box(photo, box, 192) for box in boxes]
-    raw = await _ask(infer, network, _stacked([crop for crop, _ in cut], 192), "landmarks")
+    cut = [processing.crop_box(photo, box, LANDMARK_CROP_PX) for box in boxes]
+    raw = await _ask(infer, network, _stacked([crop for crop, _ in cut], LANDMARK_CROP_PX), "landmarks")
     placed = [processing.place_landmarks(row, matrix) for row, (_, matrix) in zip(raw, cut, strict=True)]
     return np.array(placed, np.float32).reshape(-1, *shape)
 
@@ -174,7 +171,7 @@ async def _attributes(
 ) -> dict[str, Array]:
     if not {"gender", "age"} & set(wanted):
         return {}
-    crops = _stacked([processing.crop_box(photo, box, 96)[0] for box in boxes], 96)
+    crops = _stacked([processing.crop_box(photo, box, ATTRIBUTE_CROP_PX)[0] for box in boxes], ATTRIBUTE_CROP_PX)
     raw = await _ask(infer, parameters.networks["attributes"], crops, "attributes")
     read = np.array([processing.gender_and_age(row) for row in raw], np.int32).reshape(-1, 2)
     return {"gender": read[:, 0], "age": read[:, 1]}

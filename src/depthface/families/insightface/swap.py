@@ -13,6 +13,7 @@ from depthface import image
 from depthface.contract import Parameters
 from depthface.errors import InvalidInput, NoFaceFound
 from depthface.families.insightface import processing
+from depthface.families.insightface.facts import SWAP_CROP_PX, SWAP_EMBEDDING_COLUMNS
 
 __all__ = ["swap"]
 
@@ -21,8 +22,6 @@ Infer = Callable[[str, Mapping[str, Array], Collection[str]], Awaitable[dict[str
 
 DEFAULT_PACK = "buffalo_l"
 """inswapper was trained on the embeddings of this pack's recogniser."""
-
-CROP_PX = 128
 
 BATCH = 8
 """Faces swapped at once."""
@@ -59,13 +58,15 @@ async def swap(
     for which, found in (("source", embeddings), ("target", keypoints)):
         if not len(found):
             raise NoFaceFound(f"There is no face in the {which} photo.", "Send one that shows a face.")
-    if embeddings.shape[1] != 512:
-        raise InvalidInput(f"The pack {name} gives embeddings of {embeddings.shape[1]}, the swapper takes 512.")
+    if embeddings.shape[1] != SWAP_EMBEDDING_COLUMNS:
+        raise InvalidInput(
+            f"The pack {name} gives embeddings of {embeddings.shape[1]}, the swapper takes {SWAP_EMBEDDING_COLUMNS}."
+        )
     sides = sources["boxes"][0][:, 2:] - sources["boxes"][0][:, :2]
     embedding = embeddings[int(np.argmax(sides[:, 0] * sides[:, 1]))]
 
     photo = image.decode(target_bytes)
-    aligned = [processing.align(photo, points, CROP_PX) for points in keypoints]
+    aligned = [processing.align(photo, points, SWAP_CROP_PX) for points in keypoints]
     for start in range(0, len(aligned), BATCH):
         some = aligned[start : start + BATCH]
         faces = np.stack([crop for crop, _ in some])

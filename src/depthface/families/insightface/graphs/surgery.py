@@ -24,6 +24,7 @@ __all__ = [
     "again",
     "assemble",
     "constant",
+    "dims",
     "inputs",
     "network",
     "normalise",
@@ -52,6 +53,11 @@ def inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """The inputs that a caller feeds: IR 3 lists every initializer among the inputs too."""
     held = {tensor.name for tensor in model.graph.initializer}
     return [each for each in model.graph.input if each.name not in held]
+
+
+def dims(info: onnx.ValueInfoProto) -> list[int]:
+    """Declared dimensions, 0 for one that varies."""
+    return [int(dim.dim_value) for dim in info.type.tensor_type.shape.dim]
 
 
 def constant(graph: onnx.GraphProto, name: str) -> npt.NDArray[np.generic] | None:

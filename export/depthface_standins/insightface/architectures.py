@@ -27,8 +27,15 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from depthface.families.insightface.scenes import KEYPOINTS
-from depthface.families.insightface.writer import GraphWriter
+from depthface.families.insightface.facts import (
+    ATTRIBUTE_COLUMNS,
+    ATTRIBUTE_CROP_PX,
+    LANDMARK_CROP_PX,
+    LANDMARKS_68_COLUMNS,
+    LANDMARKS_106_COLUMNS,
+)
+from depthface_standins.insightface.scenes import KEYPOINTS
+from depthface_standins.insightface.writer import GraphWriter
 
 __all__ = ["KINDS", "Kind", "random_model"]
 
@@ -313,23 +320,23 @@ def _normalised(net: _Layers) -> str:
 
 def _regression(net: _Layers, x: str, channels: int, answers: int, side: int) -> onnx.ModelProto:
     pooled = net.graph.node("Flatten", [net.graph.node("GlobalAveragePool", [x])], axis=1)
-    net.fully(pooled, (channels, answers), "fc1", gain=0.3, bias=0.3 if answers == 3 else 0.0)
+    net.fully(pooled, (channels, answers), "fc1", gain=0.3, bias=0.3 if answers == ATTRIBUTE_COLUMNS else 0.0)
     return net.graph.model("random_regression", {"data": ("None", 3, side, side)}, {"fc1": (1, answers)})
 
 
 def _2d106det(net: _Layers) -> onnx.ModelProto:
-    return _regression(net, *_mobilenet(net, _normalised(net), 0.5), 212, 192)
+    return _regression(net, *_mobilenet(net, _normalised(net), 0.5), LANDMARKS_106_COLUMNS, LANDMARK_CROP_PX)
 
 
 def _genderage(net: _Layers) -> onnx.ModelProto:
-    return _regression(net, *_mobilenet(net, _normalised(net), 0.25), 3, 96)
+    return _regression(net, *_mobilenet(net, _normalised(net), 0.25), ATTRIBUTE_COLUMNS, ATTRIBUTE_CROP_PX)
 
 
 def _1k3d68(net: _Layers) -> onnx.ModelProto:
     # The original begins with a batch normalisation of the data; mean and variance are those of (x − 127.5) / 128.
     parameters = [net.constant(np.full(3, value)) for value in (1.0, 0.0, 127.5, 128.0**2)]
     x = net.graph.node("BatchNormalization", ["data", *parameters], called="bn_data", epsilon=1e-5)
-    return _regression(net, _iresnet50(net, x), 512, 3309, 192)
+    return _regression(net, _iresnet50(net, x), 512, LANDMARKS_68_COLUMNS, LANDMARK_CROP_PX)
 
 
 # Swap.
