@@ -144,6 +144,7 @@ class Pipeline:
     Attributes:
         task: what it does, a name of `depthface.tasks`.
         networks: what it asks, by the role that each plays in it.
+        rank: which one a request takes that names no model, of several that do the same: the lowest.
         counted: the output whose length is the number of faces, for the metrics.
         facts: whatever else its function needs to know.
         is_lazy: its networks are not loaded when the server starts, but when it is first used.
@@ -158,6 +159,7 @@ class Pipeline:
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int
     networks: Mapping[str, str]
+    rank: int = 0
     counted: str | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     is_lazy: bool = False
@@ -167,7 +169,12 @@ class Pipeline:
     def parameters(self) -> Parameters:
         """What its config says to everyone."""
         return Parameters(
-            task=self.task, networks=self.networks, is_lazy=self.is_lazy, counted=self.counted, facts=self.facts
+            task=self.task,
+            networks=self.networks,
+            is_lazy=self.is_lazy,
+            rank=self.rank,
+            counted=self.counted,
+            facts=self.facts,
         )
 
 

@@ -16,8 +16,8 @@ from depthface import colormap
 from depthface.contract import Parameters
 from depthface.errors import InvalidImage
 from depthface.families.depth_anything_v2 import network, processing
-from depthface.families.depth_anything_v2.result import Depth
 from depthface.resample import upsample_bicubic
+from depthface.tasks.depth import Depth
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from depthface import image
 from depthface.contract import Parameters
 from depthface.errors import InvalidImage
 from depthface.families.depth_anything_v2.card import MAX_GRID_SIDE_PX, PATCH_PX, PHOTO_SIDE_PX
+from depthface.tasks.depth import Options
 
 __all__ = [
     "MAX_ASPECT",
@@ -168,7 +169,8 @@ async def estimate(
     Raises:
         InvalidInput: as `preprocess`.
     """
-    pixels, size = preprocess(image_bytes, parameters.precision or "fp32", fast_decode=fast_decode)
+    options = Options(fast_decode)
+    pixels, size = preprocess(image_bytes, parameters.precision or "fp32", fast_decode=options.fast_decode)
     out: dict[str, npt.NDArray[np.generic] | bytes] = {"size": np.array(size, np.int32)}
     if set(wanted) <= {"size"}:
         return out

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,32 +20,18 @@ from depthface.families.insightface import processing
 from depthface.families.insightface.facts import (
     ATTRIBUTE_CROP_PX,
     DETECTOR_SIDE_FACT,
-    DETECTOR_STRIDE_PX,
     EMBEDDING_SIZE_FACT,
     LANDMARK_CROP_PX,
     MAX_BATCH_SIZE,
-    MAX_DETECTOR_SIDE_PX,
     RECOGNITION_CROP_PX,
 )
-from depthface.families.insightface.processing import AUTO
+from depthface.tasks.faces import DET_SIZE_AUTO, Options
 
 __all__ = ["analyse"]
 
 Array = npt.NDArray[Any]
 Pixels = npt.NDArray[np.uint8]
 Infer = Callable[[str, Mapping[str, Array], Collection[str]], Awaitable[dict[str, Array]]]
-
-DEFAULT_MIN_SCORE = 0.5
-"""scrfd.py:548 `det_thresh`."""
-
-
-@dataclass(frozen=True)
-class _Options:
-    """What a request asks of the detection, in range."""
-
-    min_score: float
-    max_faces: int
-    det_size: int
 
 
 async def analyse(
@@ -73,7 +58,7 @@ async def analyse(
     Raises:
         InvalidInput: not a photo, over a limit, an option out of range, or more faces than this server analyses.
     """
-    options = _options(min_score, max_faces, det_size)
+    options = Options.of_tensors(min_score, max_faces, det_size)
     photo, out = await _find(wanted, infer, parameters, image_bytes, options)
     if set(wanted) <= set(out):
         return out
@@ -90,7 +75,7 @@ async def analyse(
 
 
 async def _find(
-    wanted: Collection[str], infer: Infer, parameters: Parameters, image_bytes: bytes, options: _Options
+    wanted: Collection[str], infer: Infer, parameters: Parameters, image_bytes: bytes, options: Options
 ) -> tuple[Pixels, dict[str, Array]]:
     """The decoded photo; its `size`, and the faces in it unless the size alone is wanted."""
     fixed_side_px = _fixed_side_px(parameters, options.det_size)
@@ -117,7 +102,7 @@ async def _find(
 def _fixed_side_px(parameters: Parameters, det_size: int) -> int | None:
     """The side of the one square that the pack's detector takes, if there is but one; `det_size` may name no other."""
     said = parameters.facts.get(DETECTOR_SIDE_FACT)
-    if said is not None and det_size not in (AUTO, int(said)):
+    if said is not None and det_size not in (DET_SIZE_AUTO, int(said)):
         raise InvalidInput(
             f"det_size is {det_size}; this pack's detector takes photos at {said} alone.",
             f"Give {said}, or leave it out.",
@@ -190,22 +175,3 @@ async def _ask(infer: Infer, network: str, crops: Pixels, output: str) -> Array:
 
 def _stacked(crops: list[Pixels], side_px: int) -> Pixels:
     return np.stack(crops) if crops else np.zeros((0, side_px, side_px, 3), np.uint8)
-
-
-def _options(min_score: Array | None, max_faces: Array | None, det_size: Array | None) -> _Options:
-    options = _Options(
-        min_score=DEFAULT_MIN_SCORE if min_score is None else float(min_score[0]),
-        max_faces=0 if max_faces is None else int(max_faces[0]),
-        det_size=AUTO if det_size is None else int(det_size[0]),
-    )
-    if not 0 < options.min_score <= 1:
-        raise InvalidInput(f"min_score is {options.min_score:g}; give one above 0 and up to 1.")
-    if options.max_faces < 0:
-        raise InvalidInput(f"max_faces is {options.max_faces}; give a count, or 0 for all.")
-    side = options.det_size
-    if side != AUTO and (side % DETECTOR_STRIDE_PX or not DETECTOR_STRIDE_PX <= side <= MAX_DETECTOR_SIDE_PX):
-        raise InvalidInput(
-            f"det_size is {side}; give a multiple of {DETECTOR_STRIDE_PX} up to {MAX_DETECTOR_SIDE_PX}, such as 640, "
-            "or 0 for auto."
-        )
-    return options

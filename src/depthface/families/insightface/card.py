@@ -13,13 +13,11 @@ from depthface.families.insightface.facts import (
     DETECTOR_SIDE_PX,
     DETECTOR_SMALL_SIDE_PX,
     DETECTOR_STD,
-    DETECTOR_STRIDE_PX,
     EMBEDDING_SIZE_FACT,
     LANDMARK_CROP_PX,
     LANDMARKS_68_COLUMNS,
     LANDMARKS_106_COLUMNS,
     MAX_BATCH_SIZE,
-    MAX_DETECTOR_SIDE_PX,
     MAX_FACES,
     MAX_PHOTOS,
     RECOGNITION_CROP_PX,
@@ -38,6 +36,8 @@ from depthface.spec import (
     PublishedPack,
     TensorSpec,
 )
+from depthface.tasks import faces, swap
+from depthface.tasks.faces import DET_SIZE_STRIDE_PX, MAX_DET_SIZE_PX
 
 __all__ = ["CARDS", "MAKERS", "PackFile", "pack_card", "swapper_card"]
 
@@ -255,25 +255,26 @@ def pack_card(name: str, files: tuple[PackFile, ...]) -> ModelCard:
     pipelines = (
         Pipeline(
             name=detection,
-            task="faces",
+            task=faces.NAME,
             function=f"depthface.families.{FAMILY}.analysis:analyse",
             inputs=(IMAGE, *OPTIONS),
             outputs=(BOXES, SCORES, KEYPOINTS, SIZE),
             max_batch_size=1,
             networks={"detector": detector.name},
+            rank=1,  # an analysis tells more
             counted=BOXES.name,
             facts={name: fact for name, fact in facts.items() if name == DETECTOR_SIDE_FACT},
         ),
         Pipeline(
             name=analysis,
-            task="faces",
+            task=faces.NAME,
             function=f"depthface.families.{FAMILY}.analysis:analyse",
             inputs=(IMAGE, *OPTIONS),
             outputs=(BOXES, SCORES, KEYPOINTS, SIZE, *answers, CROPS),
             max_batch_size=1,
             networks={kind: network.name for kind, network in networks.items()},
             counted=BOXES.name,
-            facts=facts,
+            facts={swap.PACK: name, **facts},
         ),
     )
     return ModelCard(
@@ -303,12 +304,12 @@ def swapper_card(name: str, file: PackFile) -> ModelCard:
     public = f"face_swap_{name}"
     pipeline = Pipeline(
         name=public,
-        task="swap",
+        task=swap.NAME,
         function=f"depthface.families.{FAMILY}.swap:swap",
         inputs=(
             TensorSpec("source", "BYTES", (1,)),
             TensorSpec("target", "BYTES", (1,)),
-            TensorSpec("pack", "BYTES", (1,), optional=True),
+            TensorSpec(swap.PACK, "BYTES", (1,), optional=True),
         ),
         outputs=(IMAGE,),
         max_batch_size=1,
@@ -351,8 +352,8 @@ def _detector_inputs(side_px: int | None) -> tuple[TensorSpec, ...]:
 def _detector_profile(inputs: tuple[TensorSpec, ...]) -> dict[str, Profile]:
     """A photo at a time is usual. The small square is the stride's where one size is asked for."""
     sides_px = {
-        "pixels": (DETECTOR_STRIDE_PX, DETECTOR_SIDE_PX, MAX_DETECTOR_SIDE_PX),
-        "pixels_small": (DETECTOR_STRIDE_PX, DETECTOR_SMALL_SIDE_PX, DETECTOR_SMALL_SIDE_PX),
+        "pixels": (DET_SIZE_STRIDE_PX, DETECTOR_SIDE_PX, MAX_DET_SIZE_PX),
+        "pixels_small": (DET_SIZE_STRIDE_PX, DETECTOR_SMALL_SIDE_PX, DETECTOR_SMALL_SIDE_PX),
     }
 
     def profile(tensor: TensorSpec) -> Profile:

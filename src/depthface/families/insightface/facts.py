@@ -11,13 +11,11 @@ __all__ = [
     "DETECTOR_SMALL_SIDE_PX",
     "DETECTOR_STD",
     "DETECTOR_STRIDES_PX",
-    "DETECTOR_STRIDE_PX",
     "EMBEDDING_SIZE_FACT",
     "LANDMARKS_68_COLUMNS",
     "LANDMARKS_106_COLUMNS",
     "LANDMARK_CROP_PX",
     "MAX_BATCH_SIZE",
-    "MAX_DETECTOR_SIDE_PX",
     "MAX_FACES",
     "MAX_PHOTOS",
     "RECOGNITION_CROP_PX",
@@ -47,12 +45,6 @@ DETECTOR_SMALL_SIDE_PX = 128
 
 DETECTOR_STRIDES_PX = (8, 16, 32)
 """Pixels between the anchors' centres in its three feature maps (scrfd.py:605-613)."""
-
-DETECTOR_STRIDE_PX = DETECTOR_STRIDES_PX[-1]
-"""Sides of what a detector sees are multiples of its coarsest stride."""
-
-MAX_DETECTOR_SIDE_PX = 1920
-"""The largest square that may be asked for."""
 
 DETECTOR_MEAN, DETECTOR_STD = 127.5, 128.0
 """What a detector is fed is `(pixels − mean) / std` (scrfd.py:600-601)."""

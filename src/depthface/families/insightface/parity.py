@@ -17,6 +17,7 @@ from depthface.families.insightface.facts import (
     SWAP_EMBEDDING_COLUMNS,
 )
 from depthface.spec import Source
+from depthface.tasks.faces import DEFAULT_MIN_SCORE, DET_SIZE_AUTO
 
 __all__ = ["measurements"]
 
@@ -25,7 +26,6 @@ Arrays = dict[str, npt.NDArray[Any]]
 Run = Callable[[Arrays], Arrays]
 
 BATCH = 4
-MIN_SCORE = 0.5
 
 
 def measurements(source: Source, run: Run, photos: list[Pixels]) -> Iterator[tuple[str, dict[str, float]]]:
@@ -51,16 +51,16 @@ def measurements(source: Source, run: Run, photos: list[Pixels]) -> Iterator[tup
 
 def _detection(reference: Any, run: Run, pictures: list[Pixels]) -> Iterator[tuple[str, dict[str, float]]]:
     small, large = (DETECTOR_SMALL_SIDE_PX,) * 2, (DETECTOR_SIDE_PX,) * 2
-    ways: list[tuple[str, int, object]] = [("auto", processing.AUTO, [small, large])]
+    ways: list[tuple[str, int, object]] = [("auto", DET_SIZE_AUTO, [small, large])]
     fixed_side_px = reference.static_input_size[0] if reference.static_input_size else None
     if fixed_side_px is None:
         ways.append((str(DETECTOR_SIDE_PX), DETECTOR_SIDE_PX, large))
     for name, det_size, sizes in ways:
-        fed = [processing.letterboxes(picture, MIN_SCORE, det_size, fixed_side_px) for picture in pictures]
+        fed = [processing.letterboxes(picture, DEFAULT_MIN_SCORE, det_size, fixed_side_px) for picture in pictures]
         batch = run({key: np.stack([one[key] for one in fed]) for key in fed[0]})
         worst = dict.fromkeys(("faces_differ", "box_error_px", "keypoint_error_px", "score_error"), 0.0)
         for index, picture in enumerate(pictures):
-            boxes, keypoints = reference.detect(picture[:, :, ::-1], input_size=sizes, det_thresh=MIN_SCORE)
+            boxes, keypoints = reference.detect(picture[:, :, ::-1], input_size=sizes, det_thresh=DEFAULT_MIN_SCORE)
             count = int(batch["count"][index, 0])
             worst["faces_differ"] = max(worst["faces_differ"], abs(count - len(boxes)))
             if count == len(boxes) > 0:

@@ -18,15 +18,14 @@ import numpy.typing as npt
 from depthface.families.insightface.facts import (
     DETECTOR_SIDE_PX,
     DETECTOR_SMALL_SIDE_PX,
-    DETECTOR_STRIDE_PX,
     LANDMARK_CROP_PX,
     LANDMARKS_68_COLUMNS,
     RECOGNITION_CROP_PX,
     TEMPLATE_112_PX,
 )
+from depthface.tasks.faces import DET_SIZE_AUTO, DET_SIZE_STRIDE_PX
 
 __all__ = [
-    "AUTO",
     "align",
     "alignment",
     "crop_box",
@@ -48,11 +47,8 @@ Metric = Literal["default", "max"]
 CROP_MARGIN = 1.5
 """A crop for landmarks, gender and age is this many times the longer side of the box (landmark.py:89)."""
 
-AUTO = 0
-"""`det_size` for InsightFace's own: two squares, or the one that a detector is fixed to."""
-
 # What stands for the small pass where one size is asked for: nothing is found in black.
-_NOTHING = np.zeros((DETECTOR_STRIDE_PX, DETECTOR_STRIDE_PX, 3), np.uint8)
+_NOTHING = np.zeros((DET_SIZE_STRIDE_PX, DET_SIZE_STRIDE_PX, 3), np.uint8)
 
 # Every blend smaller than this would show its edge (inswapper.py:90, 99).
 SMALLEST_ERODE_PX = 10
@@ -82,7 +78,7 @@ def letterboxes(
     """Return a detector's inputs for one photo, by name, without batch dimension; `graphs.scrfd` says what each is.
 
     Args:
-        det_size: side of the one square that the detector is to see the photo in, in pixels; or `AUTO`.
+        det_size: side of the one square that the detector is to see the photo in, in pixels; or `DET_SIZE_AUTO`.
         fixed_side_px: of a detector that takes one square alone: its side, whatever `det_size` is.
     """
     large, scale = letterbox(photo, fixed_side_px or det_size or DETECTOR_SIDE_PX)
@@ -92,7 +88,7 @@ def letterboxes(
         "min_score": np.array([min_score], np.float32),
     }
     if fixed_side_px is None:
-        small, small_scale = letterbox(photo, DETECTOR_SMALL_SIDE_PX) if det_size == AUTO else (_NOTHING, 1.0)
+        small, small_scale = letterbox(photo, DETECTOR_SMALL_SIDE_PX) if det_size == DET_SIZE_AUTO else (_NOTHING, 1.0)
         fed |= {"pixels_small": small, "scale_small": np.array([small_scale], np.float32)}
     return fed
 

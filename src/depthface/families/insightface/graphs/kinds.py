@@ -15,15 +15,14 @@ from depthface.families.insightface.facts import (
     ATTRIBUTE_CROP_PX,
     DETECTOR_MEAN,
     DETECTOR_STD,
-    DETECTOR_STRIDE_PX,
     LANDMARK_CROP_PX,
     LANDMARKS_68_COLUMNS,
     LANDMARKS_106_COLUMNS,
-    MAX_DETECTOR_SIDE_PX,
     RECOGNITION_CROP_PX,
     SWAP_CROP_PX,
 )
 from depthface.families.insightface.graphs import surgery
+from depthface.tasks.faces import DET_SIZE_STRIDE_PX, MAX_DET_SIZE_PX
 
 __all__ = ["Kind", "check_size", "fixed_side", "kind", "normalization"]
 
@@ -113,10 +112,10 @@ def fixed_side(model: onnx.ModelProto) -> int | None:
     height, width = dims[2:4] if len(dims) == 4 else (-1, -1)
     if height == width == 0:
         return None
-    if height != width or height % DETECTOR_STRIDE_PX or not 0 < height <= MAX_DETECTOR_SIDE_PX:
+    if height != width or height % DET_SIZE_STRIDE_PX or not 0 < height <= MAX_DET_SIZE_PX:
         raise ExportError(
             f"Its input is fixed to {' × '.join(str(dim or '?') for dim in dims)}, and only squares are served, with "
-            f"sides that are multiples of {DETECTOR_STRIDE_PX} up to {MAX_DETECTOR_SIDE_PX}.",
+            f"sides that are multiples of {DET_SIZE_STRIDE_PX} up to {MAX_DET_SIZE_PX}.",
             "Export it to ONNX for any height and width, as the published files are, or for such a square.",
         )
     return height
