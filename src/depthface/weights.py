@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Folder", "Hub", "Random", "Synthetic", "Weights", "is_meaningful", "warning_of"]
+__all__ = ["Folder", "Hub", "Random", "Synthetic", "Weights", "is_meaningful", "label_of", "warning_of"]
 
 _RANDOM = "random"
 _SYNTHETIC = "synthetic"
@@ -72,6 +72,12 @@ Weights = Hub | Folder | Random | Synthetic
 def warning_of(origin: str) -> str | None:
     """Return what must be said of answers of weights of this origin; None of weights that somebody trained."""
     return next((text for kind, text in _WARNINGS.items() if origin == kind or origin.startswith(f"{kind}, ")), None)
+
+
+def label_of(origin: str) -> str | None:
+    """Return the first words of the warning, for a picture; None where there is none."""
+    warning = warning_of(origin)
+    return None if warning is None else warning.partition(":")[0]
 
 
 def is_meaningful(origin: str) -> bool:
