@@ -6,13 +6,16 @@ A family's `card.py` fills these in; export, server and client read them. Triton
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import numpy.typing as npt
 
 from depthface.contract import Parameters, Precision
 
 __all__ = [
+    "AskNetwork",
     "EngineOptions",
     "HardwareCompatible",
     "HubFile",
@@ -30,6 +33,12 @@ __all__ = [
 ]
 
 HardwareCompatible = Literal["none", "same_compute_capability", "ampere_plus"]
+AskNetwork = Callable[
+    [str, Mapping[str, npt.NDArray[Any]], Collection[str]],
+    Awaitable[dict[str, npt.NDArray[Any]]],
+]
+"""How a pipeline asks a network: its name, batched inputs, the outputs wanted; it gives those."""
+
 DType = Literal["UINT8", "INT32", "FP32", "BYTES"]
 
 

@@ -103,7 +103,7 @@ def _card(
             Pipeline(
                 name=name,
                 task=depth.NAME,
-                function=f"depthface.families.{FAMILY}.processing:estimate",
+                function=f"depthface.families.{FAMILY}.pipeline:estimate",
                 inputs=(IMAGE,),
                 outputs=(DEPTH, SIZE, PNG16, PNG8),
                 max_batch_size=MAX_BATCH_SIZE,

@@ -256,7 +256,7 @@ def pack_card(name: str, files: tuple[PackFile, ...]) -> ModelCard:
         Pipeline(
             name=detection,
             task=faces.NAME,
-            function=f"depthface.families.{FAMILY}.analysis:analyse",
+            function=f"depthface.families.{FAMILY}.pipeline:analyse",
             inputs=(IMAGE, *OPTIONS),
             outputs=(BOXES, SCORES, KEYPOINTS, SIZE),
             max_batch_size=1,
@@ -268,7 +268,7 @@ def pack_card(name: str, files: tuple[PackFile, ...]) -> ModelCard:
         Pipeline(
             name=analysis,
             task=faces.NAME,
-            function=f"depthface.families.{FAMILY}.analysis:analyse",
+            function=f"depthface.families.{FAMILY}.pipeline:analyse",
             inputs=(IMAGE, *OPTIONS),
             outputs=(BOXES, SCORES, KEYPOINTS, SIZE, *answers, CROPS),
             max_batch_size=1,
@@ -305,7 +305,7 @@ def swapper_card(name: str, file: PackFile) -> ModelCard:
     pipeline = Pipeline(
         name=public,
         task=swap.NAME,
-        function=f"depthface.families.{FAMILY}.swap:swap",
+        function=f"depthface.families.{FAMILY}.pipeline:swap",
         inputs=(
             TensorSpec("source", "BYTES", (1,)),
             TensorSpec("target", "BYTES", (1,)),

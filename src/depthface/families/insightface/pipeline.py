@@ -1,13 +1,13 @@
-"""The server's pipeline for faces: `face_analysis_<pack>`, and, offering only what its detector gives,
-`face_detection_<pack>`.
+"""The server's pipelines for faces: the analysis, and, offering only what its detector gives, the detection; and the
+swap of one photo's face onto every face of another.
 
-It asks the networks only for what is wanted, and none behind the detector where there is no face.
+They ask the networks only for what is wanted, and none behind the detector where there is no face.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from depthface import image, limits
 from depthface.contract import Parameters
-from depthface.errors import InvalidInput
+from depthface.errors import InvalidInput, NoFaceFound
 from depthface.families.insightface import processing
 from depthface.families.insightface.facts import (
     ATTRIBUTE_CROP_PX,
@@ -24,33 +24,38 @@ from depthface.families.insightface.facts import (
     LANDMARK_CROP_PX,
     MAX_BATCH_SIZE,
     RECOGNITION_CROP_PX,
+    SWAP_CROP_PX,
+    SWAP_EMBEDDING_COLUMNS,
 )
+from depthface.spec import AskNetwork
 from depthface.tasks.faces import DET_SIZE_AUTO, Options
 
-__all__ = ["analyse"]
+__all__ = ["analyse", "swap"]
 
 Array = npt.NDArray[Any]
 Pixels = npt.NDArray[np.uint8]
-Infer = Callable[[str, Mapping[str, Array], Collection[str]], Awaitable[dict[str, Array]]]
+
+DEFAULT_PACK = "buffalo_l"
+"""inswapper was trained on the embeddings of this pack's recogniser."""
+
+SWAP_BATCH = 8
+"""Faces swapped at once."""
 
 
 async def analyse(
     wanted: Collection[str],
-    infer: Infer,
+    infer: AskNetwork,
     parameters: Parameters,
     image_bytes: bytes,
-    min_score: Array | None = None,
-    max_faces: Array | None = None,
-    det_size: Array | None = None,
+    *options: Array | None,
 ) -> dict[str, Array]:
     """Server pipeline: all that a pack can say of the faces in a photo, as far as it is wanted.
 
     Args:
         infer: asks a model: its name, batched inputs, the outputs wanted.
         parameters: the pack's networks by kind; to detect, `detector` will do. Its facts are those of `card.py`.
-        min_score: `(1,) float32`, 0…1; without it 0.5.
-        max_faces: `(1,) int32`; without it, or 0, all.
-        det_size: `(1,) int32`; without it, or 0, InsightFace 2's auto; else the side of one square in pixels.
+        options: the inputs `min_score`, `max_faces` and `det_size`, `(1,)` each; None where one was left out. See
+            `tasks.faces.Options`.
 
     Returns:
         The public outputs that are in `wanted`; `size` is `(2,) int32`, the upright photo's height and width.
@@ -58,8 +63,7 @@ async def analyse(
     Raises:
         InvalidInput: not a photo, over a limit, an option out of range, or more faces than this server analyses.
     """
-    options = Options.of_tensors(min_score, max_faces, det_size)
-    photo, out = await _find(wanted, infer, parameters, image_bytes, options)
+    photo, out = await _find(wanted, infer, parameters, image_bytes, Options.of_tensors(*options))
     if set(wanted) <= set(out):
         return out
     boxes, keypoints = out["boxes"], out["keypoints"]
@@ -75,7 +79,7 @@ async def analyse(
 
 
 async def _find(
-    wanted: Collection[str], infer: Infer, parameters: Parameters, image_bytes: bytes, options: Options
+    wanted: Collection[str], infer: AskNetwork, parameters: Parameters, image_bytes: bytes, options: Options
 ) -> tuple[Pixels, dict[str, Array]]:
     """The decoded photo; its `size`, and the faces in it unless the size alone is wanted."""
     fixed_side_px = _fixed_side_px(parameters, options.det_size)
@@ -111,7 +115,7 @@ def _fixed_side_px(parameters: Parameters, det_size: int) -> int | None:
 
 
 async def _recognise(
-    wanted: Collection[str], infer: Infer, parameters: Parameters, photo: Pixels, keypoints: Array
+    wanted: Collection[str], infer: AskNetwork, parameters: Parameters, photo: Pixels, keypoints: Array
 ) -> dict[str, Array]:
     if not {"embeddings", "crops"} & set(wanted):
         return {}
@@ -125,7 +129,7 @@ async def _recognise(
 
 
 async def _landmarks_106(
-    wanted: Collection[str], infer: Infer, parameters: Parameters, photo: Pixels, boxes: Array
+    wanted: Collection[str], infer: AskNetwork, parameters: Parameters, photo: Pixels, boxes: Array
 ) -> dict[str, Array]:
     if "landmarks_106" not in wanted:
         return {}
@@ -133,7 +137,7 @@ async def _landmarks_106(
 
 
 async def _landmarks_68(
-    wanted: Collection[str], infer: Infer, parameters: Parameters, photo: Pixels, boxes: Array
+    wanted: Collection[str], infer: AskNetwork, parameters: Parameters, photo: Pixels, boxes: Array
 ) -> dict[str, Array]:
     if not {"landmarks_68", "pose"} & set(wanted):
         return {}
@@ -143,7 +147,7 @@ async def _landmarks_68(
 
 
 async def _landmarks(
-    infer: Infer, network: str, photo: Pixels, boxes: Array, shape: tuple[int, int]
+    infer: AskNetwork, network: str, photo: Pixels, boxes: Array, shape: tuple[int, int]
 ) -> npt.NDArray[np.float32]:
     cut = [processing.crop_box(photo, box, LANDMARK_CROP_PX) for box in boxes]
     raw = await _ask(infer, network, _stacked([crop for crop, _ in cut], LANDMARK_CROP_PX), "landmarks")
@@ -152,7 +156,7 @@ async def _landmarks(
 
 
 async def _attributes(
-    wanted: Collection[str], infer: Infer, parameters: Parameters, photo: Pixels, boxes: Array
+    wanted: Collection[str], infer: AskNetwork, parameters: Parameters, photo: Pixels, boxes: Array
 ) -> dict[str, Array]:
     if not {"gender", "age"} & set(wanted):
         return {}
@@ -162,7 +166,7 @@ async def _attributes(
     return {"gender": read[:, 0], "age": read[:, 1]}
 
 
-async def _ask(infer: Infer, network: str, crops: Pixels, output: str) -> Array:
+async def _ask(infer: AskNetwork, network: str, crops: Pixels, output: str) -> Array:
     """One network on all crops, `MAX_BATCH_SIZE` at a time and all at once; none for none."""
     if not len(crops):
         return np.zeros((0, 0), np.float32)
@@ -175,3 +179,57 @@ async def _ask(infer: Infer, network: str, crops: Pixels, output: str) -> Array:
 
 def _stacked(crops: list[Pixels], side_px: int) -> Pixels:
     return np.stack(crops) if crops else np.zeros((0, side_px, side_px, 3), np.uint8)
+
+
+async def swap(
+    wanted: Collection[str],
+    infer: AskNetwork,
+    parameters: Parameters,
+    source_bytes: bytes,
+    target_bytes: bytes,
+    pack: bytes | None = None,
+) -> dict[str, bytes]:
+    """Server pipeline: give every face of the target the looks of the largest face of the source.
+
+    Args:
+        infer: asks a model: its name, batched inputs, the outputs wanted.
+        parameters: its `networks` hold `swapper`.
+        pack: which `face_analysis_<pack>` finds the faces; it must give embeddings of 512.
+
+    Returns:
+        `image`: a PNG of the target's size.
+
+    Raises:
+        InvalidInput: one of the photos is no photo or shows no face, or the pack's embeddings do not fit.
+    """
+    name = (pack or DEFAULT_PACK.encode()).decode("utf-8", "replace")
+    analysis = f"face_analysis_{name}"
+    sources, targets = await asyncio.gather(
+        infer(analysis, {"image": _batched(source_bytes)}, ("boxes", "embeddings")),
+        infer(analysis, {"image": _batched(target_bytes)}, ("boxes", "keypoints")),
+    )
+    embeddings, keypoints = sources["embeddings"][0], targets["keypoints"][0]
+    for which, found in (("source", embeddings), ("target", keypoints)):
+        if not len(found):
+            raise NoFaceFound(f"There is no face in the {which} photo.", "Send one that shows a face.")
+    if embeddings.shape[1] != SWAP_EMBEDDING_COLUMNS:
+        raise InvalidInput(
+            f"The pack {name} gives embeddings of {embeddings.shape[1]}, the swapper takes {SWAP_EMBEDDING_COLUMNS}."
+        )
+    sides = sources["boxes"][0][:, 2:] - sources["boxes"][0][:, :2]
+    embedding = embeddings[int(np.argmax(sides[:, 0] * sides[:, 1]))]
+
+    photo = image.decode(target_bytes)
+    aligned = [processing.align(photo, points, SWAP_CROP_PX) for points in keypoints]
+    for start in range(0, len(aligned), SWAP_BATCH):
+        some = aligned[start : start + SWAP_BATCH]
+        faces = np.stack([crop for crop, _ in some])
+        fed = {"faces": faces, "embedding": np.repeat(embedding[None], len(faces), axis=0)}
+        swapped = (await infer(parameters.networks["swapper"], fed, ("faces_out",)))["faces_out"]
+        for face, (_, matrix) in zip(swapped, some, strict=True):
+            photo = processing.paste_back(photo, face, matrix)
+    return {"image": image.encode_png(photo)}
+
+
+def _batched(data: bytes) -> Array:
+    return np.array([[data]], np.object_)
