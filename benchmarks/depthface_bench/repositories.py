@@ -126,7 +126,7 @@ def _export(card: ModelCard, weights: str, target: Path, variant: Variant) -> No
             target,
             variant.precision,
             accepts_license=True,
-            engines=Engines(EngineOptions(), display) if variant.provider == "tensorrt" else None,
+            engines=Engines(EngineOptions(), phases=display) if variant.provider == "tensorrt" else None,
             report=display.say,
         )
         pipeline.export(job)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -71,14 +72,10 @@ def export(
     precision: str,
     repository: Path,
     accept_license: bool,
-    engine: bool,
-    without_engine: tuple[str, ...],
-    **options: Any,
+    **of_engines: Any,
 ) -> None:
     """Turn published weights into a Triton model repository, proven equal to their reference."""
-    engine_options = EngineOptions(**options)
-    if not engine and (without_engine or engine_options != EngineOptions()):
-        raise click.UsageError("The options of engines need --engine.")
+    engines = _engines(**of_engines)
     # A terminated export cleans up as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(highlight=False, soft_wrap=True)
@@ -91,7 +88,7 @@ def export(
                 repository,
                 cast(Precision, precision),
                 accepts_license=accept_license,
-                engines=Engines(engine_options, display, frozenset(without_engine)) if engine else None,
+                engines=engines and replace(engines, phases=display),
                 report=display.say,
             )
             outcome = pipeline.export(job)
@@ -102,6 +99,15 @@ def export(
             console.print(f"{card.name}  exported to {repository} in {seconds:.0f} s", markup=False)
         if warning := warning_of(job.weights.origin):
             console.print(f"{card.name}  {warning}", markup=False, style="bold red")
+
+
+def _engines(engine: bool, without_engine: tuple[str, ...], **options: Any) -> Engines | None:
+    wished = Engines(EngineOptions(**options), without=frozenset(without_engine))
+    if engine:
+        return wished
+    if wished != Engines(EngineOptions()):
+        raise click.UsageError("The options of engines need --engine.")
+    return None
 
 
 export.help = f"{export.help}\n\nModels: {', '.join(all_cards())}."

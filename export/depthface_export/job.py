@@ -26,11 +26,17 @@ def say_nothing(line: str) -> None:
 
 @dataclass(frozen=True)
 class Engines:
-    """Which TensorRT engines an export builds: all that there can be, but for the networks `without`."""
+    """Which TensorRT engines an export builds.
+
+    Attributes:
+        options: how.
+        without: the names of networks that get none, of those that can have one.
+        phases: who is told how far a build is; None for nobody.
+    """
 
     options: EngineOptions
-    phases: Phases
     without: frozenset[str] = frozenset()
+    phases: Phases | None = None
 
     def options_of(self, network: Network) -> EngineOptions | None:
         """How the network's engine is built; None if it gets none."""

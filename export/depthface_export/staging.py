@@ -27,7 +27,7 @@ def stage(repository: Path) -> Iterator[Path]:
     """
     root = repository / ".export"
     try:
-        lock = _locked(root)
+        lock = _lock(root)
     except BlockingIOError as error:
         raise ExportError(f"Another export is at work in {repository}.", "Wait for it to end.") from error
     except OSError as error:
@@ -53,7 +53,7 @@ def stage(repository: Path) -> Iterator[Path]:
                 root.rmdir()
 
 
-def _locked(root: Path) -> IO[str]:
+def _lock(root: Path) -> IO[str]:
     """The lock of a repository, held; raises BlockingIOError if another process holds it, and other OSErrors.
 
     Who held it before removes it in the end. So a lock that was opened may be no longer the one that others will see.

@@ -85,10 +85,10 @@ def fetch(card: ModelCard, weights: Weights) -> Folder | Random | Synthetic:
         folder = _pack_folder(published)
     else:
         folder = [_hub_file(published, file).parent for file in published.files].pop()
-    return Folder(folder, weights.origin, _checked(published, folder))
+    return Folder(folder, weights.origin, _check_files(published, folder))
 
 
-def _checked(published: HubWeights | PublishedPack, folder: Path, remedy: str = "") -> dict[str, str]:
+def _check_files(published: HubWeights | PublishedPack, folder: Path, remedy: str = "") -> dict[str, str]:
     """The sha256 of each file in `folder`; raises `WeightsCorrupt` naming the first that is not the published one."""
     found = {}
     for file in published.files:
@@ -145,7 +145,7 @@ def _pack_folder(published: PublishedPack) -> Path:
             fetched, archive_path = Path(aside), Path(aside, f"{published.name}.zip")
             storage.download_file(address, path=str(archive_path), overwrite=True)
             archive.unpack(archive_path, published.files, published.name, fetched)
-            _checked(published, fetched, "Nothing was kept; export again, or give --weights a folder of your own.")
+            _check_files(published, fetched, "Nothing was kept; export again, or give --weights a folder of your own.")
             # File by file: what else the user keeps in that folder stays.
             folder.mkdir(parents=True, exist_ok=True)
             for file in published.files:

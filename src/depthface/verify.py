@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from depthface import config, machine, manifest
-from depthface.contract import EXPORTED_CONFIG, MANIFEST_FILE, ONNX_FILE, Parameters
+from depthface.contract import EXPORTED_CONFIG, MANIFEST_FILE, ONNX_FILE, UNKNOWN_WEIGHTS, Parameters
 from depthface.errors import ConfigError, MismatchError
 from depthface.families import all_cards
 from depthface.machine import Machine
@@ -110,16 +110,19 @@ def _command(words: list[str], repository: Path) -> str:
 
 def _guess(network: Path) -> list[str]:
     """What was typed to export a network whose manifest does not say so, as far as its card and its config tell."""
-    names = [card.name for card in all_cards().values() if network.name in {each.name for each in card.networks}]
+    card = next((card for card in all_cards().values() if network.name in {each.name for each in card.networks}), None)
+    if card is None:
+        return ["depthface", "export", "FOLDER"]  # of the pack
     try:
         known = config.parameters_of(config.read(network / EXPORTED_CONFIG))
     except ConfigError:
         known = Parameters()
-    kind = known.weights.partition(",")[0]
-    weights = ["--weights", kind if warning_of(known.weights) else "FOLDER"]
-    is_published = not known.weights.startswith("folder ") and not warning_of(known.weights)
+    if warning_of(known.weights):
+        weights = known.weights.partition(",")[0]
+    else:
+        weights = "hub" if known.weights in (card.weights.origin, UNKNOWN_WEIGHTS) else "FOLDER"
     precision = ["--precision", known.precision] if known.precision else []
-    return ["depthface", "export", *(names or ["MODEL"]), *([] if is_published else weights), *precision]
+    return ["depthface", "export", card.name, "--weights", weights, *precision]
 
 
 def _runs_under(built: str, here: str, is_version_compatible: bool) -> bool:

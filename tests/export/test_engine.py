@@ -35,7 +35,7 @@ from depthface_export.progress import Display
 
 
 def wanted(options: EngineOptions | None = None, *without: str) -> Engines:
-    return Engines(options or EngineOptions(), engines.NoPhases(), frozenset(without))
+    return Engines(options or EngineOptions(), frozenset(without), engines.NoPhases())
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from fixtures.engines import NoPhases
 from onnx import TensorProto, helper, numpy_helper
 
 from depthface import manifest
@@ -100,7 +99,7 @@ def test_an_activation_with_one_huge_value_is_the_most_sensitive(tmp_path):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
     feed = {f"x{i}": rng.normal(size=(50, 64)).astype(np.float32) for i in range(2)}
     feed["x1"][0, 0] = 1000
-    int8.in_int8(path, tmp_path / "int8.onnx", [feed], tmp_path / "ranges.json")
+    int8.write_int8(path, tmp_path / "int8.onnx", [feed], tmp_path / "ranges.json")
     order = int8.by_sensitivity(path, tmp_path / "int8.onnx", [feed], tmp_path / "ranges.json")
     assert order == ["product 1", "product 0"]
 
@@ -111,7 +110,7 @@ def test_an_activation_with_one_huge_value_is_the_most_sensitive(tmp_path):
         )
         return float(np.abs(got - expected)[1:].max())
 
-    int8.in_int8(path, tmp_path / "mixed.onnx", [feed], tmp_path / "ranges.json", ["product 1"])
+    int8.write_int8(path, tmp_path / "mixed.onnx", [feed], tmp_path / "ranges.json", ["product 1"])
     assert error(tmp_path / "int8.onnx") > 1 > 1e-3 > error(tmp_path / "mixed.onnx")
 
 
@@ -127,6 +126,6 @@ def test_it_is_refused_where_it_does_not_belong(tmp_path, run):
             card_named("depth_anything_v2_small"),
             tmp_path,
             precision="int8",
-            engines=Engines(EngineOptions(), NoPhases()),
+            engines=Engines(EngineOptions()),
         )
     assert not list(tmp_path.iterdir())

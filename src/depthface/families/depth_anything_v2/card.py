@@ -75,8 +75,7 @@ def _card(
     rank: int,
     license: License,
     revision: str,
-    weight_file: HubFile,
-    config_sha256: str | None,
+    files: tuple[HubFile, HubFile],
     architecture: dict[str, object],
 ) -> ModelCard:
     name = f"{FAMILY}_{size}"
@@ -96,7 +95,7 @@ def _card(
         weights=HubWeights(
             repo_id=f"depth-anything/Depth-Anything-V2-{size.capitalize()}-hf",
             revision=revision,
-            files=(HubFile("config.json", None, config_sha256), weight_file),
+            files=files,
         ),
         networks=(network,),
         pipelines=(
@@ -123,12 +122,14 @@ CARDS = (
         rank=0,
         license=APACHE_2,
         revision="5426e4f0f36572d16453bbda7a8389317b1bef99",
-        weight_file=HubFile(
-            "model.safetensors",
-            99_173_660,
-            "3152477ce0d8d6978d76b995120de97cb5b928701fd0f817769f59e249a16b70",
+        files=(
+            HubFile("config.json", None, "c56698d3643dde1f83ea2212759e6b31a22b8f827246a36dd007ee8a22b3ff75"),
+            HubFile(
+                "model.safetensors",
+                99_173_660,
+                "3152477ce0d8d6978d76b995120de97cb5b928701fd0f817769f59e249a16b70",
+            ),
         ),
-        config_sha256="c56698d3643dde1f83ea2212759e6b31a22b8f827246a36dd007ee8a22b3ff75",
         architecture={
             "hidden_size": 384,
             "num_hidden_layers": 12,
@@ -143,8 +144,7 @@ CARDS = (
         rank=1,
         license=CC_BY_NC_4,
         revision="b1958afc87fb45a9e3746cb387596094de553ed8",
-        weight_file=HubFile("model.safetensors", None, None),
-        config_sha256=None,
+        files=(HubFile("config.json", None, None), HubFile("model.safetensors", None, None)),
         architecture={
             "hidden_size": 768,
             "num_hidden_layers": 12,
@@ -159,12 +159,14 @@ CARDS = (
         rank=2,
         license=CC_BY_NC_4,
         revision="7581137eff8d4e94f6e796d3baea0e9fa79b22d2",
-        weight_file=HubFile(
-            "model.safetensors",
-            1_341_322_868,
-            "4e01e34ed5549b529b70b92d53226bc370f03041977b390d3dde45d47f516cf9",
+        files=(
+            HubFile("config.json", None, None),
+            HubFile(
+                "model.safetensors",
+                1_341_322_868,
+                "4e01e34ed5549b529b70b92d53226bc370f03041977b390d3dde45d47f516cf9",
+            ),
         ),
-        config_sha256=None,
         architecture={
             "hidden_size": 1024,
             "num_hidden_layers": 24,

@@ -188,7 +188,7 @@ def _pretrained(card: ModelCard, folder: Path) -> DepthAnythingForDepthEstimatio
     card's own architecture. The folder's config only says whether it is that one; nothing is built by its numbers."""
     _check_config(card, folder)
     try:
-        with _quiet_loading():
+        with _hush_loading():
             model, report = DepthAnythingForDepthEstimation.from_pretrained(
                 folder,
                 config=config_of(card),
@@ -235,7 +235,7 @@ def _check_config(card: ModelCard, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_loading() -> Iterator[None]:
+def _hush_loading() -> Iterator[None]:
     """Hide the table that transformers logs of what it did not find; it is answered with an error."""
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(CRITICAL)

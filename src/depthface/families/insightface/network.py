@@ -42,7 +42,7 @@ def card_of_folder(folder: Path) -> ModelCard:
     # Hidden files are the file system's own: macOS leaves ._<name> beside each on a foreign disk.
     for path in sorted(path for path in folder.glob("*.onnx") if not path.name.startswith(".")):
         model = reading.read(path)
-        with _naming(path):
+        with _name_in_errors(path):
             file = _pack_file(path, model)
         if file.kind == "swapper":
             continue
@@ -92,8 +92,8 @@ def sources(
     for network, file in zip(card.networks, card.architecture.values(), strict=True):
         assert isinstance(file, PackFile)
         model = original(file)
-        with _naming(Path(file.file.name)):
-            mean, std = _checked(model, file, is_published)
+        with _name_in_errors(Path(file.file.name)):
+            mean, std = _check(model, file, is_published)
             made[network.name] = Source(model=_graph(model, file, mean, std), reference=_reference(model, file.kind))
     return made
 
@@ -114,7 +114,7 @@ def _pack_file(path: Path, model: onnx.ModelProto) -> PackFile:
     )
 
 
-def _checked(model: onnx.ModelProto, file: PackFile, is_published: bool) -> tuple[float, float]:
+def _check(model: onnx.ModelProto, file: PackFile, is_published: bool) -> tuple[float, float]:
     """The mean and std of a file that is what the card says of it."""
     kind = kinds.kind(model)
     if kind != file.kind:
@@ -179,7 +179,7 @@ def _reference(original: onnx.ModelProto, kind: str) -> Any:
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _name_in_errors(path: Path) -> Iterator[None]:
     """Put the file's name before an error of its graph, and make one of whatever onnx or ONNX Runtime raise for it."""
     try:
         yield

@@ -64,7 +64,7 @@ def detector(
         ExportError: the file is not such an SCRFD.
     """
     _, _, height, width = dims(inputs(model)[0])
-    net = network(_batchable(model))
+    net = network(_let_batch(model))
     with_keypoints = len(net.outputs) == 9
     passes = [("small", again(net, "small/"))] if two_sizes else []
     passes.append(("large", net))
@@ -99,7 +99,7 @@ def detector(
     return assemble("detector", parts, graph_inputs, graph_outputs)
 
 
-def _batchable(model: onnx.ModelProto) -> onnx.ModelProto:
+def _let_batch(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy whose heads give `[N, anchors, C]` and whose two upsamplings are by a constant factor.
 
     Published heads are `Transpose(2, 3, 0, 1) → Reshape[−1, C]`, which mixes the photos of a batch; published
@@ -117,7 +117,7 @@ def _batchable(model: onnx.ModelProto) -> onnx.ModelProto:
     producers = {name: node for node in graph.node for name in node.output}
     for index, output in enumerate(graph.output):
         channels = (1, 4, 2 * POINTS)[index // len(DETECTOR_STRIDES_PX)]
-        _batchable_head(graph, producers, output.name, channels)
+        _let_head_batch(graph, producers, output.name, channels)
         del output.type.tensor_type.shape.dim[:]
     for node in graph.node:
         if node.op_type == "Resize" and len(node.input) == 4 and node.input[3]:
@@ -132,7 +132,7 @@ def _batchable(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def _batchable_head(graph: onnx.GraphProto, producers: dict[str, onnx.NodeProto], output: str, channels: int) -> None:
+def _let_head_batch(graph: onnx.GraphProto, producers: dict[str, onnx.NodeProto], output: str, channels: int) -> None:
     chain: dict[str, onnx.NodeProto] = {}
     name = output
     while name in producers and producers[name].op_type in ("Sigmoid", "Reshape", "Transpose"):
