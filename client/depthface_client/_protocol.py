@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageOps
 from tritonclient.http import InferInput, InferRequestedOutput
 
-from depthface.errors import InvalidImage, InvalidInput
+from depthface.errors import InvalidInput
 from depthface.families.depth_anything_v2.result import Depth
+from depthface_client.photos import Photo, encoded, test_photo
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -29,12 +25,8 @@ __all__ = [
     "networks_of",
     "outputs",
     "png_output",
-    "upright",
     "weights_from",
 ]
-
-Photo = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
-"""A path, the bytes of an encoded photo, a PIL image, or an array `(H, W, 3) uint8 RGB` or `(H, W) uint8 grey`."""
 
 DEFAULT_MODEL = "depth_anything_v2_small"
 
@@ -54,7 +46,7 @@ def host_of(url: str) -> tuple[str, bool]:
 
 def image_input(photo: Photo, name: str = "image") -> InferInput:
     """The tensor of one photo. Files and bytes travel as they are; pictures in memory as lossless PNG."""
-    return bytes_input(name, _encoded(photo))
+    return bytes_input(name, encoded(photo))
 
 
 def bytes_input(name: str, data: bytes) -> InferInput:
@@ -110,42 +102,5 @@ def leaving_with(model: str, configs: Mapping[str, Mapping[str, Any]]) -> list[s
     return [*([] if stays else [model]), *(network for network in own if network not in shared)]
 
 
-def upright(photo: Photo) -> Image.Image:
-    """The photo as an RGB picture, turned as its EXIF orientation says: what the server's pixels count."""
-    if isinstance(photo, Image.Image):
-        return ImageOps.exif_transpose(photo).convert("RGB")
-    try:
-        with Image.open(BytesIO(_encoded(photo))) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, SyntaxError) as error:
-        raise InvalidImage("The bytes are not a photo that can be drawn on. Save it as JPEG or PNG.") from error
-
-
-def _encoded(photo: Photo) -> bytes:
-    if isinstance(photo, bytes | bytearray | memoryview):
-        return bytes(photo)
-    if isinstance(photo, str | os.PathLike):
-        try:
-            return Path(photo).read_bytes()
-        except OSError as error:
-            raise InvalidImage(f"{photo} cannot be read ({error.strerror}).") from error
-    if isinstance(photo, np.ndarray):
-        if photo.dtype != np.uint8 or not (photo.ndim == 2 or (photo.ndim == 3 and photo.shape[2] == 3)):
-            raise InvalidImage(
-                f"An array of {photo.dtype} and shape {photo.shape} is not a photo. Give (H, W, 3) uint8 RGB or "
-                "(H, W) uint8 grey."
-            )
-        photo = Image.fromarray(photo)
-    if not isinstance(photo, Image.Image):
-        raise InvalidImage(f"{type(photo).__name__} is not a photo. Give a path, bytes, a PIL image or an array.")
-    buffer = BytesIO()
-    ImageOps.exif_transpose(photo).convert("RGB").save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
-
-
-def _test_photo() -> bytes:
-    return _encoded(np.add.outer(np.arange(48), np.arange(64)).astype(np.uint8))
-
-
-TEST_PHOTO = _test_photo()
+TEST_PHOTO = test_photo()
 """A small picture, for asking whether a server truly answers."""

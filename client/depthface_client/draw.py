@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from depthface.families.insightface.result import Face, Floats
-from depthface_client._protocol import Photo, upright
+from depthface_client.photos import Photo, upright
 
 __all__ = ["banner", "beside", "faces", "labelled"]
 
