@@ -57,7 +57,7 @@ _STRANGERS: tuple[tuple[bytes, str], ...] = (
 # Of texts, what stands in their beginning; a mark of their encoding, comments and so on may stand before it.
 _TEXTS: tuple[tuple[bytes, str], ...] = (
     (rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|head|body)[\s>]", "a web page (HTML)"),
-    (rb"(\xef\xbb\xbf)?\s*<(svg[\s>]|(\?xml|!--|!doctype\s+svg).*<(\w+:)?svg[\s>])", "an SVG drawing"),
+    (rb"(\xef\xbb\xbf)?\s*<(svg[\s>/]|(\?xml|!--|!doctype\s+svg).*<(\w+:)?svg[\s>/])", "an SVG drawing"),
 )
 
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})

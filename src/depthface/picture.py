@@ -17,7 +17,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from depthface import apart, containers, formats
-from depthface.errors import ImageTooLarge, InvalidImage
+from depthface.errors import ImageTooLarge, InvalidImage, InvalidInput
 from depthface.limits import LARGEST_PIXELS
 
 __all__ = ["TURNING", "Opened", "eight_bits", "opened", "orientation_of", "rgb", "upright"]
@@ -92,7 +92,7 @@ def opened(data: bytes, *, max_pixels: int = LARGEST_PIXELS) -> Iterator[Opened]
     size = (width, height) if lean.orientation in TURNING else (height, width)
     try:
         yield Opened(format, image.mode, lean.data, size, lean.orientation, lambda: _turned(image, lean.orientation))
-    except (ImageTooLarge, InvalidImage):
+    except InvalidInput:
         raise
     # Pillow's plugins raise nearly anything on damaged files: OSError, SyntaxError, ValueError, struct.error, …
     except Exception as error:
@@ -106,11 +106,18 @@ def upright(picture: Image.Image) -> Image.Image:
         InvalidImage: closed, without pixels, damaged, or of samples that say not how bright they are.
     """
     try:
-        _load(picture)
+        try:
+            picture.load()
+        except Exception:  # Pillow may give a photo up for its metadata
+            data = _again(picture)
+            if not data:
+                raise
+            with opened(data) as photo:
+                return photo.decoded()
         if not picture.width * picture.height:
             raise InvalidImage(f"The picture is {picture.width}×{picture.height}: it has no pixels. Give another one.")
         return _transposed(rgb(picture), orientation_of(picture))
-    except InvalidImage:
+    except InvalidInput:
         raise
     except Exception as error:
         if isinstance(error, AssertionError | AttributeError) or "closed" in str(error):
@@ -200,18 +207,20 @@ def _not_taken(name: str | None) -> str:
 
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:
-    _load(image)
+    image.load()
     return _transposed(rgb(image), orientation)
 
 
-def _load(picture: Image.Image) -> None:
-    """Decode it; what Pillow dislikes in the metadata behind the pixels costs no photo."""
+def _again(picture: Image.Image) -> bytes | None:
+    """The file of a picture that Pillow could not load, if it is still there and was to give its first frame."""
+    file = getattr(picture, "fp", None)
+    if file is None or picture.tell():
+        return None
     try:
-        picture.load()
-    except Exception:
-        if getattr(picture, "tile", True) or getattr(picture, "_im", None) is None:
-            raise
-        picture.load()  # the pixels were there
+        file.seek(0)
+        return bytes(file.read())
+    except (OSError, ValueError, AttributeError):  # it was closed
+        return None
 
 
 def _transposed(picture: Image.Image, orientation: int) -> Image.Image:
