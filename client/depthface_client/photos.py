@@ -68,8 +68,9 @@ def upright(photo: Photo) -> Image.Image:
     """
     if isinstance(photo, bytes | bytearray | memoryview | str | os.PathLike):
         with picture.opened(encoded(photo)) as opened:
-            return _own(opened.decoded())
-    return _own(_picture(photo), photo)
+            made = opened.decoded()
+            return made.copy() if made.readonly else made
+    return _picture(photo)
 
 
 def test_photo() -> bytes:
@@ -88,11 +89,6 @@ def _picture(photo: Any) -> Image.Image:
     )
 
 
-def _own(made: Image.Image, given: object = None) -> Image.Image:
-    """A picture that can be drawn on, and is not the caller's."""
-    return made.copy() if made is given or made.readonly else made
-
-
 def _of_array(array: npt.NDArray[Any]) -> Image.Image:
     levels = array.astype(np.uint8) * 255 if array.dtype == np.bool_ else array
     if levels.dtype.kind == "u" and levels.dtype.itemsize == 2:
@@ -109,14 +105,11 @@ def _of_array(array: npt.NDArray[Any]) -> Image.Image:
 
 def _bytes(data: bytes | bytearray | memoryview) -> bytes:
     try:
-        data = bytes(data)
+        return bytes(data)
     except ValueError as error:  # a memoryview after its release
         raise InvalidImage(
             f"The bytes of the photo cannot be read ({error}). Give them while they are held."
         ) from error
-    if not data:
-        raise InvalidImage("There is no photo: it has no bytes. Give the bytes of a file.")
-    return data
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:

@@ -169,9 +169,8 @@ def _ask(data: bytes, format: str, wanted: bytes, max_pixels: int) -> tuple[int,
         raise ImageTooLarge(
             f"The photo is {width}×{height}, the limit is {max_pixels / 1e6:.4g} megapixels. Scale it down first."
         )
-    raise InvalidImage(
-        f"This {format} file is damaged, or of a kind that cannot be read ({text}). Save the photo as JPEG."
-    )
+    why = f" ({text})" if text else ""
+    raise InvalidImage(f"This {format} is damaged, or of a kind that cannot be read{why}. Save the photo as JPEG.")
 
 
 def _answered(head: bytes, data: bytes, format: str) -> tuple[bytes, int, int, bytearray]:

@@ -106,6 +106,11 @@ class _Parts:
         self._start = self._stop = 0
 
 
+def _replaced(data: bytes, start: int, stop: int, piece: bytes) -> bytes:
+    view = memoryview(data)
+    return b"".join([view[:start], piece, view[stop:]])
+
+
 # PNG (ISO/IEC 15948:2004, 5.3): length, name, data, CRC. A small first letter marks a chunk that may be left out.
 
 _CHUNK = struct.Struct(">I4s")
@@ -292,7 +297,7 @@ def _lean_tiff(data: bytes) -> Lean:
     # Zeros where the next directory's place was: there is none. And where entries were: so all else stays in place.
     room = directory.stop + (8 if directory.is_big else 4) - (directory.start - len(count))
     start = directory.start - len(count)
-    lean_data = data[:start] + body.ljust(room, b"\0") + data[start + room :]
+    lean_data = _replaced(data, start, start + room, body.ljust(room, b"\0"))
     orientation = directory.orientation()
     if orientation is None:
         orientation = turned(None, xmp)
@@ -323,7 +328,7 @@ def _lean_heif(data: bytes) -> Lean:
         length = length if length >= 8 else len(data) - at
         if name == b"meta":
             meta = _ITEM.sub(rb"\1skip", data[at : at + length])
-            return Lean(data[:at] + meta + data[at + length :])
+            return Lean(_replaced(data, at, at + length, meta))
         at += length
     return Lean(data)
 

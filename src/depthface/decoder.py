@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from io import BytesIO, FileIO
 
-from PIL import AvifImagePlugin, Image
+from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
 from depthface import picture
 from depthface.apart import ANSWER, ASK
@@ -74,6 +74,8 @@ def _opened_here(format: str, wanted: bytes, max_pixels: int, data: bytes) -> tu
         return b"o", picture.height, picture.width, picture.tobytes()
     except MemoryError:
         return b"d", 0, 0, b"it needs too much memory"
+    except UnidentifiedImageError:  # its text tells of objects of Python
+        return b"d", 0, 0, b""
     except Exception as error:
         return b"d", 0, 0, " ".join(str(error).split())[:200].encode()
 
@@ -82,8 +84,9 @@ def _open_avif(data: bytes) -> tuple[tuple[int, int], Callable[[], Image.Image]]
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     image = Image.open(BytesIO(data), formats=["AVIF"])
     width, height = image.size
-    is_turned = picture.orientation_of(image) in picture.TURNING
-    return (width, height) if is_turned else (height, width), lambda: picture.upright(image)
+    orientation = picture.orientation_of(image)
+    size = (width, height) if orientation in picture.TURNING else (height, width)
+    return size, lambda: picture.turned(image, orientation)
 
 
 def _open_heic(data: bytes) -> tuple[tuple[int, int], Callable[[], Image.Image]]:

@@ -20,7 +20,7 @@ from depthface import apart, containers, formats
 from depthface.errors import ImageTooLarge, InvalidImage, InvalidInput
 from depthface.limits import LARGEST_PIXELS
 
-__all__ = ["TURNING", "Opened", "eight_bits", "opened", "orientation_of", "rgb", "upright"]
+__all__ = ["TURNING", "Opened", "eight_bits", "opened", "orientation_of", "rgb", "turned", "upright"]
 
 TURNING = (5, 6, 7, 8)
 """Orientations that swap height and width."""
@@ -91,7 +91,7 @@ def opened(data: bytes, *, max_pixels: int = LARGEST_PIXELS) -> Iterator[Opened]
         )
     size = (width, height) if lean.orientation in TURNING else (height, width)
     try:
-        yield Opened(format, image.mode, lean.data, size, lean.orientation, lambda: _turned(image, lean.orientation))
+        yield Opened(format, image.mode, lean.data, size, lean.orientation, lambda: turned(image, lean.orientation))
     except InvalidInput:
         raise
     # Pillow's plugins raise nearly anything on damaged files: OSError, SyntaxError, ValueError, struct.error, …
@@ -100,11 +100,12 @@ def opened(data: bytes, *, max_pixels: int = LARGEST_PIXELS) -> Iterator[Opened]
 
 
 def upright(picture: Image.Image) -> Image.Image:
-    """A picture in memory, or one that Pillow has opened, as an upright RGB picture of its own.
+    """A picture in memory, or one that Pillow has opened, as an upright RGB picture of its own, without metadata.
 
     Raises:
         InvalidImage: closed, without pixels, damaged, or of samples that say not how bright they are.
     """
+    tile = getattr(picture, "tile", None)
     try:
         try:
             picture.load()
@@ -112,11 +113,15 @@ def upright(picture: Image.Image) -> Image.Image:
             data = _again(picture)
             if not data:
                 raise
+            picture.tile = tile  # type: ignore[attr-defined]  # as it was: not loaded
             with opened(data) as photo:
                 return photo.decoded()
         if not picture.width * picture.height:
             raise InvalidImage(f"The picture is {picture.width}×{picture.height}: it has no pixels. Give another one.")
-        return _transposed(rgb(picture), orientation_of(picture))
+        made = _transposed(rgb(picture), orientation_of(picture))
+        made = made.copy() if made is picture else made
+        made.info = {}
+        return made
     except InvalidInput:
         raise
     except Exception as error:
@@ -126,6 +131,12 @@ def upright(picture: Image.Image) -> Image.Image:
                 "call its `load()` there."
             ) from error
         raise InvalidImage(f"The picture is damaged or truncated ({error}). Give a whole one.") from error
+
+
+def turned(image: Image.Image, orientation: int) -> Image.Image:
+    """Decode what Pillow has opened, to an RGB picture that is set upright from `orientation`, 1 to 8 (EXIF)."""
+    image.load()
+    return _transposed(rgb(image), orientation)
 
 
 def rgb(picture: Image.Image) -> Image.Image:
@@ -204,11 +215,6 @@ def _not_taken(name: str | None) -> str:
     if name is None:
         return f"These bytes are not an image. Send one of: {known}."
     return f"This is {name}, which is not taken. Send one of: {known}."
-
-
-def _turned(image: Image.Image, orientation: int) -> Image.Image:
-    image.load()
-    return _transposed(rgb(image), orientation)
 
 
 def _again(picture: Image.Image) -> bytes | None:

@@ -488,7 +488,7 @@ def test_text_and_zeros_are_no_image(data):
         (tiff_with(SMALL)[:8] + bytes(200), "TIFF is damaged"),
         (JPEG.replace(b"\xff\xc0\0\x11\x08", b"\xff\xc1\0\x11\x0c"), "JPEG .* of a kind .*12 bits a sample"),
         (PNG[:30], "PNG is damaged"),
-        (heic(SMALL)[:200], "HEIC file is damaged"),
+        (heic(SMALL)[:200], "HEIC is damaged"),
     ],
     ids=["float64", "empty TIFF", "12 bits", "cut PNG", "cut HEIC"],
 )
