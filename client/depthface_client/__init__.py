@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         ServerUnavailable,
     )
     from depthface.tasks.depth import Depth
+    from depthface.tasks.embedding import Classification, Embedding
     from depthface.tasks.faces import SAME_PERSON_SIMILARITY, Comparison, Face
     from depthface_client._methods import ModelInfo
     from depthface_client.aio import AsyncClient
@@ -32,11 +33,13 @@ if TYPE_CHECKING:
 __all__ = [
     "SAME_PERSON_SIMILARITY",
     "AsyncClient",
+    "Classification",
     "Client",
     "ClientError",
     "Comparison",
     "Depth",
     "DepthfaceError",
+    "Embedding",
     "Face",
     "ImageTooLarge",
     "InvalidImage",
@@ -53,6 +56,7 @@ __all__ = [
 
 _HOMES = {
     "depthface.tasks.depth": ("Depth",),
+    "depthface.tasks.embedding": ("Classification", "Embedding"),
     "depthface.tasks.faces": ("SAME_PERSON_SIMILARITY", "Comparison", "Face"),
     "depthface_client._methods": ("ModelInfo",),
     "depthface_client.aio": ("AsyncClient",),

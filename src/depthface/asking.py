@@ -7,7 +7,6 @@ asynchronous I/O, so that both have the same methods and the same rules.
 
 from __future__ import annotations
 
-import math
 import random
 import time
 import uuid
@@ -57,6 +56,9 @@ _FRESH_S = 1.0
 _SAFE_TO_RETRY = (ServerOverloaded, ServerUnavailable)
 """The server turned the request away before it ran, or nobody was there. An inference changes nothing on the server,
 so that one whose connection broke half way may be sent again too."""
+
+_LONGEST_TIMEOUT_S = 10_000_000
+"""Four months; sockets overflow far above it."""
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
@@ -153,12 +155,14 @@ class Description:
 
     Attributes:
         name: of the model.
+        inputs: the names of its inputs.
         outputs: the names of its outputs.
         max_batch_size: the most items of one request; 0 if it takes no batches.
         parameters: depthface's own.
     """
 
     name: str
+    inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     max_batch_size: int
     parameters: Parameters
@@ -168,6 +172,7 @@ class Description:
         """Read it from a config as Triton tells it."""
         return cls(
             name=config["name"],
+            inputs=tuple(tensor["name"] for tensor in config.get("input", ())),
             outputs=tuple(tensor["name"] for tensor in config.get("output", ())),
             max_batch_size=int(config.get("max_batch_size", 0)),
             parameters=Parameters.of_config(config),
@@ -192,9 +197,11 @@ class Asker:
     """
 
     def __init__(self, server: str, timeout_s: float, retries: int) -> None:
-        if not (isinstance(timeout_s, int | float) and math.isfinite(timeout_s) and timeout_s > 0):
-            raise InvalidInput(f"timeout_s is {timeout_s!r}.", "Give a number of seconds above 0.")
-        if not (isinstance(retries, int) and retries >= 0):
+        if not (isinstance(timeout_s, int | float) and 0 < timeout_s <= _LONGEST_TIMEOUT_S):
+            raise InvalidInput(
+                f"timeout_s is {str(timeout_s)[:20]}.", f"Give seconds, above 0 and up to {_LONGEST_TIMEOUT_S}."
+            )
+        if not (isinstance(retries, int) and not isinstance(retries, bool) and retries >= 0):
             raise InvalidInput(f"retries is {retries!r}.", "Give a whole number from 0.")
         self._server = server
         self._timeout_s = float(timeout_s)
@@ -246,19 +253,24 @@ class Asker:
                 described.append(description)
         return described
 
-    def _serving(self, task: str, offering: Collection[str] = ()) -> Steps[str]:
+    def _serving(self, task: str, offering: Collection[str] = (), taking: Collection[str] = ()) -> Steps[str]:
         """Return the model that a request takes which names none.
 
         Args:
             task: what it does.
             offering: the outputs that it must have.
+            taking: the inputs that it must have.
 
         Raises:
             ModelUnavailable: there is none.
             InvalidInput: there are several, and none of them comes before the others.
         """
         served = yield from self._served()
-        able = [one for one in served if one.parameters.task == task and set(offering) <= set(one.outputs)]
+        able = [
+            one
+            for one in served
+            if one.parameters.task == task and set(offering) <= set(one.outputs) and set(taking) <= set(one.inputs)
+        ]
         if not able:
             raise ModelUnavailable(f"{self._server} serves no model for {task}.", "Export one: `depthface export`.")
         rank = min(one.parameters.rank for one in able)

@@ -37,7 +37,7 @@ class Address:
     @classmethod
     def of(cls, url: str) -> Address:
         """Read `host:port` or a URL of the scheme http, https, grpc or grpcs; raise `InvalidInput` for another text."""
-        remedy = "Give host:port, such as 127.0.0.1:8000, or a URL: http://…, https://… or grpc://…."
+        remedy = "Give host:port, such as 127.0.0.1:8000 or [::1]:8000, or a URL: http://…, https://… or grpc://…."
         if not isinstance(url, str) or not url.isprintable():
             raise InvalidInput(f"{url!r} is not an address.", remedy)
         scheme, separator, _ = url.partition("://")
@@ -54,7 +54,7 @@ class Address:
         is_grpc = scheme.startswith("grpc")
         path = parts.path.rstrip("/")
         if path and is_grpc:
-            raise InvalidInput(f"{url!r} has a path, and gRPC has none.", remedy)
+            raise InvalidInput(f"{url!r} is not an address of gRPC: it has a path.", remedy)
         return cls("grpc" if is_grpc else "http", scheme in ("https", "grpcs"), host, port or _PORTS[scheme], path)
 
     @property

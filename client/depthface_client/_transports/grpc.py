@@ -71,12 +71,16 @@ class AsyncGrpcTransport:
         forget_in_children(self)
 
     def reset(self) -> None:
+        self._inherited = getattr(self, "_channel", None)  # kept, and so never closed: it is the parent's
+        self._forget()
+
+    def _forget(self) -> None:
         self._channel: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def close(self) -> None:
         channel, is_ours = self._channel, self._loop is asyncio.get_running_loop()
-        self.reset()
+        self._forget()
         if channel is not None and is_ours:
             await channel.close()
 

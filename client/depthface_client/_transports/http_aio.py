@@ -31,12 +31,17 @@ class AsyncHttpTransport:
         forget_in_children(self)
 
     def reset(self) -> None:
+        # Kept, and so never closed: a child shares the parent's epoll, and would take connections out of it.
+        self._inherited = getattr(self, "_session", None)
+        self._forget()
+
+    def _forget(self) -> None:
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def close(self) -> None:
         session, is_ours = self._session, self._loop is asyncio.get_running_loop()
-        self.reset()
+        self._forget()
         if session is not None and is_ours:
             await session.close()
 

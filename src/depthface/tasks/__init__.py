@@ -17,13 +17,14 @@ import pkgutil
 
 from depthface.asking import Description, Infer
 from depthface.tasks.depth import DepthMethods
+from depthface.tasks.embedding import EmbeddingMethods
 from depthface.tasks.faces import FaceMethods
 from depthface.tasks.swap import SwapMethods
 
 __all__ = ["TaskMethods", "probe"]
 
 
-class TaskMethods(DepthMethods, FaceMethods, SwapMethods):
+class TaskMethods(DepthMethods, FaceMethods, SwapMethods, EmbeddingMethods):
     """The methods of every task."""
 
 
