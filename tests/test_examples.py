@@ -15,7 +15,7 @@ from fixtures.photos import VARIETY
 from fixtures.serving import Server
 from PIL import Image
 
-from depthface.families.insightface import scenes
+from depthface_standins.insightface import scenes
 from depthface_client import Client
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 import time
 from dataclasses import replace
@@ -113,4 +114,4 @@ def _engines(engine: bool, without_engine: tuple[str, ...], **options: Any) -> E
     return None
 
 
-export.help = f"{export.help}\n\nModels: {', '.join(all_cards())}."
+export.help = f"{inspect.cleandoc(export.help or '')}\n\nModels: {', '.join(all_cards())}."
