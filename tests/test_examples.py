@@ -15,8 +15,8 @@ from fixtures.photos import VARIETY
 from fixtures.serving import Server
 from PIL import Image
 
-from depthface_standins.insightface import scenes
 from depthface_client import Client
+from depthface_standins.insightface import scenes
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PHOTO = VARIETY["landscape JPEG"]

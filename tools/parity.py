@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from depthface import manifest
+from depthface.contract import MANIFEST_FILE
 from depthface.manifest import Manifest
 
 
@@ -21,7 +22,7 @@ def page(repositories: list[Path]) -> str:
     found = [
         (path.parent.parent.name, read)
         for repository in repositories
-        for path in sorted(repository.glob(f"*/*/{manifest.FILE_NAME}"))
+        for path in sorted(repository.glob(f"*/*/{MANIFEST_FILE}"))
         if (read := manifest.read(path.parent)) is not None
     ]
     if not found:
