@@ -9,5 +9,5 @@ __all__ = ["folder"]
 
 
 def folder() -> Path:
-    """The user's cache folder for depthface; it may not exist yet."""
+    """Return the user's cache folder for depthface; it may not exist yet."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "depthface"
