@@ -120,9 +120,8 @@ def by_sensitivity(model: Path, int8: Path, feeds: Sequence[Arrays], ranges: Pat
     for activation in dict.fromkeys(named.values()):
         in_int8(model, trial, feeds, ranges, [name for name, of in named.items() if of != activation])
         got = validate.runner(trial)(feed)
-        errors[activation] = max(
-            float(np.linalg.norm(got[name] - value) / (np.linalg.norm(value) or 1)) for name, value in expected.items()
-        )
+        off = [np.linalg.norm(got[name] - value) / (np.linalg.norm(value) or 1) for name, value in expected.items()]
+        errors[activation] = float(np.nan_to_num(np.max(off), nan=np.inf))
     return sorted(named, key=lambda name: -errors[named[name]])
 
 

@@ -66,7 +66,8 @@ def _detection(reference: Any, run: Run, pictures: list[Pixels]) -> Iterator[tup
                     "keypoint_error_px": batch["keypoints"][index, :count] - keypoints,
                 }
                 for metric, error in errors.items():
-                    worst[metric] = max(worst[metric], float(np.abs(error).max()))
+                    # Python's own max leaves out a NaN.
+                    worst[metric] = float(np.maximum(worst[metric], _largest(error)))
         yield f"{name}, batch of {len(pictures)}", worst
 
 
@@ -113,9 +114,16 @@ def _raw(reference: Any, crop: Pixels) -> npt.NDArray[np.float32]:
 
 def _distance(task: str, expected: npt.NDArray[np.float32], got: npt.NDArray[np.float32]) -> dict[str, float]:
     if task == "recognition":
+        if not np.isfinite(expected).all():
+            return {"cosine_loss": float("inf")}
         unit = expected / np.linalg.norm(expected, axis=1, keepdims=True)
         return {"cosine_loss": float(1 - (unit * got).sum(axis=1).min())}
-    error = float(np.abs(got - expected).max())
+    error = _largest(got - expected)
     if task.startswith("landmark"):
         return {"landmark_error_px": error * (LANDMARK_CROP_PX // 2)}
     return {"attribute_error": error}
+
+
+def _largest(error: npt.NDArray[np.float32]) -> float:
+    """The largest magnitude; infinite if a value is not finite."""
+    return float(np.abs(error).max()) if np.isfinite(error).all() else float("inf")
