@@ -44,8 +44,9 @@ def one_pixel(depth: np.ndarray, size: float) -> None:
     depth[-1, depth.shape[1] // 2, depth.shape[2] // 2] += size
 
 
-def every_pixel(depth: np.ndarray, size: float) -> None:
-    depth += size
+def a_quarter(depth: np.ndarray, size: float) -> None:
+    """The nearest quarter of each map, by four times as much: the mean is that, the median nothing."""
+    depth[depth >= 0.75] += 4 * size
 
 
 def farthest_pixels(depth: np.ndarray, share: float) -> None:
@@ -66,14 +67,14 @@ def spoiled(spoil: Callable[[np.ndarray, float], None], size: float) -> Run:
 
 DEPTH_ERRORS = [
     ("fp32", "max_error", one_pixel, 4e-5, 6e-5),
-    ("fp32", "mean_error", every_pixel, 1.5e-6, 3e-6),
+    ("fp32", "mean_error", a_quarter, 1.5e-6, 3e-6),
     ("fp16", "max_error", one_pixel, 4e-3, 6e-3),
-    ("fp16", "mean_error", every_pixel, 8e-4, 1.2e-3),
+    ("fp16", "mean_error", a_quarter, 8e-4, 1.2e-3),
     ("bf16", "max_error", one_pixel, 2.5e-2, 3.5e-2),
-    ("bf16", "mean_error", every_pixel, 3.5e-3, 4.5e-3),
+    ("bf16", "mean_error", a_quarter, 3.5e-3, 4.5e-3),
     ("bf16", "delta1_loss", farthest_pixels, 5e-4, 2e-3),
     ("int8", "max_error", one_pixel, 8e-2, 1.2e-1),
-    ("int8", "mean_error", every_pixel, 8e-3, 1.2e-2),
+    ("int8", "mean_error", a_quarter, 8e-3, 1.2e-2),
     ("int8", "delta1_loss", farthest_pixels, 5e-4, 2e-3),
 ]
 
