@@ -18,6 +18,9 @@ from depthface.families.depth_anything_v2 import network, processing
 from depthface.families.depth_anything_v2.result import Depth
 from depthface.resample import upsample_bicubic
 
+# preprocessor_config.json of depth-anything/Depth-Anything-V2-Small-hf: `image_mean`, `image_std`.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 
 @pytest.fixture(scope="module")
 def processor():
@@ -25,8 +28,8 @@ def processor():
         size={"height": 518, "width": 518},
         ensure_multiple_of=14,
         keep_aspect_ratio=True,
-        image_mean=list(network.MEAN),
-        image_std=list(network.STD),
+        image_mean=list(MEAN),
+        image_std=list(STD),
     )
 
 
@@ -52,9 +55,14 @@ def test_preprocess_equals_the_processor(name, processor):
     pixels, size = processing.preprocess(VARIETY[name])
     picture = Image.open(BytesIO(VARIETY[name])).convert("RGB")
     expected = processor(images=picture, return_tensors="np")["pixel_values"][0]
-    normalised = (pixels / 255 - np.array(network.MEAN)) / np.array(network.STD)
+    normalised = (pixels / 255 - np.array(MEAN)) / np.array(STD)
     np.testing.assert_allclose(normalised.transpose(2, 0, 1), expected, atol=1e-6)
     assert size == picture.size[::-1]
+
+
+def test_the_network_normalises_by_the_published_numbers():
+    assert tuple(network.MEAN) == MEAN
+    assert tuple(network.STD) == STD
 
 
 @pytest.mark.parametrize(("precision", "exact"), [(None, True), ("fp32", True), ("bf16", False), ("fp16", False)])
@@ -123,6 +131,35 @@ def test_postprocess_makes_only_what_is_asked_for():
 def result() -> Depth:
     array = np.add.outer(np.arange(14), np.arange(28)).astype(np.float32)
     return Depth(array=array, size=(60, 120), weights="random, seed 0")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "asks", "encodes"),
+    [
+        ((), 0, 0),
+        (("size",), 0, 0),
+        (("depth",), 1, 0),
+        (("depth", "size"), 1, 0),
+        (("png8",), 1, 1),
+        (("png16", "size"), 1, 1),
+        (("depth", "size", "png16", "png8"), 1, 2),
+    ],
+    ids=str,
+)
+def test_what_is_not_wanted_is_neither_asked_of_the_network_nor_encoded(monkeypatch, wanted, asks, encodes):
+    asked, encoded_ = [], []
+
+    async def infer(name, inputs, outputs):
+        asked.append((name, tuple(inputs), tuple(outputs)))
+        return {"depth": np.add.outer(np.arange(4), np.arange(4)).astype(np.float32)[None]}
+
+    whole = processing.image.encode_png
+    monkeypatch.setattr(processing.image, "encode_png", lambda picture: encoded_.append(1) or whole(picture))
+    given = asyncio.run(processing.estimate(wanted, infer, {"networks": "n"}, VARIETY["tiny 40×30"]))
+    assert asked == [("n", ("pixels",), ("depth",))] * asks
+    assert len(encoded_) == encodes
+    assert set(given) == {*wanted, "size"}
+    assert given["size"].tolist() == [30, 40]
 
 
 def test_result_at_the_photos_size(result):

@@ -184,7 +184,7 @@ CROP_ERRORS = [
 @pytest.mark.parametrize(
     ("precision", "metric", "like", "kind", "change", "good", "bad"),
     CROP_ERRORS,
-    ids=[r[3] + r[0] for r in CROP_ERRORS],
+    ids=[f"{row[0]} {row[3].strip('_')}" for row in CROP_ERRORS],
 )
 def test_a_network_of_crops_is_refused_past_its_tolerance_and_not_before(
     precision, metric, like, kind, change, good, bad
@@ -262,6 +262,11 @@ def test_one_value_that_is_no_number_is_refused_wherever_it_is(value, of):
         reference, run = (good, regressed(good, last_one(value))) if of == "export" else (bad, regressed(good, np.copy))
         with pytest.raises(ParityError), np.errstate(invalid="ignore"):
             judge(pack, kind, precision, reference, run)
+
+
+def test_a_check_is_passed_up_to_its_tolerance_and_never_by_what_is_no_number():
+    passed = [validate.Check("case", "metric", value, 0.5).passed for value in (0.0, 0.5, 0.5000001, np.inf, np.nan)]
+    assert passed == [True, True, False, False, False]
 
 
 def test_a_proof_of_nothing_is_none(monkeypatch):
