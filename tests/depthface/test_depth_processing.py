@@ -79,6 +79,25 @@ def test_the_resize_is_exact_where_the_network_is(precision, exact):
     assert np.array_equal(asked[0], reference) == exact
 
 
+@pytest.mark.parametrize("name", ["4000×3000", "landscape JPEG"])
+def test_a_fast_decode_leaves_out_what_the_grid_does_not_need(monkeypatch, name):
+    """Never less than two pixels for one of the grid, on each side."""
+    decoded = []
+    whole = processing.image.decode
+    monkeypatch.setattr(
+        processing.image, "decode", lambda *args, **options: decoded.append(whole(*args, **options)) or decoded[-1]
+    )
+    plain, fast = (processing.preprocess(VARIETY[name], fast_decode=wish) for wish in (False, True))
+    assert plain[0].shape == fast[0].shape
+    assert plain[1] == fast[1] == decoded[0].shape[:2]
+    grid = np.array(plain[0].shape[:2])
+    if name == "4000×3000":
+        assert (np.array(decoded[1].shape[:2]) >= 2 * grid).all()
+        assert decoded[1].size < decoded[0].size / 3
+    else:  # there is nothing to leave out
+        assert decoded[1].shape == decoded[0].shape
+
+
 @pytest.mark.parametrize("size", [(1, 1), (13, 200), (27, 2000), (4000, 300)])
 def test_photos_without_a_picture_in_them_are_refused(size):
     with pytest.raises(InvalidImage, match=f"{size[1]}×{size[0]}"):
