@@ -56,7 +56,9 @@ def test_there_is_something_to_run():
 def test_python(block, readme_server, folder):
     done = run([sys.executable, "-W", "error", "-c", block.replace("127.0.0.1:8000", readme_server.host)], folder)
     assert done.returncode == 0, done.stderr
-    assert list(folder.glob("depth*.png"))
+    saved = re.findall(r"save\(\"([\w./]+)\"\)", block)
+    assert all((folder / name).is_file() for name in saved)
+    assert saved or done.stdout
 
 
 @pytest.mark.parametrize("block", blocks("bash"))
@@ -65,9 +67,16 @@ def test_bash(block, readme_server, folder):
     text = text.replace("127.0.0.1:8000", readme_server.host)
     done = run(["bash", "-euo", "pipefail", "-c", text], folder)
     assert done.returncode == 0, done.stderr
-    for made in folder.glob("*.png"):
-        with Image.open(made) as picture:
-            picture.load()
+    named = re.findall(r"(?<!>)(?:--out|-o|>) +([\w./]+)", block)
+    assert named
+    for made in (folder / name for name in named):
+        if made.is_dir():
+            assert list(made.iterdir())
+        assert made.is_dir() or made.stat().st_size > 0
+        if made.suffix == ".png":
+            with Image.open(made) as picture:
+                picture.load()
+                assert picture.size == (640, 427)
 
 
 def test_every_make_target_that_is_named_exists():

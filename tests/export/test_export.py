@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,20 +25,14 @@ from depthface import manifest
 from depthface.errors import ExportError, ParityError
 from depthface.families import all_cards
 from depthface.families.depth_anything_v2 import network, parity
+from depthface.spec import ModelCard
 from depthface_export import onnx as onnx_stage
 from depthface_export import repository as repository_stage
 
 
-@pytest.fixture(scope="module")
-def exported(tiny, tmp_path_factory):
-    from depthface_export import pipeline
-
-    target = tmp_path_factory.mktemp("tiny")
-    outcome = pipeline.export(
-        tiny, weights="random", precision="fp32", target=target, accept_license=False, report=lambda line: None
-    )
-    assert outcome == "exported"
-    return target
+@pytest.fixture
+def exported(tiny_repository) -> Path:
+    return tiny_repository
 
 
 @pytest.mark.parametrize(("size", "parameters"), [("small", 24_785_089), ("base", 97_470_785), ("large", 335_315_649)])
@@ -103,11 +98,90 @@ def test_a_changed_file_is_not_what_the_manifest_describes(tiny, exported, tmp_p
     assert manifest.read(tmp_path) is None
 
 
-def test_a_second_run_changes_nothing_and_a_changed_wish_does(tiny, exported, run):
+def test_a_second_run_changes_nothing(tiny, exported, run):
     before = snapshot(exported)
     outcome, lines = run(tiny, exported)
     assert (outcome, lines) == ("unchanged", [])
     assert snapshot(exported) == before
+
+
+class Wanted(Exception):
+    """The export went to work."""
+
+
+@pytest.fixture
+def goes_to_work(monkeypatch):
+    """Whether an export has anything to do; it is stopped before it does it."""
+    from depthface_export import pipeline
+
+    def stop(*_: object) -> None:
+        raise Wanted
+
+    monkeypatch.setattr(pipeline, "_build", stop)
+
+    def goes_to_work(card: ModelCard, target: Path, **wish: object) -> bool:
+        settings = {"weights": "random", "precision": "fp32", "accept_license": False} | wish
+        try:
+            return pipeline.export(card, target=target, report=lambda line: None, **settings) != "unchanged"
+        except Wanted:
+            return True
+
+    return goes_to_work
+
+
+def test_a_changed_wish_is_a_new_export(tiny, exported, goes_to_work, tmp_path):
+    assert not goes_to_work(tiny, exported)
+    for precision in ("fp16", "bf16"):
+        assert goes_to_work(tiny, exported, precision=precision)
+    network.reference_model(tiny, 3).save_pretrained(tmp_path / "mine")
+    assert goes_to_work(tiny, exported, weights=str(tmp_path / "mine"))
+    assert not goes_to_work(tiny, exported)
+
+
+def test_changed_code_or_versions_are_a_new_export(tiny, exported, goes_to_work, monkeypatch):
+    versions = manifest.exporter_versions
+    for name in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "openvino", "depthface", "code"):
+        monkeypatch.setattr(manifest, "exporter_versions", lambda code, name=name: versions(code) | {name: "another"})
+        assert goes_to_work(tiny, exported), name
+    monkeypatch.setattr(manifest, "exporter_versions", versions)
+    assert not goes_to_work(tiny, exported)
+
+
+DAMAGES = {
+    "one byte": lambda folder: flip(folder / "model.onnx"),
+    "cut short": lambda folder: (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:-1]),
+    "empty": lambda folder: (folder / "model.onnx").write_bytes(b""),
+    "gone": lambda folder: (folder / "model.onnx").unlink(),
+    "another's": lambda folder: (folder / "model.plan").write_bytes(b"an engine that nobody knows"),
+    "its manifest half": lambda folder: (folder / "manifest.json").write_text("{"),
+    "its manifest gone": lambda folder: (folder / "manifest.json").unlink(),
+}
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_damaged_is_exported_anew(tiny, exported, goes_to_work, damage, tmp_path):
+    copy = Path(shutil.copytree(exported, tmp_path / "copy"))
+    assert not goes_to_work(tiny, copy)
+    DAMAGES[damage](copy / tiny.networks[0].name / "1")
+    assert goes_to_work(tiny, copy)
+
+
+def test_texts_that_are_damaged_are_mended_by_the_next_export(tiny, exported, run, tmp_path):
+    """Those that stand beside what took the time, without taking it again."""
+    copy = Path(shutil.copytree(exported, tmp_path / "copy"))
+    before = snapshot(copy)
+    texts = [path for path in sorted(copy.rglob("*")) if path.suffix in (".pbtxt", ".py")]
+    assert len(texts) == 5  # two configs of each model, and the pipeline
+    for index, path in enumerate(texts):
+        path.unlink() if index % 2 else path.write_text("name: 'spoilt'")
+    assert run(tiny, copy)[0] == "unchanged"
+    assert snapshot(copy) == before
 
 
 def test_fp16_holds_its_tolerance_and_its_many_depths(tiny, tmp_path, run):
@@ -172,9 +246,9 @@ def test_an_unchanged_export_takes_seconds(repository):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["weights:", "onnx:", "1×518×518", "repository:"])
-def test_kill_minus_nine_leaves_what_was_served_before(stage, tiny, tmp_path, run):
+def test_kill_minus_nine_leaves_what_was_served_before(stage, tiny, exported, tmp_path):
     """A killed export of another precision, at each stage: the one that was there is whole and can be told so."""
-    run(tiny, tmp_path)
+    shutil.copytree(exported, tmp_path, dirs_exist_ok=True)
     network_folder = tmp_path / tiny.networks[0].name
     before = snapshot(network_folder)
     killed = subprocess.Popen(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -67,6 +68,28 @@ def stale(good, tmp_path) -> Path:
     for path in folder.glob("*/1/manifest.json"):
         path.write_text(path.read_text().replace('"code": "', '"code": "old'))
     return folder
+
+
+def test_what_verify_prints_for_damaged_files_mends_them(good, tmp_path):
+    """To the letter, as somebody pastes it into a shell."""
+    folder = Path(shutil.copytree(good, tmp_path / "my repository"))
+    assert depthface("verify", "--repository", folder).returncode == 0
+    for index, name in enumerate(NETWORKS):
+        with (folder / name / "1" / "model.onnx").open("r+b") as file:
+            file.seek(1000 * (index + 1))
+            byte = file.read(1)
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte[0] ^ 1]))
+    done = depthface("verify", "--repository", folder)
+    assert done.returncode == 1
+    commands = {line.strip() for line in done.stderr.splitlines() if line.startswith("  depthface export ")}
+    assert len(commands) == 1  # one for both: they come of one pack
+    (command,) = commands
+    mended = depthface(*shlex.split(command)[1:])
+    assert mended.returncode == 0, mended.stderr
+    assert "unchanged" not in mended.stdout
+    assert depthface("verify", "--repository", folder).returncode == 0
+    assert networks(folder).keys() == networks(good).keys()
 
 
 @pytest.mark.parametrize("limit_bytes", [2_000])
