@@ -76,7 +76,9 @@ def real_photos() -> list[Path]:
     folder = os.environ.get("DEPTHFACE_PHOTOS")
     if not folder:
         pytest.skip("DEPTHFACE_PHOTOS names no folder of photographs")
-    return sorted(path for path in Path(folder).iterdir() if path.suffix in (".jpg", ".png"))
+    found = sorted(path for path in Path(folder).iterdir() if path.suffix in (".jpg", ".png"))
+    assert found, f"there is no photograph in {folder}"
+    return found
 
 
 def levels(png: bytes) -> np.ndarray:

@@ -21,6 +21,7 @@ CARDS = [card for card in all_cards().values() if card.is_committed]
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
 def test_committed_text_is_fresh(card):
+    assert len(repository.texts(card)) == len(card.networks) + 2 * len(card.pipelines)
     for path, text in repository.texts(card).items():
         assert (COMMITTED / path).read_text() == text, path
 

@@ -29,8 +29,11 @@ def by_name(name: str, repository: Path = Path("nowhere")) -> checks.Finding:
 
 
 @pytest.fixture
-def free_ports(monkeypatch) -> None:
-    """The ports that are looked at are free, whatever else this machine serves; and so are the caches empty."""
+def nothing_else(monkeypatch, tmp_path) -> None:
+    """The ports that are looked at are free, whatever else this machine serves, and the caches are empty."""
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    for name in ("HF_HOME", "HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in checks.PORTS]
         for probe in probes:
@@ -39,9 +42,8 @@ def free_ports(monkeypatch) -> None:
     monkeypatch.setattr(checks, "PORTS", dict(zip(checks.PORTS, ports, strict=True)))
 
 
-@pytest.mark.usefixtures("free_ports")
-def test_this_machine_serves_and_so_is_well(repository, monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "no weights"))
+@pytest.mark.usefixtures("nothing_else")
+def test_this_machine_serves_and_so_is_well(repository):
     done = CliRunner().invoke(doctor, ["--json", "--repository", str(repository)])
     found = {finding["name"]: finding for finding in json.loads(done.stdout)}
     assert [finding for finding in found.values() if not finding["ok"]] == []
@@ -51,9 +53,8 @@ def test_this_machine_serves_and_so_is_well(repository, monkeypatch, tmp_path):
     assert "depth_anything_v2_small" in found[f"repository {repository}"]["found"]
 
 
-@pytest.mark.usefixtures("free_ports")
-def test_one_thing_to_mend_is_exit_1(repository, monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "no weights"))
+@pytest.mark.usefixtures("nothing_else")
+def test_one_thing_to_mend_is_exit_1(repository, monkeypatch):
     monkeypatch.setattr(checks.platform, "libc_ver", lambda: ("glibc", "2.31"))
     for words in (["--json"], []):
         done = CliRunner().invoke(doctor, [*words, "--repository", str(repository)])
