@@ -19,12 +19,14 @@ import onnxruntime
 import pytest
 import torch
 from export.conftest import snapshot
+from fixtures.machine import HAS_BF16
 from fixtures.serving import depthface
 
 from depthface import manifest
 from depthface.errors import ExportError, ParityError
 from depthface.families import all_cards
 from depthface.families.depth_anything_v2 import network, parity
+from depthface.families.insightface import synthetic
 from depthface.spec import ModelCard
 from depthface_export import onnx as onnx_stage
 from depthface_export import repository as repository_stage
@@ -183,6 +185,29 @@ def test_texts_that_are_damaged_are_mended_by_the_next_export(tiny, exported, ru
         path.unlink() if index % 2 else path.write_text("name: 'spoilt'")
     assert run(tiny, copy)[0] == "unchanged"
     assert snapshot(copy) == before
+
+
+def test_the_command_exports_all_that_is_named_as_it_is_told(tmp_path):
+    """A pack by its name and a folder of one file, which is its own weights."""
+    mine, target = tmp_path / "mine", tmp_path / "repository"
+    mine.mkdir()
+    onnx.save(synthetic.detector(), mine / "det.onnx")
+    precision = "bf16" if HAS_BF16 else "fp32"
+    options = ("--weights", "synthetic", "--precision", precision, "--accept-license", "--repository", target)
+    done = depthface("export", "buffalo_sc", mine, *options)
+    assert done.returncode == 0, done.stderr
+    made = {path.parents[1].name: manifest.read(path.parent) for path in target.glob("*/1/manifest.json")}
+    origins = {name: found.weights["origin"] for name, found in made.items()}
+    assert origins == {
+        "face_buffalo_sc_detector": "synthetic",
+        "face_buffalo_sc_recognizer": "synthetic",
+        "face_mine_detector": "folder mine",
+    }
+    assert {found.precision for found in made.values()} == {precision}
+    assert [name for name in ("buffalo_sc", "mine") if f"{name}  exported to {target}" in done.stdout] == [
+        "buffalo_sc",
+        "mine",
+    ]
 
 
 def test_fp16_holds_its_tolerance_and_its_many_depths(tiny, tmp_path, run):
