@@ -23,7 +23,7 @@ from insightface.app import FaceAnalysis
 from PIL import Image
 from transformers import DPTImageProcessorPil, pipeline
 
-from depthface import manifest
+from depthface.contract import ENGINE_FILE, ONNX_FILE
 from depthface.errors import DepthfaceError
 from depthface.families.depth_anything_v2 import network, processing
 from depthface.families.depth_anything_v2.card import PATCH_PX, PHOTO_SIDE_PX
@@ -81,7 +81,7 @@ def depth_stages(
     repository: Path, variant: Variant, threads: int, stack: contextlib.ExitStack
 ) -> Callable[[bytes], bytes]:
     """The floor: the exported network in the plain runtime, with this project's own code before and after it."""
-    run_network = plain_network(repository / f"{DEPTH}_network" / "1" / manifest.ONNX_FILE, variant, threads, stack)
+    run_network = plain_network(repository / f"{DEPTH}_network" / "1" / ONNX_FILE, variant, threads, stack)
 
     def run(jpeg: bytes) -> bytes:
         pixels, size = processing.preprocess(jpeg, variant.precision)
@@ -103,7 +103,7 @@ def plain_network(path: Path, variant: Variant, threads: int, stack: contextlib.
     """
     if variant.provider == "tensorrt":
         (spec,) = depth_card().networks
-        infer = stack.enter_context(tensorrt.runner(path.with_name(manifest.ENGINE_FILE), spec))
+        infer = stack.enter_context(tensorrt.runner(path.with_name(ENGINE_FILE), spec))
         turn = threading.Lock()  # an engine's context is for one at a time
 
         def in_turn(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -15,9 +15,11 @@ import onnx
 from rich.console import Console
 
 from depthface import machine, manifest
+from depthface.config import read as read_config
+from depthface.contract import ENGINE_FILE, EXPORTED_CONFIG, Precision
 from depthface.families import card_named
 from depthface.families.insightface import architectures, synthetic
-from depthface.spec import EngineOptions, ModelCard, Network, Precision
+from depthface.spec import EngineOptions, ModelCard, Network
 from depthface_bench.variants import Variant
 from depthface_export import pipeline, repository
 from depthface_export.progress import Display
@@ -104,8 +106,8 @@ def overridden(
     many requests at most in a batch (1: each by itself), and how long one waits for others to join it.
     """
     shutil.copytree(source, target)
-    path = target / network / repository.EXPORTED_CONFIG
-    config = repository.read_config(path)
+    path = target / network / EXPORTED_CONFIG
+    config = read_config(path)
     config.instance_group[0].count = instances
     config.parameters[_THREADS[config.backend]].string_value = str(threads)
     if config.max_batch_size > 1:
@@ -132,8 +134,8 @@ def _place(target: Path, variant: Variant) -> None:
 
     Engines and OpenVINO have their place already.
     """
-    for path in target.glob(f"*/{repository.EXPORTED_CONFIG}"):
-        config = repository.read_config(path)
+    for path in target.glob(f"*/{EXPORTED_CONFIG}"):
+        config = read_config(path)
         if config.backend == "onnxruntime":
             (group,) = config.instance_group
             group.kind = group.KIND_CPU if variant.provider == "cpu" else group.KIND_GPU
@@ -151,7 +153,7 @@ def _add(name: str, target: Path, card: ModelCard, public: str, outputs: tuple[s
     )
     more = replace(card, pipelines=(*card.pipelines, part))
     names = [network.name for network in card.networks]
-    with_engine = frozenset(name for name in names if (target / name / "1" / manifest.ENGINE_FILE).is_file())
+    with_engine = frozenset(name for name in names if (target / name / "1" / ENGINE_FILE).is_file())
     for network in names:
         folder = target / network / "1"
         found = manifest.read(folder)

@@ -10,8 +10,9 @@ from typing import Any, cast, get_args
 import click
 from rich.console import Console
 
+from depthface.contract import Precision
 from depthface.families import all_cards, card_named
-from depthface.spec import EngineOptions, Precision
+from depthface.spec import EngineOptions
 from depthface_export import pipeline
 from depthface_export.progress import Display
 

@@ -9,9 +9,10 @@ from typing import Any
 import onnx
 
 from depthface import manifest
+from depthface.contract import ENGINE_FILE, ONNX_FILE, Precision
 from depthface.errors import ParityError
 from depthface.machine import Machine
-from depthface.spec import EngineOptions, ModelCard, Network, Precision, Source
+from depthface.spec import EngineOptions, ModelCard, Network, Source
 from depthface_export import precision as precision_stage
 from depthface_export import tensorrt, validate
 from depthface_export.tensorrt import Phases
@@ -43,7 +44,7 @@ def engine_from_export(
 
     def attempt() -> list[Check]:
         report(f"engine: {network.name}, TensorRT {here.tensorrt}, {here.gpus[0].name}")
-        model, plan = folder / manifest.ONNX_FILE, folder / manifest.ENGINE_FILE
+        model, plan = folder / ONNX_FILE, folder / ENGINE_FILE
         tensorrt.engine_from_onnx(model, plan, network, options, phases)
         report("gate: the engine against the reference, on photographs")
         with tensorrt.runner(plan, network) as run:
@@ -56,7 +57,7 @@ def engine_from_export(
         if precision != "fp16":
             raise
         report(f"  {error}")
-        fp32_nodes = _raise_precision(card, network, precision, source, folder / manifest.ONNX_FILE, report)
+        fp32_nodes = _raise_precision(card, network, precision, source, folder / ONNX_FILE, report)
         try:
             checks = attempt()
         except ParityError as again:
@@ -91,7 +92,7 @@ def _raise_precision(
 
 def _facts(folder: Path, here: Machine, options: EngineOptions, fp32_nodes: int, checks: list[Check]) -> dict[str, Any]:
     return {
-        "sha256": manifest.sha256_of(folder / manifest.ENGINE_FILE),
+        "sha256": manifest.sha256_of(folder / ENGINE_FILE),
         **_belongs(here),
         "options": asdict(options),
         "fp32_nodes": fp32_nodes,

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from depthface import manifest
+from depthface.contract import ONNX_FILE
 from depthface.errors import ParityError
 from depthface.spec import ModelCard, Network, Source
 from depthface_export import validate
@@ -40,12 +40,12 @@ def int8_from_export(
     Raises:
         ParityError: it does not hold even with half of the products in fp32; `model.onnx` is as it was.
     """
-    model = folder / manifest.ONNX_FILE
+    model = folder / ONNX_FILE
     run = validate.runner(model)
     report(f"int8: {network.name}, calibrated on {len(validate.CALIBRATION)} photographs")
     feeds = validate.inputs(card, source, run, validate.CALIBRATION)
     with tempfile.TemporaryDirectory(dir=folder) as aside:
-        ranges, built = Path(aside, "ranges.json"), Path(aside, manifest.ONNX_FILE)
+        ranges, built = Path(aside, "ranges.json"), Path(aside, ONNX_FILE)
         sensitive: list[str] = []
         for share in IN_FP32:
             if share and not sensitive:

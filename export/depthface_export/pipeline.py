@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from depthface import machine, manifest
+from depthface.contract import EXPORTED_CONFIG, ONNX_FILE, Precision
 from depthface.errors import ExportError, ParityError
 from depthface.families import all_cards, module_of
-from depthface.spec import EngineOptions, ModelCard, Network, Precision, Source
+from depthface.spec import EngineOptions, ModelCard, Network, Source
 from depthface_export import repository
 from depthface_export import weights as weights_stage
 
@@ -98,7 +99,7 @@ def export(
                 repository.leave_to_onnxruntime(configs[network.name])
         if outcome == "exported":
             for name in precisions:
-                repository.write_config(configs[name], build / name / repository.EXPORTED_CONFIG)
+                repository.write_config(configs[name], build / name / EXPORTED_CONFIG)
             report("repository: install")
         with _undisturbed():
             for network in card.networks if outcome == "exported" else ():
@@ -128,7 +129,7 @@ def _build(
 
     report(f"onnx: {network.name}, {precision}")
     folder = build / network.name
-    model = folder / "1" / "model.onnx"
+    model = folder / "1" / ONNX_FILE
     model.parent.mkdir(parents=True)
     onnx.onnx_from_source(source, network, model)
 

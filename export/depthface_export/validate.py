@@ -13,9 +13,10 @@ import numpy.typing as npt
 import onnxruntime
 
 from depthface import image
+from depthface.contract import Precision
 from depthface.errors import ExportError, ParityError
 from depthface.families import module_of
-from depthface.spec import ModelCard, Network, Precision, Source
+from depthface.spec import ModelCard, Network, Source
 
 __all__ = ["CALIBRATION", "PROOF", "Arrays", "Check", "Report", "Run", "checked", "inputs", "runner", "validate"]
 

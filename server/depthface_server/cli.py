@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from depthface import admin
+from depthface.contract import ADMIN_HEADER
 from depthface.errors import MismatchError, ServeError
 from depthface.families.insightface.card import MAX_FACES
 from depthface.limits import LARGEST_PIXELS, Limits
@@ -126,7 +126,7 @@ def serve(
             if manifest.is_random:
                 log.warn(f"{name}: RANDOM WEIGHTS, its answers mean nothing")
         log.say(f"ready: {address.url}")
-        headers = {admin.HEADER: options.admin_key}
+        headers = {ADMIN_HEADER: options.admin_key}
         watchdog = Watchdog(f"{host}:{address.http_port}", headers, triton.recoveries, triton.processes, log.say)
         watchdog.start()
         while triton.is_running and not stop.wait(0.2):

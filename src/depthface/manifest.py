@@ -10,13 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
+from depthface.contract import ENGINE_FILE, MANIFEST_FILE, ONNX_FILE
 from depthface.spec import HardwareCompatible
 
-__all__ = ["ENGINE_FILE", "FILE_NAME", "ONNX_FILE", "Manifest", "exporter_versions", "read", "sha256_of"]
-
-FILE_NAME = "manifest.json"
-ONNX_FILE = "model.onnx"
-ENGINE_FILE = "model.plan"
+__all__ = ["Manifest", "exporter_versions", "read", "sha256_of"]
 
 MAX_BYTES = 4 * 2**20
 """A manifest has some 20 KB; what is longer is none."""
@@ -64,7 +61,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into `folder`."""
-        (folder / FILE_NAME).write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
+        (folder / MANIFEST_FILE).write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
 
     def describes(self, folder: Path) -> bool:
         """True if `model.onnx` and the engine in `folder` are those that this manifest speaks of."""
@@ -87,7 +84,7 @@ class Manifest:
 def read(folder: Path) -> Manifest | None:
     """The manifest in `folder`; None if there is none, or not a sound one of this version."""
     try:
-        with (folder / FILE_NAME).open("rb") as file:
+        with (folder / MANIFEST_FILE).open("rb") as file:
             text = file.read(MAX_BYTES + 1)
         found = Manifest(**json.loads(text)) if len(text) <= MAX_BYTES else None
     except (OSError, ValueError, TypeError, RecursionError):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from depthface import machine, manifest
+from depthface.contract import MANIFEST_FILE, ONNX_FILE
 from depthface.errors import MismatchError
 from depthface.machine import Machine
 
@@ -43,7 +44,7 @@ def verdicts(repository: Path) -> list[Verdict]:
 
     TensorRT and the GPU are asked for only if there is an engine.
     """
-    paths = sorted(repository.glob(f"[!.]*/*/{manifest.FILE_NAME}"))
+    paths = sorted(repository.glob(f"[!.]*/*/{MANIFEST_FILE}"))
     read = {path.parent: manifest.read(path.parent) for path in paths}
     has_engine = any(found is not None and found.engine is not None for found in read.values())
     here = machine.read() if has_engine else Machine(None, ())
@@ -93,10 +94,10 @@ def _verdict(folder: Path, found: manifest.Manifest | None, here: Machine, repos
     network = folder.parent.name
     if found is None:
         command = shlex.join(["depthface", "export", "MODEL", "--repository", str(repository)])
-        return Verdict(network, "", (f"{manifest.FILE_NAME} cannot be read",), command)
+        return Verdict(network, "", (f"{MANIFEST_FILE} cannot be read",), command)
     command = shlex.join([*(found.command or ["depthface", "export", "MODEL"]), "--repository", str(repository)])
     problems = found.differences(folder)
-    what = f"{manifest.ONNX_FILE} as exported, {found.precision}"
+    what = f"{ONNX_FILE} as exported, {found.precision}"
     if found.engine is not None:
         problems += engine_problems(found.engine, here)
         what += f"; engine of TensorRT {found.engine['tensorrt']} for {found.engine['gpu']}, which is here"

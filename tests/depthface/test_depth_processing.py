@@ -13,10 +13,11 @@ from PIL import Image
 from transformers import DPTImageProcessorPil
 
 from depthface import colormap
+from depthface.contract import Parameters
 from depthface.errors import InvalidImage
 from depthface.families.depth_anything_v2 import network, processing
-from depthface.families.depth_anything_v2.result import Depth
 from depthface.resample import upsample_bicubic
+from depthface.tasks.depth import Depth
 
 # preprocessor_config.json of depth-anything/Depth-Anything-V2-Small-hf: `image_mean`, `image_std`.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -73,7 +74,7 @@ def test_the_resize_is_exact_where_the_network_is(precision, exact):
         asked.append(inputs["pixels"][0])
         return {"depth": np.zeros((1, 4, 4), np.float32)}
 
-    parameters = {"networks": "network"} | ({"precision": precision} if precision else {})
+    parameters = Parameters(networks={"network": "network"}, precision=precision)
     asyncio.run(processing.estimate(["depth"], infer, parameters, VARIETY["4000×3000"]))
     reference, _ = processing.preprocess(VARIETY["4000×3000"])
     assert np.array_equal(asked[0], reference) == exact

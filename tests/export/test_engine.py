@@ -22,12 +22,13 @@ from onnx import TensorProto, helper
 from tritonclient.grpc import model_config_pb2 as pb
 
 from depthface import machine, manifest
+from depthface.contract import EXPORTED_CONFIG
 from depthface.errors import EngineError, ExportError, ParityError
 from depthface.families import card_named, module_of
 from depthface.spec import EngineOptions, Source
 from depthface_export import engine as engine_stage
 from depthface_export import onnx as onnx_stage
-from depthface_export import pipeline, precision, repository, validate
+from depthface_export import pipeline, precision, validate
 from depthface_export.pipeline import Engines, command
 from depthface_export.progress import Display
 
@@ -78,7 +79,7 @@ def test_the_engine_is_served_under_the_same_names(tiny, exported):
     """What a client sees of the model is the same to the letter; only what is behind it differs."""
     folder = exported / tiny.networks[0].name
     onnx_config = text_format.Parse((folder / "config.pbtxt").read_text(), pb.ModelConfig())
-    engine_config = text_format.Parse((folder / repository.EXPORTED_CONFIG).read_text(), pb.ModelConfig())
+    engine_config = text_format.Parse((folder / EXPORTED_CONFIG).read_text(), pb.ModelConfig())
     assert (engine_config.backend, engine_config.default_model_filename) == ("tensorrt", "model.plan")
     (group,) = engine_config.instance_group
     assert (group.count, group.kind, list(group.profile)) == (1, pb.ModelInstanceGroup.KIND_GPU, ["0", "1"])

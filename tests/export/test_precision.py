@@ -12,6 +12,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from depthface import manifest
+from depthface.contract import EXPORTED_CONFIG
 from depthface.errors import ExportError
 from depthface.families import card_named
 from depthface_export import repository, validate
@@ -20,7 +21,7 @@ needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this processor has no bf16
 
 
 def config(folder, name):
-    return text_format.Parse((folder / name / repository.EXPORTED_CONFIG).read_text(), pb.ModelConfig())
+    return text_format.Parse((folder / name / EXPORTED_CONFIG).read_text(), pb.ModelConfig())
 
 
 @needs_bf16
@@ -29,7 +30,7 @@ def test_bf16_is_the_fp32_file_proven_by_what_will_serve_it(tiny, tiny_repositor
     shutil.copytree(tiny_repository, tmp_path, dirs_exist_ok=True)
     fp32 = manifest.read(tmp_path / name / "1")
     assert config(tmp_path, name).backend == "onnxruntime"
-    assert config(tmp_path, name).parameters[repository.CPU_RUNTIME].string_value == "openvino"
+    assert config(tmp_path, name).parameters["cpu_runtime"].string_value == "openvino"
     assert [check["case"] for check in fp32.openvino_checks] == [check["case"] for check in fp32.checks]
     assert fp32.openvino_checks != fp32.checks
 
@@ -90,7 +91,7 @@ def test_a_cpu_takes_requests_one_by_one_and_a_gpu_in_batches():
 def test_on_a_cpu_depth_is_for_openvino_and_faces_are_not():
     def by_openvino(name, precision="fp32", **options):
         configs = repository.exported_configs(card_named(name), precision, "somewhere", **options)
-        return {name for name, config in configs.items() if repository.CPU_RUNTIME in config.parameters}
+        return {name for name, config in configs.items() if "cpu_runtime" in config.parameters}
 
     network = "depth_anything_v2_small_network"
     assert by_openvino("depth_anything_v2_small") == by_openvino("depth_anything_v2_small", "int8") == {network}
@@ -114,9 +115,9 @@ def test_what_openvino_does_not_hold_is_left_to_onnx_runtime(tiny, tmp_path, run
     assert outcome == "exported"
     assert any("not by OpenVINO" in line for line in lines)
     assert manifest.read(tmp_path / name / "1").openvino_checks is None
-    assert repository.CPU_RUNTIME not in config(tmp_path, name).parameters
+    assert "cpu_runtime" not in config(tmp_path, name).parameters
     assert run(tiny, tmp_path)[0] == "unchanged"
-    assert repository.CPU_RUNTIME not in config(tmp_path, name).parameters
+    assert "cpu_runtime" not in config(tmp_path, name).parameters
 
 
 def test_a_processor_without_bf16_is_told_so(tiny, tmp_path, run, monkeypatch):

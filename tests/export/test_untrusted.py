@@ -17,6 +17,7 @@ from onnx.external_data_helper import set_external_data
 from safetensors.torch import load_file, save_file
 
 from depthface import manifest
+from depthface.contract import MANIFEST_FILE
 from depthface.errors import DepthfaceError, ExportError, WeightsCorrupt, WeightsUnavailable
 from depthface.families import card_named
 from depthface.families.depth_anything_v2 import network
@@ -293,7 +294,7 @@ GOOD = {
 
 
 def test_a_good_manifest_is_read(tmp_path):
-    (tmp_path / manifest.FILE_NAME).write_text(json.dumps(GOOD))
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps(GOOD))
     assert manifest.read(tmp_path) is not None
 
 
@@ -311,13 +312,13 @@ def test_a_good_manifest_is_read(tmp_path):
     ids=json.dumps,
 )  # fmt: skip
 def test_a_manifest_that_is_not_sound_is_none(tmp_path, change):
-    (tmp_path / manifest.FILE_NAME).write_text(json.dumps(GOOD | change))
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps(GOOD | change))
     assert manifest.read(tmp_path) is None
 
 
 def test_a_manifest_that_is_deep_or_long_is_none(tmp_path):
     for text in ("[" * 200_000, json.dumps(GOOD) + " " * manifest.MAX_BYTES, "\xff", "", '{"serves": NaN}'):
-        (tmp_path / manifest.FILE_NAME).write_text(text, encoding="latin-1")
+        (tmp_path / MANIFEST_FILE).write_text(text, encoding="latin-1")
         assert manifest.read(tmp_path) is None
 
 

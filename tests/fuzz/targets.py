@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from depthface import image, limits, manifest
+from depthface.contract import MANIFEST_FILE
 from depthface.errors import ExportError, InvalidInput, MismatchError, ServeError
 from depthface.families import card_named
 from depthface.families.insightface import network, synthetic
@@ -236,7 +237,7 @@ def _check_manifest(data: bytes, host: str) -> None:
         for model in ("public", "network"):
             (root / model / "1").mkdir(parents=True)
             (root / model / "config.pbtxt").write_text(f'name: "{model}"\n')
-        (root / "network" / "1" / manifest.FILE_NAME).write_bytes(data)
+        (root / "network" / "1" / MANIFEST_FILE).write_bytes(data)
         try:
             found = contents(root)
             refuse_mismatches(verdicts(root))

@@ -14,6 +14,7 @@ from fixtures.photos import VARIETY
 from fixtures.serving import depthface, serving
 
 from depthface import machine, manifest
+from depthface.contract import MANIFEST_FILE
 from depthface.errors import EngineError
 from depthface.families import card_named
 from depthface.families.depth_anything_v2 import network, parity, processing
@@ -85,7 +86,7 @@ def test_a_second_export_finds_it_done(depth_repository):
 def test_an_engine_of_another_tensorrt_is_refused(depth_repository, tmp_path):
     _, repository = depth_repository
     target = Path(shutil.copytree(repository, tmp_path / "model_repository"))
-    path = target / f"{DEPTH}_network" / "1" / manifest.FILE_NAME
+    path = target / f"{DEPTH}_network" / "1" / MANIFEST_FILE
     found = manifest.read(path.parent)
     found.engine["tensorrt"] = "10.0.0"
     found.write(path.parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from depthface.contract import Precision
 from depthface.spec import (
     HubFile,
     HubWeights,
@@ -9,10 +10,10 @@ from depthface.spec import (
     ModelCard,
     Network,
     Pipeline,
-    Precision,
     Profile,
     TensorSpec,
 )
+from depthface.tasks import depth
 
 __all__ = ["CARDS", "MAX_GRID_SIDE_PX", "PATCH_PX", "PHOTO_SIDE_PX"]
 
@@ -64,6 +65,7 @@ TOLERANCES: dict[Precision, dict[str, float]] = {
 def _card(
     size: str,
     *,
+    rank: int,
     license: License,
     revision: str,
     weight_file: HubFile,
@@ -93,14 +95,15 @@ def _card(
         pipelines=(
             Pipeline(
                 name=name,
+                task=depth.NAME,
                 function=f"depthface.families.{FAMILY}.processing:estimate",
                 inputs=(IMAGE,),
                 outputs=(DEPTH, SIZE, PNG16, PNG8),
                 max_batch_size=MAX_BATCH_SIZE,
-                parameters={"networks": network.name},
+                networks={"network": network.name},
+                rank=rank,
             ),
         ),
-        serves={name: (network.name,)},
         tolerances=TOLERANCES,
         architecture=architecture,
     )
@@ -110,6 +113,7 @@ def _card(
 CARDS = (
     _card(
         "small",
+        rank=0,
         license=APACHE_2,
         revision="5426e4f0f36572d16453bbda7a8389317b1bef99",
         weight_file=HubFile(
@@ -129,6 +133,7 @@ CARDS = (
     ),
     _card(
         "base",
+        rank=1,
         license=CC_BY_NC_4,
         revision="b1958afc87fb45a9e3746cb387596094de553ed8",
         weight_file=HubFile("model.safetensors", None, None),
@@ -144,6 +149,7 @@ CARDS = (
     ),
     _card(
         "large",
+        rank=2,
         license=CC_BY_NC_4,
         revision="7581137eff8d4e94f6e796d3baea0e9fa79b22d2",
         weight_file=HubFile(

@@ -23,9 +23,10 @@ from transformers import (
 from transformers import logging as transformers_logging
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Embeddings
 
+from depthface.contract import Precision
 from depthface.errors import WeightsCorrupt
 from depthface.families.depth_anything_v2.card import PATCH_PX, PHOTO_SIDE_PX
-from depthface.spec import ModelCard, Precision, Source
+from depthface.spec import ModelCard, Source
 
 __all__ = ["MEAN", "STD", "DepthNetwork", "load", "reference_model"]
 

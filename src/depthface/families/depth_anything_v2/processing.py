@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from depthface import image
+from depthface.contract import Parameters
 from depthface.errors import InvalidImage
 from depthface.families.depth_anything_v2.card import MAX_GRID_SIDE_PX, PATCH_PX, PHOTO_SIDE_PX
+from depthface.tasks.depth import Options
 
 __all__ = [
     "MAX_ASPECT",
@@ -149,7 +151,7 @@ def postprocess(
 async def estimate(
     wanted: Collection[str],
     infer: Callable[[str, Mapping[str, npt.NDArray[Any]], Collection[str]], Awaitable[dict[str, npt.NDArray[Any]]]],
-    parameters: Mapping[str, str],
+    parameters: Parameters,
     image_bytes: bytes,
     *,
     fast_decode: bool = False,
@@ -158,7 +160,7 @@ async def estimate(
 
     Args:
         infer: asks a model: its name, batched inputs, the outputs wanted.
-        parameters: `networks`, the network; `precision`, the network's, where an export has said it.
+        parameters: its `networks` hold `network`.
         fast_decode: a request's own wish; see `preprocess`.
 
     Returns:
@@ -167,9 +169,10 @@ async def estimate(
     Raises:
         InvalidInput: as `preprocess`.
     """
-    pixels, size = preprocess(image_bytes, parameters.get("precision", "fp32"), fast_decode=fast_decode)
+    options = Options(fast_decode)
+    pixels, size = preprocess(image_bytes, parameters.precision or "fp32", fast_decode=options.fast_decode)
     out: dict[str, npt.NDArray[np.generic] | bytes] = {"size": np.array(size, np.int32)}
     if set(wanted) <= {"size"}:
         return out
-    found = await infer(parameters["networks"], {"pixels": pixels[None]}, ("depth",))
+    found = await infer(parameters.networks["network"], {"pixels": pixels[None]}, ("depth",))
     return out | postprocess(wanted, found["depth"][0], size)

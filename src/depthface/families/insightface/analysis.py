@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from depthface import image, limits
+from depthface.contract import Parameters
 from depthface.errors import InvalidInput
 from depthface.families.insightface import processing
 from depthface.families.insightface.card import (
     DETECTOR_SIDE_PX,
     DETECTOR_SMALL_SIDE_PX,
-    DETECTOR_STRIDE_PX,
     MAX_BATCH_SIZE,
-    MAX_DETECTOR_SIDE_PX,
 )
+from depthface.tasks.faces import DET_SIZE_AUTO, DET_SIZE_STRIDE_PX, Options
 
 __all__ = ["analyse", "letterboxes"]
 
@@ -31,29 +30,14 @@ Array = npt.NDArray[Any]
 Pixels = npt.NDArray[np.uint8]
 Infer = Callable[[str, Mapping[str, Array], Collection[str]], Awaitable[dict[str, Array]]]
 
-DEFAULT_MIN_SCORE = 0.5
-"""scrfd.py:548 `det_thresh`."""
-
-AUTO = 0
-"""`det_size` for InsightFace 2's own: 128 and 640 together; 640 alone misses faces that fill most of the photo."""
-
 # What stands for the small pass where one size is asked for: nothing is found in black.
-_NOTHING = np.zeros((DETECTOR_STRIDE_PX, DETECTOR_STRIDE_PX, 3), np.uint8)
-
-
-@dataclass(frozen=True)
-class _Options:
-    """What a request asks of the detection, in range."""
-
-    min_score: float
-    max_faces: int
-    det_size: int
+_NOTHING = np.zeros((DET_SIZE_STRIDE_PX, DET_SIZE_STRIDE_PX, 3), np.uint8)
 
 
 async def analyse(
     wanted: Collection[str],
     infer: Infer,
-    networks: Mapping[str, str],
+    parameters: Parameters,
     image_bytes: bytes,
     min_score: Array | None = None,
     max_faces: Array | None = None,
@@ -63,7 +47,8 @@ async def analyse(
 
     Args:
         infer: asks a model: its name, batched inputs, the outputs wanted.
-        networks: the pack's, by kind; and its `embedding_size`, if it has a recogniser. To detect, `detector` will do.
+        parameters: the pack's networks by kind; to detect, `detector` will do. With a recogniser its facts hold the
+            `embedding_size`.
         min_score: `(1,) float32`, 0…1; without it 0.5.
         max_faces: `(1,) int32`; without it, or 0, all.
         det_size: `(1,) int32`; without it, or 0, InsightFace 2's auto; else the side of one square in pixels.
@@ -74,16 +59,16 @@ async def analyse(
     Raises:
         InvalidInput: not a photo, over a limit, an option out of range, or more faces than this server analyses.
     """
-    options = _options(min_score, max_faces, det_size)
-    photo, out = await _find(wanted, infer, networks["detector"], image_bytes, options)
+    options = Options.of_tensors(min_score, max_faces, det_size)
+    photo, out = await _find(wanted, infer, parameters.networks["detector"], image_bytes, options)
     if set(wanted) <= set(out):
         return out
     boxes, keypoints = out["boxes"], out["keypoints"]
     answers = await asyncio.gather(
-        _recognise(wanted, infer, networks, photo, keypoints),
-        _landmarks_106(wanted, infer, networks, photo, boxes),
-        _landmarks_68(wanted, infer, networks, photo, boxes),
-        _attributes(wanted, infer, networks, photo, boxes),
+        _recognise(wanted, infer, parameters, photo, keypoints),
+        _landmarks_106(wanted, infer, parameters, photo, boxes),
+        _landmarks_68(wanted, infer, parameters, photo, boxes),
+        _attributes(wanted, infer, parameters, photo, boxes),
     )
     for answer in answers:
         out |= answer
@@ -91,7 +76,7 @@ async def analyse(
 
 
 async def _find(
-    wanted: Collection[str], infer: Infer, detector: str, image_bytes: bytes, options: _Options
+    wanted: Collection[str], infer: Infer, detector: str, image_bytes: bytes, options: Options
 ) -> tuple[Pixels, dict[str, Array]]:
     """The decoded photo; its `size`, and the faces in it unless the size alone is wanted."""
     photo = image.decode(image_bytes)
@@ -116,7 +101,9 @@ async def _find(
 def letterboxes(photo: Pixels, min_score: float, det_size: int) -> dict[str, Array]:
     """The detector's inputs for one photo, without batch dimension; their meaning is in `scrfd.detector`."""
     pixels, scale = processing.letterbox(photo, det_size or DETECTOR_SIDE_PX)
-    small, small_scale = processing.letterbox(photo, DETECTOR_SMALL_SIDE_PX) if det_size == AUTO else (_NOTHING, 1.0)
+    small, small_scale = (
+        processing.letterbox(photo, DETECTOR_SMALL_SIDE_PX) if det_size == DET_SIZE_AUTO else (_NOTHING, 1.0)
+    )
     return {
         "pixels": pixels,
         "scale": np.array([scale], np.float32),
@@ -127,33 +114,33 @@ def letterboxes(photo: Pixels, min_score: float, det_size: int) -> dict[str, Arr
 
 
 async def _recognise(
-    wanted: Collection[str], infer: Infer, networks: Mapping[str, str], photo: Pixels, keypoints: Array
+    wanted: Collection[str], infer: Infer, parameters: Parameters, photo: Pixels, keypoints: Array
 ) -> dict[str, Array]:
     if not {"embeddings", "crops"} & set(wanted):
         return {}
     crops = _stacked([processing.align(photo, points)[0] for points in keypoints], 112)
     if "embeddings" not in wanted:
         return {"crops": crops}
-    embeddings = await _ask(infer, networks["recognizer"], crops, "embeddings")
+    embeddings = await _ask(infer, parameters.networks["recognizer"], crops, "embeddings")
     if not len(crops):
-        embeddings = np.zeros((0, int(networks["embedding_size"])), np.float32)
+        embeddings = np.zeros((0, int(parameters.facts["embedding_size"])), np.float32)
     return {"crops": crops, "embeddings": embeddings}
 
 
 async def _landmarks_106(
-    wanted: Collection[str], infer: Infer, networks: Mapping[str, str], photo: Pixels, boxes: Array
+    wanted: Collection[str], infer: Infer, parameters: Parameters, photo: Pixels, boxes: Array
 ) -> dict[str, Array]:
     if "landmarks_106" not in wanted:
         return {}
-    return {"landmarks_106": await _landmarks(infer, networks["landmarks_106"], photo, boxes, (106, 2))}
+    return {"landmarks_106": await _landmarks(infer, parameters.networks["landmarks_106"], photo, boxes, (106, 2))}
 
 
 async def _landmarks_68(
-    wanted: Collection[str], infer: Infer, networks: Mapping[str, str], photo: Pixels, boxes: Array
+    wanted: Collection[str], infer: Infer, parameters: Parameters, photo: Pixels, boxes: Array
 ) -> dict[str, Array]:
     if not {"landmarks_68", "pose"} & set(wanted):
         return {}
-    points = await _landmarks(infer, networks["landmarks_68"], photo, boxes, (68, 3))
+    points = await _landmarks(infer, parameters.networks["landmarks_68"], photo, boxes, (68, 3))
     poses = [processing.pose(face) for face in points]
     return {"landmarks_68": points, "pose": np.array(poses, np.float32).reshape(-1, 3)}
 
@@ -168,12 +155,12 @@ async def _landmarks(
 
 
 async def _attributes(
-    wanted: Collection[str], infer: Infer, networks: Mapping[str, str], photo: Pixels, boxes: Array
+    wanted: Collection[str], infer: Infer, parameters: Parameters, photo: Pixels, boxes: Array
 ) -> dict[str, Array]:
     if not {"gender", "age"} & set(wanted):
         return {}
     crops = _stacked([processing.crop_box(photo, box, 96)[0] for box in boxes], 96)
-    raw = await _ask(infer, networks["attributes"], crops, "attributes")
+    raw = await _ask(infer, parameters.networks["attributes"], crops, "attributes")
     read = np.array([processing.gender_and_age(row) for row in raw], np.int32).reshape(-1, 2)
     return {"gender": read[:, 0], "age": read[:, 1]}
 
@@ -191,22 +178,3 @@ async def _ask(infer: Infer, network: str, crops: Pixels, output: str) -> Array:
 
 def _stacked(crops: list[Pixels], side_px: int) -> Pixels:
     return np.stack(crops) if crops else np.zeros((0, side_px, side_px, 3), np.uint8)
-
-
-def _options(min_score: Array | None, max_faces: Array | None, det_size: Array | None) -> _Options:
-    options = _Options(
-        min_score=DEFAULT_MIN_SCORE if min_score is None else float(min_score[0]),
-        max_faces=0 if max_faces is None else int(max_faces[0]),
-        det_size=AUTO if det_size is None else int(det_size[0]),
-    )
-    if not 0 < options.min_score <= 1:
-        raise InvalidInput(f"min_score is {options.min_score:g}; give one above 0 and up to 1.")
-    if options.max_faces < 0:
-        raise InvalidInput(f"max_faces is {options.max_faces}; give a count, or 0 for all.")
-    side = options.det_size
-    if side != AUTO and (side % DETECTOR_STRIDE_PX or not DETECTOR_STRIDE_PX <= side <= MAX_DETECTOR_SIDE_PX):
-        raise InvalidInput(
-            f"det_size is {side}; give a multiple of {DETECTOR_STRIDE_PX} up to {MAX_DETECTOR_SIDE_PX}, such as 640, "
-            "or 0 for auto."
-        )
-    return options

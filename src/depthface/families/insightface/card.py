@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from depthface.contract import Precision
 from depthface.spec import (
     HubFile,
     License,
     ModelCard,
     Network,
     Pipeline,
-    Precision,
     Profile,
     PublishedPack,
     TensorSpec,
 )
+from depthface.tasks import faces, swap
+from depthface.tasks.faces import DET_SIZE_STRIDE_PX, MAX_DET_SIZE_PX
 
 __all__ = ["CARDS", "PackFile", "pack_card"]
 
@@ -41,12 +43,6 @@ DETECTOR_SIDE_PX = 640
 
 DETECTOR_SMALL_SIDE_PX = 128
 """Side of the second, smaller one, for faces that fill the photo (scrfd.py:20)."""
-
-DETECTOR_STRIDE_PX = 32
-"""Sides of what a detector sees are multiples of its coarsest stride."""
-
-MAX_DETECTOR_SIDE_PX = 1920
-"""The largest square that may be asked for."""
 
 
 @dataclass(frozen=True)
@@ -219,24 +215,25 @@ def pack_card(name: str, files: tuple[PackFile, ...]) -> ModelCard:
     pipelines = (
         Pipeline(
             name=detection,
+            task=faces.NAME,
             function=f"depthface.families.{FAMILY}.analysis:analyse",
             inputs=(IMAGE, *OPTIONS),
             outputs=(BOXES, SCORES, KEYPOINTS, SIZE),
             max_batch_size=1,
-            parameters={"counted": BOXES.name, "networks": detector.name, "detector": detector.name},
+            networks={"detector": detector.name},
+            rank=1,  # an analysis tells more
+            counted=BOXES.name,
         ),
         Pipeline(
             name=analysis,
+            task=faces.NAME,
             function=f"depthface.families.{FAMILY}.analysis:analyse",
             inputs=(IMAGE, *OPTIONS),
             outputs=(BOXES, SCORES, KEYPOINTS, SIZE, *answers, TensorSpec("crops", "UINT8", (-1, 112, 112, 3))),
             max_batch_size=1,
-            parameters={
-                "counted": BOXES.name,
-                "networks": ",".join(network.name for network in networks.values()),
-                **{kind: network.name for kind, network in networks.items()},
-                **_embedding_size(files),
-            },
+            networks={kind: network.name for kind, network in networks.items()},
+            counted=BOXES.name,
+            facts={swap.PACK: name, **_embedding_size(files)},
         ),
     )
     return ModelCard(
@@ -247,7 +244,6 @@ def pack_card(name: str, files: tuple[PackFile, ...]) -> ModelCard:
         weights=PublishedPack(name, tuple(file.file for file in files)),
         networks=tuple(networks.values()),
         pipelines=pipelines,
-        serves={detection: (detector.name,), analysis: tuple(network.name for network in networks.values())},
         tolerances=TOLERANCES,
         stand_ins=("random", "synthetic"),
         is_committed=name == "buffalo_l",
@@ -267,15 +263,16 @@ def swapper_card(name: str, file: PackFile) -> ModelCard:
     public = f"face_swap_{name}"
     pipeline = Pipeline(
         name=public,
+        task=swap.NAME,
         function=f"depthface.families.{FAMILY}.swap:swap",
         inputs=(
             TensorSpec("source", "BYTES", (1,)),
             TensorSpec("target", "BYTES", (1,)),
-            TensorSpec("pack", "BYTES", (1,), optional=True),
+            TensorSpec(swap.PACK, "BYTES", (1,), optional=True),
         ),
         outputs=(IMAGE,),
         max_batch_size=1,
-        parameters={"swapper": network.name, "networks": network.name},
+        networks={"swapper": network.name},
         is_lazy=True,
     )
     return ModelCard(
@@ -286,7 +283,6 @@ def swapper_card(name: str, file: PackFile) -> ModelCard:
         weights=PublishedPack(name, (file.file,)),
         networks=(network,),
         pipelines=(pipeline,),
-        serves={public: (network.name,)},
         tolerances={"fp32": {"swap_error_levels": 2.0}},
         is_published=False,
         is_committed=False,
@@ -314,8 +310,8 @@ def _detector_profile() -> dict[str, Profile]:
 
     number = Profile((1, 1), (1, 1), (MAX_PHOTOS, 1))
     return {tensor.name: number for tensor in DETECTOR_INPUTS} | {
-        "pixels": square(DETECTOR_STRIDE_PX, DETECTOR_SIDE_PX, MAX_DETECTOR_SIDE_PX),
-        "pixels_small": square(DETECTOR_STRIDE_PX, DETECTOR_SMALL_SIDE_PX, DETECTOR_SMALL_SIDE_PX),
+        "pixels": square(DET_SIZE_STRIDE_PX, DETECTOR_SIDE_PX, MAX_DET_SIZE_PX),
+        "pixels_small": square(DET_SIZE_STRIDE_PX, DETECTOR_SMALL_SIDE_PX, DETECTOR_SMALL_SIDE_PX),
     }
 
 

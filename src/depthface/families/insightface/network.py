@@ -14,10 +14,11 @@ from typing import Any
 
 import onnx
 
+from depthface.contract import ONNX_FILE, Precision
 from depthface.errors import ExportError, WeightsCorrupt
 from depthface.families.insightface import architectures, graphs, reading, synthetic
 from depthface.families.insightface.card import MAX_FACES, PackFile, pack_card
-from depthface.spec import HubFile, ModelCard, Precision, Source
+from depthface.spec import HubFile, ModelCard, Source
 
 __all__ = ["card_of_folder", "load"]
 
@@ -133,7 +134,7 @@ def _reference(original: onnx.ModelProto, kind: str) -> Any:
     from insightface.model_zoo import get_model
 
     folder = Path(tempfile.mkdtemp())
-    path = folder / "model.onnx"
+    path = folder / ONNX_FILE
     onnx.save(original, path)
     with contextlib.redirect_stdout(io.StringIO()):
         model = get_model(str(path), providers=["CPUExecutionProvider"])

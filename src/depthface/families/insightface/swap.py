@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from depthface import image
-from depthface.errors import InvalidInput
+from depthface.contract import Parameters
+from depthface.errors import InvalidInput, NoFaceFound
 from depthface.families.insightface import processing
 
 __all__ = ["swap"]
@@ -30,7 +31,7 @@ BATCH = 8
 async def swap(
     wanted: Collection[str],
     infer: Infer,
-    networks: Mapping[str, str],
+    parameters: Parameters,
     source_bytes: bytes,
     target_bytes: bytes,
     pack: bytes | None = None,
@@ -39,7 +40,7 @@ async def swap(
 
     Args:
         infer: asks a model: its name, batched inputs, the outputs wanted.
-        networks: `swapper`, the network.
+        parameters: its `networks` hold `swapper`.
         pack: which `face_analysis_<pack>` finds the faces; it must give embeddings of 512.
 
     Returns:
@@ -57,7 +58,7 @@ async def swap(
     embeddings, keypoints = sources["embeddings"][0], targets["keypoints"][0]
     for which, found in (("source", embeddings), ("target", keypoints)):
         if not len(found):
-            raise InvalidInput(f"There is no face in the {which} photo. Send one that shows a face.")
+            raise NoFaceFound(f"There is no face in the {which} photo.", "Send one that shows a face.")
     if embeddings.shape[1] != 512:
         raise InvalidInput(f"The pack {name} gives embeddings of {embeddings.shape[1]}, the swapper takes 512.")
     sides = sources["boxes"][0][:, 2:] - sources["boxes"][0][:, :2]
@@ -69,7 +70,7 @@ async def swap(
         some = aligned[start : start + BATCH]
         faces = np.stack([crop for crop, _ in some])
         fed = {"faces": faces, "embedding": np.repeat(embedding[None], len(faces), axis=0)}
-        swapped = (await infer(networks["swapper"], fed, ("faces_out",)))["faces_out"]
+        swapped = (await infer(parameters.networks["swapper"], fed, ("faces_out",)))["faces_out"]
         for face, (_, matrix) in zip(swapped, some, strict=True):
             photo = processing.paste_back(photo, face, matrix)
     return {"image": image.encode_png(photo)}
