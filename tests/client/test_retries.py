@@ -27,6 +27,15 @@ from depthface_client import (
 )
 
 DEPTH, ANALYSIS, SWAP = "depth_anything_v2_small", "face_analysis_mine", "face_swap_mine"
+SERVED = {
+    DEPTH: ("depth", ("image",), ("depth", "size", "png16", "png8")),
+    ANALYSIS: (
+        "faces",
+        ("image", "min_score", "max_faces", "det_size"),
+        ("boxes", "scores", "keypoints", "embeddings"),
+    ),
+    SWAP: ("swap", ("source", "target", "pack"), ("image",)),
+}
 PHOTO = np.arange(40 * 30 * 3, dtype=np.uint8).reshape(30, 40, 3)
 
 OVERLOADED = (503, "Request for unknown model: Exceeds maximum queue size")
@@ -83,15 +92,23 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def do_GET(self) -> None:
+        if self.path == "/v2/models/stats":
+            self.answer(200, {"model_stats": [{"name": name, "version": "1"} for name in SERVED]})
+            return
         name = self.path.removeprefix("/v2/models/").partition("/")[0]
-        outputs = [
-            {"name": each, "datatype": "FP32", "shape": [-1, -1]} for each in ("boxes", "scores", "keypoints", "image")
-        ]
-        # A config as Triton gives it, and metadata, in one: whoever asks reads his half.
-        self.answer(
-            200, {"name": name, "versions": ["1"], "platform": "python", "inputs": [], "outputs": outputs,
-                  "parameters": {"weights": {"string_value": "a stub's"}, "public": {"string_value": "true"}}}
-        )  # fmt: skip
+        task, inputs, outputs = SERVED[name]
+        config = {
+            "name": name,
+            "input": [{"name": each} for each in inputs],
+            "output": [{"name": each} for each in outputs],
+            "max_batch_size": 1,
+            "parameters": {
+                "task": {"string_value": task},
+                "weights": {"string_value": "a stub's"},
+                "fact.pack": {"string_value": "mine"},
+            },
+        }
+        self.answer(200, config)
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -155,8 +172,6 @@ METHODS = {
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_bad_photo_is_sent_once_however_many_retries_there_are(ask, method):
-    if method == "swap" and ask is by_async_client and not hasattr(AsyncClient, "swap"):
-        pytest.skip("AsyncClient has no swap")
     with stub((400, "invalid_image: The photo is damaged. Send the whole file.")) as server:
         with pytest.raises(InvalidImage, match="Send the whole file"):
             ask(server.host, METHODS[method], retries=5)

@@ -175,7 +175,9 @@ def test_what_is_not_wanted_is_neither_asked_of_the_network_nor_encoded(monkeypa
 
     whole = processing.image.encode_png
     monkeypatch.setattr(processing.image, "encode_png", lambda picture: encoded_.append(1) or whole(picture))
-    given = asyncio.run(processing.estimate(wanted, infer, {"networks": "n"}, VARIETY["tiny 40×30"]))
+    given = asyncio.run(
+        processing.estimate(wanted, infer, Parameters(networks={"network": "n"}), VARIETY["tiny 40×30"])
+    )
     assert asked == [("n", ("pixels",), ("depth",))] * asks
     assert len(encoded_) == encodes
     assert set(given) == {*wanted, "size"}

@@ -9,11 +9,11 @@ import pytest
 from fixtures.photos import encoded
 from PIL import Image
 
+from depthface.contract import Parameters
 from depthface.families.insightface import analysis, processing, scenes
 
-NETWORKS = {
-    kind: kind for kind in ("detector", "recognizer", "landmarks_106", "landmarks_68", "attributes")
-} | {"embedding_size": "512"}  # fmt: skip
+KINDS = ("detector", "recognizer", "landmarks_106", "landmarks_68", "attributes")
+PARAMETERS = Parameters(networks={kind: kind for kind in KINDS}, facts={"embedding_size": "512"})
 
 
 def scene(count: int) -> tuple[bytes, np.ndarray, np.ndarray]:
@@ -55,7 +55,7 @@ class Networks:
 def analysed(count: int, wanted: tuple[str, ...], **options: np.ndarray) -> tuple[dict, Networks, np.ndarray]:
     photo, boxes, keypoints = scene(count)
     networks = Networks(boxes, keypoints)
-    answer = asyncio.run(analysis.analyse(wanted, networks.infer, NETWORKS, photo, **options))
+    answer = asyncio.run(analysis.analyse(wanted, networks.infer, PARAMETERS, photo, **options))
     return answer, networks, boxes
 
 
@@ -98,8 +98,9 @@ def test_a_detector_is_given_what_was_asked():
         return await networks.infer(model, inputs, outputs)
 
     def ask(**options: float) -> dict[str, np.ndarray]:
-        arrays = {name: np.array([value], np.float32) for name, value in options.items()}
-        asyncio.run(analysis.analyse(("boxes",), infer, NETWORKS, photo, **arrays))
+        types = {"min_score": np.float32, "det_size": np.int32}
+        arrays = {name: np.array([value], types[name]) for name, value in options.items()}
+        asyncio.run(analysis.analyse(("boxes",), infer, PARAMETERS, photo, **arrays))
         return fed[-1]
 
     plain = ask()

@@ -10,10 +10,12 @@ import pytest
 from fixtures.photos import encoded
 from PIL import Image
 
+from depthface.contract import Parameters
 from depthface.errors import InvalidInput
 from depthface.families.insightface import scenes, swap
 
-SOURCE, NOBODY = b"the source", b"nobody"
+SOURCE = b"the source"
+PARAMETERS = Parameters(networks={"swapper": "the swapper"})
 
 GREY = 128
 """Of the target: the stand-in for the swapper paints each face a level of its own on it."""
@@ -66,7 +68,7 @@ SOURCE_BOXES = np.array([[0, 0, 10, 10], [50, 50, 80, 80], [30, 30, 50, 50]], np
 
 
 def swapped(networks: Networks, photo: bytes, **options: bytes) -> np.ndarray:
-    answer = swap.swap(["image"], networks.infer, {"swapper": "the swapper"}, SOURCE, photo, **options)
+    answer = swap.swap(["image"], networks.infer, PARAMETERS, SOURCE, photo, **options)
     return np.asarray(Image.open(BytesIO(asyncio.run(answer)["image"])))
 
 

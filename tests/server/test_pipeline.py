@@ -21,7 +21,7 @@ async def run(wanted, infer, parameters, image, *, fast_decode=False):
     if image == b"too large":
         raise ImageTooLarge("This one is too large. Send a smaller one.")
     found = await infer("inner", {"image": np.array([[image]], np.object_)}, ("seen",))
-    told = {"wanted": sorted(wanted), "fast_decode": fast_decode, "mark": parameters["mark"]}
+    told = {"wanted": sorted(wanted), "fast_decode": fast_decode, "mark": parameters.facts["mark"]}
     return {
         "seen": found["seen"][0, 0],
         "told": json.dumps(told).encode(),
@@ -57,8 +57,8 @@ output {{ name: "told" data_type: TYPE_STRING dims: [ 1 ] }}
 output {{ name: "length" data_type: TYPE_INT32 dims: [ 1 ] }}
 instance_group {{ count: 1 kind: KIND_CPU }}
 dynamic_batching {{ preferred_batch_size: [ 8 ] max_queue_delay_microseconds: 50000 }}
-parameters {{ key: "networks" value {{ string_value: "inner" }} }}
-parameters {{ key: "mark" value {{ string_value: "of the config" }} }}
+parameters {{ key: "networks" value {{ string_value: "asked=inner" }} }}
+parameters {{ key: "fact.mark" value {{ string_value: "of the config" }} }}
 """
 
 
