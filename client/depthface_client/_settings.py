@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,5 @@ class Settings:
 
 
 def _require_grpc() -> None:
-    try:
-        import grpc  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ClientError("gRPC is not installed.", "Install it: pip install 'depthface[grpc]'.") from error
+    if importlib.util.find_spec("grpc") is None:
+        raise ClientError("gRPC is not installed.", "Install it: pip install 'depthface[grpc]'.")

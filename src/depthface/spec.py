@@ -6,18 +6,22 @@ A family's `card.py` fills these in; export, server and client read them. Triton
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import numpy.typing as npt
 
 from depthface.contract import Parameters, Precision
 
 __all__ = [
+    "AskNetwork",
     "EngineOptions",
     "HardwareCompatible",
     "HubFile",
     "HubWeights",
     "License",
+    "Makers",
     "ModelCard",
     "Network",
     "Pipeline",
@@ -29,6 +33,12 @@ __all__ = [
 ]
 
 HardwareCompatible = Literal["none", "same_compute_capability", "ampere_plus"]
+AskNetwork = Callable[
+    [str, Mapping[str, npt.NDArray[Any]], Collection[str]],
+    Awaitable[dict[str, npt.NDArray[Any]]],
+]
+"""How a pipeline asks a network: its name, batched inputs, the outputs wanted; it gives those."""
+
 DType = Literal["UINT8", "INT32", "FP32", "BYTES"]
 
 
@@ -207,6 +217,19 @@ class ModelCard:
     def serves(self) -> dict[str, tuple[str, ...]]:
         """The networks that each public model needs."""
         return {pipeline.name: tuple(pipeline.networks.values()) for pipeline in self.pipelines}
+
+
+@dataclass(frozen=True)
+class Makers:
+    """What has a hand in an artefact: if one of these changes, the artefact is stale.
+
+    Attributes:
+        modules: names of depthface's own, whose code counts.
+        packages: names of others', whose versions count.
+    """
+
+    modules: tuple[str, ...]
+    packages: tuple[str, ...]
 
 
 @dataclass(frozen=True)

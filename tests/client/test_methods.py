@@ -45,13 +45,14 @@ def test_over_both_protocols_they_answer_the_same(url, client):
     expected = client.depth(PHOTO)
 
     async def ask():
+        async with AsyncClient(url, admin_key="a-wrong-key-of-some-length") as stranger:
+            with pytest.raises(NotAllowed):
+                await stranger.load("nothing")
         async with AsyncClient(url) as other:
             with pytest.raises(InvalidImage):
                 await other.depth(b"no photo")
             with pytest.raises(ModelUnavailable):
                 await other.depth(PHOTO, model="nothing")
-            with pytest.raises(NotAllowed):
-                await AsyncClient(url, admin_key="a-wrong-key-of-some-length").load("nothing")
             return await asyncio.gather(other.depth(PHOTO), other.depth_png(PHOTO), other.models(), other.check())
 
     with Client(url) as same:

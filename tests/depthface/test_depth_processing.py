@@ -15,7 +15,7 @@ from transformers import DPTImageProcessorPil
 from depthface import colormap
 from depthface.contract import Parameters
 from depthface.errors import InvalidImage
-from depthface.families.depth_anything_v2 import network, processing
+from depthface.families.depth_anything_v2 import network, pipeline, processing
 from depthface.resample import upsample_bicubic
 from depthface.tasks.depth import Depth
 
@@ -75,7 +75,7 @@ def test_the_resize_is_exact_where_the_network_is(precision, exact):
         return {"depth": np.zeros((1, 4, 4), np.float32)}
 
     parameters = Parameters(networks={"network": "network"}, precision=precision)
-    asyncio.run(processing.estimate(["depth"], infer, parameters, VARIETY["4000×3000"]))
+    asyncio.run(pipeline.estimate(["depth"], infer, parameters, VARIETY["4000×3000"]))
     reference, _ = processing.preprocess(VARIETY["4000×3000"])
     assert np.array_equal(asked[0], reference) == exact
 
@@ -175,9 +175,7 @@ def test_what_is_not_wanted_is_neither_asked_of_the_network_nor_encoded(monkeypa
 
     whole = processing.image.encode_png
     monkeypatch.setattr(processing.image, "encode_png", lambda picture: encoded_.append(1) or whole(picture))
-    given = asyncio.run(
-        processing.estimate(wanted, infer, Parameters(networks={"network": "n"}), VARIETY["tiny 40×30"])
-    )
+    given = asyncio.run(pipeline.estimate(wanted, infer, Parameters(networks={"network": "n"}), VARIETY["tiny 40×30"]))
     assert asked == [("n", ("pixels",), ("depth",))] * asks
     assert len(encoded_) == encodes
     assert set(given) == {*wanted, "size"}

@@ -19,17 +19,19 @@ import onnxruntime
 import pytest
 import torch
 from export.conftest import snapshot
+from fixtures.exporting import job_of, random_sources
 from fixtures.machine import HAS_BF16
 from fixtures.serving import depthface
 
 from depthface import manifest
 from depthface.errors import ExportError, ParityError
 from depthface.families import all_cards
-from depthface.families.depth_anything_v2 import network, parity
-from depthface.families.insightface import synthetic
+from depthface.families.depth_anything_v2 import parity
 from depthface.spec import ModelCard
 from depthface_export import onnx as onnx_stage
-from depthface_export import repository as repository_stage
+from depthface_export import staging
+from depthface_standins.depth_anything_v2 import random_model
+from depthface_standins.insightface import synthetic
 
 
 @pytest.fixture
@@ -40,12 +42,12 @@ def exported(tiny_repository) -> Path:
 @pytest.mark.parametrize(("size", "parameters"), [("small", 24_785_089), ("base", 97_470_785), ("large", 335_315_649)])
 def test_random_weights_have_the_true_architecture(size, parameters):
     with torch.device("meta"):
-        model = network.reference_model(all_cards()[f"depth_anything_v2_{size}"], 0)
+        model = random_model(all_cards()[f"depth_anything_v2_{size}"])
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
 def test_random_weights_are_the_same_every_time(tiny):
-    a, b, other = (network.reference_model(tiny, seed).head.conv1.weight for seed in (0, 0, 1))
+    a, b, other = (random_model(tiny, seed).head.conv1.weight for seed in (0, 0, 1))
     assert torch.equal(a, b)
     assert not torch.equal(a, other)
 
@@ -54,7 +56,7 @@ def test_the_graph_varies_in_batch_height_and_width(tiny, exported):
     """The unpatched head exports as static without an error: every shape here differs from the traced one."""
     path = exported / tiny.networks[0].name / "1" / "model.onnx"
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    source = network.load(tiny, 0, "fp32")[tiny.networks[0].name]
+    source = random_sources(tiny)[tiny.networks[0].name]
     random = np.random.default_rng(0)
     for shape in ((1, 518, 518, 3), (2, 140, 168, 3), (5, 14, 14, 3), (1, 70, 700, 3), (3, 700, 70, 3)):
         pixels = random.integers(0, 256, shape, dtype=np.uint8)
@@ -80,7 +82,6 @@ def test_the_manifest_says_where_it_came_from_and_what_was_proven(tiny, exported
     found = manifest.read(folder)
     assert found is not None
     assert found.describes(folder)
-    assert found.is_random
     assert found.weights == {"origin": "random, seed 0", "sha256": {}}
     assert found.license is None
     assert found.serves == {tiny.name: [tiny.networks[0].name]}
@@ -120,12 +121,11 @@ def goes_to_work(monkeypatch):
     def stop(*_: object) -> None:
         raise Wanted
 
-    monkeypatch.setattr(pipeline, "_build", stop)
+    monkeypatch.setattr(pipeline, "_make", stop)
 
     def goes_to_work(card: ModelCard, target: Path, **wish: object) -> bool:
-        settings = {"weights": "random", "precision": "fp32", "accept_license": False} | wish
         try:
-            return pipeline.export(card, target=target, report=lambda line: None, **settings) != "unchanged"
+            return pipeline.export(job_of(card, target, **wish)) != "unchanged"
         except Wanted:
             return True
 
@@ -136,55 +136,9 @@ def test_a_changed_wish_is_a_new_export(tiny, exported, goes_to_work, tmp_path):
     assert not goes_to_work(tiny, exported)
     for precision in ("fp16", "bf16"):
         assert goes_to_work(tiny, exported, precision=precision)
-    network.reference_model(tiny, 3).save_pretrained(tmp_path / "mine")
+    random_model(tiny, 3).save_pretrained(tmp_path / "mine")
     assert goes_to_work(tiny, exported, weights=str(tmp_path / "mine"))
     assert not goes_to_work(tiny, exported)
-
-
-def test_changed_code_or_versions_are_a_new_export(tiny, exported, goes_to_work, monkeypatch):
-    versions = manifest.exporter_versions
-    for name in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "openvino", "depthface", "code"):
-        monkeypatch.setattr(manifest, "exporter_versions", lambda code, name=name: versions(code) | {name: "another"})
-        assert goes_to_work(tiny, exported), name
-    monkeypatch.setattr(manifest, "exporter_versions", versions)
-    assert not goes_to_work(tiny, exported)
-
-
-DAMAGES = {
-    "one byte": lambda folder: flip(folder / "model.onnx"),
-    "cut short": lambda folder: (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:-1]),
-    "empty": lambda folder: (folder / "model.onnx").write_bytes(b""),
-    "gone": lambda folder: (folder / "model.onnx").unlink(),
-    "another's": lambda folder: (folder / "model.plan").write_bytes(b"an engine that nobody knows"),
-    "its manifest half": lambda folder: (folder / "manifest.json").write_text("{"),
-    "its manifest gone": lambda folder: (folder / "manifest.json").unlink(),
-}
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_what_is_damaged_is_exported_anew(tiny, exported, goes_to_work, damage, tmp_path):
-    copy = Path(shutil.copytree(exported, tmp_path / "copy"))
-    assert not goes_to_work(tiny, copy)
-    DAMAGES[damage](copy / tiny.networks[0].name / "1")
-    assert goes_to_work(tiny, copy)
-
-
-def test_texts_that_are_damaged_are_mended_by_the_next_export(tiny, exported, run, tmp_path):
-    """Those that stand beside what took the time, without taking it again."""
-    copy = Path(shutil.copytree(exported, tmp_path / "copy"))
-    before = snapshot(copy)
-    texts = [path for path in sorted(copy.rglob("*")) if path.suffix in (".pbtxt", ".py")]
-    assert len(texts) == 5  # two configs of each model, and the pipeline
-    for index, path in enumerate(texts):
-        path.unlink() if index % 2 else path.write_text("name: 'spoilt'")
-    assert run(tiny, copy)[0] == "unchanged"
-    assert snapshot(copy) == before
 
 
 def test_the_command_exports_all_that_is_named_as_it_is_told(tmp_path):
@@ -238,7 +192,7 @@ def test_a_value_that_is_not_finite_fails_every_tolerance():
 
 
 def test_two_exports_into_one_repository_do_not_mix(tiny, tmp_path, run):
-    with repository_stage.staging(tmp_path), pytest.raises(ExportError, match="Another export"):
+    with staging.stage(tmp_path), pytest.raises(ExportError, match="Another export"):
         run(tiny, tmp_path)
 
 
@@ -246,7 +200,7 @@ def test_what_a_killed_export_left_is_swept_away(tmp_path):
     leftover = tmp_path / ".export" / "build-old"
     leftover.mkdir(parents=True)
     (leftover / "model.onnx").write_bytes(b"half")
-    with repository_stage.staging(tmp_path) as build:
+    with staging.stage(tmp_path) as build:
         assert build.is_dir()
         assert not leftover.exists()
     assert not list(tmp_path.iterdir())
@@ -275,9 +229,9 @@ EXPORT = """
 import sys
 from pathlib import Path
 from depthface_export import pipeline
+from fixtures.exporting import job_of
 from fixtures.tiny import TINY
-pipeline.export(TINY, weights="random", precision="fp32", target=Path(sys.argv[1]), accept_license=False,
-                report=lambda line: print(line, flush=True))
+pipeline.export(job_of(TINY, Path(sys.argv[1]), report=lambda line: print(line, flush=True)))
 """
 
 
@@ -286,7 +240,7 @@ def stale(exported, tmp_path) -> Path:
     """The tiny network of older code, so that it is to be exported anew."""
     copy = Path(shutil.copytree(exported, tmp_path / "stale"))
     (path,) = copy.glob("*/1/manifest.json")
-    path.write_text(path.read_text().replace('"code": "', '"code": "old'))
+    path.write_text(path.read_text().replace('"onnx": "', '"onnx": "old'))
     return copy
 
 
@@ -317,7 +271,7 @@ def test_kill_minus_nine_in_the_middle_of_the_exchange(tmp_path):
         for file in ("x", "y"):
             (tmp_path / name / file).write_text(name)
     code = (
-        "import sys; from pathlib import Path; from depthface_export.repository import install\n"
+        "import sys; from pathlib import Path; from depthface_export.staging import install\n"
         "while True: install(Path(sys.argv[1], 'a'), Path(sys.argv[1], 'b')); print('.', flush=True)"
     )
     for delay_s in (0.0, 0.003, 0.007, 0.011):

@@ -7,6 +7,7 @@ is no longer looked at, and a value that is no number are noticed, whatever the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,9 @@ import pytest
 from depthface.errors import ParityError
 from depthface.families import all_cards, card_named, module_of
 from depthface.spec import ModelCard, Source
+from depthface.weights import Random
 from depthface_export import validate
+from depthface_export.job import Job, NetworkJob
 from depthface_export.validate import Arrays, Run
 
 DEPTH_CARDS = ("depth_anything_v2_small", "depth_anything_v2_base", "depth_anything_v2_large")
@@ -25,10 +28,9 @@ PACKS = ("buffalo_l", "buffalo_m", "buffalo_s", "buffalo_sc", "antelopev2")
 def judge(card: ModelCard, kind: str, precision: str, reference: object, run: Run) -> None:
     """Put a network to the gate; raises what the gate raises."""
     (network,) = [network for network in card.networks if network.name.endswith(kind)]
-    cases = validate.validate(card, network, precision, Source(None, reference), run)
-    checks = validate.checked(cases, lambda line: None)
-    assert checks
-    assert all(check.passed for check in checks)
+    nowhere = Path("nowhere")
+    job = Job(card, Random(), nowhere, precision)
+    assert validate.prove(NetworkJob(job, network, Source(None, reference), nowhere), run)
 
 
 # Depth: a ramp from 0 to 1, so that an error is a fraction of the range.
@@ -96,7 +98,9 @@ KEYPOINTS = np.arange(30, dtype=np.float32).reshape(3, 5, 2)
 
 
 def detector() -> SimpleNamespace:
-    return SimpleNamespace(taskname="detection", detect=lambda *_, **__: (BOXES.copy(), KEYPOINTS.copy()))
+    return SimpleNamespace(
+        taskname="detection", static_input_size=None, detect=lambda *_, **__: (BOXES.copy(), KEYPOINTS.copy())
+    )
 
 
 def detected(**errors: float) -> Run:
@@ -250,7 +254,9 @@ def test_one_value_that_is_no_number_is_refused_wherever_it_is(value, of):
             keypoints[1, 1, 1] = value
         elif of == "reference":
             boxes[column[name]] = value
-        bad = SimpleNamespace(taskname="detection", detect=lambda *_, found=(boxes, keypoints), **__: found)
+        bad = SimpleNamespace(
+            taskname="detection", static_input_size=None, detect=lambda *_, found=(boxes, keypoints), **__: found
+        )
         with pytest.raises(ParityError):
             judge(pack, "_detector", "bf16", bad, detected(**({name: value} if of == "export" else {})))
 
@@ -272,5 +278,5 @@ def test_a_check_is_passed_up_to_its_tolerance_and_never_by_what_is_no_number():
 def test_a_proof_of_nothing_is_none(monkeypatch):
     card = card_named(DEPTH_CARDS[0])
     monkeypatch.setattr(module_of(card, "parity"), "measurements", lambda *_: iter(()))
-    with pytest.raises(ParityError, match="nothing was compared"):
+    with pytest.raises(ParityError, match="compared on nothing"):
         judge(card, "_network", "fp32", ramp, spoiled(one_pixel, 0))

@@ -11,7 +11,8 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from depthface.families import all_cards
-from depthface_export import repository
+from depthface_export import configs
+from depthface_export.texts import texts
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = ROOT / "model_repository"
@@ -21,13 +22,13 @@ CARDS = [card for card in all_cards().values() if card.is_committed]
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
 def test_committed_text_is_fresh(card):
-    assert len(repository.texts(card)) == len(card.networks) + 2 * len(card.pipelines)
-    for path, text in repository.texts(card).items():
+    assert len(texts(card)) == len(card.networks) + 2 * len(card.pipelines)
+    for path, text in texts(card).items():
         assert (COMMITTED / path).read_text() == text, path
 
 
 def test_nothing_else_is_committed():
-    expected = {f"model_repository/{path}" for card in CARDS for path in repository.texts(card)}
+    expected = {f"model_repository/{path}" for card in CARDS for path in texts(card)}
     listed = subprocess.run(
         ["git", "ls-files", "model_repository"], cwd=COMMITTED.parent, capture_output=True, text=True, check=True
     )
@@ -36,7 +37,7 @@ def test_nothing_else_is_committed():
 
 @pytest.mark.parametrize("card", all_cards().values(), ids=lambda card: card.name)
 def test_configs_survive_a_round_trip(card):
-    for path, text in repository.texts(card).items():
+    for path, text in texts(card).items():
         if path.suffix == ".pbtxt":
             config = text_format.Parse(text, pb.ModelConfig())
             assert config.name == path.parent.name
@@ -45,8 +46,8 @@ def test_configs_survive_a_round_trip(card):
 
 def queues() -> dict[str, pb.ModelQueuePolicy]:
     """Of every public model, its queue."""
-    configs = [repository.pipeline_config(pipeline) for card in all_cards().values() for pipeline in card.pipelines]
-    return {config.name: config.dynamic_batching.default_queue_policy for config in configs}
+    made = [configs.pipeline_config(pipeline) for card in all_cards().values() for pipeline in card.pipelines]
+    return {config.name: config.dynamic_batching.default_queue_policy for config in made}
 
 
 def test_a_public_models_queue_is_as_long_as_the_docs_say():
@@ -61,7 +62,7 @@ def test_a_public_models_queue_is_as_long_as_the_docs_say():
 @pytest.mark.parametrize("card", all_cards().values(), ids=lambda card: card.name)
 def test_a_network_has_no_queue_of_its_own_and_takes_no_more_at_once_than_it_says(card):
     for network in card.networks:
-        config = repository.network_config(network)
+        config = configs.network_config(network)
         assert not config.dynamic_batching.HasField("default_queue_policy")
         assert config.max_batch_size == (8 if network.name.endswith(("_network", "_detector")) else 32)
 

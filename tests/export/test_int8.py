@@ -19,7 +19,9 @@ from PIL import Image
 from depthface import manifest
 from depthface.errors import ExportError, ParityError
 from depthface.families import card_named
-from depthface_export import int8, pipeline
+from depthface.spec import EngineOptions
+from depthface_export import int8
+from depthface_export.job import Engines
 
 LOOSE = {"max_error": 1.0, "mean_error": 0.5, "delta1_loss": 1.0}
 
@@ -53,14 +55,14 @@ def folder_of(card, target):
 def exported(card, run, tmp_path_factory) -> Exported:
     target = tmp_path_factory.mktemp("int8")
     feeds: list[dict[str, np.ndarray]] = []
-    quantize = int8.in_int8
+    quantize = int8.write_int8
 
     def noting(model, made, fed, *rest) -> None:
         feeds.extend(fed)
         quantize(model, made, fed, *rest)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(int8, "in_int8", noting)
+        patched.setattr(int8, "write_int8", noting)
         assert run(card, target, precision="int8")[0] == "exported"
     folder = folder_of(card, target)
     return Exported(target, manifest.read(folder), onnx.load(folder / "model.onnx"), feeds)
@@ -161,14 +163,14 @@ def test_what_cannot_hold_installs_nothing(card, exported, run, tmp_path, monkey
     """After half of the products; which of them are the most sensitive is the test's above, and takes its time."""
     named = list(int8.products(exported.model))
     tried = []
-    quantize = int8.in_int8
+    quantize = int8.write_int8
 
     def noting(*arguments) -> None:
         tried.append(list(arguments[-1]))
         quantize(*arguments)
 
     monkeypatch.setattr(int8, "by_sensitivity", lambda *_: named)
-    monkeypatch.setattr(int8, "in_int8", noting)
+    monkeypatch.setattr(int8, "write_int8", noting)
     impossible = dataclasses.replace(card, tolerances={"int8": LOOSE | {"max_error": 1e-9}})
     with pytest.raises(ParityError, match=r"max_error.*Half of its products"):
         run(impossible, tmp_path, precision="int8")
@@ -190,7 +192,7 @@ def test_an_activation_with_one_huge_value_is_the_most_sensitive(tmp_path):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
     feed = {f"x{i}": rng.normal(size=(50, 64)).astype(np.float32) for i in range(2)}
     feed["x1"][0, 0] = 1000
-    int8.in_int8(path, tmp_path / "int8.onnx", [feed], tmp_path / "ranges.json")
+    int8.write_int8(path, tmp_path / "int8.onnx", [feed], tmp_path / "ranges.json")
     order = int8.by_sensitivity(path, tmp_path / "int8.onnx", [feed], tmp_path / "ranges.json")
     assert order == ["product 1", "product 0"]
 
@@ -201,13 +203,18 @@ def test_an_activation_with_one_huge_value_is_the_most_sensitive(tmp_path):
         )
         return float(np.abs(got - expected)[1:].max())
 
-    int8.in_int8(path, tmp_path / "mixed.onnx", [feed], tmp_path / "ranges.json", ["product 1"])
+    int8.write_int8(path, tmp_path / "mixed.onnx", [feed], tmp_path / "ranges.json", ["product 1"])
     assert error(tmp_path / "int8.onnx") > 1 > 1e-3 > error(tmp_path / "mixed.onnx")
 
 
 def test_it_is_refused_where_it_does_not_belong(tmp_path, run):
     with pytest.raises(ExportError, match="fp32"):
-        run(card_named("buffalo_l"), tmp_path, precision="int8", accept_license=True)
+        run(card_named("buffalo_l"), tmp_path, precision="int8", accepts_license=True)
     with pytest.raises(ExportError, match="int8 is for processors"):
-        pipeline._check_engines(card_named("depth_anything_v2_small"), "int8", None)
+        run(
+            card_named("depth_anything_v2_small"),
+            tmp_path,
+            precision="int8",
+            engines=Engines(EngineOptions()),
+        )
     assert not list(tmp_path.iterdir())

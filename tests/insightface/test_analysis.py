@@ -10,7 +10,8 @@ from fixtures.photos import encoded
 from PIL import Image
 
 from depthface.contract import Parameters
-from depthface.families.insightface import analysis, processing, scenes
+from depthface.families.insightface import pipeline, processing
+from depthface_standins.insightface import scenes
 
 KINDS = ("detector", "recognizer", "landmarks_106", "landmarks_68", "attributes")
 PARAMETERS = Parameters(networks={kind: kind for kind in KINDS}, facts={"embedding_size": "512"})
@@ -52,10 +53,15 @@ class Networks:
         return {outputs[0]: np.repeat(middle[:, None] / 100, columns, axis=1)}
 
 
+def in_order(options: dict[str, np.ndarray]) -> list[np.ndarray | None]:
+    """The optional inputs as a pipeline gets them."""
+    return [options.get(name) for name in ("min_score", "max_faces", "det_size")]
+
+
 def analysed(count: int, wanted: tuple[str, ...], **options: np.ndarray) -> tuple[dict, Networks, np.ndarray]:
     photo, boxes, keypoints = scene(count)
     networks = Networks(boxes, keypoints)
-    answer = asyncio.run(analysis.analyse(wanted, networks.infer, PARAMETERS, photo, **options))
+    answer = asyncio.run(pipeline.analyse(wanted, networks.infer, PARAMETERS, photo, *in_order(options)))
     return answer, networks, boxes
 
 
@@ -100,7 +106,7 @@ def test_a_detector_is_given_what_was_asked():
     def ask(**options: float) -> dict[str, np.ndarray]:
         types = {"min_score": np.float32, "det_size": np.int32}
         arrays = {name: np.array([value], types[name]) for name, value in options.items()}
-        asyncio.run(analysis.analyse(("boxes",), infer, PARAMETERS, photo, **arrays))
+        asyncio.run(pipeline.analyse(("boxes",), infer, PARAMETERS, photo, *in_order(arrays)))
         return fed[-1]
 
     plain = ask()

@@ -12,7 +12,8 @@ from PIL import Image
 
 from depthface.contract import Parameters
 from depthface.errors import InvalidInput
-from depthface.families.insightface import scenes, swap
+from depthface.families.insightface import pipeline
+from depthface_standins.insightface import scenes
 
 SOURCE = b"the source"
 PARAMETERS = Parameters(networks={"swapper": "the swapper"})
@@ -68,7 +69,7 @@ SOURCE_BOXES = np.array([[0, 0, 10, 10], [50, 50, 80, 80], [30, 30, 50, 50]], np
 
 
 def swapped(networks: Networks, photo: bytes, **options: bytes) -> np.ndarray:
-    answer = swap.swap(["image"], networks.infer, PARAMETERS, SOURCE, photo, **options)
+    answer = pipeline.swap(["image"], networks.infer, PARAMETERS, SOURCE, photo, **options)
     return np.asarray(Image.open(BytesIO(asyncio.run(answer)["image"])))
 
 

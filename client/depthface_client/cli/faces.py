@@ -11,6 +11,7 @@ import click
 
 from depthface.errors import InvalidInput
 from depthface.tasks.faces import SAME_PERSON_SIMILARITY, Face, Options
+from depthface.weights import label_of
 from depthface_client import outputs
 from depthface_client.cli import shared
 from depthface_client.client import Client
@@ -131,9 +132,8 @@ def _drawn(photo: bytes, found: Sequence[Face], weights: str) -> bytes:
     from depthface_client import draw
 
     picture = draw.faces(photo, found)
-    kind = weights.partition(",")[0]
-    if kind in ("random", "synthetic"):
-        picture = draw.banner(picture, f"{kind.upper()} WEIGHTS")
+    if label := label_of(weights):
+        picture = draw.banner(picture, label)
     buffer = BytesIO()
     picture.save(buffer, "PNG", compress_level=3)
     return draw.labelled(buffer.getvalue(), weights)

@@ -12,16 +12,11 @@ from typing import Any
 import click
 
 from depthface.errors import DepthfaceError, InvalidInput, ModelUnavailable, ServerUnavailable
+from depthface.weights import warning_of
 from depthface_client._transports.address import Address
 from depthface_client.client import Client
 
 __all__ = ["as_json", "end", "for_each", "photos", "say", "say_json", "timeout", "url", "warn"]
-
-# What such weights are worth, loudly: by how the server's name for them begins.
-_WARNINGS = {
-    "random": "RANDOM WEIGHTS: these answers mean nothing.",
-    "synthetic": "SYNTHETIC WEIGHTS: they know drawings only; what they say of a photograph means nothing.",
-}
 
 
 def _address(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -94,9 +89,8 @@ def say_json(document: object) -> None:
 
 def warn(weights: str) -> None:
     """Say loudly what stand-in weights are worth."""
-    for kind, warning in _WARNINGS.items():
-        if weights.startswith(kind):
-            click.secho(warning, fg="red", bold=True, err=True)
+    if warning := warning_of(weights):
+        click.secho(warning, fg="red", bold=True, err=True)
 
 
 def end(documents: Sequence[dict[str, Any]]) -> None:

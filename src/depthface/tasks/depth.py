@@ -14,6 +14,7 @@ from depthface.asking import Asker, Description, Infer, Steps, bytes_tensor, ope
 from depthface.errors import InvalidInput
 from depthface.photos import Photo, encoded, probe_picture
 from depthface.resample import upsample_bicubic
+from depthface.weights import is_meaningful
 
 __all__ = ["NAME", "Depth", "DepthMethods", "Options", "probe"]
 
@@ -62,7 +63,7 @@ class Depth:
     @property
     def is_meaningful(self) -> bool:
         """False if the server runs on random weights: fine for plumbing and speed, not for looking at."""
-        return not self.weights.startswith("random")
+        return is_meaningful(self.weights)
 
     def resized(self) -> npt.NDArray[np.float32]:
         """Return the map at the photo's size, `(H, W) float32`, bicubic as the server's PNGs."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from depthface.families.insightface import scenes
-from depthface.families.insightface.writer import GraphWriter, Row, Tensor
+from depthface_standins.insightface import scenes
+from depthface_standins.insightface.writer import GraphWriter, Row, Tensor
 
 __all__ = ["CELL_PX", "EYE_DISTANCE", "cell_moments", "eyes", "gathering", "in_face", "masks_of", "merge_cells"]
 

@@ -20,15 +20,15 @@ How close they are. Parameters are counted in float32 values, of the published f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
-from depthface.families.insightface.scenes import KEYPOINTS
-from depthface.families.insightface.writer import GraphWriter
+from depthface.families.insightface import facts
+from depthface_standins.insightface.layers import Layers
+from depthface_standins.insightface.scenes import KEYPOINTS
 
 __all__ = ["KINDS", "Kind", "random_model"]
 
@@ -36,7 +36,6 @@ Kind = Literal["1k3d68", "2d106det", "det_10g", "det_500m", "genderage", "inswap
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-_RELU_GAIN = 2.0  # variance that a ReLU takes away (He et al., 2015)
 _BRANCH_GAIN = 0.1  # of the variance that a residual branch adds: without, fifty layers overflow
 
 
@@ -54,103 +53,20 @@ def random_model(kind: Kind, seed: int = 0) -> onnx.ModelProto:
     """
     if kind not in _BUILDERS:
         raise ValueError(f"There is no architecture {kind!r}. Choose one of: {', '.join(KINDS)}.")
-    return _BUILDERS[kind](_Layers(seed))
-
-
-class _Layers:
-    """Appends layers with random weights to a graph. Values are named by strings, shapes are `(N, C, H, W)`."""
-
-    def __init__(self, seed: int) -> None:
-        self.graph = GraphWriter()
-        self._rng = np.random.default_rng(seed)
-        self._count = 0
-
-    def weights(self, *shape: int, variance: float) -> npt.NDArray[np.float32]:
-        """Uniform, mean 0: normally distributed ones take three times as long."""
-        values = self._rng.random(shape, dtype=np.float32)
-        values -= np.float32(0.5)
-        values *= np.float32(np.sqrt(12 * variance))
-        return values
-
-    def constant(self, values: npt.ArrayLike) -> str:
-        self._count += 1
-        return self.graph.constant(f"param_{self._count}", values)
-
-    def conv(
-        self,
-        x: str,
-        channels: tuple[int, int],
-        kernel: int = 3,
-        stride: int = 1,
-        *,
-        pad: int | None = None,
-        groups: int = 1,
-        gain: float = _RELU_GAIN,
-        bias: npt.ArrayLike | None = 0.0,
-        contrast: bool = False,
-        name: str = "",
-    ) -> str:
-        """A convolution of `channels` in and out; padded to keep the size unless `pad` says.
-
-        Args:
-            gain: variance of what comes out over the mean square of what goes in.
-            bias: None for none.
-            contrast: whether an even input gives 0.
-        """
-        per_group, out = channels[0] // groups, channels[1]
-        weight = self.weights(out, per_group, kernel, kernel, variance=gain / (per_group * kernel**2))
-        if contrast:
-            weight -= weight.mean(axis=(2, 3), keepdims=True)
-        inputs = [x, self.graph.constant(f"{name}.weight", weight) if name else self.constant(weight)]
-        if bias is not None:
-            values = np.broadcast_to(np.asarray(bias, np.float32), (out,))
-            inputs.append(self.graph.constant(f"{name}.bias", values) if name else self.constant(values))
-        edge = kernel // 2 if pad is None else pad
-        return self.graph.node(
-            "Conv",
-            inputs,
-            dilations=[1, 1],
-            group=groups,
-            kernel_shape=[kernel, kernel],
-            pads=[edge] * 4,
-            strides=[stride, stride],
-        )
-
-    def relu(self, x: str) -> str:
-        return self.graph.node("Relu", [x])
-
-    def prelu(self, x: str, channels: int) -> str:
-        return self.graph.node("PRelu", [x, self.constant(np.full((channels, 1, 1), 0.25))])
-
-    def norm(self, x: str, channels: int, output: str = "") -> str:
-        parameters = [self.constant(np.full(channels, value)) for value in (1.0, 0.0, 0.0, 1.0)]
-        return self.graph.node("BatchNormalization", [x, *parameters], output, epsilon=1e-5, momentum=0.9)
-
-    def add(self, left: str, right: str) -> str:
-        return self.graph.node("Add", [left, right])
-
-    def fully(self, x: str, sizes: tuple[int, int], output: str = "", *, gain: float = 1.0, bias: float = 0.0) -> str:
-        weight = self.constant(self.weights(sizes[1], sizes[0], variance=gain / sizes[0]))
-        inputs = [x, weight, self.constant(np.full(sizes[1], bias))]
-        return self.graph.node("Gemm", inputs, output, alpha=1.0, beta=1.0, transB=1)
-
-    def separable(self, x: str, channels: tuple[int, int], stride: int = 1) -> str:
-        """A depthwise and a pointwise convolution, each with ReLU: the brick of MobileNet."""
-        x = self.relu(self.conv(x, (channels[0], channels[0]), stride=stride, groups=channels[0]))
-        return self.relu(self.conv(x, channels, kernel=1))
+    return _BUILDERS[kind](Layers(seed))
 
 
 # Recognition.
 
 
-def _w600k_r50(net: _Layers) -> onnx.ModelProto:
+def _w600k_r50(net: Layers) -> onnx.ModelProto:
     x = _iresnet50(net, "input.1")
     flat = net.graph.node("Flatten", [net.norm(x, 512)], axis=1)
     net.norm(net.fully(flat, (512 * 7 * 7, 512)), 512, "683")
     return _recognizer(net)
 
 
-def _iresnet50(net: _Layers, x: str) -> str:
+def _iresnet50(net: Layers, x: str) -> str:
     """arcface_torch backbones/iresnet.py `iresnet50`, up to its last stage: 1/16 of the size, 512 channels."""
     x = net.prelu(net.conv(x, (3, 64)), 64)
     inside = 64
@@ -165,7 +81,7 @@ def _iresnet50(net: _Layers, x: str) -> str:
     return x
 
 
-def _w600k_mbf(net: _Layers) -> onnx.ModelProto:
+def _w600k_mbf(net: Layers) -> onnx.ModelProto:
     """arcface_torch backbones/mobilefacenet.py `MobileFaceNet`: blocks (2, 8, 12, 4), scale 2."""
 
     def block(x: str, channels: tuple[int, int], kernel: int = 1, stride: int = 1, groups: int = 1) -> str:
@@ -195,7 +111,7 @@ def _w600k_mbf(net: _Layers) -> onnx.ModelProto:
     return _recognizer(net)
 
 
-def _recognizer(net: _Layers) -> onnx.ModelProto:
+def _recognizer(net: Layers) -> onnx.ModelProto:
     # The published files say [1, 512], whatever N is.
     return net.graph.model("random_arcface", {"input.1": ("None", 3, 112, 112)}, {"683": (1, 512)})
 
@@ -205,7 +121,7 @@ def _recognizer(net: _Layers) -> onnx.ModelProto:
 _HEADS = {"score": ("cls", 1), "bbox": ("reg", 4), "kps": ("kps", 10)}
 
 
-def _det_500m(net: _Layers) -> onnx.ModelProto:
+def _det_500m(net: Layers) -> onnx.ModelProto:
     x = net.relu(net.conv("input.1", (3, 16), stride=2))
     x = net.separable(x, (16, 16))
     levels = []
@@ -219,10 +135,11 @@ def _det_500m(net: _Layers) -> onnx.ModelProto:
     def tower(x: str) -> str:
         return net.separable(net.separable(x, (16, 64)), (64, 64))
 
-    return _scrfd(net, levels[1:], (72, 152, 288), neck=16, tower=tower, features=64, score_gain=60.0)
+    maps = zip(levels[1:], (72, 152, 288), strict=True)
+    return _scrfd(net, maps, neck=16, tower=tower, features=64, score_gain=60.0)
 
 
-def _det_10g(net: _Layers) -> onnx.ModelProto:
+def _det_10g(net: Layers) -> onnx.ModelProto:
     x = "input.1"
     for channels, stride in (((3, 28), 2), ((28, 28), 1), ((28, 56), 1)):
         x = net.relu(net.conv(x, channels, stride=stride))
@@ -245,22 +162,26 @@ def _det_10g(net: _Layers) -> onnx.ModelProto:
             x = net.relu(net.conv(x, channels))
         return x
 
-    return _scrfd(net, levels[1:], (88, 88, 224), neck=56, tower=tower, features=80, score_gain=20.0)
+    maps = zip(levels[1:], (88, 88, 224), strict=True)
+    return _scrfd(net, maps, neck=56, tower=tower, features=80, score_gain=20.0)
 
 
 def _scrfd(
-    net: _Layers,
-    levels: Sequence[str],
-    channels: Sequence[int],
+    net: Layers,
+    levels: Iterable[tuple[str, int]],
     *,
     neck: int,
     tower: Callable[[str], str],
     features: int,
     score_gain: float,
 ) -> onnx.ModelProto:
-    """Neck (PAFPN: top down, then bottom up) and heads of SCRFD, with a tower of their own for each stride."""
+    """Neck (PAFPN: top down, then bottom up) and heads of SCRFD, with a tower of their own for each stride.
+
+    Args:
+        levels: the backbone's maps of the three strides, and their channels.
+    """
     names = [f"neck.lateral_convs.{i}.conv" for i in range(3)]
-    merged = [net.conv(x, (c, neck), 1, gain=1.0, name=n) for x, c, n in zip(levels, channels, names, strict=True)]
+    merged = [net.conv(x, (c, neck), 1, gain=1.0, name=n) for (x, c), n in zip(levels, names, strict=True)]
     for i in (1, 0):
         merged[i] = net.add(merged[i], net.graph.upsample_like(merged[i + 1], merged[i]))
     paths = [net.conv(x, (neck, neck), gain=1.0, name=f"neck.fpn_convs.{i}.conv") for i, x in enumerate(merged)]
@@ -290,7 +211,7 @@ def _scrfd(
 # Landmarks and attributes.
 
 
-def _mobilenet(net: _Layers, x: str, width: float) -> tuple[str, int]:
+def _mobilenet(net: Layers, x: str, width: float) -> tuple[str, int]:
     """MobileNet (Howard et al., 2017) of a width: 1/32 of the size, and its channels."""
 
     def scaled(channels: int) -> int:
@@ -305,37 +226,39 @@ def _mobilenet(net: _Layers, x: str, width: float) -> tuple[str, int]:
     return x, inside
 
 
-def _normalised(net: _Layers) -> str:
+def _normalised(net: Layers) -> str:
     """The graph's own normalisation, by the names from which InsightFace concludes that the input is 0…255."""
     centred = net.graph.node("Sub", ["data", net.constant(127.5)], called="_minusscalar0")
     return net.graph.node("Mul", [centred, net.constant(1 / 128)], called="_mulscalar0")
 
 
-def _regression(net: _Layers, x: str, channels: int, answers: int, side: int) -> onnx.ModelProto:
+def _regression(net: Layers, x: str, channels: int, answers: int, side: int) -> onnx.ModelProto:
     pooled = net.graph.node("Flatten", [net.graph.node("GlobalAveragePool", [x])], axis=1)
-    net.fully(pooled, (channels, answers), "fc1", gain=0.3, bias=0.3 if answers == 3 else 0.0)
+    net.fully(pooled, (channels, answers), "fc1", gain=0.3, bias=0.3 if answers == facts.ATTRIBUTE_COLUMNS else 0.0)
     return net.graph.model("random_regression", {"data": ("None", 3, side, side)}, {"fc1": (1, answers)})
 
 
-def _2d106det(net: _Layers) -> onnx.ModelProto:
-    return _regression(net, *_mobilenet(net, _normalised(net), 0.5), 212, 192)
+def _2d106det(net: Layers) -> onnx.ModelProto:
+    return _regression(
+        net, *_mobilenet(net, _normalised(net), 0.5), facts.LANDMARKS_106_COLUMNS, facts.LANDMARK_CROP_PX
+    )
 
 
-def _genderage(net: _Layers) -> onnx.ModelProto:
-    return _regression(net, *_mobilenet(net, _normalised(net), 0.25), 3, 96)
+def _genderage(net: Layers) -> onnx.ModelProto:
+    return _regression(net, *_mobilenet(net, _normalised(net), 0.25), facts.ATTRIBUTE_COLUMNS, facts.ATTRIBUTE_CROP_PX)
 
 
-def _1k3d68(net: _Layers) -> onnx.ModelProto:
+def _1k3d68(net: Layers) -> onnx.ModelProto:
     # The original begins with a batch normalisation of the data; mean and variance are those of (x − 127.5) / 128.
     parameters = [net.constant(np.full(3, value)) for value in (1.0, 0.0, 127.5, 128.0**2)]
     x = net.graph.node("BatchNormalization", ["data", *parameters], called="bn_data", epsilon=1e-5)
-    return _regression(net, _iresnet50(net, x), 512, 3309, 192)
+    return _regression(net, _iresnet50(net, x), 512, facts.LANDMARKS_68_COLUMNS, facts.LANDMARK_CROP_PX)
 
 
 # Swap.
 
 
-def _inswapper_128(net: _Layers) -> onnx.ModelProto:
+def _inswapper_128(net: Layers) -> onnx.ModelProto:
     g = net.graph
 
     def padded(x: str, edge: int) -> str:
@@ -382,7 +305,7 @@ def _inswapper_128(net: _Layers) -> onnx.ModelProto:
     return g.model("random_inswapper", shapes, {"output": (1, 3, 128, 128)})
 
 
-_BUILDERS: dict[Kind, Callable[[_Layers], onnx.ModelProto]] = {
+_BUILDERS: dict[Kind, Callable[[Layers], onnx.ModelProto]] = {
     "1k3d68": _1k3d68,
     "2d106det": _2d106det,
     "det_10g": _det_10g,

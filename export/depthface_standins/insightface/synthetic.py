@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from depthface.families.insightface import scenes
-from depthface.families.insightface.sight import (
+from depthface_standins.insightface import scenes
+from depthface_standins.insightface.sight import (
     CELL_PX,
     EYE_DISTANCE,
     cell_moments,
@@ -28,7 +28,7 @@ from depthface.families.insightface.sight import (
     masks_of,
     merge_cells,
 )
-from depthface.families.insightface.writer import GraphWriter, Row, Tensor
+from depthface_standins.insightface.writer import GraphWriter, Row, Tensor
 
 __all__ = ["attributes", "detector", "landmarks_68", "landmarks_106", "pack", "recognizer"]
 

@@ -24,6 +24,7 @@ __all__ = [
     "again",
     "assemble",
     "constant",
+    "dims",
     "inputs",
     "network",
     "normalise",
@@ -54,6 +55,11 @@ def inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     return [each for each in model.graph.input if each.name not in held]
 
 
+def dims(info: onnx.ValueInfoProto) -> list[int]:
+    """Declared dimensions, 0 for one that varies."""
+    return [int(dim.dim_value) for dim in info.type.tensor_type.shape.dim]
+
+
 def constant(graph: onnx.GraphProto, name: str) -> npt.NDArray[np.generic] | None:
     """The value of tensor `name` if the graph holds it as an initializer or a `Constant`; None otherwise."""
     for tensor in graph.initializer:
@@ -67,7 +73,7 @@ def constant(graph: onnx.GraphProto, name: str) -> npt.NDArray[np.generic] | Non
 
 def network(model: onnx.ModelProto, prefix: str = "net/") -> Part:
     """A published network as a part: at `OPSET`, any batch size, every name prefixed. `model` stays as it is."""
-    model = _any_batch(_at_opset(model))
+    model = _let_batch_vary(_at_opset(model))
     graph = model.graph
     if any(
         attribute.type in (attribute.GRAPH, attribute.GRAPHS) for node in graph.node for attribute in node.attribute
@@ -181,7 +187,7 @@ def _at_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy if version == OPSET else version_converter.convert_version(copy, OPSET)
 
 
-def _any_batch(model: onnx.ModelProto) -> onnx.ModelProto:
+def _let_batch_vary(model: onnx.ModelProto) -> onnx.ModelProto:
     """Let the first dimension vary, in place: a Reshape to `[1, …]` of a batch of one keeps the batch instead."""
     graph = model.graph
     reshapes = [node for node in graph.node if node.op_type == "Reshape"]

@@ -10,11 +10,13 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from depthface.errors import ExportError
-from depthface.families.insightface.surgery import (
+from depthface.families.insightface.facts import DETECTOR_MEAN, DETECTOR_STD, DETECTOR_STRIDES_PX, MAX_FACES
+from depthface.families.insightface.graphs.surgery import (
     Part,
     again,
     assemble,
     constant,
+    dims,
     inputs,
     network,
     normalise,
@@ -22,19 +24,10 @@ from depthface.families.insightface.surgery import (
     value,
 )
 
-__all__ = ["IOU_THRESHOLD", "MAX_FACES", "STRIDES", "detector"]
-
-STRIDES = (8, 16, 32)
-"""Pixels between anchor centres of the three feature maps (scrfd.py:605-613)."""
-
-ANCHORS = 2
-"""Anchors at one centre (scrfd.py:606)."""
+__all__ = ["IOU_THRESHOLD", "detector"]
 
 IOU_THRESHOLD = 0.4
 """Of two boxes that overlap by more, the one with the lower score goes (scrfd.py:548 `nms_thresh`)."""
-
-MAX_FACES = 512
-"""Rows of the padded outputs; the best so many faces of a photo are kept."""
 
 POINTS = 5
 """Keypoints of a face: its left eye, right eye, nose, left and right corner of the mouth, as seen by the viewer."""
@@ -43,15 +36,16 @@ POINTS = 5
 def detector(
     model: onnx.ModelProto,
     *,
-    mean: float = 127.5,
-    std: float = 128.0,
+    mean: float = DETECTOR_MEAN,
+    std: float = DETECTOR_STD,
     max_faces: int = MAX_FACES,
     two_sizes: bool = False,
 ) -> onnx.ModelProto:
     """The graph that is served for a published SCRFD file of 3 strides and 2 anchors, with or without keypoints.
 
     Inputs:
-        `pixels` `[N, H, W, 3] uint8 RGB`, H and W multiples of 32: the photo scaled to fit, top left, the rest zero.
+        `pixels` `[N, H, W, 3] uint8 RGB`, H and W multiples of 32, or what the file is fixed to: the photo scaled to
+        fit, top left, the rest zero.
         `scale` `[N, 1] float32`: pixels of `pixels` to one of the photo, `det_scale` of scrfd.py:819.
         `min_score` `[N, 1] float32`: faces of at least this score are kept.
         With `two_sizes` also `pixels_small` `[N, h, w, 3]` and `scale_small` `[N, 1]`: the same photo at a second
@@ -69,7 +63,8 @@ def detector(
     Raises:
         ExportError: the file is not such an SCRFD.
     """
-    net = network(_batchable(model))
+    _, _, height, width = dims(inputs(model)[0])
+    net = network(_let_batch(model))
     with_keypoints = len(net.outputs) == 9
     passes = [("small", again(net, "small/"))] if two_sizes else []
     passes.append(("large", net))
@@ -85,7 +80,7 @@ def detector(
     parts.append(_suppress(max_faces, with_keypoints))
 
     graph_inputs = [
-        value("pixels", TensorProto.UINT8, "N", "H", "W", 3),
+        value("pixels", TensorProto.UINT8, "N", height or "H", width or "W", 3),
         value("scale", TensorProto.FLOAT, "N", 1),
         value("min_score", TensorProto.FLOAT, "N", 1),
     ]
@@ -104,11 +99,12 @@ def detector(
     return assemble("detector", parts, graph_inputs, graph_outputs)
 
 
-def _batchable(model: onnx.ModelProto) -> onnx.ModelProto:
+def _let_batch(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy whose heads give `[N, anchors, C]` and whose two upsamplings are by a constant factor.
 
     Published heads are `Transpose(2, 3, 0, 1) → Reshape[−1, C]`, which mixes the photos of a batch; published
-    upsamplings take their size from the map they are added to, through Shape, Gather, Slice and Concat.
+    upsamplings take their size from the map they are added to, through Shape, Gather, Slice and Concat, or, where
+    the input is fixed, hold it as a constant, batch of one included.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -120,12 +116,11 @@ def _batchable(model: onnx.ModelProto) -> onnx.ModelProto:
         )
     producers = {name: node for node in graph.node for name in node.output}
     for index, output in enumerate(graph.output):
-        channels = (1, 4, 2 * POINTS)[index // len(STRIDES)]
-        _batchable_head(graph, producers, output.name, channels)
+        channels = (1, 4, 2 * POINTS)[index // len(DETECTOR_STRIDES_PX)]
+        _let_head_batch(graph, producers, output.name, channels)
         del output.type.tensor_type.shape.dim[:]
     for node in graph.node:
-        sizes = node.op_type == "Resize" and len(node.input) == 4 and node.input[3]
-        if sizes and constant(graph, sizes) is None:
+        if node.op_type == "Resize" and len(node.input) == 4 and node.input[3]:
             # H and W are multiples of 32, so each map is exactly twice the one below.
             scales = f"{node.output[0]}/scales"
             graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), scales))
@@ -137,7 +132,7 @@ def _batchable(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def _batchable_head(graph: onnx.GraphProto, producers: dict[str, onnx.NodeProto], output: str, channels: int) -> None:
+def _let_head_batch(graph: onnx.GraphProto, producers: dict[str, onnx.NodeProto], output: str, channels: int) -> None:
     chain: dict[str, onnx.NodeProto] = {}
     name = output
     while name in producers and producers[name].op_type in ("Sigmoid", "Reshape", "Transpose"):
@@ -178,7 +173,7 @@ def _decode(name: str, pixels: str, scale: str, outputs: tuple[str, ...]) -> Par
         "{name}/as_points" = Constant <value_ints = [1, -1, 2]> ()
         """
     ]
-    for index, stride in enumerate(STRIDES):
+    for index, stride in enumerate(DETECTOR_STRIDES_PX):
         at = f"{name}/{stride}"
         lines.append(
             f"""
@@ -199,21 +194,21 @@ def _decode(name: str, pixels: str, scale: str, outputs: tuple[str, ...]) -> Par
         "{at}/map" = Add ("{at}/xs", "{at}/ys")
         "{at}/centres" = Reshape ("{at}/map", "{name}/as_points")
         "{at}/sides" = Constant <value = float[4] {{{-stride}, {-stride}, {stride}, {stride}}}> ()
-        "{at}/box" = Mul ("{outputs[len(STRIDES) + index]}", "{at}/sides")
+        "{at}/box" = Mul ("{outputs[len(DETECTOR_STRIDES_PX) + index]}", "{at}/sides")
         """
         )
         if len(outputs) == 9:
             lines.append(
                 f"""
         "{at}/stride_px" = Constant <value = float {{{stride}}}> ()
-        "{at}/points" = Mul ("{outputs[2 * len(STRIDES) + index]}", "{at}/stride_px")
+        "{at}/points" = Mul ("{outputs[2 * len(DETECTOR_STRIDES_PX) + index]}", "{at}/stride_px")
         """
             )
 
     def joined(what: str) -> str:
-        return ", ".join(f'"{name}/{stride}/{what}"' for stride in STRIDES)
+        return ", ".join(f'"{name}/{stride}/{what}"' for stride in DETECTOR_STRIDES_PX)
 
-    scores = ", ".join(f'"{output}"' for output in outputs[: len(STRIDES)])
+    scores = ", ".join(f'"{output}"' for output in outputs[: len(DETECTOR_STRIDES_PX)])
     lines.append(
         f"""
         "{name}/scores" = Concat <axis = 1> ({scores})

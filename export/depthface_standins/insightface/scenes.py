@@ -20,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from depthface.families.insightface.facts import TEMPLATE_112_PX
+
 __all__ = [
     "BACKGROUNDS",
     "CODE_LENGTH",
@@ -51,11 +53,7 @@ CROP_CENTRE_PX = (56.0, 68.0)
 CROP_RADIUS_PX = 44.0
 """Where the disc lies in the aligned 112×112 crop; chosen so that it fits in and the template's mouth is on it."""
 
-# The ArcFace template in a 112×112 crop (insightface utils/face_align.py `arcface_dst`): left eye, right eye, nose,
-# left and right corner of the mouth.
-_TEMPLATE_PX = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
-
-KEYPOINTS: Floats = ((np.asarray(_TEMPLATE_PX) - CROP_CENTRE_PX) / CROP_RADIUS_PX).astype(np.float32)
+KEYPOINTS: Floats = ((np.asarray(TEMPLATE_112_PX) - CROP_CENTRE_PX) / CROP_RADIUS_PX).astype(np.float32)
 """The five keypoints in the frame of an upright face: `(5, 2) float32`, centre 0, radius 1."""
 
 EYE_RADIUS = 0.2
