@@ -12,7 +12,7 @@ from io import BytesIO, FileIO
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
 from depthface import picture
-from depthface.apart import ANSWER, ASK
+from depthface.apart import ANSWER, ASK, WAIT_FACTOR
 
 __all__ = ["serve"]
 
@@ -32,7 +32,9 @@ def serve() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process whatever it is doing
+    for alarm in (signal.SIGPROF, signal.SIGALRM):
+        signal.signal(alarm, signal.SIG_DFL)  # each ends the process whatever it is doing
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGPROF, signal.SIGALRM))  # the owner's thread may block them
     source, sink = FileIO(sys.stdin.fileno(), closefd=False), sys.stdout.buffer
     sink.write(b"!")
     sink.flush()
@@ -42,13 +44,18 @@ def serve() -> None:
             return
         format, wanted, max_pixels, limit_s, count = ASK.unpack(head)
         data = bytes(_read(source, count))
-        signal.setitimer(signal.ITIMER_REAL, limit_s + 1)  # should the owner not be there any more to end it
+        _set_timers(limit_s)
         status, height, width, body = _opened_here(format.decode(), wanted, max_pixels, data)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _set_timers(0)
         sink.write(ANSWER.pack(status, height, width, len(body)))
         sink.write(body)
         sink.flush()
         del data, body
+
+
+def _set_timers(limit_s: float) -> None:
+    signal.setitimer(signal.ITIMER_PROF, limit_s)  # of computing, all threads together
+    signal.setitimer(signal.ITIMER_REAL, WAIT_FACTOR * limit_s)
 
 
 def _read(source: FileIO, count: int) -> bytearray:
