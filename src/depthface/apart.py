@@ -184,7 +184,7 @@ def _answered(head: bytes, data: bytes, format: str) -> tuple[bytes, int, int, b
     """How it went: b"o" well, b"l" the photo is too large, b"d" damaged; its height and width; pixels or a text."""
     global _worker
     while True:
-        worker = _worker = _worker or _Worker()
+        worker = _worker = _worker or _started(format)
         was_fresh = worker.is_fresh
         try:
             return worker.ask(head, data, TIME_LIMIT_S)
@@ -203,6 +203,15 @@ def _answered(head: bytes, data: bytes, format: str) -> tuple[bytes, int, int, b
         except BaseException:  # Ctrl-C: an answer may be under way that is of this photo
             _let_go()
             raise
+
+
+def _started(format: str) -> _Worker:
+    try:
+        return _Worker()
+    except OSError as error:
+        raise InvalidImage(
+            f"No process could be started to decode {format} ({error.strerror}). Save the photo as JPEG."
+        ) from error
 
 
 def _let_go() -> int | None:

@@ -35,6 +35,7 @@ def serve() -> None:
     for alarm in (signal.SIGPROF, signal.SIGALRM):
         signal.signal(alarm, signal.SIG_DFL)  # each ends the process whatever it is doing
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGPROF, signal.SIGALRM))  # the owner's thread may block them
+    Image.MAX_IMAGE_PIXELS = None  # the owner's limit holds, before anything is decoded
     source, sink = FileIO(sys.stdin.fileno(), closefd=False), sys.stdout.buffer
     sink.write(b"!")
     sink.flush()
@@ -77,8 +78,8 @@ def _opened_here(format: str, wanted: bytes, max_pixels: int, data: bytes) -> tu
             return b"l", height, width, b""
         if wanted == b"s":
             return b"o", height, width, b""
-        picture = load()
-        return b"o", picture.height, picture.width, picture.tobytes()
+        photo = load()
+        return b"o", photo.height, photo.width, photo.tobytes()
     except MemoryError:
         return b"d", 0, 0, b"it needs too much memory"
     except UnidentifiedImageError:  # its text tells of objects of Python
