@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from depthface.contract import Precision
 from depthface.errors import DepthfaceError
 from depthface.families import card_named
-from depthface.spec import Precision
 from depthface_bench import machine, plots, report, run, tune, variants
 from depthface_bench.plan import Plan
 from depthface_bench.repositories import depth_card, export_depth, write_pack

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
+from depthface.contract import ONNX_FILE
 from depthface.errors import InvalidInput, encode
 from depthface_server.options import IDLE_MINUTES
 from depthface_server.probe import ALIVE, is_probe
@@ -72,7 +73,7 @@ class NetworkBackend(ABC):
         config = json.loads(args["model_config"])
         name = config["name"]
         parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
-        file_name = config.get("default_model_filename") or "model.onnx"
+        file_name = config.get("default_model_filename") or ONNX_FILE
         path = Path(args["model_repository"], args["model_version"], file_name)
         self._open: Callable[[], tuple[list[Tensor], list[Tensor]]] = lambda: self.open(path, config, parameters, args)
         self._report = Report(name)

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 
 from depthface import admin, cache
+from depthface.contract import ADMIN_HEADER, EXPORTED_CONFIG_NAME
 from depthface.errors import ServeError
 from depthface_server.installation import Installation
 from depthface_server.options import Options, concealed, queued
@@ -193,7 +194,7 @@ class Triton:
             f"--backend-directory={self._installation.backends}",
             "--model-control-mode=explicit",
             *(f"--load-model={model}" for model in self._models),
-            "--model-config-name=exported",
+            f"--model-config-name={EXPORTED_CONFIG_NAME}",
             f"--http-address={address.host}",
             f"--http-port={address.http_port}",
             f"--grpc-address={address.host}",
@@ -220,7 +221,7 @@ class Triton:
             return False
 
     def _index(self) -> list[dict[str, str]]:
-        key = {admin.HEADER: self.options.admin_key}
+        key = {ADMIN_HEADER: self.options.admin_key}
         request = urllib.request.Request(f"{self.address.url}/v2/repository/index", data=b"{}", headers=key)
         with urllib.request.urlopen(request, timeout=10) as response:
             models: list[dict[str, str]] = json.load(response)

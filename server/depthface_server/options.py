@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from depthface.admin import HEADER, chosen_key
+from depthface import config
+from depthface.admin import chosen_key
+from depthface.contract import ADMIN_HEADER, CONFIG_FILE
 from depthface.limits import Limits
 
 __all__ = ["IDLE_MINUTES", "Options", "concealed", "queued"]
@@ -50,8 +52,8 @@ class Options:
         longest = _PHOTOS_IN_A_BODY * self.limits.max_bytes
         return [
             *([f"--http-max-input-size={longest}"] if limits_bodies else []),
-            f"--http-restricted-api={_RESTRICTED}:{HEADER}={self.admin_key}",
-            f"--grpc-restricted-protocol={_RESTRICTED}:{HEADER}={self.admin_key}",
+            f"--http-restricted-api={_RESTRICTED}:{ADMIN_HEADER}={self.admin_key}",
+            f"--grpc-restricted-protocol={_RESTRICTED}:{ADMIN_HEADER}={self.admin_key}",
             f"--model-load-thread-count={self.load_threads}",
         ]
 
@@ -89,7 +91,7 @@ def queued(repository: Path, options: Options, copy: Path) -> Iterator[Path]:
     shutil.rmtree(copy, ignore_errors=True)  # of a server that was killed
     copy.mkdir(parents=True)
     try:
-        for path in repository.glob("[!.]*/config.pbtxt"):
+        for path in repository.glob(f"[!.]*/{CONFIG_FILE}"):
             _copy_configs(path.parent, copy / path.parent.name, options)
         yield copy
     finally:
@@ -101,18 +103,10 @@ def _copy_configs(folder: Path, copy: Path, options: Options) -> None:
     for entry in folder.iterdir():
         if entry.is_dir() and entry.name != "configs":
             (copy / entry.name).symlink_to(entry.resolve())
-    for config in (*folder.glob("config.pbtxt"), *folder.glob("configs/*.pbtxt")):
-        target = copy / config.relative_to(folder)
+    for path in (folder / CONFIG_FILE, *folder.glob("configs/[!.]*.pbtxt")):
+        found = config.read(path)
+        if config.parameters_of(found).task is not None:
+            found = config.with_queue(found, options.queue_size, options.queue_time_s)
+        target = copy / path.relative_to(folder)
         target.parent.mkdir(exist_ok=True)
-        target.write_text(_with_queue(config.read_text(), options))
-
-
-def _with_queue(text: str, options: Options) -> str:
-    if options.queue_size == 0:
-        return re.sub(r"  default_queue_policy \{.*?\n  \}\n", "", text, flags=re.DOTALL)
-    if options.queue_size is not None:
-        text = re.sub(r"max_queue_size: \d+", f"max_queue_size: {options.queue_size}", text)
-    if options.queue_time_s is not None:
-        microseconds = round(options.queue_time_s * 1e6)
-        text = re.sub(r"default_timeout_microseconds: \d+", f"default_timeout_microseconds: {microseconds}", text)
-    return text
+        target.write_text(config.text_from_config(found))

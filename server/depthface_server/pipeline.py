@@ -20,6 +20,7 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from depthface import image
+from depthface.contract import Parameters
 from depthface.errors import InvalidInput, decode, encode
 from depthface_server.probe import ALIVE, is_probe
 from depthface_server.reporting import Report
@@ -44,7 +45,7 @@ class Pipeline:
     """A Triton model made of the coroutine `run(wanted, infer, parameters, *inputs) -> outputs`.
 
     `run` gets the names of the outputs asked for; `infer(model, inputs, outputs)`, which takes batched arrays by name
-    and gives those asked for (Triton's BLS); the config's parameters; and, in the order of the config, each input of
+    and gives those asked for (Triton's BLS); the config's `Parameters`; and, in the order of the config, each input of
     **one** photo: an array without batch dimension, `bytes`, or None for an optional input that was left out. Its
     keyword-only arguments are the parameters of the request that it knows. It returns arrays or `bytes` by output
     name, those asked for among them, and raises `InvalidInput`.
@@ -57,7 +58,7 @@ class Pipeline:
         config = json.loads(args["model_config"])
         self._name: str = config["name"]
         self._inputs: dict[str, str] = {tensor["name"]: tensor["data_type"] for tensor in config["input"]}
-        self._parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
+        self._parameters = Parameters.of_config(config)
         self._keywords = tuple(inspect.getfullargspec(type(self).run).kwonlyargs)
         self._report = Report(self._name)
         image.use_one_thread()  # the cores belong to the network
@@ -72,7 +73,7 @@ class Pipeline:
         try:
             photos = self._photos(request)
             wanted = frozenset(request.requested_output_names())
-            infer = functools.partial(_infer, request, self._parameters["networks"].split(","))
+            infer = functools.partial(_infer, request, self._parameters.networks.values())
             run = functools.partial(type(self).run, wanted, infer, self._parameters, **self._options(request))
             return self._response(wanted, await asyncio.gather(*(run(*inputs) for inputs in photos)))
         except Exception as error:
@@ -80,7 +81,7 @@ class Pipeline:
 
     def _response(self, wanted: Collection[str], photos: list[Mapping[str, Value]]) -> Any:
         response = pb_utils.InferenceResponse([_tensor(name, [photo[name] for photo in photos]) for name in wanted])
-        counted = self._parameters.get("counted")
+        counted = self._parameters.counted
         if counted and counted in wanted:
             for photo in photos:
                 self._report.faces(len(photo[counted]))

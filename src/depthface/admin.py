@@ -12,12 +12,10 @@ import secrets
 from pathlib import Path
 
 from depthface import cache
+from depthface.contract import ADMIN_HEADER
 from depthface.errors import InvalidInput
 
-__all__ = ["HEADER", "VARIABLE", "chosen_key", "headers", "hide", "publish"]
-
-HEADER = "x-depthface-admin"
-"""The HTTP header that carries the key; in gRPC the metadata `triton-grpc-protocol-x-depthface-admin`."""
+__all__ = ["VARIABLE", "chosen_key", "headers", "hide", "publish"]
 
 VARIABLE = "DEPTHFACE_ADMIN_KEY"
 
@@ -62,7 +60,7 @@ def headers(host: str, key: str | None = None) -> dict[str, str]:
         key: None for the environment's or, of a server on this machine, the one in its file; empty without any.
     """
     key = key or os.environ.get(VARIABLE) or _kept(host)
-    return {HEADER: key} if key else {}
+    return {ADMIN_HEADER: key} if key else {}
 
 
 def _kept(host: str) -> str | None:

@@ -6,10 +6,11 @@ import shutil
 
 import pytest
 
+from depthface.config import read as read_config
+from depthface.contract import EXPORTED_CONFIG
 from depthface_bench import tune
 from depthface_bench.perf_analyzer import Load, Measured
 from depthface_bench.repositories import DEPTH, overridden
-from depthface_export.repository import EXPORTED_CONFIG, read_config
 
 NETWORK = f"{DEPTH}_network"
 

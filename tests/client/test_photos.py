@@ -12,9 +12,9 @@ from fixtures.photo_files import ODD_CHUNKS, chunk, exif, tiff_with, with_chunks
 from fixtures.photos import VARIETY, encoded, heic, photo
 from PIL import Image
 
-from depthface import image
+from depthface import image, photos
 from depthface.errors import ImageTooLarge, InvalidImage
-from depthface_client import draw, photos
+from depthface_client import draw
 
 SMALL = photo("chelsea.png").resize((60, 40))
 PNG = encoded(SMALL, "PNG")
@@ -228,4 +228,4 @@ def test_a_named_pipe_is_read(tmp_path):
 
 
 def test_the_test_photo_is_a_photo():
-    assert image.decode(photos.test_photo()).shape == (48, 64, 3)
+    assert image.decode(photos.encoded(photos.probe_picture())).shape == (48, 64, 3)

@@ -16,6 +16,7 @@ from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
 from depthface import admin, cache
+from depthface.contract import ADMIN_HEADER
 from depthface.errors import InvalidInput
 from depthface_client import Client, NotAllowed
 
@@ -88,7 +89,7 @@ def test_the_same_over_grpc(server):
             with pytest.raises(InferenceServerException, match="restricted"):
                 call()
         index = client.get_model_repository_index(
-            headers={f"triton-grpc-protocol-{admin.HEADER}": key_file(server).read_text()}
+            headers={f"triton-grpc-protocol-{ADMIN_HEADER}": key_file(server).read_text()}
         )
         assert MODEL in {model.name for model in index.models}
 
@@ -125,7 +126,7 @@ def test_the_key_is_in_its_file_alone(server):
 def test_a_key_goes_to_no_other_machine(server, monkeypatch):
     monkeypatch.delenv(admin.VARIABLE, raising=False)
     port = server.host.rpartition(":")[2]
-    assert admin.headers(f"127.0.0.1:{port}") == {admin.HEADER: key_file(server).read_text()}
+    assert admin.headers(f"127.0.0.1:{port}") == {ADMIN_HEADER: key_file(server).read_text()}
     assert admin.headers(f"example.org:{port}") == {}
     assert admin.headers("127.0.0.1:1") == {}
 

@@ -17,7 +17,7 @@ from fixtures.photos import VARIETY, difference
 from fixtures.serving import COMMAND, depthface, serving
 from PIL import Image
 
-from depthface import manifest
+from depthface.contract import MANIFEST_FILE
 from depthface.errors import ServeError
 from depthface_client import Client
 from depthface_server import embedded, installation
@@ -162,7 +162,7 @@ def test_a_missing_wheel_says_how_to_install_it(monkeypatch):
 
 
 def test_a_broken_manifest_is_no_manifest(own_repository):
-    (own_repository / NETWORK / "1" / manifest.FILE_NAME).write_text("{")
+    (own_repository / NETWORK / "1" / MANIFEST_FILE).write_text("{")
     assert "no exported model" in fails(own_repository)
 
 

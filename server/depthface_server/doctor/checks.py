@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 
 from depthface import manifest
+from depthface.contract import MANIFEST_FILE
 from depthface.errors import ServeError
 from depthface.families import all_cards
 from depthface.spec import HubFile, HubWeights, ModelCard
@@ -232,7 +233,7 @@ def _is_published(file: HubFile, path: Path) -> bool:
 
 def _repository(repository: Path) -> Iterator[Finding]:
     name = f"repository {repository}"
-    if not list(repository.glob(f"[!.]*/*/{manifest.FILE_NAME}")):
+    if not list(repository.glob(f"[!.]*/*/{MANIFEST_FILE}")):
         yield Finding(name, "nothing exported yet (depthface export depth_anything_v2_small)")
         return
     for verdict in verdicts(repository):
