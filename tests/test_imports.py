@@ -36,6 +36,7 @@ TABLE = {
         "src/depthface/families/*/processing.py",
         "src/depthface/families/*/parity.py",
     ),
+    "pillow_heif": ("src/depthface/decoder.py",),
     "simplejpeg": ("src/depthface/image.py",),
     "isal": ("src/depthface/image.py",),
     "cykooz_resizer": ("src/depthface/image.py",),
