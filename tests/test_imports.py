@@ -49,7 +49,7 @@ TABLE = {
         "server/depthface_server/backends/",
     ),
     "tritonclient.grpc": ("src/depthface/config.py", "export/depthface_export/repository.py"),
-    "tritonclient.http": ("client/", "server/depthface_server/watchdog.py"),
+    "tritonclient.http": ("client/",),
     "google.protobuf": ("src/depthface/config.py",),
     "rich": ("export/depthface_export/cli.py", "export/depthface_export/progress.py"),
     "tensorrt": ("export/depthface_export/tensorrt.py",),

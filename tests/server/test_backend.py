@@ -21,7 +21,8 @@ from depthface import admin
 from depthface.families import card_named
 from depthface.spec import Network
 from depthface_export import repository
-from depthface_server.embedded import Address, Triton
+from depthface_server.address import Address
+from depthface_server.embedded import Triton
 
 CONFIG = """
 name: "{name}"
@@ -302,15 +303,6 @@ def test_fifty_loads_and_unloads_leave_nothing_behind(lab):
     assert np.median(memory[-5:]) - np.median(memory[:5]) < 5, memory  # MB, over 35 cycles
     assert np.median(descriptors[-5:]) <= np.median(descriptors[:5]) + 1, descriptors
     assert np.median(shm[-5:]) <= np.median(shm[:5]) + 1, shm
-
-
-def test_a_probe_is_refused_unrun_and_harms_nobody(lab):
-    lab.load("probed", doubling())
-    tensor = InferInput("x", [1, 4], "FP32")
-    tensor.set_data_from_numpy(np.ones((1, 4), np.float32))
-    with pytest.raises(InferenceServerException, match="alive"):
-        lab.client.infer("probed", [tensor], parameters={"depthface_probe": True})
-    assert (lab.run("probed", np.ones((1, 4), np.float32)) == 2).all()
 
 
 @pytest.mark.parametrize(("card", "network"), ENGINES, ids=lambda each: each.name)

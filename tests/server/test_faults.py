@@ -155,11 +155,10 @@ def test_what_is_not_asked_for_is_not_computed(server):
         for outputs in (["size"], ["depth"], ["png8"], ["depth", "size", "png16", "png8"]):
             answer = client.infer(MODEL, [tensor], outputs=[InferRequestedOutput(name) for name in outputs])
             assert {output["name"] for output in answer.get_response()["outputs"]} == set(outputs)
-        # The watchdog's probes count too, a few; a network that ran 100 times did not run for `size`.
         before = executions(client, names[1])
-        for _ in range(100):
+        for _ in range(5):
             client.infer(MODEL, [tensor], outputs=[InferRequestedOutput("size")])
-        assert executions(client, names[1]) - before < 20
+        assert executions(client, names[1]) == before
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from depthface.contract import Precision
+from depthface.limits import MAX_FACES
 from depthface.spec import (
     HubFile,
     License,
@@ -23,9 +24,6 @@ FAMILY = "insightface"
 RESEARCH_ONLY = License(
     "non-commercial research only", False, "https://github.com/deepinsight/insightface/tree/master/model_zoo"
 )
-
-MAX_FACES = 512
-"""Faces that the detector can give for one photo."""
 
 MAX_BATCH_SIZE = 32
 """Faces that go through a network at once; more are asked for in several requests."""

@@ -17,7 +17,8 @@ import onnx
 from depthface.contract import ONNX_FILE, Precision
 from depthface.errors import ExportError, WeightsCorrupt
 from depthface.families.insightface import architectures, graphs, reading, synthetic
-from depthface.families.insightface.card import MAX_FACES, PackFile, pack_card
+from depthface.families.insightface.card import PackFile, pack_card
+from depthface.limits import MAX_FACES
 from depthface.spec import HubFile, ModelCard, Source
 
 __all__ = ["card_of_folder", "load"]
