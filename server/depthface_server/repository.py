@@ -64,7 +64,7 @@ def contents(repository: Path) -> Contents:
 
 
 def has_version_compatible_engine(repository: Path) -> bool:
-    """Return whether any engine is version-compatible: it carries code of its own, which TensorRT must be told to run."""
+    """Return whether any engine is version-compatible: it holds code that TensorRT must be told to run."""
     manifests = (manifest.read(path.parent) for path in repository.glob(f"[!.]*/*/{MANIFEST_FILE}"))
     engines = [found.engine for found in manifests if found is not None and found.engine is not None]
     return any(engine["options"]["version_compatible"] for engine in engines)

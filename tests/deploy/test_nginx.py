@@ -45,7 +45,7 @@ class Behind(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"{}")
 
-    do_GET = do_POST = do_DELETE = answer
+    do_GET = do_POST = do_DELETE = answer  # noqa: N815
 
     def log_message(self, *_: object) -> None:
         pass
@@ -85,7 +85,9 @@ def start(folder: Path, upstream: str) -> tuple[subprocess.Popen[bytes], Front]:
         assert text.count(f"listen {port};") == 1
         text = text.replace(f"listen {port};", f"listen 127.0.0.1:{ours};")
     (folder / "depthface.conf").write_text(text)
-    (folder / "depthface.users").write_text(f"ann:{{SHA}}{base64.b64encode(hashlib.sha1(b'secret').digest()).decode()}\n")
+    (folder / "depthface.users").write_text(
+        f"ann:{{SHA}}{base64.b64encode(hashlib.sha1(b'secret').digest()).decode()}\n"
+    )
     folders = " ".join(
         f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
