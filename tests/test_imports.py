@@ -51,7 +51,7 @@ TABLE = {
         "src/depthface/config.py",
         "export/depthface_export/",
     ),
-    "tritonclient.http": ("client/depthface_client/_transports/", "server/depthface_server/watchdog.py"),
+    "tritonclient.http": ("client/depthface_client/_transports/",),
     "google.protobuf": ("client/depthface_client/_transports/", "src/depthface/config.py"),
     "rich": ("export/depthface_export/cli.py", "export/depthface_export/progress.py"),
     "urllib3": ("client/depthface_client/_transports/",),

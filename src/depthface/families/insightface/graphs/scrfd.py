@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from depthface.errors import ExportError
-from depthface.families.insightface.facts import DETECTOR_MEAN, DETECTOR_STD, DETECTOR_STRIDES_PX, MAX_FACES
+from depthface.families.insightface.facts import DETECTOR_MEAN, DETECTOR_STD, DETECTOR_STRIDES_PX
 from depthface.families.insightface.graphs.surgery import (
     Part,
     again,
@@ -23,6 +23,7 @@ from depthface.families.insightface.graphs.surgery import (
     stage,
     value,
 )
+from depthface.limits import MAX_FACES
 
 __all__ = ["IOU_THRESHOLD", "detector"]
 
