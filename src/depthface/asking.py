@@ -332,7 +332,8 @@ class operation(Generic[P, T]):  # noqa: N801 (a decorator)
 
 def _pauses_s(retries: int) -> Generator[float | None]:
     """Yield how long to wait after each attempt that failed; None after the last. Doubled, and drawn at random below
-    that, so that clients that were turned away together do not come back together."""
+    that, so that clients that were turned away together do not come back together.
+    """
     for attempt in range(retries):
         yield random.uniform(0, min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S))
     yield None

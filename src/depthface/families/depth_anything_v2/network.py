@@ -139,7 +139,8 @@ class DepthNetwork(nn.Module):
 
 class _Positions(nn.Module):
     """`Dinov2Embeddings` after its patches: prepends the class token and adds the position embedding, resampled to the
-    grid as `interpolate_pos_encoding` does (bicubic, a = −0.75, half-pixel centres, borders repeated, in fp32)."""
+    grid as `interpolate_pos_encoding` does (bicubic, a = −0.75, half-pixel centres, borders repeated, in fp32).
+    """
 
     class_token: torch.Tensor
     table: torch.Tensor
@@ -185,7 +186,8 @@ def _reference(model: DepthAnythingForDepthEstimation, pixels: Pixels) -> DepthM
 
 def _pretrained(card: ModelCard, folder: Path) -> DepthAnythingForDepthEstimation:
     """The weights of a folder that anybody may have made: safetensors alone, which hold numbers and no code, into the
-    card's own architecture. The folder's config only says whether it is that one; nothing is built by its numbers."""
+    card's own architecture. The folder's config only says whether it is that one; nothing is built by its numbers.
+    """
     _check_config(card, folder)
     try:
         with _hush_loading():
@@ -214,7 +216,8 @@ def _pretrained(card: ModelCard, folder: Path) -> DepthAnythingForDepthEstimatio
 
 def _check_config(card: ModelCard, folder: Path) -> None:
     """Raise `WeightsCorrupt` if config.json speaks of another network than the card; what it leaves out is not held
-    against it."""
+    against it.
+    """
     try:
         with (folder / "config.json").open("rb") as file:
             config = json.loads(file.read(MAX_CONFIG_BYTES))
