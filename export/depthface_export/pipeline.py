@@ -25,6 +25,8 @@ __all__ = ["Outcome", "export"]
 
 Outcome = Literal["exported", "unchanged"]
 
+_NOT_YET = "not exported yet"
+
 
 def export(job: Job) -> Outcome:
     """Weights → network → ONNX → validated → engine, if wanted → model repository.
@@ -39,8 +41,9 @@ def export(job: Job) -> Outcome:
     with staging.stage(job.target) as build:
         changes = _changes(job)
         if changes:
-            for change in changes:
-                job.report(f"anew: {change}")
+            if not all(change.endswith(_NOT_YET) for change in changes):
+                for change in changes:
+                    job.report(f"anew: {change}")
             _make(job, build)
         made_in = build if changes else job.target
         exported = configs.exported_configs(
@@ -85,7 +88,7 @@ def _changes_of(job: Job, network: Network) -> list[str]:
     folder = job.target / network.name / MODEL_VERSION
     found = manifest.read(folder)
     if found is None:
-        return [f"{network.name} was not exported yet"]
+        return [f"{network.name}: {_NOT_YET}"]
     now = fingerprint.fingerprint(job, network)
     changed = sorted(
         stage for stage in now.keys() | found.fingerprint.keys() if now.get(stage) != found.fingerprint.get(stage)

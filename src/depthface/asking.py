@@ -331,10 +331,10 @@ class operation(Generic[P, T]):  # noqa: N801 (a decorator)
 
 
 def _pauses_s(retries: int) -> Generator[float | None]:
-    """Yield how long to wait after each attempt that failed; None after the last.
+    """Yield how long to wait after each attempt that failed, in seconds; None after the last.
 
-    The longest wait doubles. The wait is drawn at random below it, so that clients that were turned away together do
-    not come back together.
+    It is doubled each time, and drawn at random below that, so that clients that were turned away together do not come
+    back together.
     """
     for attempt in range(retries):
         yield random.uniform(0, min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S))

@@ -33,6 +33,6 @@ def doctor(repository: Path, as_json: bool) -> None:
         for finding in found:
             click.echo(f"{'mend' if finding.remedy else 'ok':5} {finding.name}: {finding.found}")
             if finding.remedy:
-                click.echo(f"      {finding.remedy}.")
+                click.echo(f"      {finding.remedy.removesuffix('.')}.")
     if any(finding.remedy for finding in found):
         raise SystemExit(1)

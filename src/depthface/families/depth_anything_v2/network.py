@@ -206,15 +206,15 @@ def _pretrained(card: ModelCard, folder: Path) -> DepthAnythingForDepthEstimatio
             )
     except Exception as error:  # safetensors', transformers', OSError
         raise WeightsCorrupt(
-            f"model.safetensors in {folder} cannot be loaded ({str(error).partition(chr(10))[0].rstrip('.')}). Fetch "
-            f"it anew from {card.weights.origin}."
+            f"model.safetensors in {folder} cannot be loaded ({str(error).partition(chr(10))[0].rstrip('.')}).",
+            f"Fetch it anew from {card.weights.origin}.",
         ) from error
     # transformers fills what a file lacks with random numbers, and goes on. Only the mask token is never used.
     missing = sorted(name for name in report["missing_keys"] if not name.endswith("mask_token"))
     if missing:
         raise WeightsCorrupt(
-            f"model.safetensors in {folder} lacks {len(missing)} of the network's tensors, {missing[0]} first. Fetch "
-            f"it anew from {card.weights.origin}."
+            f"model.safetensors in {folder} lacks {len(missing)} of the network's tensors, {missing[0]} first.",
+            f"Fetch it anew from {card.weights.origin}.",
         )
     return model
 
@@ -228,15 +228,16 @@ def _check_config(card: ModelCard, folder: Path) -> None:
         said = {**config, **backbone, "model_type": config["model_type"], "backbone": backbone["model_type"]}
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise WeightsCorrupt(
-            f"config.json in {folder} does not describe a Depth Anything V2. Fetch it anew from {card.weights.origin}."
+            f"config.json in {folder} does not describe a Depth Anything V2.",
+            f"Fetch it anew from {card.weights.origin}.",
         ) from error
     kind = {"model_type": "depth_anything", "backbone": "dinov2", "depth_estimation_type": "relative"}
     for name, expected in {**kind, "patch_size": PATCH_PX, **card.architecture}.items():
         value = said.get(name, expected)
         if value != (list(expected) if isinstance(expected, tuple) else expected):
             raise WeightsCorrupt(
-                f"{folder} holds a network with {name} {str(value)[:40]}; {card.title} has {expected}. Give the folder "
-                f"of {card.weights.origin}, or export the model that these weights are of."
+                f"{folder} holds a network with {name} {str(value)[:40]}; {card.title} has {expected}.",
+                f"Give the folder of {card.weights.origin}, or export the model that these weights are of.",
             )
 
 

@@ -59,7 +59,8 @@ def kind(model: onnx.ModelProto) -> Kind:
         return "recognizer"
     raise ExportError(
         f"This is not an InsightFace network: it has {len(fed)} inputs, the first {dims}, and {len(graph.output)} "
-        f"outputs, the first of {columns} columns. Use the ONNX files of an InsightFace pack as they were published."
+        f"outputs, the first of {columns} columns.",
+        "Use the ONNX files of an InsightFace pack as they were published.",
     )
 
 
