@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -140,3 +141,15 @@ def face_pack(request: pytest.FixtureRequest, face_packs: dict[str, FacePack]) -
     if request.param not in face_packs:
         pytest.skip("DEPTHFACE_WEIGHTS names no folder of genuine weights")
     return face_packs[request.param]
+
+
+@pytest.fixture(scope="session")
+def full_server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """What the reader of the README serves: depth, and one face pack, the synthetic one."""
+    both = Path(
+        shutil.copytree(repository, tmp_path_factory.mktemp("full") / "model_repository", copy_function=os.link)
+    )
+    done = depthface("export", "buffalo_l", "--weights", "synthetic", "--repository", both)
+    assert done.returncode == 0, done.stderr
+    with serving(both) as server:
+        yield server

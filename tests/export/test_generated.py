@@ -69,10 +69,9 @@ def test_a_network_has_no_queue_of_its_own_and_takes_no_more_at_once_than_it_say
 
 def test_the_limits_of_a_photo_are_those_that_the_docs_say():
     from depthface.families.depth_anything_v2 import processing
-    from depthface.families.insightface import card
-    from depthface.limits import Limits
+    from depthface.limits import MAX_FACES, Limits
 
     assert Limits() == Limits(max_bytes=64 * 2**20, max_pixels=89_478_485, max_faces=0)
-    assert (processing.MAX_ASPECT, processing.MAX_GRID_SIDE_PX, card.MAX_FACES) == (10, 1554, 512)
+    assert (processing.MAX_ASPECT, processing.MAX_GRID_SIDE_PX, MAX_FACES) == (10, 1554, 512)
     for words in ("64 MiB", "89 megapixels", "longer than 10:1", "1554 pixels", "At most 512 faces"):
         assert words in DOCS, words

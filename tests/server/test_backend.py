@@ -13,7 +13,6 @@ import pytest
 from fixtures.lab import CONFIG
 from fixtures.machine import HAS_BF16
 from onnx import TensorProto, helper, numpy_helper
-from tritonclient.http import InferInput
 from tritonclient.utils import InferenceServerException
 
 from depthface.config import text_from_config
@@ -241,15 +240,6 @@ def test_loads_and_unloads_leave_nothing_behind(lab):
     assert np.median(memory[-5:]) - np.median(memory[:5]) < 5, memory  # MB
     assert np.median(descriptors[-5:]) <= np.median(descriptors[:5]) + 1, descriptors
     assert np.median(shm[-5:]) <= np.median(shm[:5]) + 1, shm
-
-
-def test_a_probe_is_refused_unrun_and_harms_nobody(lab):
-    lab.load("probed", doubling())
-    tensor = InferInput("x", [1, 4], "FP32")
-    tensor.set_data_from_numpy(np.ones((1, 4), np.float32))
-    with pytest.raises(InferenceServerException, match="alive"):
-        lab.client.infer("probed", [tensor], parameters={"depthface_probe": True})
-    assert (lab.run("probed", np.ones((1, 4), np.float32)) == 2).all()
 
 
 @pytest.mark.parametrize(("card", "network"), ENGINES, ids=lambda each: each.name)
