@@ -55,7 +55,7 @@ def test_a_public_models_queue_is_as_long_as_the_docs_say():
     for name, queue in queues().items():
         assert (queue.max_queue_size, queue.default_timeout_microseconds) == (256, 300_000_000), name
         assert queue.allow_timeout_override, name  # a client may wait less
-    said = re.findall(r"whose queue of ([\d,]+) is full", DOCS)
+    said = re.findall(r"When ([\d,]+) requests wait", DOCS)
     assert set(said) == {"256"}
 
 
@@ -73,5 +73,5 @@ def test_the_limits_of_a_photo_are_those_that_the_docs_say():
 
     assert Limits() == Limits(max_bytes=64 * 2**20, max_pixels=89_478_485, max_faces=0)
     assert (processing.MAX_ASPECT, processing.MAX_GRID_SIDE_PX, MAX_FACES) == (10, 1554, 512)
-    for words in ("64 MiB", "89 megapixels", "longer than 10:1", "1554 pixels", "At most 512 faces"):
+    for words in ("64 MiB", "89 megapixels", "longer than 10:1", "1554 pixels", "at most 512 faces"):
         assert words in DOCS, words
