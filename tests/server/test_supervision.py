@@ -111,10 +111,9 @@ def test_a_log_is_followed_into_the_file_that_takes_its_place(tmp_path):
     said: list[str] = []
     log = tmp_path / "triton-1.log"
     log.write_text("first\n")
-    with rendering(True, lambda text, **_: said.append(text)):
-        with follow(log):
-            embedded._keep(log)
-            log.write_text("second\nthird")
+    with rendering(True, lambda text, **_: said.append(text)), follow(log):
+        embedded._keep(log)
+        log.write_text("second\nthird")
     assert [json.loads(line)["message"] for line in said] == ["first", "second", "third"]
 
 
