@@ -203,6 +203,20 @@ def test_outputs_come_in_the_order_of_the_config_however_they_are_asked_for(serv
     assert orders == {("depth", "size", "png16", "png8"), ("depth", "size"), ("size", "png8")}
 
 
+def test_a_server_at_rest_computes_nothing_and_counts_nothing(server):
+    """The watchdog looks at processes; a request of its own would be an answer or a failure that nobody asked for."""
+
+    def counted() -> dict[str, str]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port('metrics')}/metrics", timeout=10) as response:
+            lines = response.read().decode().splitlines()
+        return dict(line.rsplit(" ", 1) for line in lines if line.startswith(("nv_inference_", "depthface_")))
+
+    before = counted()
+    assert before
+    time.sleep(5)
+    assert counted() == before
+
+
 def test_what_is_not_asked_for_is_not_computed(server):
     """`size` alone runs neither the network nor the postprocessing; `depth` alone encodes no PNG."""
     from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from fixtures.photos import VARIETY, encoded
+from fixtures.photos import VARIETY, encoded, photo
 from fixtures.serving import Server, serving
 from fuzz.targets import ENDING
 from PIL import Image
@@ -253,6 +253,28 @@ def test_a_triton_that_dies_for_ever_is_given_up(repository):
         assert "6 times within 10 minutes" in last[0]
         assert not list(Path("/dev/shm").glob(f"depthface_{server.process.pid}_*"))
         assert not list(Path("/tmp").glob(f"depthface_{server.process.pid}_*"))
+
+
+def test_memory_comes_back_after_large_photos(repository):
+    """Some seconds after the last of them every process of the model has, but for 48 MB, what it had before."""
+    large = encoded(photo().resize((9000, 7000)), "JPEG")
+
+    def own_bytes() -> dict[int, int]:
+        return {process.pid: process.memory_full_info().uss for process in server.steps(MODEL)}
+
+    with serving(repository) as server, Client(server.host, timeout_s=300) as client:
+        for _ in range(4):
+            client.depth_png(GOOD)
+        time.sleep(5)
+        before = own_bytes()
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(client.depth_png, 4 * [large]))
+        peak = own_bytes()
+        assert max(peak[pid] - before[pid] for pid in before) > 100e6  # or nothing is shown
+        deadline = time.monotonic() + 30
+        while any(own_bytes()[pid] - before[pid] > 48e6 for pid in before):
+            assert time.monotonic() < deadline, (before, peak, own_bytes())
+            time.sleep(0.5)
 
 
 def small_shm(size: str) -> tuple[str, ...]:
