@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -133,7 +132,7 @@ def test_nvidias_is_taken_where_it_is(triton, monkeypatch):
 def test_what_nvidias_backends_do_not_know_is_said_and_what_they_need_is_given(triton, tmp_path, repository):
     """Idle networks stay in memory there; and one pool of threads is for all networks."""
     native = embedded.Triton(repository, [], Address("h", "127.0.0.1", 1, 2, 3), installation=Installation.find(triton))
-    native._workspace = SimpleNamespace(folder=tmp_path)
+    native._served = native._backends = tmp_path
     assert "--backend-config=onnxruntime,enable-global-threadpool=1" in native._command()
     options = ("--idle-minutes", "30", "--triton", str(triton))
     with serving(repository, *options) as server:

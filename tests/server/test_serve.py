@@ -221,9 +221,9 @@ def test_a_template_that_was_never_exported_does_not_load(repository, tmp_path):
     """As a plain `tritonserver` meets the depth sizes that nobody exported: a sentence, and not ready."""
     copy = Path(shutil.copytree(repository, tmp_path / "models"))
     (copy / NETWORK / "1" / "model.onnx").unlink()
-    with embedded.Triton(copy, [MODEL], Address.free("127.0.0.1", 0, 0, 0)) as triton:
-        with pytest.raises(ServeError, match=f"its network {NETWORK} is not exported. Export it"):
-            triton.wait_until_ready(threading.Event())
+    triton = embedded.Triton(copy, [MODEL], Address.free("127.0.0.1", 0, 0, 0))
+    with triton, pytest.raises(ServeError, match=f"its network {NETWORK} is not exported. Export it"):
+        triton.wait_until_ready(threading.Event())
 
 
 def test_threads_of_this_process_are_what_the_network_uses(server):
