@@ -16,6 +16,7 @@ import click
 from depthface.errors import MismatchError
 from depthface.limits import LARGEST_PIXELS, MAX_FACES, Limits
 from depthface.verify import refuse_mismatches, verdicts
+from depthface.weights import warning_of
 from depthface_server.address import Address
 from depthface_server.embedded import Triton
 from depthface_server.installation import Installation
@@ -129,6 +130,8 @@ def serve(
 
     Who may load and unload models, or use shared memory, tracing and logging, shows the key in DEPTHFACE_ADMIN_KEY;
     without one the server makes one up, which this user's own commands on this machine find by themselves.
+
+    Example: depthface serve --repository model_repository --http-port 8000
     """
     if settings["queue_size"] == 0 and settings["queue_seconds"] is not None:
         raise click.UsageError("--queue-size 0 means no limit of time either. Leave out --queue-seconds.")
@@ -176,8 +179,8 @@ def _run(triton: Triton, found: Contents, stop: threading.Event, *, is_json: boo
         for name, manifest in found.exported.items():
             lazy = ", loaded when it is first used" if name in found.lazy else ""
             _log.info("%s: %s, %s%s", name, manifest.weights["origin"], manifest.precision, lazy)
-            if manifest.is_random:
-                _log.warning("%s: RANDOM WEIGHTS, its answers mean nothing", name)
+            if warning := warning_of(manifest.weights["origin"]):
+                _log.warning("%s: %s", name, warning)
         _log.info("ready: %s", triton.address.url)
         supervise(triton, stop)
 
@@ -185,7 +188,10 @@ def _run(triton: Triton, found: Contents, stop: threading.Event, *, is_json: boo
 @click.command()
 @_repository
 def verify(repository: Path) -> None:
-    """Hold every artefact against its manifest, and every engine against this machine; `serve` does so too."""
+    """Hold every artefact against its manifest, and every engine against this machine; `serve` does so too.
+
+    Example: depthface verify --repository model_repository
+    """
     found = verdicts(repository)
     if not found:
         raise MismatchError(f"There is no exported model in {repository.resolve().name}/.")
