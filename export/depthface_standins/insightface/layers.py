@@ -46,7 +46,7 @@ class Layers:
         contrast: bool = False,
         name: str = "",
     ) -> str:
-        """A convolution of `channels` in and out; padded to keep the size unless `pad` says.
+        """Add a convolution of `channels` in and out; padded to keep the size unless `pad` says.
 
         Args:
             gain: variance of what comes out over the mean square of what goes in.
@@ -96,6 +96,6 @@ class Layers:
         return self.graph.node("Gemm", inputs, output, alpha=1.0, beta=1.0, transB=1)
 
     def separable(self, x: str, channels: tuple[int, int], stride: int = 1) -> str:
-        """A depthwise and a pointwise convolution, each with ReLU: the brick of MobileNet."""
+        """Add a depthwise and a pointwise convolution, each with ReLU: the brick of MobileNet."""
         x = self.relu(self.conv(x, (channels[0], channels[0]), stride=stride, groups=channels[0]))
         return self.relu(self.conv(x, channels, kernel=1))
