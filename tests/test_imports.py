@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = [path for room in ("src", "export", "server", "client") for path in sorted((ROOT / room).rglob("*.py"))]
+SOURCES = [
+    path for room in ("src", "export", "server", "client", "render") for path in sorted((ROOT / room).rglob("*.py"))
+]
 
 # The modules of a family that read and write ONNX graphs; its network.py is their only caller.
 ONNX_MAKERS = ("architectures", "graphs", "reading", "scrfd", "surgery", "synthetic", "writer")
@@ -38,7 +40,9 @@ TABLE = {
         "src/depthface/image.py",
         "src/depthface/families/*/processing.py",
         "src/depthface/families/*/parity.py",
+        "render/",
     ),
+    "av": ("render/",),
     "simplejpeg": ("src/depthface/image.py",),
     "isal": ("src/depthface/image.py",),
     "cykooz_resizer": ("src/depthface/image.py",),
@@ -57,7 +61,8 @@ TABLE = {
     "click": ("*/cli.py",),
     "depthface_export": ("export/",),
     "depthface_server": ("server/",),
-    "depthface_client": ("client/",),
+    "depthface_client": ("client/", "render/"),
+    "depthface_render": ("render/",),
 }
 
 

@@ -1,0 +1,222 @@
+"""A photo and its depth as two layers: what is seen, and the background as it goes on behind every foreground.
+
+Made once for a clip. The order of the work:
+
+1. The slopes by which a depth map climbs from background to foreground become steps.
+2. The foreground grows over its soft outline, so that the outline moves with it and leaves no halo behind.
+3. Beneath each step, as far as the camera will see, the background goes on: its depth smoothly, its colour by its own
+   reflection at the step, which keeps its texture, over a smooth base (push-pull: Gortler et al., The Lumigraph, 1996).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Layers", "Points", "build"]
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
+
+GROWN_SHARE = 1 / 360
+"""How far the foreground grows, of the frame's shorter side: 2 pixels at 720."""
+
+SLOPE_SHARE = 1 / 240
+"""Half of the widest slope that is taken for a step, of the frame's shorter side: 3 pixels at 720."""
+
+_TORN_PX = 2.0
+"""A step of depth is one that would tear two neighbours this far apart."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """Pixels of both layers, farthest first, each array `(N,) float32`.
+
+    `x`, `y`: pixels from the photo's middle, y down. `code`: the depth, less 2 for a pixel of the layer behind.
+    """
+
+    x: Floats
+    y: Floats
+    depth: Floats
+    code: Floats
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What `project` looks at. Arrays have a margin around the frame, in which the photo is mirrored.
+
+    Attributes:
+        size: height and width of the frame.
+        margin_px: of the arrays, on every side.
+        step: a greater difference of depth between neighbours is an edge.
+        colour, depth: what is seen; `(h, w, 3) uint8 RGB`, and `(h, w) float32` 0…1.
+        colour_behind, depth_behind: the same, where foreground covers it; elsewhere equal to what is seen.
+        is_rim: `(h, w) uint8`, 1 where the foreground has grown.
+        rim_px: `(h, w) float32`, in the rim how far it is to the outer border of the foreground.
+        points: pixels of both, every other one.
+    """
+
+    size: tuple[int, int]
+    margin_px: int
+    step: float
+    colour: Pixels
+    depth: Floats
+    colour_behind: Pixels
+    depth_behind: Floats
+    is_rim: Pixels
+    rim_px: Floats
+    points: Points
+
+
+def build(photo: Pixels, depth: Floats, *, reach_px: float, margin_px: int) -> Layers:
+    """The layers of a photo.
+
+    Args:
+        photo: `(H, W, 3) uint8 RGB`.
+        depth: `(H, W) float32`, 0 far … 1 near.
+        reach_px: how far the nearest moves against the farthest in the clip, at most.
+        margin_px: how far the camera sees beyond the photo, at most.
+    """
+    height, width = depth.shape
+    margin_px = min(margin_px, height - 1, width - 1)
+    side = min(height, width)
+    step = float(np.clip(_TORN_PX / max(reach_px, 1e-3), 0.02, 0.2))
+    colour = np.asarray(_mirrored_around(photo, margin_px), np.uint8)
+    sharp = _sharpened(
+        np.asarray(_mirrored_around(depth, margin_px), np.float32), max(round(side * SLOPE_SHARE), 2), step
+    )
+    front, is_rim = _grown(sharp, max(round(side * GROWN_SHARE), 1), step)
+    covered, known, rim_px = _covered(front, step, int(np.ceil(reach_px)) + 2)
+    depth_behind = np.where(covered, np.minimum(_filled(front, known, covered), front - step / 4), front)
+    return Layers(
+        size=(height, width),
+        margin_px=margin_px,
+        step=step,
+        colour=colour,
+        depth=front,
+        colour_behind=_background(colour, front, known, covered, step),
+        depth_behind=depth_behind,
+        is_rim=is_rim.astype(np.uint8),
+        rim_px=rim_px,
+        points=_points(front, depth_behind, covered, margin_px),
+    )
+
+
+def _mirrored_around(array: Pixels | Floats, margin_px: int) -> Pixels | Floats:
+    around = cv2.copyMakeBorder(array, margin_px, margin_px, margin_px, margin_px, cv2.BORDER_REFLECT_101)
+    return np.asarray(around)
+
+
+def _disc(radius_px: int) -> Pixels:
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius_px + 1, 2 * radius_px + 1))  # type: ignore[return-value]
+
+
+def _sharpened(depth: Floats, radius_px: int, step: float) -> Floats:
+    """Let a pixel on a slope between two surfaces belong to the one whose depth is nearer to its own."""
+    for _ in range(2):
+        low, high = cv2.erode(depth, _disc(radius_px)), cv2.dilate(depth, _disc(radius_px))
+        is_between = (depth - low > step / 2) & (high - depth > step / 2)
+        depth = np.where(is_between, np.where(depth - low < high - depth, low, high), depth)
+    return depth
+
+
+def _grown(depth: Floats, radius_px: int, step: float) -> tuple[Floats, Flags]:
+    """Let near surfaces grow over what is beyond their edges, and there alone; return also where they did."""
+    grown = cv2.dilate(depth, _disc(radius_px))
+    is_rim = grown - depth > step
+    return np.where(is_rim, grown, depth), is_rim
+
+
+def _covered(depth: Floats, step: float, reach_px: int) -> tuple[Flags, Flags, Floats]:
+    """Which pixels have background behind them that may come into view, which show that background, and how far each
+    pixel is from the far side of an edge, less a half."""
+    kernel = np.ones((3, 3), np.uint8)
+    low = cv2.erode(depth, kernel)
+    is_brink = depth - low > step
+    is_foot = cv2.dilate(depth, kernel) - depth > step
+    rim_px = cv2.distanceTransform((~is_foot).astype(np.uint8), cv2.DIST_L2, 5) - np.float32(0.5)
+    if not is_brink.any():
+        nowhere = np.zeros(depth.shape, bool)
+        return nowhere, nowhere, rim_px
+    away_px, brink = _nearest(is_brink)
+    middle = ((depth + low) / 2).ravel()[brink]
+    is_near_side = depth > middle
+    covered = (away_px <= reach_px) & is_near_side
+    return covered, (away_px <= 2 * reach_px + 8) & ~covered & ~is_near_side & ~is_foot, rim_px
+
+
+def _nearest(where: Flags) -> tuple[Floats, npt.NDArray[np.intp]]:
+    """For each pixel the distance to the nearest of those `where` is true, and the flat index of that one."""
+    distance_px, label = cv2.distanceTransformWithLabels(
+        (~where).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    index = np.zeros(label.max() + 1, np.intp)
+    flat = np.flatnonzero(where)
+    index[label.ravel()[flat]] = flat
+    return np.asarray(distance_px, np.float32), index[label]
+
+
+def _background(colour: Pixels, depth: Floats, known: Flags, covered: Flags, step: float) -> Pixels:
+    """The photo with its foreground taken away as far as `covered`."""
+    if not known.any():
+        return colour
+    filled = _filled(colour.astype(np.float32), known, covered)
+    rows, columns = np.nonzero(covered)
+    foot_rows, foot_columns = np.divmod(_nearest(known)[1][rows, columns], depth.shape[1])
+    mirror_rows, mirror_columns = 2 * foot_rows - rows, 2 * foot_columns - columns
+    last_row, last_column = depth.shape[0] - 1, depth.shape[1] - 1
+    is_inside = (mirror_rows >= 0) & (mirror_rows <= last_row) & (mirror_columns >= 0) & (mirror_columns <= last_column)
+    mirror = np.clip(mirror_rows, 0, last_row), np.clip(mirror_columns, 0, last_column)
+    is_same = is_inside & ~covered[mirror] & (np.abs(depth[mirror] - depth[foot_rows, foot_columns]) < step)
+    has_mirror = np.zeros(depth.shape, np.float32)
+    has_mirror[rows, columns] = is_same
+    share = np.asarray(cv2.blur(has_mirror, (5, 5)), np.float32)[..., None]
+    reflected = filled.copy()
+    reflected[rows, columns] = np.where(is_same[:, None], colour[mirror], filled[rows, columns])
+    mixed = np.where(covered[..., None], filled + (reflected - filled) * share, colour)
+    return np.asarray(np.rint(mixed), np.uint8)
+
+
+def _filled(values: Floats, known: Flags, wanted: Flags) -> Floats:
+    """`values` where they are `known`, and a smooth continuation elsewhere (push-pull); `(H, W)` or `(H, W, C)`."""
+    weights = known.astype(np.float32)
+    if not known.any() or not wanted.any():
+        return values
+    shape = (-1, *(1,) * (values.ndim - 2))
+    pyramid = []
+    total = values * weights.reshape(*weights.shape, *shape[1:])
+    while min(weights.shape) > 1 and not weights.all():
+        pyramid.append((total, weights))
+        half = tuple(-(-side // 2) for side in weights.shape[::-1])
+        weights = np.asarray(cv2.resize(weights, half, interpolation=cv2.INTER_AREA), np.float32)
+        total = np.asarray(cv2.resize(total, half, interpolation=cv2.INTER_AREA), np.float32)
+    smooth = total / np.maximum(weights, 1e-6).reshape(*weights.shape, *shape[1:])
+    for total, weights in reversed(pyramid):
+        coarse = cv2.resize(smooth, weights.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        share = np.minimum(weights, 1).reshape(*weights.shape, *shape[1:])
+        mean = total / np.maximum(weights, 1e-6).reshape(*weights.shape, *shape[1:])
+        smooth = coarse + (mean - coarse) * share
+    return np.asarray(smooth, np.float32)
+
+
+def _points(depth: Floats, depth_behind: Floats, covered: Flags, margin_px: int) -> Points:
+    """Both layers' pixels in the order of their depth; of a chessboard the white ones, which are enough."""
+    height, width = (side - 2 * margin_px for side in depth.shape)
+    is_white = np.add.outer(np.arange(depth.shape[0]), np.arange(depth.shape[1])) % 2 == 0
+    seen, behind = np.flatnonzero(is_white), np.flatnonzero(covered & is_white)
+    at = np.concatenate([seen, behind])
+    depths = np.concatenate([depth.ravel()[seen], depth_behind.ravel()[behind]])
+    codes = depths.copy()
+    codes[len(seen) :] -= 2
+    order = np.argsort(depths, kind="stable")
+    rows, columns = np.divmod(at[order], depth.shape[1])
+    return Points(
+        (columns - (margin_px + (width - 1) / 2)).astype(np.float32),
+        (rows - (margin_px + (height - 1) / 2)).astype(np.float32),
+        depths[order],
+        codes[order],
+    )
