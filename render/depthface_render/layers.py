@@ -108,7 +108,7 @@ def build(photo: Pixels, depth: Floats, *, reach_px: float, margin_px: int) -> L
 
 def _mirrored_around(array: Pixels | Floats, margin_px: int) -> Pixels | Floats:
     around = cv2.copyMakeBorder(array, margin_px, margin_px, margin_px, margin_px, cv2.BORDER_REFLECT_101)
-    return np.asarray(around)
+    return np.asarray(around, np.uint8) if array.dtype == np.uint8 else np.asarray(around, np.float32)
 
 
 def _disc(radius_px: int) -> Pixels:
