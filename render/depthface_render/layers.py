@@ -4,8 +4,8 @@ Made once for a clip. The order of the work:
 
 1. The slopes by which a depth map climbs from background to foreground become steps.
 2. The foreground grows over its soft outline, so that the outline moves with it and leaves no halo behind.
-3. Beneath each step, as far as the camera will see, the background goes on: its depth smoothly, its colour by its own
-   reflection at the step, which keeps its texture, over a smooth base (push-pull: Gortler et al., The Lumigraph, 1996).
+3. Beneath each step, as far as the camera will see, the background goes on: its depth smoothly, its colour with its
+   texture (`fill`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from depthface_render.fill import smooth, textured
 
 __all__ = ["Layers", "Points", "build"]
 
@@ -30,6 +32,10 @@ SLOPE_SHARE = 1 / 240
 
 _TORN_PX = 2.0
 """A step of depth is one that would tear two neighbours this far apart."""
+
+
+_AROUND_PX = 16
+"""How much more of the background, beside twice what may be shown, is looked at for its continuation."""
 
 
 @dataclass(frozen=True)
@@ -90,15 +96,15 @@ def build(photo: Pixels, depth: Floats, *, reach_px: float, margin_px: int) -> L
         np.asarray(_mirrored_around(depth, margin_px), np.float32), max(round(side * SLOPE_SHARE), 2), step
     )
     front, is_rim = _grown(sharp, max(round(side * GROWN_SHARE), 1), step)
-    covered, known, rim_px = _covered(front, step, int(np.ceil(reach_px)) + 2)
-    depth_behind = np.where(covered, np.minimum(_filled(front, known, covered), front - step / 4), front)
+    covered, known, rim_px = _covered(front, step, reach_px)
+    depth_behind = np.where(covered, np.minimum(smooth(front, known), front - step / 4), front)
     return Layers(
         size=(height, width),
         margin_px=margin_px,
         step=step,
         colour=colour,
         depth=front,
-        colour_behind=_background(colour, front, known, covered, step),
+        colour_behind=textured(colour, known, covered | (rim_px < 0)),
         depth_behind=depth_behind,
         is_rim=is_rim.astype(np.uint8),
         rim_px=rim_px,
@@ -131,7 +137,7 @@ def _grown(depth: Floats, radius_px: int, step: float) -> tuple[Floats, Flags]:
     return np.where(is_rim, grown, depth), is_rim
 
 
-def _covered(depth: Floats, step: float, reach_px: int) -> tuple[Flags, Flags, Floats]:
+def _covered(depth: Floats, step: float, reach_px: float) -> tuple[Flags, Flags, Floats]:
     """Which pixels have background behind them that may come into view, which show that background, and how far each
     pixel is from the far side of an edge, less a half."""
     kernel = np.ones((3, 3), np.uint8)
@@ -144,9 +150,11 @@ def _covered(depth: Floats, step: float, reach_px: int) -> tuple[Flags, Flags, F
         return nowhere, nowhere, rim_px
     away_px, brink = _nearest(is_brink)
     middle = ((depth + low) / 2).ravel()[brink]
+    # A step moves against its background by its share of the whole reach; its rows and columns may lie a pixel apart.
+    shown_px = (depth - low).ravel()[brink] * reach_px + 2
     is_near_side = depth > middle
-    covered = (away_px <= reach_px) & is_near_side
-    return covered, (away_px <= 2 * reach_px + 8) & ~covered & ~is_near_side & ~is_foot, rim_px
+    covered = (away_px <= shown_px) & is_near_side
+    return covered, (away_px <= 2 * shown_px + _AROUND_PX) & ~is_near_side & ~is_foot, rim_px
 
 
 def _nearest(where: Flags) -> tuple[Floats, npt.NDArray[np.intp]]:
@@ -158,49 +166,6 @@ def _nearest(where: Flags) -> tuple[Floats, npt.NDArray[np.intp]]:
     flat = np.flatnonzero(where)
     index[label.ravel()[flat]] = flat
     return np.asarray(distance_px, np.float32), index[label]
-
-
-def _background(colour: Pixels, depth: Floats, known: Flags, covered: Flags, step: float) -> Pixels:
-    """The photo with its foreground taken away as far as `covered`."""
-    if not known.any():
-        return colour
-    filled = _filled(colour.astype(np.float32), known, covered)
-    rows, columns = np.nonzero(covered)
-    foot_rows, foot_columns = np.divmod(_nearest(known)[1][rows, columns], depth.shape[1])
-    mirror_rows, mirror_columns = 2 * foot_rows - rows, 2 * foot_columns - columns
-    last_row, last_column = depth.shape[0] - 1, depth.shape[1] - 1
-    is_inside = (mirror_rows >= 0) & (mirror_rows <= last_row) & (mirror_columns >= 0) & (mirror_columns <= last_column)
-    mirror = np.clip(mirror_rows, 0, last_row), np.clip(mirror_columns, 0, last_column)
-    is_same = is_inside & ~covered[mirror] & (np.abs(depth[mirror] - depth[foot_rows, foot_columns]) < step)
-    has_mirror = np.zeros(depth.shape, np.float32)
-    has_mirror[rows, columns] = is_same
-    share = np.asarray(cv2.blur(has_mirror, (5, 5)), np.float32)[..., None]
-    reflected = filled.copy()
-    reflected[rows, columns] = np.where(is_same[:, None], colour[mirror], filled[rows, columns])
-    mixed = np.where(covered[..., None], filled + (reflected - filled) * share, colour)
-    return np.asarray(np.rint(mixed), np.uint8)
-
-
-def _filled(values: Floats, known: Flags, wanted: Flags) -> Floats:
-    """`values` where they are `known`, and a smooth continuation elsewhere (push-pull); `(H, W)` or `(H, W, C)`."""
-    weights = known.astype(np.float32)
-    if not known.any() or not wanted.any():
-        return values
-    shape = (-1, *(1,) * (values.ndim - 2))
-    pyramid = []
-    total = values * weights.reshape(*weights.shape, *shape[1:])
-    while min(weights.shape) > 1 and not weights.all():
-        pyramid.append((total, weights))
-        half = tuple(-(-side // 2) for side in weights.shape[::-1])
-        weights = np.asarray(cv2.resize(weights, half, interpolation=cv2.INTER_AREA), np.float32)
-        total = np.asarray(cv2.resize(total, half, interpolation=cv2.INTER_AREA), np.float32)
-    smooth = total / np.maximum(weights, 1e-6).reshape(*weights.shape, *shape[1:])
-    for total, weights in reversed(pyramid):
-        coarse = cv2.resize(smooth, weights.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        share = np.minimum(weights, 1).reshape(*weights.shape, *shape[1:])
-        mean = total / np.maximum(weights, 1e-6).reshape(*weights.shape, *shape[1:])
-        smooth = coarse + (mean - coarse) * share
-    return np.asarray(smooth, np.float32)
 
 
 def _points(depth: Floats, depth_behind: Floats, covered: Flags, margin_px: int) -> Points:

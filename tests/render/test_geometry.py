@@ -45,7 +45,11 @@ def errors(motion: Motion, quality: str) -> tuple[float, float, float]:
     is_open = is_inside & (sheet[at] == seen)
     off = np.hypot(off_px(frames[0][0], column), off_px(frames[1][0], row))
     is_right = np.abs(frames[0][0][..., 2] / STEP - seen) < 0.5
-    return float(off[is_open].mean()), float(is_right[is_inside].mean()), float(is_right[is_inside & frames[0][1]].mean())
+    return (
+        float(off[is_open].mean()),
+        float(is_right[is_inside].mean()),
+        float(is_right[is_inside & frames[0][1]].mean()),
+    )
 
 
 def scaled(depth: np.ndarray) -> np.ndarray:
