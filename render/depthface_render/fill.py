@@ -1,13 +1,14 @@
 """What may stand behind a foreground: smoothly (`smooth`), and with the texture of what is around (`textured`).
 
 `smooth` is push-pull (Gortler et al., The Lumigraph, 1996). `textured` lets every unknown pixel take after a known one
-whose surroundings look like its own: PatchMatch (Barnes et al., 2009) and voting (Wexler et al., Space-Time Completion of
-Video, 2007), from coarse to fine. Lines and texture go on; a mean of what is around would be a smear.
+whose surroundings look like its own: PatchMatch (Barnes et al., 2009) and voting (Wexler et al., Space-Time Completion
+of Video, 2007), from coarse to fine. Lines and texture go on; a mean of what is around would be a smear.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -71,10 +72,7 @@ def textured(colour: Pixels, known: Flags, wanted: Flags) -> Pixels:
     level, sources = None, None
     for halvings in range(coarsest, -1, -1):
         finer = _Level.of(colour, known, wanted, halvings)
-        if level is None or sources is None:
-            sources = finer.mirrored()
-        else:
-            sources = finer.refined(level, sources)
+        sources = finer.mirrored() if level is None or sources is None else finer.refined(level, sources)
         level = finer
         if max(level.known.shape) <= _FINEST_SIDE_PX or halvings == coarsest:
             for _ in range(_ROUNDS):
@@ -95,14 +93,14 @@ class _Level:
     Attributes:
         picture: `(h, w, 3) float32`; what is unknown is the present guess.
         known: where the picture is the background's own.
-        is_background: known or unknown; elsewhere is foreground, which is not compared.
+        trust: `(h, w) float32`, 1 where it is known, less with the distance from there, 0 in the foreground.
         rows, columns: of the unknown pixels, `(n,)`.
         number: `(h, w)`, which of them a pixel is, or −1.
     """
 
     picture: Floats
     known: Flags
-    is_background: Flags
+    trust: Floats
     rows: Indices
     columns: Indices
     number: Indices
@@ -115,7 +113,7 @@ class _Level:
             return np.asarray(cv2.resize(array, (width, height), interpolation=cv2.INTER_AREA), np.float32)
 
         weights = shrunk(known.astype(np.float32))
-        picture = shrunk(colour * known[..., None].astype(np.float32)) / np.maximum(weights, 1e-3)[..., None]
+        picture = shrunk((colour * known[..., None]).astype(np.float32)) / np.maximum(weights, 1e-3)[..., None]
         is_known = weights > 0.5
         unknown = (shrunk(wanted.astype(np.float32)) > 0) & ~is_known
         picture = smooth(picture, is_known)
@@ -125,7 +123,9 @@ class _Level:
         rows, columns = (axis.astype(np.int32) for axis in np.nonzero(unknown))
         number = np.full(unknown.shape, -1, np.int32)
         number[rows, columns] = np.arange(len(rows))
-        return cls(picture, is_known, is_known | unknown, rows, columns, number)
+        away_px = cv2.distanceTransform((~is_known).astype(np.uint8), cv2.DIST_L2, 5)
+        trust = ((is_known | unknown) / (1 + np.asarray(away_px))).astype(np.float32)
+        return cls(picture, is_known, trust, rows, columns, number)
 
     def mirrored(self) -> Indices:
         """To begin with: the reflection of each unknown pixel in the border of what is known, or that border."""
@@ -159,7 +159,7 @@ class _Level:
         span = np.arange(-_PATCH_PX, _PATCH_PX + 1, 2)
         offsets = np.add.outer(span * width, span).ravel().astype(np.int32)
         own = (self.rows * width + self.columns).astype(np.int32)
-        counts = self.is_background.ravel()[own[:, None] + offsets].astype(np.float32)
+        counts = self.trust.ravel()[own[:, None] + offsets]
         patches = flat[own[:, None] + offsets]
 
         def cost(which: Indices, source: Indices) -> Floats:
@@ -203,7 +203,7 @@ class _Level:
         for step in (0, 1, -1, width, -width):
             voter = self.number.ravel()[own + step]
             said = np.clip(sources[voter] - step, 0, self.known.size - 1)
-            weight = ((voter >= 0) & self.known.ravel()[said]).astype(np.float32)
+            weight = ((voter >= 0) & self.known.ravel()[said]) * self.trust.ravel()[own + step]
             total += flat[said] * weight[:, None]
             votes += weight
         flat[own] = total / votes[:, None]
@@ -224,7 +224,7 @@ class _Level:
         jump = smooth((total / np.maximum(votes, 1)[:, None]).reshape(self.picture.shape), is_seam)
         flat[own] += jump.reshape(-1, 3)[own]
 
-    def _if_known(self, rows: npt.NDArray[np.integer], columns: npt.NDArray[np.integer], otherwise: Indices) -> Indices:
+    def _if_known(self, rows: npt.NDArray[Any], columns: npt.NDArray[Any], otherwise: Indices) -> Indices:
         height, width = self.known.shape
         is_inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
         place = np.where(is_inside, rows * width + columns, 0).astype(np.int32)

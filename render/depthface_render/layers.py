@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from depthface_render.fill import smooth, textured
+from depthface_render.outline import matte, nearest
 
 __all__ = ["Layers", "Points", "build"]
 
@@ -61,8 +62,9 @@ class Layers:
         step: a greater difference of depth between neighbours is an edge.
         colour, depth: what is seen; `(h, w, 3) uint8 RGB`, and `(h, w) float32` 0…1.
         colour_behind, depth_behind: the same, where foreground covers it; elsewhere equal to what is seen.
-        is_rim: `(h, w) uint8`, 1 where the foreground has grown.
-        rim_px: `(h, w) float32`, in the rim how far it is to the outer border of the foreground.
+        colour_front: the colour of the foreground alone, where its outline is mixed with what is behind.
+        is_soft: `(h, w) uint8`, 1 in those outlines.
+        opacity: `(h, w) float32`, there the share of the foreground; elsewhere 1, and 0 outside an outline.
         points: pixels of both, every other one.
     """
 
@@ -73,8 +75,9 @@ class Layers:
     depth: Floats
     colour_behind: Pixels
     depth_behind: Floats
-    is_rim: Pixels
-    rim_px: Floats
+    colour_front: Pixels
+    is_soft: Pixels
+    opacity: Floats
     points: Points
 
 
@@ -96,19 +99,24 @@ def build(photo: Pixels, depth: Floats, *, reach_px: float, margin_px: int) -> L
         np.asarray(_mirrored_around(depth, margin_px), np.float32), max(round(side * SLOPE_SHARE), 2), step
     )
     front, is_rim = _grown(sharp, max(round(side * GROWN_SHARE), 1), step)
-    covered, known, rim_px = _covered(front, step, reach_px)
-    depth_behind = np.where(covered, np.minimum(smooth(front, known), front - step / 4), front)
+    sides = _sides(front, step, reach_px)
+    depth_behind = np.where(sides.covered, np.minimum(smooth(front, sides.known), front - step / 4), front)
+    colour_behind = textured(colour, sides.known, sides.covered | sides.foot)
+    colour_front, is_soft, opacity = matte(
+        colour, colour_behind, inside=sides.covered & ~is_rim, rim=is_rim, outside=sides.foot
+    )
     return Layers(
         size=(height, width),
         margin_px=margin_px,
         step=step,
         colour=colour,
         depth=front,
-        colour_behind=textured(colour, known, covered | (rim_px < 0)),
+        colour_behind=colour_behind,
         depth_behind=depth_behind,
-        is_rim=is_rim.astype(np.uint8),
-        rim_px=rim_px,
-        points=_points(front, depth_behind, covered, margin_px),
+        colour_front=colour_front,
+        is_soft=is_soft.astype(np.uint8),
+        opacity=opacity,
+        points=_points(front, depth_behind, sides.covered, margin_px),
     )
 
 
@@ -137,35 +145,36 @@ def _grown(depth: Floats, radius_px: int, step: float) -> tuple[Floats, Flags]:
     return np.where(is_rim, grown, depth), is_rim
 
 
-def _covered(depth: Floats, step: float, reach_px: float) -> tuple[Flags, Flags, Floats]:
-    """Which pixels have background behind them that may come into view, which show that background, and how far each
-    pixel is from the far side of an edge, less a half."""
+@dataclass(frozen=True)
+class _Sides:
+    """Of the edges of a depth map, each `(h, w) bool`.
+
+    Attributes:
+        covered: foreground behind which background may come into view.
+        foot: background right at an edge.
+        known: the background around that tells how it goes on behind.
+    """
+
+    covered: Flags
+    foot: Flags
+    known: Flags
+
+
+def _sides(depth: Floats, step: float, reach_px: float) -> _Sides:
     kernel = np.ones((3, 3), np.uint8)
     low = cv2.erode(depth, kernel)
     is_brink = depth - low > step
-    is_foot = cv2.dilate(depth, kernel) - depth > step
-    rim_px = cv2.distanceTransform((~is_foot).astype(np.uint8), cv2.DIST_L2, 5) - np.float32(0.5)
+    is_foot = np.asarray(cv2.dilate(depth, kernel) - depth > step)
     if not is_brink.any():
         nowhere = np.zeros(depth.shape, bool)
-        return nowhere, nowhere, rim_px
-    away_px, brink = _nearest(is_brink)
+        return _Sides(nowhere, nowhere, nowhere)
+    away_px, brink = nearest(is_brink)
     middle = ((depth + low) / 2).ravel()[brink]
     # A step moves against its background by its share of the whole reach; its rows and columns may lie a pixel apart.
     shown_px = (depth - low).ravel()[brink] * reach_px + 2
     is_near_side = depth > middle
     covered = (away_px <= shown_px) & is_near_side
-    return covered, (away_px <= 2 * shown_px + _AROUND_PX) & ~is_near_side & ~is_foot, rim_px
-
-
-def _nearest(where: Flags) -> tuple[Floats, npt.NDArray[np.intp]]:
-    """For each pixel the distance to the nearest of those `where` is true, and the flat index of that one."""
-    distance_px, label = cv2.distanceTransformWithLabels(
-        (~where).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    index = np.zeros(label.max() + 1, np.intp)
-    flat = np.flatnonzero(where)
-    index[label.ravel()[flat]] = flat
-    return np.asarray(distance_px, np.float32), index[label]
+    return _Sides(covered, is_foot, (away_px <= 2 * shown_px + _AROUND_PX) & ~is_near_side & ~is_foot)
 
 
 def _points(depth: Floats, depth_behind: Floats, covered: Flags, margin_px: int) -> Points:

@@ -128,7 +128,7 @@ def project(
     frame = np.asarray(
         cv2.remap(layers.colour, x, y, quality.interpolation, borderMode=cv2.BORDER_REFLECT_101), np.uint8
     )
-    opacity = seen.opacity if quality.has_soft_edges else (seen.opacity > 0).astype(np.float32)
+    opacity = seen.opacity if quality.has_soft_edges else (seen.opacity >= 0.5).astype(np.float32)
     mixed = np.flatnonzero(opacity < 1)
     if mixed.size:
         target = frame.reshape(-1, 3)
@@ -147,12 +147,13 @@ def project(
 class _Seen:
     """What some pixels see, each array `(n,)`: the surface in front at `x`, `y`, and at `x2`, `y2` what is behind it.
 
-    `is_behind_seen`: what is behind is a part of the photo that is in view elsewhere, not invented.
+    `moved`: how far the two have moved apart, 1 for two pixels or more. `is_behind_seen`: what is behind is a part of the photo that is in view elsewhere, not invented.
     """
 
     x: Floats
     y: Floats
     opacity: Floats
+    moved: Floats
     x2: Floats
     y2: Floats
     is_behind_seen: Flags
@@ -267,21 +268,26 @@ def _look(layers: Layers, view: View, pixels: tuple[Indices, Indices], surfaces:
     back = np.where(is_back, back, hidden)
     front = np.where(is_front, front, back)
     x1, y1, x2, y2 = x + front * x_slope, y + front * y_slope, x + back * x_slope, y + back * y_slope
-    softened = np.clip(_sampled(layers.rim_px, x1, y1, cv2.INTER_LINEAR), 0, 1)
-    opacity = np.where(under(layers.is_rim, front) == 1, softened, np.float32(1))
+    softened = _sampled(layers.opacity, x1, y1, cv2.INTER_LINEAR)
+    opacity = np.where(under(layers.is_soft, front) == 1, softened, np.float32(1))
     # What has not moved against its background yet is not mixed with it: at rest the frame is the photo.
     moved = np.minimum(np.hypot(x1 - x2, y1 - y2) / 2, 1)
-    return _Seen(x1, y1, np.where(is_front, 1 - (1 - opacity) * moved, np.float32(0)), x2, y2, is_back)
+    moved = np.where(is_front, moved, np.float32(1))
+    return _Seen(x1, y1, np.where(is_front, 1 - (1 - opacity) * moved, np.float32(0)), moved, x2, y2, is_back)
 
 
-def _mixed(layers: Layers, seen: _Seen, mixed: Indices, front: Pixels, opacity: Floats, interpolation: int) -> Pixels:
+def _mixed(
+    layers: Layers, seen: _Seen, mixed: Indices, front: Pixels | Floats, opacity: Floats, interpolation: int
+) -> Pixels:
     x, y = seen.x2[mixed], seen.y2[mixed]
     behind = np.where(
         seen.is_behind_seen[mixed, None],
         _sampled(layers.colour, x, y, interpolation),
         _sampled(layers.colour_behind, x, y, interpolation),
     )
-    share = opacity[:, None]
+    own = _sampled(layers.colour_front, seen.x[mixed], seen.y[mixed], interpolation)
+    share, moved = opacity[:, None], seen.moved[mixed, None]
+    front = front + (own.astype(np.float32) - front) * moved
     return np.asarray(np.rint(front * share + behind * (1 - share)), np.uint8)
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from fixtures import traced
 
-from depthface_render import PRESETS, Motion, Timing, parallax, parallax_with_masks
+from depthface_render import Motion, Timing, parallax_with_masks
 
 HEIGHT, WIDTH = 270, 480
 PERIOD_PX = 16.0
