@@ -2,8 +2,8 @@
 
     python examples/parallax_scene.py demo
 
-leaves in demo/: parallax_photo.png, parallax_depth.png, parallax.mp4, and parallax.webp, the three side by side. Nothing
-is asked of a server: the depth is the drawing's own.
+leaves in demo/: parallax_photo.png, parallax_depth.png, parallax.mp4, and parallax.webp, the three side by side.
+Nothing is asked of a server: the depth is the drawing's own.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ def draw(height: int = HEIGHT, width: int = WIDTH) -> tuple[np.ndarray, np.ndarr
         random = np.random.default_rng(seed)
         places = [(random.uniform(0, 0.62) if seed == 1 else random.uniform(0.98, 1.5)) for _ in range(count)]
         shore = foot + 0.012 * np.sin(x * 9 + seed)
-        land = (y > shore - 0.02) & (y < shore + 0.015) & ((x < 0.72) if seed == 1 else (x > 0.9))
+        thick = np.clip((0.72 - x if seed == 1 else x - 0.9) * 0.2, 0, 0.02)
+        land = (y > shore - thick) & (y < shore + thick * 0.8)
         scene.paint(land, between(dark, (60, 62, 56), scene.grain(0.01) * 0.5), depth)
 
         def trees(
@@ -141,28 +142,25 @@ def draw(height: int = HEIGHT, width: int = WIDTH) -> tuple[np.ndarray, np.ndarr
 
         scene.paint(scene.drawn(trees), between(dark, (46, 66, 60), scene.grain(0.008) * 0.5 + 0.2), depth)
 
-    boat = scene.drawn(
-        lambda pen: (
-            (
-                pen.polygon([(a * s, b * s) for a, b in ((0.62, 0.765), (0.86, 0.765), (0.82, 0.8), (0.66, 0.8))], 1),
-                pen.line([(0.745 * s, 0.765 * s), (0.745 * s, 0.55 * s)], 1, int(0.006 * s)),
-                pen.polygon([(a * s, b * s) for a, b in ((0.752, 0.565), (0.752, 0.745), (0.84, 0.745))], 1),
-            )
-            and None
-        )
+    def sail(pen: ImageDraw.ImageDraw) -> None:
+        pen.polygon([(a * s, b * s) for a, b in ((0.62, 0.765), (0.86, 0.765), (0.82, 0.8), (0.66, 0.8))], 1)
+        pen.line([(0.745 * s, 0.765 * s), (0.745 * s, 0.55 * s)], 1, int(0.006 * s))
+        pen.polygon([(a * s, b * s) for a, b in ((0.752, 0.565), (0.752, 0.745), (0.84, 0.745))], 1)
+
+    scene.paint(
+        scene.drawn(sail), between((120, 44, 40), (236, 214, 190), (0.78 - y) * 5 + 0.1 * scene.grain(0.02)), 0.66
     )
-    scene.paint(boat, between((120, 44, 40), (236, 214, 190), (0.78 - y) * 5 + 0.1 * scene.grain(0.02)), 0.66)
 
     random = np.random.default_rng(4)
 
     def nearest(pen: ImageDraw.ImageDraw) -> None:
         pen.polygon([(a * s, b * s) for a, b in ((0.1, -0.1), (0.17, -0.1), (0.2, 1.1), (0.06, 1.1))], 1)
-        for branch in range(9):
-            foot, side = 0.04 + branch * 0.1, (-1) ** branch
+        for branch in range(8):
+            foot, side = 0.03 + branch * 0.1, (-1) ** branch
             reach = random.uniform(0.16, 0.34) * (0.45 if side < 0 else 1)
             tip = (0.135 + side * reach, foot + random.uniform(-0.06, 0.05))
             pen.line([(0.135 * s, foot * s), (tip[0] * s, tip[1] * s)], 1, int(0.011 * s))
-            for twig in range(60):
+            for _ in range(60):
                 share = random.uniform(0.2, 1)
                 at = (0.135 + (tip[0] - 0.135) * share, foot + (tip[1] - foot) * share)
                 far = (at[0] + random.uniform(-0.03, 0.03), at[1] + random.uniform(0.01, 0.06))

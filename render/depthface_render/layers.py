@@ -130,11 +130,16 @@ def _disc(radius_px: int) -> Pixels:
 
 
 def _sharpened(depth: Floats, radius_px: int, step: float) -> Floats:
-    """Let a pixel on a slope between two surfaces belong to the one whose depth is nearer to its own."""
+    """Let a pixel on a slope between two surfaces belong to the one whose depth is nearer to its own.
+
+    On a slope both neighbours differ; a surface that stands between two others is level, and stays.
+    """
+    beside = np.ones((3, 3), np.uint8)
     for _ in range(2):
         low, high = cv2.erode(depth, _disc(radius_px)), cv2.dilate(depth, _disc(radius_px))
         is_between = (depth - low > step / 2) & (high - depth > step / 2)
-        depth = np.where(is_between, np.where(depth - low < high - depth, low, high), depth)
+        is_slope = (depth - cv2.erode(depth, beside) > step / 8) & (cv2.dilate(depth, beside) - depth > step / 8)
+        depth = np.where(is_between & is_slope, np.where(depth - low < high - depth, low, high), depth)
     return depth
 
 

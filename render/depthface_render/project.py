@@ -110,9 +110,11 @@ def project(
     view = View.of(motion, height, width, layers.margin_px)
     cell_px = max(quality.cell_px, int(np.ceil(1.9 / min(_scales(motion)))))
     cells = _nearest_in_cells(layers, motion, cell_px)
-    is_edge, near, far = _edges(cells, view, cell_px)
-    depth = np.where(cells < -0.5, cells - _BEHIND, cells)
-    for _ in range(quality.rounds):
+    behind = cells < -0.5
+    guess = np.where(behind, cells - _BEHIND, cells)
+    depth = _met(layers.depth, view, guess, cell_px)
+    is_edge, near, far = _edges(guess, depth, behind, max(_EDGE_PX * cell_px / 2 / max(view.reach_px, 1e-3), 0.01))
+    for _ in range(quality.rounds - 1):
         depth = _met(layers.depth, view, depth, cell_px)
 
     full = _enlarged(depth, cell_px, height, width)
@@ -145,9 +147,10 @@ def project(
 
 @dataclass(frozen=True)
 class _Seen:
-    """What some pixels see, each array `(n,)`: the surface in front at `x`, `y`, and at `x2`, `y2` what is behind it.
+    """What some pixels see, each array `(n,)`: the surface in front at `x`, `y`, and at `x2`, `y2` what is behind.
 
-    `moved`: how far the two have moved apart, 1 for two pixels or more. `is_behind_seen`: what is behind is a part of the photo that is in view elsewhere, not invented.
+    `moved`: how far the two have moved apart, 1 for two pixels or more. `is_behind_seen`: what is behind is a part of
+    the photo that is in view elsewhere, not invented.
     """
 
     x: Floats
@@ -201,16 +204,17 @@ def _without_holes(cells: Floats) -> Floats:
         cells = np.where(is_empty, cv2.dilate(cells, kernel), cells)
 
 
-def _edges(cells: Floats, view: View, cell_px: int) -> tuple[Flags, Floats, Floats]:
-    """Which cells hold an edge or show the layer behind, and the nearest and the farthest depth around each cell."""
+def _edges(guess: Floats, met: Floats, behind: Flags, threshold: float) -> tuple[Flags, Floats, Floats]:
+    """Which cells are at an edge, or show the layer `behind`, and the nearest and the farthest depth around each cell.
+
+    An edge is where depths differ by more than `threshold`: from cell to cell, or from what the ray of a cell meets
+    (the hole in a foreground may be smaller than a cell).
+    """
     kernel = np.ones((3, 3), np.uint8)
-    behind = cells < -0.5
-    depth = np.where(behind, cells - _BEHIND, cells)
-    near = np.asarray(cv2.dilate(depth, kernel), np.float32)
-    far = np.asarray(cv2.erode(depth, kernel), np.float32)
-    threshold = max(_EDGE_PX * cell_px / 2 / max(view.reach_px, 1e-3), 0.01)
-    is_edge = (near - far > threshold) | behind
+    near, far = cv2.dilate(guess, kernel), cv2.erode(guess, kernel)
+    is_edge = (near - far > threshold) | behind | (np.abs(met - guess) > threshold)
     wide = np.asarray(cv2.dilate(is_edge.astype(np.uint8), kernel), bool)
+    far = np.minimum(far, met)
     return wide, np.asarray(cv2.dilate(near, kernel), np.float32), np.asarray(cv2.erode(far, kernel), np.float32)
 
 
