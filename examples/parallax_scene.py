@@ -199,7 +199,7 @@ def make(out: Path) -> None:
     photo, depth = draw()
     Image.fromarray(photo).save(out / "parallax_photo.png")
     Image.fromarray((depth * 65535).astype(np.uint16)).save(out / "parallax_depth.png")
-    path, source = PRESETS["circle"](0.7), "depthface: a drawn scene, its own depth"
+    path, source = PRESETS["circle"](0.5), "depthface: a drawn scene, its own depth"
     for name, timing, size in (
         ("parallax.mp4", Timing(4, 30), (HEIGHT, WIDTH)),
         ("parallax.webp", Timing(3, 16), PANEL),
