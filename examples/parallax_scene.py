@@ -193,8 +193,8 @@ def beside(photo: np.ndarray, depth: np.ndarray, clip: Iterator[np.ndarray]) -> 
         yield canvas
 
 
-def make(out: Path) -> None:
-    """Draw the scene and leave its pictures and clips in `out`."""
+def make(out: Path) -> Path:
+    """Draw the scene and leave its pictures and clips in `out`; return the one with all three."""
     out.mkdir(parents=True, exist_ok=True)
     photo, depth = draw()
     Image.fromarray(photo).save(out / "parallax_photo.png")
@@ -208,6 +208,7 @@ def make(out: Path) -> None:
         if name.endswith(".webp"):
             frames = beside(photo, depth, frames)
         video.write(out / name, frames, rate=timing.rate, loop=True, source=source)
+    return out / "parallax.webp"
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def parallax(
     outs = [out] if mask is None else [out, mask]
     needs_even = any(video.format_of(name).is_subsampled for name in outs)
     default_fps = _PREVIEW_FPS if preview else _FPS.get(out.suffix.lower(), 30.0)
-    timing = Timing(seconds, fps or default_fps, loop, reverse)
+    timing = Timing(seconds, default_fps if fps is None else fps, loop, reverse)
     for name in outs:
         video.check_rate(name, timing.rate)
     data = sources.photo_bytes(photo)
