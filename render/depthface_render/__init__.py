@@ -3,8 +3,8 @@
 from depthface_render.frames import Timing, parallax, parallax_with_masks
 from depthface_render.motion import (
     PRESETS,
+    CameraPath,
     Motion,
-    Path,
     circle,
     dolly,
     horizontal,
@@ -18,8 +18,8 @@ from depthface_render.project import QUALITIES
 __all__ = [
     "PRESETS",
     "QUALITIES",
+    "CameraPath",
     "Motion",
-    "Path",
     "Timing",
     "circle",
     "dolly",

@@ -18,8 +18,7 @@ from depthface.image import size_of
 from depthface_render import frames as framing
 from depthface_render import sources, video
 from depthface_render.frames import Timing
-from depthface_render.motion import PRESETS, Motion
-from depthface_render.motion import Path as CameraPath
+from depthface_render.motion import PRESETS, CameraPath, Motion
 from depthface_render.project import QUALITIES
 from depthface_render.sources import Map
 

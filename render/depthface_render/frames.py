@@ -18,7 +18,7 @@ import numpy.typing as npt
 from depthface.errors import InvalidInput
 from depthface_render import layers as layering
 from depthface_render.layers import Layers
-from depthface_render.motion import Motion, Path, orbital
+from depthface_render.motion import CameraPath, Motion, orbital
 from depthface_render.project import QUALITIES, View, project
 
 __all__ = ["MAX_FRAMES", "MAX_SIDE_PX", "MIN_SIDE_PX", "Timing", "parallax", "parallax_with_masks"]
@@ -83,7 +83,7 @@ class Timing:
 def parallax(
     photo: Pixels,
     depth: AnyDepth,
-    motion: Motion | Path | None = None,
+    motion: Motion | CameraPath | None = None,
     *,
     timing: Timing | None = None,
     size: tuple[int, int] | None = None,
@@ -119,7 +119,7 @@ def parallax(
 def parallax_with_masks(
     photo: Pixels,
     depth: AnyDepth,
-    motion: Motion | Path | None = None,
+    motion: Motion | CameraPath | None = None,
     *,
     timing: Timing | None = None,
     size: tuple[int, int] | None = None,
@@ -142,7 +142,7 @@ class _Work:
 def _made(
     photo: Pixels,
     depth: AnyDepth,
-    motion: Motion | Path | None,
+    motion: Motion | CameraPath | None,
     timing: Timing | None,
     size: tuple[int, int] | None,
     work: _Work,

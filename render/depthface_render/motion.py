@@ -21,8 +21,8 @@ from depthface.errors import InvalidInput
 
 __all__ = [
     "PRESETS",
+    "CameraPath",
     "Motion",
-    "Path",
     "Point",
     "Rays",
     "circle",
@@ -109,16 +109,18 @@ class Motion:
         )
 
 
-Path = Callable[[float], Motion]
+CameraPath = Callable[[float], Motion]
 """From time τ, 0 at a clip's start and 1 at its end, to the camera."""
 
 
-def static(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True) -> Path:
+def static(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True) -> CameraPath:
     """Nothing moves: the photo as it is."""
     return lambda time: replace(base, height=0.0)
 
 
-def horizontal(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True, smooth: bool = True) -> Path:
+def horizontal(
+    intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True, smooth: bool = True
+) -> CameraPath:
     """From side to side: offset.x = 0.8 i · sin 2π(τ + phase); not looping −i · cos πτ; steady 0.3, isometric 0.6.
 
     Not `smooth`, the camera moves at one speed and turns at once: a triangle wave of the same reach.
@@ -127,13 +129,15 @@ def horizontal(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = 
     return lambda time: replace(base, offset=(_swing(time, base.phase[0], intensity, loop, smooth), 0.0))
 
 
-def vertical(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True, smooth: bool = True) -> Path:
+def vertical(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True, smooth: bool = True) -> CameraPath:
     """Up and down, as `horizontal`."""
     base = replace(base, steady=0.3, isometric=0.6)
     return lambda time: replace(base, offset=(0.0, _swing(time, base.phase[1], intensity, loop, smooth)))
 
 
-def circle(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True, reach: Point = (1.0, 1.0)) -> Path:
+def circle(
+    intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True, reach: Point = (1.0, 1.0)
+) -> CameraPath:
     """Around: offset = ½ i · (a_x sin 2π(τ + ¼ + p_x), a_y sin 2π(τ + p_y)), a = `reach`; steady 0.3, isometric 0.6."""
     base = replace(base, steady=0.3, isometric=0.6)
 
@@ -144,7 +148,7 @@ def circle(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True
     return at
 
 
-def zoom(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True) -> Path:
+def zoom(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True) -> CameraPath:
     """Nearer: height = ½ i · (1 + sin 2π(τ + phase)); not looping 2 i · sin ½πτ; isometric 0.8; at most `HIGHEST`."""
 
     def at(time: float) -> Motion:
@@ -157,7 +161,7 @@ def zoom(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True) 
     return at
 
 
-def dolly(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True) -> Path:
+def dolly(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True) -> CameraPath:
     """The vertigo effect: isometric = ½ i · (1 + cos 2π(τ + phase)); not looping ½ i · (1 − cos πτ); height i / 3, at
     most `HIGHEST`; steady and focus 0.35."""
     base = replace(base, height=min(intensity / 3, HIGHEST), steady=0.35, focus=0.35)
@@ -169,7 +173,7 @@ def dolly(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True)
     return at
 
 
-def orbital(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True) -> Path:
+def orbital(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True) -> CameraPath:
     """Around what stands at depth 0.3: isometric = ½ + ½ i + ¼ i · cos 2π(τ + phase), offset.x = ¼ i · sin 2π(τ +
     phase); steady and focus 0.3, zoom 0.98."""
     base = replace(base, steady=0.3, focus=0.3, zoom=0.98)
@@ -181,7 +185,7 @@ def orbital(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = Tru
     return at
 
 
-PRESETS: dict[str, Callable[..., Path]] = {
+PRESETS: dict[str, Callable[..., CameraPath]] = {
     preset.__name__: preset for preset in (orbital, zoom, dolly, horizontal, vertical, circle, static)
 }
 """Each is called with an intensity i, and optionally a `base` (what the preset leaves alone, and the phase) and
