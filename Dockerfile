@@ -14,7 +14,6 @@ COPY src ./src
 COPY export ./export
 COPY server ./server
 COPY client ./client
-COPY benchmarks ./benchmarks
 RUN python3 -m venv --without-pip /opt/depthface \
     && python3 -m pip --python /opt/depthface/bin/python3 install --no-cache-dir --constraint constraints.txt '.[steps]'
 

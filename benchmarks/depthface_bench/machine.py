@@ -15,7 +15,8 @@ from typing import get_args
 import psutil
 
 from depthface import machine
-from depthface.spec import ModelCard, Precision
+from depthface.contract import Precision
+from depthface.spec import ModelCard
 
 __all__ = ["Machine", "precisions", "revision", "this_machine", "versions"]
 

@@ -23,7 +23,7 @@ from insightface.app import FaceAnalysis
 from PIL import Image
 from transformers import DPTImageProcessorPil, pipeline
 
-from depthface import manifest
+from depthface.contract import ENGINE_FILE, ONNX_FILE
 from depthface.errors import DepthfaceError
 from depthface.families.depth_anything_v2 import network, processing
 from depthface.families.depth_anything_v2.card import PATCH_PX, PHOTO_SIDE_PX
@@ -31,6 +31,7 @@ from depthface.openvino import openvino
 from depthface_bench.repositories import DEPTH, EVERYTHING, depth_card
 from depthface_bench.variants import CUDA, Variant
 from depthface_export import tensorrt
+from depthface_standins.depth_anything_v2 import random_model
 
 __all__ = ["Answer", "Network", "depth_pipeline", "depth_stages", "face_analysis", "plain_network"]
 
@@ -51,7 +52,7 @@ def depth_pipeline(threads: int) -> Callable[[bytes], bytes]:
         image_mean=list(network.MEAN),
         image_std=list(network.STD),
     )
-    model = network.reference_model(depth_card(), 0)  # 0: the seed that the export takes for random weights
+    model = random_model(depth_card())
     estimate = pipeline("depth-estimation", model=model, image_processor=processor, device="cpu")
 
     def run(jpeg: bytes) -> bytes:
@@ -81,7 +82,7 @@ def depth_stages(
     repository: Path, variant: Variant, threads: int, stack: contextlib.ExitStack
 ) -> Callable[[bytes], bytes]:
     """The floor: the exported network in the plain runtime, with this project's own code before and after it."""
-    run_network = plain_network(repository / f"{DEPTH}_network" / "1" / manifest.ONNX_FILE, variant, threads, stack)
+    run_network = plain_network(repository / f"{DEPTH}_network" / "1" / ONNX_FILE, variant, threads, stack)
 
     def run(jpeg: bytes) -> bytes:
         pixels, size = processing.preprocess(jpeg, variant.precision)
@@ -103,7 +104,7 @@ def plain_network(path: Path, variant: Variant, threads: int, stack: contextlib.
     """
     if variant.provider == "tensorrt":
         (spec,) = depth_card().networks
-        infer = stack.enter_context(tensorrt.runner(path.with_name(manifest.ENGINE_FILE), spec))
+        infer = stack.enter_context(tensorrt.runner(path.with_name(ENGINE_FILE), spec))
         turn = threading.Lock()  # an engine's context is for one at a time
 
         def in_turn(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

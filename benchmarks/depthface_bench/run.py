@@ -7,14 +7,15 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from depthface.contract import ONNX_FILE
 from depthface.families.depth_anything_v2.processing import preprocess
-from depthface.families.insightface.analysis import letterboxes
+from depthface.families.insightface.processing import letterboxes
 from depthface_bench import growth, limits, machine, photos, placement, repositories, services, ways
 from depthface_bench.perf_analyzer import input_data
 from depthface_bench.plan import Plan
@@ -106,7 +107,9 @@ def measure(
             results["start"].append(_started("server", variant.name, one))
             for subject in _subjects(variant.name, data)[: 1 + repositories.has_faces(folder)]:
                 concurrency = plan.concurrency if is_whole else plan.concurrency_else
-                results["driven"] += swept(tool, one, subject, concurrency, plan, here.cores, report)
+                results["driven"] += swept(
+                    tool, one, subject, replace(plan, concurrency=concurrency), here.cores, report
+                )
                 _keep(work, results)
             if is_whole:
                 results["growth"] += _grown(one, client, variant.name, repositories.has_faces(folder), plan)
@@ -130,7 +133,7 @@ def _keep(work: Path, results: Results) -> None:
 
 
 def _limits(repository: Path, threads: int, plan: Plan) -> Results:
-    network = repository / f"{repositories.DEPTH}_network" / "1" / "model.onnx"
+    network = repository / f"{repositories.DEPTH}_network" / "1" / ONNX_FILE
     counted = {}
     for width, height in DEPTH_SIZES:
         pixels, _ = preprocess(photos.sized(width, height))
@@ -148,7 +151,7 @@ def _limits(repository: Path, threads: int, plan: Plan) -> Results:
 def _face_gflop(repository: Path) -> float:
     """Of a photo's faces: the detector at its automatic sizes once, the recogniser on each face."""
     detector, recognizer = (
-        repository / f"face_{repositories.PACK}_{kind}" / "1" / "model.onnx" for kind in ("detector", "recognizer")
+        repository / f"face_{repositories.PACK}_{kind}" / "1" / ONNX_FILE for kind in ("detector", "recognizer")
     )
     photo = np.asarray(photos.opened(photos.crowd(FACES_A_PHOTO)))
     fed = {name: value[None] for name, value in letterboxes(photo, 0.5, 0).items()}

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 import onnxruntime
 
+from depthface.contract import Precision
 from depthface.errors import EngineError, ServeError
-from depthface.spec import Precision
 from depthface_bench.machine import Machine
 from depthface_export import tensorrt
 from depthface_server.installation import Installation

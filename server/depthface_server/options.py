@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from depthface.admin import HEADER, chosen_key
+from depthface import config
+from depthface.admin import chosen_key
+from depthface.contract import ADMIN_HEADER, CONFIG_FILE
 from depthface.limits import Limits
 
-__all__ = ["IDLE_MINUTES", "Options", "concealed", "queued"]
+__all__ = ["IDLE_MINUTES", "Options", "changes_queues", "hide_secret", "write_queues"]
 
 IDLE_MINUTES = "DEPTHFACE_IDLE_MINUTES"
 """The variable that says how long a network that nobody asks stays in memory; 0 or nothing: for ever."""
@@ -50,8 +49,8 @@ class Options:
         longest = _PHOTOS_IN_A_BODY * self.limits.max_bytes
         return [
             *([f"--http-max-input-size={longest}"] if limits_bodies else []),
-            f"--http-restricted-api={_RESTRICTED}:{HEADER}={self.admin_key}",
-            f"--grpc-restricted-protocol={_RESTRICTED}:{HEADER}={self.admin_key}",
+            f"--http-restricted-api={_RESTRICTED}:{ADMIN_HEADER}={self.admin_key}",
+            f"--grpc-restricted-protocol={_RESTRICTED}:{ADMIN_HEADER}={self.admin_key}",
             f"--model-load-thread-count={self.load_threads}",
         ]
 
@@ -60,7 +59,7 @@ class Options:
         return self.limits.environment() | {IDLE_MINUTES: str(self.idle_minutes)}
 
 
-def concealed(pid: int, secret: str) -> bool:
+def hide_secret(pid: int, secret: str) -> bool:
     """Overwrite a secret in the command line of a child process, which /proc shows to every user of the machine.
 
     Triton takes the key on its command line alone, and keeps a copy of its own; so call this once it is up. Until then
@@ -80,20 +79,16 @@ def concealed(pid: int, secret: str) -> bool:
     return True
 
 
-@contextmanager
-def queued(repository: Path, options: Options, copy: Path) -> Iterator[Path]:
-    """The repository with the queues that the options ask for: itself, or `copy`, its configs beside links to it."""
-    if options.queue_size is None and options.queue_time_s is None:
-        yield repository
-        return
-    shutil.rmtree(copy, ignore_errors=True)  # of a server that was killed
-    copy.mkdir(parents=True)
-    try:
-        for path in repository.glob("[!.]*/config.pbtxt"):
-            _copy_configs(path.parent, copy / path.parent.name, options)
-        yield copy
-    finally:
-        shutil.rmtree(copy, ignore_errors=True)
+def changes_queues(options: Options) -> bool:
+    """Return whether the options ask for other queues than a repository's own."""
+    return options.queue_size is not None or options.queue_time_s is not None
+
+
+def write_queues(repository: Path, options: Options, copy: Path) -> None:
+    """Make `copy`, a repository with the queues that the options ask for: configs, beside links to the rest."""
+    copy.mkdir()
+    for path in repository.glob(f"[!.]*/{CONFIG_FILE}"):
+        _copy_configs(path.parent, copy / path.parent.name, options)
 
 
 def _copy_configs(folder: Path, copy: Path, options: Options) -> None:
@@ -101,18 +96,10 @@ def _copy_configs(folder: Path, copy: Path, options: Options) -> None:
     for entry in folder.iterdir():
         if entry.is_dir() and entry.name != "configs":
             (copy / entry.name).symlink_to(entry.resolve())
-    for config in (*folder.glob("config.pbtxt"), *folder.glob("configs/*.pbtxt")):
-        target = copy / config.relative_to(folder)
+    for path in (folder / CONFIG_FILE, *folder.glob("configs/[!.]*.pbtxt")):
+        found = config.read(path)
+        if config.parameters_of(found).task is not None:
+            found = config.with_queue(found, options.queue_size, options.queue_time_s)
+        target = copy / path.relative_to(folder)
         target.parent.mkdir(exist_ok=True)
-        target.write_text(_with_queue(config.read_text(), options))
-
-
-def _with_queue(text: str, options: Options) -> str:
-    if options.queue_size == 0:
-        return re.sub(r"  default_queue_policy \{.*?\n  \}\n", "", text, flags=re.DOTALL)
-    if options.queue_size is not None:
-        text = re.sub(r"max_queue_size: \d+", f"max_queue_size: {options.queue_size}", text)
-    if options.queue_time_s is not None:
-        microseconds = round(options.queue_time_s * 1e6)
-        text = re.sub(r"default_timeout_microseconds: \d+", f"default_timeout_microseconds: {microseconds}", text)
-    return text
+        target.write_text(config.text_from_config(found))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from depthface import manifest
+from depthface import config, manifest
+from depthface.contract import CONFIG_FILE
 from depthface.errors import ServeError
 
 __all__ = ["Contents", "contents", "has_version_compatible_engine"]
@@ -31,9 +32,9 @@ class Contents:
 def contents(repository: Path) -> Contents:
     """Read a repository; raises `ServeError` if there is nothing in it to serve."""
     manifests = {
-        path.parent.parent.name: found
-        for path in sorted(repository.glob(f"[!.]*/*/{manifest.FILE_NAME}"))
-        if (found := manifest.read(path.parent)) is not None
+        folder.parent.name: found
+        for folder in manifest.folders(repository)
+        if (found := manifest.read(folder)) is not None
     }
     exported = {
         public: found
@@ -42,29 +43,28 @@ def contents(repository: Path) -> Contents:
         if all(network in manifests for network in needed)
     }
     for name in exported:
-        if not (repository / name / "config.pbtxt").is_file():
+        if not (repository / name / CONFIG_FILE).is_file():
             raise ServeError(
-                f"{name}: config.pbtxt is missing. The repository is half copied, or was changed: export the model "
-                "again, or copy its folders anew."
+                f"{name}: {CONFIG_FILE} is missing: the repository is half copied, or was changed.",
+                "Export the model again, or copy its folders anew.",
             )
-    laid_out = (path.parent.name for path in sorted(repository.glob("[!.]*/config.pbtxt")) if _is_public(path))
+    parameters = {
+        path.parent.name: config.parameters_of(config.read(path))
+        for path in sorted(repository.glob(f"[!.]*/{CONFIG_FILE}"))
+    }
     if not exported:
         raise ServeError(
-            f"There is no exported model in {repository.resolve().name}/. Export one first: "
-            f"depthface export depth_anything_v2_small --repository {repository}"
+            f"There is no exported model in {repository.resolve().name}/.",
+            f"Export one first: depthface export MODEL --repository {repository}",
         )
-    lazy = tuple(name for name in exported if 'key: "lazy"' in (repository / name / "config.pbtxt").read_text())
+    lazy = tuple(name for name in exported if parameters[name].is_lazy)
     networks = {network for name, found in exported.items() if name not in lazy for network in found.serves[name]}
-    missing = tuple(name for name in laid_out if name not in exported)
+    missing = tuple(name for name, known in parameters.items() if known.task and name not in exported)
     return Contents(exported, tuple(sorted(networks)), lazy, missing)
 
 
 def has_version_compatible_engine(repository: Path) -> bool:
-    """True if one does: it carries code of its own, which TensorRT runs only when told to trust it."""
-    manifests = (manifest.read(path.parent) for path in repository.glob(f"[!.]*/*/{manifest.FILE_NAME}"))
+    """Return whether any engine is version-compatible: it holds code that TensorRT must be told to run."""
+    manifests = map(manifest.read, manifest.folders(repository))
     engines = [found.engine for found in manifests if found is not None and found.engine is not None]
     return any(engine["options"]["version_compatible"] for engine in engines)
-
-
-def _is_public(config: Path) -> bool:
-    return 'key: "public"' in config.read_text()

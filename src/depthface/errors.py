@@ -3,14 +3,17 @@
     DepthfaceError
     ├── InvalidInput            the request is wrong: the server answers 400
     │   ├── InvalidImage        the bytes are not a photo that can be used
-    │   └── ImageTooLarge       a photo over the limits, refused before it is decoded
+    │   ├── ImageTooLarge       a photo over the limits, refused before it is decoded
+    │   └── NoFaceFound         what was asked needs a face, and there is none in the photo
     ├── ExportError
     │   ├── LicenseNotAccepted
     │   ├── WeightsUnavailable  not at the place named, or the hub cannot be reached
     │   ├── WeightsCorrupt      size or sha256 is not what the card says
     │   ├── ParityError         the exported model does not compute what its reference does
     │   └── EngineError         TensorRT is not here, or cannot build an engine
+    ├── ConfigError             a config of the repository cannot be read, or not be changed as wished
     ├── MismatchError           an artefact is not what its manifest says, or belongs to another machine
+    ├── OutputError             a result cannot be written where it should be
     ├── ServeError              the embedded server cannot start or cannot go on
     └── ClientError             what `depthface_client` raises besides `InvalidInput`
         ├── ServerUnavailable
@@ -20,7 +23,7 @@
         ├── RequestTimeout
         └── ServerFault         the server failed inside: its fault, not the request's
 
-Each message is one or two plain sentences: what is wrong, then how to mend it.
+Each says what is wrong and how to mend it, in one plain sentence each, and the HTTP status that it has or would have.
 
 An `InvalidInput` travels from a step of the server to the client as text, `"<code>: <message>"`; `encode` and
 `decode` are the two ends of that wire.
@@ -28,8 +31,11 @@ An `InvalidInput` travels from a step of the server to the client as text, `"<co
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 __all__ = [
     "ClientError",
+    "ConfigError",
     "DepthfaceError",
     "EngineError",
     "ExportError",
@@ -39,7 +45,9 @@ __all__ = [
     "LicenseNotAccepted",
     "MismatchError",
     "ModelUnavailable",
+    "NoFaceFound",
     "NotAllowed",
+    "OutputError",
     "ParityError",
     "RequestTimeout",
     "ServeError",
@@ -54,18 +62,35 @@ __all__ = [
 
 
 class DepthfaceError(Exception):
-    """Base of all errors of depthface; its text says what is wrong and how to mend it.
+    """Base of all errors of depthface.
 
-    `request_id` is that of the request that a server refused or failed at, as in the server's log; else None.
+    Args:
+        what: what is wrong, a sentence.
+        remedy: how to mend it, a sentence; empty where `what` says it too.
+
+    Attributes:
+        status: the HTTP status that says the same.
+        request_id: that of the request that a server refused or failed at, as in the server's log; else None.
     """
 
+    status: ClassVar[int] = 500
     request_id: str | None = None
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(what, remedy)
+        self.what = what
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        tag = f"[request {self.request_id}]" if self.request_id else ""
+        return " ".join(part for part in (self.what, self.remedy, tag) if part)
 
 
 class InvalidInput(DepthfaceError):
     """The request is wrong; sending it again changes nothing."""
 
-    code = "invalid_input"
+    status = 400
+    code: ClassVar[str] = "invalid_input"
 
 
 class InvalidImage(InvalidInput):
@@ -77,7 +102,14 @@ class InvalidImage(InvalidInput):
 class ImageTooLarge(InvalidInput):
     """The photo is over the limits; it was refused before it was decoded."""
 
+    status = 413
     code = "image_too_large"
+
+
+class NoFaceFound(InvalidInput):
+    """What was asked needs a face, and there is none in the photo."""
+
+    code = "no_face_found"
 
 
 class ExportError(DepthfaceError):
@@ -104,8 +136,16 @@ class EngineError(ExportError):
     """TensorRT or its GPU is not here, or it cannot build this network."""
 
 
+class ConfigError(DepthfaceError):
+    """A config of the repository cannot be read, or cannot be changed as wished."""
+
+
 class MismatchError(DepthfaceError):
     """An artefact is not the one its manifest describes, or an engine was built for another machine."""
+
+
+class OutputError(DepthfaceError):
+    """A result cannot be written where it should be; nothing of it is left there."""
 
 
 class ServeError(DepthfaceError):
@@ -117,39 +157,51 @@ class ClientError(DepthfaceError):
 
 
 class ServerUnavailable(ClientError):
-    """Nothing answers at the address, or the connection broke."""
+    """No depthface server answers at the address, or the connection broke."""
+
+    status = 502
 
 
 class ModelUnavailable(ClientError):
     """The server answers, but does not serve this model."""
 
+    status = 404
+
 
 class NotAllowed(ClientError):
-    """Only who has the server's admin key may do this (HTTP 403)."""
+    """The server lets only its operator do this (HTTP 403), or something before it asks for a login (HTTP 401)."""
+
+    status = 403
 
 
 class ServerOverloaded(ClientError):
     """The server's queues are full, or the request waited in one too long (HTTP 503); safe to send again later."""
 
+    status = 503
+
 
 class RequestTimeout(ClientError):
     """No answer within the client's timeout."""
+
+    status = 504
 
 
 class ServerFault(ClientError):
     """The server failed inside while answering."""
 
 
-_BY_CODE: dict[str, type[InvalidInput]] = {cls.code: cls for cls in (InvalidInput, InvalidImage, ImageTooLarge)}
+_BY_CODE: dict[str, type[InvalidInput]] = {
+    cls.code: cls for cls in (InvalidInput, InvalidImage, ImageTooLarge, NoFaceFound)
+}
 
 
 def encode(error: InvalidInput) -> str:
-    """The text a server step answers with."""
+    """Return the text that a server's model answers with."""
     return f"{error.code}: {error}"
 
 
 def decode(text: str) -> InvalidInput | None:
-    """The error that `encode` turned into `text`, wherever in it Triton has put it; None for any other text."""
+    """Return the error that `encode` turned into `text`, wherever in it Triton has put it; None for any other text."""
     for code, cls in _BY_CODE.items():
         _, found, message = text.partition(f"{code}: ")
         if found:

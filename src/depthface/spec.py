@@ -6,16 +6,22 @@ A family's `card.py` fills these in; export, server and client read them. Triton
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy.typing as npt
+
+from depthface.contract import Parameters, Precision
+
 __all__ = [
+    "AskNetwork",
     "EngineOptions",
     "HardwareCompatible",
     "HubFile",
     "HubWeights",
     "License",
+    "Makers",
     "ModelCard",
     "Network",
     "Pipeline",
@@ -27,7 +33,12 @@ __all__ = [
 ]
 
 HardwareCompatible = Literal["none", "same_compute_capability", "ampere_plus"]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+AskNetwork = Callable[
+    [str, Mapping[str, npt.NDArray[Any]], Collection[str]],
+    Awaitable[dict[str, npt.NDArray[Any]]],
+]
+"""How a pipeline asks a network: its name, batched inputs, the outputs wanted; it gives those."""
+
 DType = Literal["UINT8", "INT32", "FP32", "BYTES"]
 
 
@@ -137,24 +148,43 @@ class Network:
 class Pipeline:
     """A public model: a coroutine, named `module:function`, that asks the networks itself (Triton's BLS).
 
-    It is called for one photo at a time, and is told by `parameters` what it needs besides its inputs.
+    It is called for one photo at a time, and is told by its `Parameters` what it needs besides its inputs.
 
     Attributes:
-        parameters: `counted` names the output whose length is the number of faces, for the metrics; `networks`,
-            separated by commas, all that it asks.
+        task: what it does, a name of `depthface.tasks`.
+        networks: what it asks, by the role that each plays in it.
+        rank: which one a request takes that names no model, of several that do the same: the lowest.
+        counted: the output whose length is the number of faces, for the metrics.
+        facts: whatever else its function needs to know.
         is_lazy: its networks are not loaded when the server starts, but when it is first used.
         instances: how many processes run it, each with one request, so that one decodes while the other waits for a
             network; for a GPU they are more.
     """
 
     name: str
+    task: str
     function: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int
-    parameters: Mapping[str, str]
+    networks: Mapping[str, str]
+    rank: int = 0
+    counted: str | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
     is_lazy: bool = False
     instances: int = 2
+
+    @property
+    def parameters(self) -> Parameters:
+        """What its config says to everyone."""
+        return Parameters(
+            task=self.task,
+            networks=self.networks,
+            is_lazy=self.is_lazy,
+            rank=self.rank,
+            counted=self.counted,
+            facts=self.facts,
+        )
 
 
 @dataclass(frozen=True)
@@ -163,7 +193,6 @@ class ModelCard:
 
     Attributes:
         stand_ins: weights that are nobody's: `random` (the true architecture, seeded), `synthetic` (set by hand).
-        serves: the networks that each public model needs.
         tolerances: per precision, the largest value each parity metric may have, in the task's own units; the
             family's `parity.py` says what each metric is.
         is_published: the weights can be downloaded; else the user brings them.
@@ -178,12 +207,29 @@ class ModelCard:
     weights: HubWeights | PublishedPack
     networks: tuple[Network, ...]
     pipelines: tuple[Pipeline, ...]
-    serves: Mapping[str, tuple[str, ...]]
     tolerances: Mapping[Precision, Mapping[str, float]]
     stand_ins: tuple[str, ...] = ("random",)
     is_published: bool = True
     is_committed: bool = True
     architecture: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def serves(self) -> dict[str, tuple[str, ...]]:
+        """The networks that each public model needs."""
+        return {pipeline.name: tuple(pipeline.networks.values()) for pipeline in self.pipelines}
+
+
+@dataclass(frozen=True)
+class Makers:
+    """What has a hand in an artefact: if one of these changes, the artefact is stale.
+
+    Attributes:
+        modules: names of depthface's own, whose code counts.
+        packages: names of others', whose versions count.
+    """
+
+    modules: tuple[str, ...]
+    packages: tuple[str, ...]
 
 
 @dataclass(frozen=True)

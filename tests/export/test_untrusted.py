@@ -17,12 +17,15 @@ from onnx.external_data_helper import set_external_data
 from safetensors.torch import load_file, save_file
 
 from depthface import manifest
+from depthface.contract import MANIFEST_FILE
 from depthface.errors import DepthfaceError, ExportError, WeightsCorrupt, WeightsUnavailable
 from depthface.families import card_named
 from depthface.families.depth_anything_v2 import network
-from depthface.families.insightface import graphs, reading, synthetic
+from depthface.families.insightface.graphs import kinds, reading
 from depthface.spec import HubFile
 from depthface_export import archive, weights
+from depthface_standins.depth_anything_v2 import random_model
+from depthface_standins.insightface import synthetic
 
 SMALL = card_named("depth_anything_v2_small")
 MARK = "EXECUTED"
@@ -43,12 +46,12 @@ def folder(tiny, tmp_path, monkeypatch) -> Path:
     """A good folder of weights, and the working directory."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "mine"
-    network.reference_model(tiny, 3).save_pretrained(folder)
+    random_model(tiny, 3).save_pretrained(folder)
     return folder
 
 
 def load(tiny, folder: Path):
-    return network.load(tiny, weights.locate(tiny, str(folder)).source, "fp32")
+    return network.load(tiny, weights.locate(tiny, str(folder)).path, "fp32")
 
 
 def test_pickled_weights_are_never_loaded(tiny, folder):
@@ -154,7 +157,7 @@ def test_external_data_in_the_folder_are_read(pack, recognizer):
     (pack / "a.data").write_bytes(largest(recognizer))
     read = reading.read(pack / "a.onnx")
     assert largest(read) == largest(recognizer)
-    assert graphs.kind(read) == "recognizer"
+    assert kinds.kind(read) == "recognizer"
 
 
 @pytest.mark.parametrize(
@@ -293,7 +296,7 @@ GOOD = {
 
 
 def test_a_good_manifest_is_read(tmp_path):
-    (tmp_path / manifest.FILE_NAME).write_text(json.dumps(GOOD))
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps(GOOD))
     assert manifest.read(tmp_path) is not None
 
 
@@ -311,13 +314,13 @@ def test_a_good_manifest_is_read(tmp_path):
     ids=json.dumps,
 )  # fmt: skip
 def test_a_manifest_that_is_not_sound_is_none(tmp_path, change):
-    (tmp_path / manifest.FILE_NAME).write_text(json.dumps(GOOD | change))
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps(GOOD | change))
     assert manifest.read(tmp_path) is None
 
 
 def test_a_manifest_that_is_deep_or_long_is_none(tmp_path):
     for text in ("[" * 200_000, json.dumps(GOOD) + " " * manifest.MAX_BYTES, "\xff", "", '{"serves": NaN}'):
-        (tmp_path / manifest.FILE_NAME).write_text(text, encoding="latin-1")
+        (tmp_path / MANIFEST_FILE).write_text(text, encoding="latin-1")
         assert manifest.read(tmp_path) is None
 
 

@@ -27,8 +27,11 @@ from fixtures.serving import Server, serving
 from PIL import Image
 from tritonclient.http import InferenceServerClient
 
-from depthface.families.insightface import processing, scenes
-from depthface_export import repository
+from depthface.config import read as read_config
+from depthface.contract import EXPORTED_CONFIG
+from depthface.families.insightface import processing
+from depthface_export import configs, texts
+from depthface_standins.insightface import scenes
 
 # skimage warns of a method that insightface calls.
 pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning:insightface")
@@ -71,13 +74,13 @@ def batches(server: Server, model: str) -> dict[int, int]:
 def batching(face_repository: Path, tmp_path_factory) -> Iterator[Server]:
     """A server whose networks batch requests, from as many processes, as they do where an export finds a GPU."""
     copy = Path(shutil.copytree(face_repository, tmp_path_factory.mktemp("batching") / "model_repository"))
-    for path in copy.glob(f"*/{repository.EXPORTED_CONFIG}"):
-        config = repository.read_config(path)
+    for path in copy.glob(f"*/{EXPORTED_CONFIG}"):
+        config = read_config(path)
         if config.backend == "python":
-            config.instance_group[0].count *= repository.PIPELINES_FOR_A_GPU
+            config.instance_group[0].count *= configs.PIPELINES_FOR_A_GPU
         else:
             config.dynamic_batching.ClearField("preferred_batch_size")
-        repository.write_config(config, path)
+        texts.write_config(config, path)
     with serving(copy) as server:
         yield server
 

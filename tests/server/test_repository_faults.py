@@ -10,6 +10,7 @@ import pytest
 from fixtures.serving import depthface
 
 from depthface import manifest
+from depthface.contract import MANIFEST_FILE
 from depthface.errors import MismatchError, ServeError
 from depthface.verify import refuse_mismatches, verdicts
 from depthface_server.repository import contents
@@ -49,7 +50,7 @@ def test_a_model_that_was_swapped_is_refused_by_its_checksum(spoilt):
 
 
 def test_a_manifest_of_another_file_is_refused(spoilt):
-    path = spoilt / NETWORK / "1" / manifest.FILE_NAME
+    path = spoilt / NETWORK / "1" / MANIFEST_FILE
     text = path.read_text()
     path.write_text(text.replace(manifest.read(path.parent).onnx["sha256"], "0" * 64))
     assert f"{NETWORK}: model.onnx is not the file" in refused(spoilt)

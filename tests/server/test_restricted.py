@@ -6,6 +6,7 @@ import base64
 import http.client
 import json
 import stat
+import uuid
 from pathlib import Path
 
 import psutil
@@ -16,10 +17,14 @@ from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
 from depthface import admin, cache
+from depthface.contract import ADMIN_HEADER
 from depthface.errors import InvalidInput
 from depthface_client import Client, NotAllowed
 
 MODEL = "depth_anything_v2_small"
+NEVER = Path("/tmp", f"depthface_{uuid.uuid4().hex}")
+"""A file that nobody makes, of a name that no other run has."""
+
 GOOD = VARIETY["tiny 40×30"]
 
 FORBIDDEN = {
@@ -38,9 +43,9 @@ FORBIDDEN = {
         {"key": "/mine", "offset": 0, "byte_size": 64},
     ),
     "CUDA shared memory": ("GET", "/v2/cudasharedmemory/status", None),
-    "trace": ("POST", "/v2/trace/setting", {"trace_file": "/tmp/depthface_never_written"}),
+    "trace": ("POST", "/v2/trace/setting", {"trace_file": str(NEVER)}),
     "a model's trace": ("POST", f"/v2/models/{MODEL}/trace/setting", {"trace_level": ["TENSORS"]}),
-    "logging": ("POST", "/v2/logging", {"log_file": "/tmp/depthface_never_written"}),
+    "logging": ("POST", "/v2/logging", {"log_file": str(NEVER)}),
 }
 
 # What an answer never holds: where the server keeps things, and how its code is called.
@@ -70,7 +75,7 @@ def test_an_operators_api_is_closed_without_the_key(server, name):
         status, text = ask(server, method, path, body, **headers)
         assert status == 403
         assert not [leak for leak in LEAKS if leak in text]
-    assert not Path("/tmp/depthface_never_written").exists()
+    assert not NEVER.exists()
     assert ask(server, "GET", f"/v2/models/{MODEL}/ready")[0] == 200
 
 
@@ -88,7 +93,7 @@ def test_the_same_over_grpc(server):
             with pytest.raises(InferenceServerException, match="restricted"):
                 call()
         index = client.get_model_repository_index(
-            headers={f"triton-grpc-protocol-{admin.HEADER}": key_file(server).read_text()}
+            headers={f"triton-grpc-protocol-{ADMIN_HEADER}": key_file(server).read_text()}
         )
         assert MODEL in {model.name for model in index.models}
 
@@ -125,7 +130,7 @@ def test_the_key_is_in_its_file_alone(server):
 def test_a_key_goes_to_no_other_machine(server, monkeypatch):
     monkeypatch.delenv(admin.VARIABLE, raising=False)
     port = server.host.rpartition(":")[2]
-    assert admin.headers(f"127.0.0.1:{port}") == {admin.HEADER: key_file(server).read_text()}
+    assert admin.headers(f"127.0.0.1:{port}") == {ADMIN_HEADER: key_file(server).read_text()}
     assert admin.headers(f"example.org:{port}") == {}
     assert admin.headers("127.0.0.1:1") == {}
 

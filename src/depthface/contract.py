@@ -1,0 +1,118 @@
+"""What an export writes into a model's config, and server and client read there: one home for its names and types.
+
+A config of Triton carries parameters, texts by name. depthface's own are the fields of `Parameters`; those of NVIDIA's
+backends (`intra_op_thread_count`, `HINT_BF16`, …) stand beside them and are not its business. The same parameters are
+met in three forms: as text by name here, as JSON in what Triton tells of a model (`Parameters.of_config`), and as
+protobuf in the files of a repository (`depthface.config`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast, get_args
+
+__all__ = [
+    "ADMIN_HEADER",
+    "CONFIG_FILE",
+    "ENGINE_FILE",
+    "EXPORTED_CONFIG",
+    "EXPORTED_CONFIG_NAME",
+    "MANIFEST_FILE",
+    "MODEL_VERSION",
+    "ONNX_FILE",
+    "UNKNOWN_WEIGHTS",
+    "CpuRuntime",
+    "Parameters",
+    "Precision",
+]
+
+CONFIG_FILE = "config.pbtxt"
+"""A model's config, the same for everyone."""
+
+EXPORTED_CONFIG_NAME = "exported"
+EXPORTED_CONFIG = f"configs/{EXPORTED_CONFIG_NAME}.pbtxt"
+"""Beside it: what this very export is. Triton prefers it under `--model-config-name=exported`, and does without it
+otherwise."""
+
+MODEL_VERSION = "1"
+"""The one version of each model, and the folder that holds its artefact."""
+
+ONNX_FILE = "model.onnx"
+ENGINE_FILE = "model.plan"
+MANIFEST_FILE = "manifest.json"
+
+ADMIN_HEADER = "x-depthface-admin"
+"""The HTTP header that carries an operator's key; in gRPC the metadata `triton-grpc-protocol-x-depthface-admin`."""
+
+UNKNOWN_WEIGHTS = "unknown"
+"""What is said of the weights of a model whose config does not name them."""
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+CpuRuntime = Literal["openvino"]
+
+_FACT = "fact."
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """depthface's parameters of one model.
+
+    Attributes:
+        task: what a public model does, a name of `depthface.tasks`; None for a network of one.
+        networks: the models that a public one asks, by the role that each plays in it.
+        is_lazy: its networks are not loaded when the server starts, but when it is first used.
+        rank: which one a request takes that names no model, of several that do the same: the lowest.
+        counted: the output whose length is counted in the metrics: the faces of a photo.
+        weights: where the weights came from, such as `<hub id>@<revision>` or `random, seed 0`.
+        precision: of the networks; None in a config that no export has written.
+        cpu_runtime: what computes the network on a CPU in the place of ONNX Runtime, which an embedded server heeds.
+        facts: whatever else a family tells its own pipeline.
+    """
+
+    task: str | None = None
+    networks: Mapping[str, str] = field(default_factory=dict)
+    is_lazy: bool = False
+    rank: int = 0
+    counted: str | None = None
+    weights: str = UNKNOWN_WEIGHTS
+    precision: Precision | None = None
+    cpu_runtime: CpuRuntime | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    def texts(self) -> dict[str, str]:
+        """Return them by the names that they have in a config; what is as the defaults are is left out."""
+        texts = {
+            "task": self.task or "",
+            "networks": ",".join(f"{role}={name}" for role, name in self.networks.items()),
+            "lazy": "true" if self.is_lazy else "",
+            "rank": str(self.rank or ""),
+            "counted": self.counted or "",
+            "weights": "" if self.weights == UNKNOWN_WEIGHTS else self.weights,
+            "precision": self.precision or "",
+            "cpu_runtime": self.cpu_runtime or "",
+        }
+        texts |= {f"{_FACT}{name}": value for name, value in self.facts.items()}
+        return {name: text for name, text in texts.items() if text}
+
+    @classmethod
+    def of_texts(cls, texts: Mapping[str, str]) -> Parameters:
+        """Read them from a config's parameters by name; those of others are passed over."""
+        pairs = [pair.partition("=") for pair in texts.get("networks", "").split(",") if pair]
+        precision, runtime = texts.get("precision"), texts.get("cpu_runtime")
+        return cls(
+            task=texts.get("task") or None,
+            networks={role: name for role, _, name in pairs},
+            is_lazy=texts.get("lazy") == "true",
+            rank=int(rank) if (rank := texts.get("rank", "")).isdecimal() else 0,
+            counted=texts.get("counted") or None,
+            weights=texts.get("weights") or UNKNOWN_WEIGHTS,
+            precision=cast(Precision, precision) if precision in get_args(Precision) else None,
+            cpu_runtime="openvino" if runtime == "openvino" else None,
+            facts={name.removeprefix(_FACT): text for name, text in texts.items() if name.startswith(_FACT)},
+        )
+
+    @classmethod
+    def of_config(cls, config: Mapping[str, Any]) -> Parameters:
+        """Read them from a config as Triton tells it in JSON, to its clients and to its Python models."""
+        return cls.of_texts({name: value["string_value"] for name, value in config.get("parameters", {}).items()})
