@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = [path for room in ("src", "export", "server", "client") for path in sorted((ROOT / room).rglob("*.py"))]
+SOURCES = [
+    path for room in ("src", "export", "server", "client", "render") for path in sorted((ROOT / room).rglob("*.py"))
+]
 
 # What is imported, and the only places (path prefixes) that may.
 TABLE = {
@@ -35,7 +37,9 @@ TABLE = {
         "src/depthface/image.py",
         "src/depthface/families/*/processing.py",
         "src/depthface/families/*/parity.py",
+        "render/",
     ),
+    "av": ("render/",),
     "pillow_heif": ("src/depthface/decoder.py",),
     "simplejpeg": ("src/depthface/image.py",),
     "isal": ("src/depthface/image.py",),
@@ -63,7 +67,8 @@ TABLE = {
     "depthface_export": ("export/depthface_export/",),
     "depthface_standins": ("export/",),
     "depthface_server": ("server/",),
-    "depthface_client": ("client/",),
+    "depthface_client": ("client/", "render/"),
+    "depthface_render": ("render/",),
 }
 
 
