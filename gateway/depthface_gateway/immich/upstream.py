@@ -40,7 +40,7 @@ class Upstream:
             ServerUnavailable: it does not answer.
         """
         assert self._session is not None
-        form = aiohttp.FormData()
+        form = aiohttp.FormData(default_to_multipart=True)
         form.add_field("entries", entries)
         if image is not None:
             form.add_field("image", image, filename="blob", content_type="application/octet-stream")
