@@ -122,7 +122,9 @@ class Edge:
     async def _served(self, scope: Scope, exchange: _Exchange) -> Problem | None:
         try:
             async with asyncio.timeout(self._deadline_s):
-                await self._app(scope, exchange.receive, exchange.send)
+                # Whoever answers GET answers HEAD; the server leaves the body out.
+                asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+                await self._app(asked, exchange.receive, exchange.send)
         except TooMuch:
             return self._too_large(scope, exchange)
         except ClientDisconnect:
