@@ -21,6 +21,7 @@ from fastapi import APIRouter, FastAPI, File, Query, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from PIL import Image
+from starlette.datastructures import UploadFile as Part
 
 from depthface.errors import (
     DepthfaceError,
@@ -194,14 +195,15 @@ def _router(depth: _Depth) -> APIRouter:
     @routes.post("/api/depth", response_class=Response, responses={200: {"content": {"image/png": {}}}})
     async def process_depth(
         request: Request,
-        image: Annotated[UploadFile | None, File()] = None,
+        image: Annotated[UploadFile | None, File()] = None,  # None too where no file was chosen
         model: Annotated[str | None, Query()] = None,
     ) -> Response:
         """Return the depth of `image` as an 8-bit grey PNG of its size."""
+        part = (await request.form()).get("image")
+        if isinstance(part, Part) and not part.filename:
+            raise _Refusal(400, "Empty filename", "No file selected")
         if image is None:
             raise _Refusal(400, "No image provided", "Please upload an image file with key 'image'")
-        if not image.filename:
-            raise _Refusal(400, "Empty filename", "No file selected")
         key = model or depth.default
         if key not in _MODELS:
             raise _Refusal(400, "Invalid model", f"Unknown model '{key}'. Available: {[*_MODELS]}")
@@ -210,7 +212,7 @@ def _router(depth: _Depth) -> APIRouter:
         except (ModelUnavailable, ServerUnavailable) as error:
             _log.warning("%s", error, extra={"request_id": request_id(request)})
             raise _Refusal(503, "Model not initialized", "Depth estimation model is not available") from error
-        headers = {"Content-Disposition": disposition(image.filename), "X-Model-Used": key}
+        headers = {"Content-Disposition": disposition(image.filename or ""), "X-Model-Used": key}
         return Response(png, media_type="image/png", headers=headers)
 
     @routes.get("/api/models")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from depthface import config, manifest
-from depthface.contract import CONFIG_FILE, MANIFEST_FILE
+from depthface.contract import CONFIG_FILE
 from depthface.errors import ServeError
 
 __all__ = ["Contents", "contents", "has_version_compatible_engine"]
@@ -32,9 +32,9 @@ class Contents:
 def contents(repository: Path) -> Contents:
     """Read a repository; raises `ServeError` if there is nothing in it to serve."""
     manifests = {
-        path.parent.parent.name: found
-        for path in sorted(repository.glob(f"[!.]*/*/{MANIFEST_FILE}"))
-        if (found := manifest.read(path.parent)) is not None
+        folder.parent.name: found
+        for folder in manifest.folders(repository)
+        if (found := manifest.read(folder)) is not None
     }
     exported = {
         public: found
@@ -45,8 +45,8 @@ def contents(repository: Path) -> Contents:
     for name in exported:
         if not (repository / name / CONFIG_FILE).is_file():
             raise ServeError(
-                f"{name}: {CONFIG_FILE} is missing. The repository is half copied, or was changed: export the model "
-                "again, or copy its folders anew."
+                f"{name}: {CONFIG_FILE} is missing: the repository is half copied, or was changed.",
+                "Export the model again, or copy its folders anew.",
             )
     parameters = {
         path.parent.name: config.parameters_of(config.read(path))
@@ -54,8 +54,8 @@ def contents(repository: Path) -> Contents:
     }
     if not exported:
         raise ServeError(
-            f"There is no exported model in {repository.resolve().name}/. Export one first: "
-            f"depthface export depth_anything_v2_small --repository {repository}"
+            f"There is no exported model in {repository.resolve().name}/.",
+            f"Export one first: depthface export MODEL --repository {repository}",
         )
     lazy = tuple(name for name in exported if parameters[name].is_lazy)
     networks = {network for name, found in exported.items() if name not in lazy for network in found.serves[name]}
@@ -64,7 +64,7 @@ def contents(repository: Path) -> Contents:
 
 
 def has_version_compatible_engine(repository: Path) -> bool:
-    """True if one does: it carries code of its own, which TensorRT runs only when told to trust it."""
-    manifests = (manifest.read(path.parent) for path in repository.glob(f"[!.]*/*/{MANIFEST_FILE}"))
+    """Return whether any engine is version-compatible: it holds code that TensorRT must be told to run."""
+    manifests = map(manifest.read, manifest.folders(repository))
     engines = [found.engine for found in manifests if found is not None and found.engine is not None]
     return any(engine["options"]["version_compatible"] for engine in engines)

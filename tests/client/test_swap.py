@@ -15,8 +15,8 @@ import pytest
 from fixtures.serving import depthface, serving
 from PIL import Image
 
-from depthface.families.insightface import architectures, scenes
 from depthface_client import Client, InvalidImage, InvalidInput, ServerOverloaded
+from depthface_standins.insightface import architectures, scenes
 
 MODEL = "face_swap_inswapper_128"
 
@@ -34,6 +34,8 @@ def client(face_server):
 
 def test_it_is_loaded_when_it_is_first_used_and_gives_its_memory_back(face_server, client):
     assert any(MODEL in line and "loaded when it is first used" in line for line in face_server.lines)
+    client.unload(MODEL)  # another test may have used it
+    time.sleep(2)
     assert not {model.name: model.ready for model in client.models()}[MODEL]
     client.faces(TARGET)
     before = face_server.memory_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,37 +19,35 @@ import onnxruntime
 import pytest
 import torch
 from export.conftest import snapshot
-from fixtures.serving import COMMAND, depthface
+from fixtures.exporting import job_of, random_sources
+from fixtures.machine import HAS_BF16
+from fixtures.serving import depthface
 
 from depthface import manifest
 from depthface.errors import ExportError, ParityError
 from depthface.families import all_cards
-from depthface.families.depth_anything_v2 import network, parity
+from depthface.families.depth_anything_v2 import parity
+from depthface.spec import ModelCard
 from depthface_export import onnx as onnx_stage
-from depthface_export import repository as repository_stage
+from depthface_export import staging
+from depthface_standins.depth_anything_v2 import random_model
+from depthface_standins.insightface import synthetic
 
 
-@pytest.fixture(scope="module")
-def exported(tiny, tmp_path_factory):
-    from depthface_export import pipeline
-
-    target = tmp_path_factory.mktemp("tiny")
-    outcome = pipeline.export(
-        tiny, weights="random", precision="fp32", target=target, accept_license=False, report=lambda line: None
-    )
-    assert outcome == "exported"
-    return target
+@pytest.fixture
+def exported(tiny_repository) -> Path:
+    return tiny_repository
 
 
 @pytest.mark.parametrize(("size", "parameters"), [("small", 24_785_089), ("base", 97_470_785), ("large", 335_315_649)])
 def test_random_weights_have_the_true_architecture(size, parameters):
     with torch.device("meta"):
-        model = network.reference_model(all_cards()[f"depth_anything_v2_{size}"], 0)
+        model = random_model(all_cards()[f"depth_anything_v2_{size}"])
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
 def test_random_weights_are_the_same_every_time(tiny):
-    a, b, other = (network.reference_model(tiny, seed).head.conv1.weight for seed in (0, 0, 1))
+    a, b, other = (random_model(tiny, seed).head.conv1.weight for seed in (0, 0, 1))
     assert torch.equal(a, b)
     assert not torch.equal(a, other)
 
@@ -57,7 +56,7 @@ def test_the_graph_varies_in_batch_height_and_width(tiny, exported):
     """The unpatched head exports as static without an error: every shape here differs from the traced one."""
     path = exported / tiny.networks[0].name / "1" / "model.onnx"
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    source = network.load(tiny, 0, "fp32")[tiny.networks[0].name]
+    source = random_sources(tiny)[tiny.networks[0].name]
     random = np.random.default_rng(0)
     for shape in ((1, 518, 518, 3), (2, 140, 168, 3), (5, 14, 14, 3), (1, 70, 700, 3), (3, 700, 70, 3)):
         pixels = random.integers(0, 256, shape, dtype=np.uint8)
@@ -73,7 +72,8 @@ def test_the_file_is_plain_and_tells_nothing_of_this_machine(tiny, exported):
     onnx.checker.check_model(model)
     assert model.ir_version == onnx_stage.IR_VERSION
     assert {entry.domain: entry.version for entry in model.opset_import} == {"": onnx_stage.OPSET}
-    assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()
+    for place in (Path(__file__).parents[2], sys.prefix, Path(torch.__file__).parent, "site-packages"):
+        assert str(place).encode() not in path.read_bytes()
     assert not [node for node in model.graph.node if node.op_type == "IsNaN"]  # the attention mask
 
 
@@ -82,7 +82,6 @@ def test_the_manifest_says_where_it_came_from_and_what_was_proven(tiny, exported
     found = manifest.read(folder)
     assert found is not None
     assert found.describes(folder)
-    assert found.is_random
     assert found.weights == {"origin": "random, seed 0", "sha256": {}}
     assert found.license is None
     assert found.serves == {tiny.name: [tiny.networks[0].name]}
@@ -103,11 +102,66 @@ def test_a_changed_file_is_not_what_the_manifest_describes(tiny, exported, tmp_p
     assert manifest.read(tmp_path) is None
 
 
-def test_a_second_run_changes_nothing_and_a_changed_wish_does(tiny, exported, run):
+def test_a_second_run_changes_nothing(tiny, exported, run):
     before = snapshot(exported)
     outcome, lines = run(tiny, exported)
     assert (outcome, lines) == ("unchanged", [])
     assert snapshot(exported) == before
+
+
+class Wanted(Exception):
+    """The export went to work."""
+
+
+@pytest.fixture
+def goes_to_work(monkeypatch):
+    """Whether an export has anything to do; it is stopped before it does it."""
+    from depthface_export import pipeline
+
+    def stop(*_: object) -> None:
+        raise Wanted
+
+    monkeypatch.setattr(pipeline, "_make", stop)
+
+    def goes_to_work(card: ModelCard, target: Path, **wish: object) -> bool:
+        try:
+            return pipeline.export(job_of(card, target, **wish)) != "unchanged"
+        except Wanted:
+            return True
+
+    return goes_to_work
+
+
+def test_a_changed_wish_is_a_new_export(tiny, exported, goes_to_work, tmp_path):
+    assert not goes_to_work(tiny, exported)
+    for precision in ("fp16", "bf16"):
+        assert goes_to_work(tiny, exported, precision=precision)
+    random_model(tiny, 3).save_pretrained(tmp_path / "mine")
+    assert goes_to_work(tiny, exported, weights=str(tmp_path / "mine"))
+    assert not goes_to_work(tiny, exported)
+
+
+def test_the_command_exports_all_that_is_named_as_it_is_told(tmp_path):
+    """A pack by its name and a folder of one file, which is its own weights."""
+    mine, target = tmp_path / "mine", tmp_path / "repository"
+    mine.mkdir()
+    onnx.save(synthetic.detector(), mine / "det.onnx")
+    precision = "bf16" if HAS_BF16 else "fp32"
+    options = ("--weights", "synthetic", "--precision", precision, "--accept-license", "--repository", target)
+    done = depthface("export", "buffalo_sc", mine, *options)
+    assert done.returncode == 0, done.stderr
+    made = {path.parents[1].name: manifest.read(path.parent) for path in target.glob("*/1/manifest.json")}
+    origins = {name: found.weights["origin"] for name, found in made.items()}
+    assert origins == {
+        "face_buffalo_sc_detector": "synthetic",
+        "face_buffalo_sc_recognizer": "synthetic",
+        "face_mine_detector": "folder mine",
+    }
+    assert {found.precision for found in made.values()} == {precision}
+    assert [name for name in ("buffalo_sc", "mine") if f"{name}  exported to {target}" in done.stdout] == [
+        "buffalo_sc",
+        "mine",
+    ]
 
 
 def test_fp16_holds_its_tolerance_and_its_many_depths(tiny, tmp_path, run):
@@ -121,12 +175,12 @@ def test_fp16_holds_its_tolerance_and_its_many_depths(tiny, tmp_path, run):
     assert len(np.unique(depth)) > 10_000  # with the last convolution in fp16: about 2,000
 
 
-def test_a_failed_check_names_itself_and_leaves_the_repository_as_it_was(tiny, exported, run):
-    strict = dataclasses.replace(tiny, tolerances={"fp16": {"max_error": 0.0, "mean_error": 1.0, "delta1_loss": 1.0}})
-    before = snapshot(exported)
+def test_a_failed_check_names_itself_and_leaves_the_repository_as_it_was(tiny, stale, run):
+    strict = dataclasses.replace(tiny, tolerances={"fp32": {"max_error": 0.0, "mean_error": 1.0, "delta1_loss": 1.0}})
+    before = snapshot(stale)
     with pytest.raises(ParityError, match="max_error"):
-        run(strict, exported, precision="fp16")
-    assert snapshot(exported) == before
+        run(strict, stale)
+    assert snapshot(stale) == before
 
 
 def test_a_value_that_is_not_finite_fails_every_tolerance():
@@ -138,7 +192,7 @@ def test_a_value_that_is_not_finite_fails_every_tolerance():
 
 
 def test_two_exports_into_one_repository_do_not_mix(tiny, tmp_path, run):
-    with repository_stage.staging(tmp_path), pytest.raises(ExportError, match="Another export"):
+    with staging.stage(tmp_path), pytest.raises(ExportError, match="Another export"):
         run(tiny, tmp_path)
 
 
@@ -146,7 +200,7 @@ def test_what_a_killed_export_left_is_swept_away(tmp_path):
     leftover = tmp_path / ".export" / "build-old"
     leftover.mkdir(parents=True)
     (leftover / "model.onnx").write_bytes(b"half")
-    with repository_stage.staging(tmp_path) as build:
+    with staging.stage(tmp_path) as build:
         assert build.is_dir()
         assert not leftover.exists()
     assert not list(tmp_path.iterdir())
@@ -170,25 +224,43 @@ def test_an_unchanged_export_takes_seconds(repository):
     assert "RANDOM WEIGHTS" in done.stdout
 
 
-@pytest.mark.slow
+# An export in a process of its own, of the tiny network, which the command does not know.
+EXPORT = """
+import sys
+from pathlib import Path
+from depthface_export import pipeline
+from fixtures.exporting import job_of
+from fixtures.tiny import TINY
+pipeline.export(job_of(TINY, Path(sys.argv[1]), report=lambda line: print(line, flush=True)))
+"""
+
+
+@pytest.fixture
+def stale(exported, tmp_path) -> Path:
+    """The tiny network of older code, so that it is to be exported anew."""
+    copy = Path(shutil.copytree(exported, tmp_path / "stale"))
+    (path,) = copy.glob("*/1/manifest.json")
+    path.write_text(path.read_text().replace('"onnx": "', '"onnx": "old'))
+    return copy
+
+
 @pytest.mark.parametrize("stage", ["weights:", "onnx:", "1×518×518", "repository:"])
-def test_kill_minus_nine_leaves_what_was_served_before(stage, tiny, tmp_path, run):
-    """A killed export of another precision, at each stage: the one that was there is whole and can be told so."""
-    run(tiny, tmp_path)
-    network_folder = tmp_path / tiny.networks[0].name
+def test_kill_minus_nine_leaves_what_was_served_before(stage, tiny, stale):
+    """A killed export at each stage: the one that was there is whole and can be told so."""
+    network_folder = stale / tiny.networks[0].name
     before = snapshot(network_folder)
     killed = subprocess.Popen(
-        [*COMMAND, "export", tiny.name, "--weights", "random", "--precision", "fp16", "--repository", str(tmp_path)],
+        [sys.executable, "-c", EXPORT, str(stale)],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
     )
     assert killed.stdout is not None
     assert any(stage in line for line in killed.stdout)
     killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    assert killed.wait() == -signal.SIGKILL or stage == "repository:"  # which is said just before the exchange
     killed.stdout.close()
-    assert snapshot(network_folder) == before
+    assert snapshot(network_folder) == before or stage == "repository:"
     assert manifest.read(network_folder / "1").describes(network_folder / "1")
 
 
@@ -199,7 +271,7 @@ def test_kill_minus_nine_in_the_middle_of_the_exchange(tmp_path):
         for file in ("x", "y"):
             (tmp_path / name / file).write_text(name)
     code = (
-        "import sys; from pathlib import Path; from depthface_export.repository import install\n"
+        "import sys; from pathlib import Path; from depthface_export.staging import install\n"
         "while True: install(Path(sys.argv[1], 'a'), Path(sys.argv[1], 'b')); print('.', flush=True)"
     )
     for delay_s in (0.0, 0.003, 0.007, 0.011):

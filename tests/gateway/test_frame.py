@@ -211,7 +211,7 @@ class FakeClient:
     async def models(self) -> list[ModelInfo]:
         if (self.other or self).is_down:
             raise ServerUnavailable("gone")
-        return [ModelInfo("m", True, "w")]
+        return [ModelInfo(name="m", ready=True, weights="w", task="", precision="", is_lazy=False)]
 
     async def work(self) -> str:
         self.asked += 1

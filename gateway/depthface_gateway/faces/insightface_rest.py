@@ -1,5 +1,7 @@
-"""InsightFace-REST's routes (SthPhoenix/InsightFace-REST, `if_rest/api/routes/v1`): many photos in one request, in JSON
-or msgpack."""
+"""InsightFace-REST's routes (SthPhoenix/InsightFace-REST, `if_rest/api/routes/v1`).
+
+Many photos come in one request, in JSON or msgpack.
+"""
 
 from __future__ import annotations
 
@@ -202,7 +204,7 @@ def router(faces: Faces, outside: Outside) -> APIRouter:
 
 async def _extracted(faces: Faces, photo: bytes, wish: _Wish, id: str) -> dict[str, Any]:
     started = time.perf_counter()
-    found = await faces.find(photo, id, wish.parts, min_score=wish.threshold, max_faces=wish.limit)
+    found = await faces.find(photo, id, wish.parts, min_score=wish.threshold, largest=wish.limit)
     rows = [
         _face(face, index, wish)
         for index, face in enumerate(found)

@@ -28,15 +28,11 @@ from depthface.errors import WeightsCorrupt
 from depthface.families.depth_anything_v2.card import PATCH_PX, PHOTO_SIDE_PX
 from depthface.spec import ModelCard, Source
 
-__all__ = ["MEAN", "STD", "DepthNetwork", "load", "reference_model"]
+__all__ = ["MEAN", "STD", "DepthNetwork", "config_of", "load", "reference_model", "sources"]
 
 # ImageNet statistics of RGB in 0…1 (preprocessor_config.json `image_mean`, `image_std`).
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-
-RANDOM_GAIN = 2.0
-"""Random matrices are scaled by this: with transformers' own initialisation the depth map is nearly flat, and 8-bit
-comparisons say nothing. With it photos give about 240 distinct levels."""
 
 MAX_CONFIG_BYTES = 2**20
 
@@ -44,14 +40,20 @@ Pixels = npt.NDArray[np.uint8]
 DepthMap = npt.NDArray[np.float32]
 
 
-def load(card: ModelCard, weights: Path | int, precision: Precision) -> dict[str, Source]:
+def load(card: ModelCard, folder: Path, precision: Precision) -> dict[str, Source]:
     """Build the network of `card`, under its name; its reference maps `(B, h, w, 3) uint8` to `(B, h, w) float32`.
 
     Args:
-        weights: a folder in the format of `transformers` (config.json, model.safetensors), or the seed of random
-            weights in the card's architecture.
+        folder: of weights in the format of `transformers` (config.json, model.safetensors).
+
+    Raises:
+        WeightsCorrupt: they are damaged, or another network's.
     """
-    model = reference_model(card, weights)
+    return sources(card, reference_model(card, folder), precision)
+
+
+def sources(card: ModelCard, model: DepthAnythingForDepthEstimation, precision: Precision) -> dict[str, Source]:
+    """As `load`, of a model as `reference_model` gives it."""
     patches = (
         14 * torch.export.Dim("patches_h", min=1, max=160),
         14 * torch.export.Dim("patches_w", min=1, max=160),
@@ -66,10 +68,9 @@ def load(card: ModelCard, weights: Path | int, precision: Precision) -> dict[str
     return {card.networks[0].name: source}
 
 
-def reference_model(card: ModelCard, weights: Path | int) -> DepthAnythingForDepthEstimation:
-    """The model as `transformers` has it, in fp32 and evaluation mode; `weights` as in `load`."""
-    model = _random(card, weights) if isinstance(weights, int) else _pretrained(card, weights)
-    return model.eval().requires_grad_(False)
+def reference_model(card: ModelCard, folder: Path) -> DepthAnythingForDepthEstimation:
+    """The model as `transformers` has it, in fp32 and evaluation mode."""
+    return _pretrained(card, folder).eval().requires_grad_(False)
 
 
 class DepthNetwork(nn.Module):
@@ -138,7 +139,8 @@ class DepthNetwork(nn.Module):
 
 class _Positions(nn.Module):
     """`Dinov2Embeddings` after its patches: prepends the class token and adds the position embedding, resampled to the
-    grid as `interpolate_pos_encoding` does (bicubic, a = −0.75, half-pixel centres, borders repeated, in fp32)."""
+    grid as `interpolate_pos_encoding` does (bicubic, a = −0.75, half-pixel centres, borders repeated, in fp32).
+    """
 
     class_token: torch.Tensor
     table: torch.Tensor
@@ -184,13 +186,14 @@ def _reference(model: DepthAnythingForDepthEstimation, pixels: Pixels) -> DepthM
 
 def _pretrained(card: ModelCard, folder: Path) -> DepthAnythingForDepthEstimation:
     """The weights of a folder that anybody may have made: safetensors alone, which hold numbers and no code, into the
-    card's own architecture. The folder's config only says whether it is that one; nothing is built by its numbers."""
+    card's own architecture. The folder's config only says whether it is that one; nothing is built by its numbers.
+    """
     _check_config(card, folder)
     try:
-        with _quiet_loading():
+        with _hush_loading():
             model, report = DepthAnythingForDepthEstimation.from_pretrained(
                 folder,
-                config=_config(card),
+                config=config_of(card),
                 dtype=torch.float32,
                 local_files_only=True,
                 use_safetensors=True,
@@ -198,22 +201,23 @@ def _pretrained(card: ModelCard, folder: Path) -> DepthAnythingForDepthEstimatio
             )
     except Exception as error:  # safetensors', transformers', OSError
         raise WeightsCorrupt(
-            f"model.safetensors in {folder} cannot be loaded ({str(error).partition(chr(10))[0].rstrip('.')}). Fetch "
-            f"it anew from {card.weights.origin}."
+            f"model.safetensors in {folder} cannot be loaded ({str(error).partition(chr(10))[0].rstrip('.')}).",
+            f"Fetch it anew from {card.weights.origin}.",
         ) from error
     # transformers fills what a file lacks with random numbers, and goes on. Only the mask token is never used.
     missing = sorted(name for name in report["missing_keys"] if not name.endswith("mask_token"))
     if missing:
         raise WeightsCorrupt(
-            f"model.safetensors in {folder} lacks {len(missing)} of the network's tensors, {missing[0]} first. Fetch "
-            f"it anew from {card.weights.origin}."
+            f"model.safetensors in {folder} lacks {len(missing)} of the network's tensors, {missing[0]} first.",
+            f"Fetch it anew from {card.weights.origin}.",
         )
     return model
 
 
 def _check_config(card: ModelCard, folder: Path) -> None:
     """Raise `WeightsCorrupt` if config.json speaks of another network than the card; what it leaves out is not held
-    against it."""
+    against it.
+    """
     try:
         with (folder / "config.json").open("rb") as file:
             config = json.loads(file.read(MAX_CONFIG_BYTES))
@@ -221,20 +225,21 @@ def _check_config(card: ModelCard, folder: Path) -> None:
         said = {**config, **backbone, "model_type": config["model_type"], "backbone": backbone["model_type"]}
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise WeightsCorrupt(
-            f"config.json in {folder} does not describe a Depth Anything V2. Fetch it anew from {card.weights.origin}."
+            f"config.json in {folder} does not describe a Depth Anything V2.",
+            f"Fetch it anew from {card.weights.origin}.",
         ) from error
     kind = {"model_type": "depth_anything", "backbone": "dinov2", "depth_estimation_type": "relative"}
     for name, expected in {**kind, "patch_size": PATCH_PX, **card.architecture}.items():
         value = said.get(name, expected)
         if value != (list(expected) if isinstance(expected, tuple) else expected):
             raise WeightsCorrupt(
-                f"{folder} holds a network with {name} {str(value)[:40]}; {card.title} has {expected}. Give the folder "
-                f"of {card.weights.origin}, or export the model that these weights are of."
+                f"{folder} holds a network with {name} {str(value)[:40]}; {card.title} has {expected}.",
+                f"Give the folder of {card.weights.origin}, or export the model that these weights are of.",
             )
 
 
 @contextlib.contextmanager
-def _quiet_loading() -> Iterator[None]:
+def _hush_loading() -> Iterator[None]:
     """Hide the table that transformers logs of what it did not find; it is answered with an error."""
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(CRITICAL)
@@ -244,7 +249,8 @@ def _quiet_loading() -> Iterator[None]:
         transformers_logging.set_verbosity(level)
 
 
-def _config(card: ModelCard) -> DepthAnythingConfig:
+def config_of(card: ModelCard) -> DepthAnythingConfig:
+    """The card's architecture as `transformers` describes it."""
     facts: dict[str, Any] = dict(card.architecture)
     backbone = Dinov2Config(
         hidden_size=facts["hidden_size"],
@@ -265,14 +271,3 @@ def _config(card: ModelCard) -> DepthAnythingConfig:
         # Published configs leave it empty for relative depth, and transformers 5 multiplies by it all the same.
         max_depth=1,
     )
-
-
-def _random(card: ModelCard, seed: int) -> DepthAnythingForDepthEstimation:
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(seed)
-        model = DepthAnythingForDepthEstimation(_config(card))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter *= RANDOM_GAIN
-    return model
