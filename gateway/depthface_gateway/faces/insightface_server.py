@@ -68,11 +68,7 @@ def router(faces: Faces) -> APIRouter:
         photo = await upload.read()
         if len(photo) > _MOST_BYTES:
             raise ImageTooLarge(f"The image is larger than {_MOST_BYTES // 2**20} MiB.")
-        try:
-            width, height = await upright_size(photo)
-        except InvalidImage:
-            await faces.find(photo, "")  # it may say why; if it can read the photo, its size remains unknown
-            raise
+        width, height = await upright_size(photo)
         if width * height > _MOST_PIXELS:
             raise ImageTooLarge(f"The image has more than {_MOST_PIXELS // 10**6} million pixels.")
         return photo, (width, height)
