@@ -285,7 +285,7 @@ def test_drawings(url, people):
     bare = {"draw_landmarks": False, "draw_scores": False, "draw_sizes": False, "threshold": 0.5}
     boxes = changed(requests.post(f"{url}/draw_detections", json={"images": images, **bare}, timeout=300), "image/png")
     for face in people:
-        x1, y1, x2, y2 = (int(side) for side in face.box)
+        x1, y1, x2, _ = (int(side) for side in face.box)
         row = boxes[min(max(y1, 0), 479), max(x1, 0) : min(x2, 640)]
         assert row.mean() > 0.5
     none = changed(
