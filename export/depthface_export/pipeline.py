@@ -187,7 +187,7 @@ def _make_network(making: NetworkJob, weights: Folder | Random | Synthetic) -> N
 
 
 def _checks_by_openvino(making: NetworkJob) -> list[dict[str, Any]] | None:
-    """Return OpenVINO's checks of the file that is proven already; None where it is not to compute it, or fails."""
+    """Return the checks of the proven file by OpenVINO; None where that does not serve it, or does not hold."""
     if not making.network.by_openvino or making.precision not in configs.BY_OPENVINO:
         return None
     from depthface_export import validate
@@ -202,10 +202,9 @@ def _checks_by_openvino(making: NetworkJob) -> list[dict[str, Any]] | None:
 
 
 def _install(job: Job, build: Path | None, exported: Mapping[str, pb.ModelConfig]) -> None:
-    """Put what was made into its place, and the texts around it right.
+    """Put what was made into its place, and write the texts round it.
 
-    The texts are mended also where nothing was made: an export that was killed may have got no further than the
-    networks.
+    Those are mended also where nothing was made: an export that was killed may have got no further than the networks.
     """
     networks = job.card.networks if build is not None else ()
     if build is not None:

@@ -119,7 +119,7 @@ class DepthNetwork(nn.Module):
         self.register_buffer("offset", (-mean / std).float().reshape(1, 3, 1, 1))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return the depth `(N, h, w) float32` of `(N, h, w, 3) uint8` RGB pixels."""
+        """Return the maps of photos; the shapes are the class's."""
         grid_h, grid_w = pixels.shape[1] // PATCH_PX, pixels.shape[2] // PATCH_PX
         # First to float: TensorRT takes uint8 as a network's input, and then wants a Cast and nothing else
         # (docs.nvidia.com/deeplearning/tensorrt, DataType.UINT8).
@@ -139,10 +139,10 @@ class DepthNetwork(nn.Module):
 
 
 class _Positions(nn.Module):
-    """`Dinov2Embeddings` after its patches: prepends the class token and adds the position embedding.
+    """`Dinov2Embeddings` after its patches: the class token goes before them, the position embedding onto them.
 
-    The embedding is resampled to the grid as `interpolate_pos_encoding` does: bicubic, a = −0.75, half-pixel centres,
-    borders repeated, in fp32.
+    It is resampled to the grid as `interpolate_pos_encoding` does (bicubic, a = −0.75, half-pixel centres, borders
+    repeated, in fp32).
     """
 
     class_token: torch.Tensor
@@ -190,7 +190,7 @@ def _reference(model: DepthAnythingForDepthEstimation, pixels: Pixels) -> DepthM
 def _pretrained(card: ModelCard, folder: Path) -> DepthAnythingForDepthEstimation:
     """Return the card's own architecture with the weights of a folder that anybody may have made.
 
-    Only safetensors are read, which hold numbers and no code. The folder's config only says whether it is of that
+    Safetensors alone are read, which hold numbers and no code. The folder's config only says whether it is that
     architecture; nothing is built by its numbers.
     """
     _check_config(card, folder)
@@ -220,7 +220,10 @@ def _pretrained(card: ModelCard, folder: Path) -> DepthAnythingForDepthEstimatio
 
 
 def _check_config(card: ModelCard, folder: Path) -> None:
-    """Raise `WeightsCorrupt` if config.json describes another network than the card; what it leaves out is fine."""
+    """Raise `WeightsCorrupt` if config.json speaks of another network than the card.
+
+    What it leaves out is not held against it.
+    """
     try:
         with (folder / "config.json").open("rb") as file:
             config = json.loads(file.read(MAX_CONFIG_BYTES))

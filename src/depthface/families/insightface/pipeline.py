@@ -1,8 +1,7 @@
-"""The server's pipelines for faces: analysis, detection, and swap.
+"""The server's pipelines for faces: the analysis, the detection, and the swap.
 
-The detection is the analysis with only what its detector gives. The swap puts one photo's face onto every face of
-another.
-They ask the networks only for what is wanted, and none behind the detector where there is no face.
+The detection is the analysis with the detector's outputs alone; the swap puts one photo's face onto every face of
+another. They ask the networks only for what is wanted, and none behind the detector where there is no face.
 """
 
 from __future__ import annotations

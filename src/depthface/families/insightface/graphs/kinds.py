@@ -88,9 +88,9 @@ def normalization(model: onnx.ModelProto) -> tuple[float, float]:
 
 
 def check_size(model: onnx.ModelProto) -> None:
-    """Raise `ExportError` for a network that takes other crops than those that are served.
+    """Raise `ExportError` for a network that takes crops of another size than those that are served.
 
-    That is, crops of another size, or only several at once: InsightFace gives it one at a time.
+    Or that takes several at once alone: InsightFace gives it one at a time.
     """
     (batch, *_), side = surgery.dims(surgery.inputs(model)[0]), surgery.dims(surgery.inputs(model)[0])[-1]
     if batch > 1:
