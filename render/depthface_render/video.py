@@ -141,7 +141,7 @@ def write(out: Path, frames: Iterable[Pixels], *, rate: Fraction, loop: bool, so
 
 @contextmanager
 def _aside(out: Path) -> Iterator[Path]:
-    """Yield a folder beside `out`, gone afterwards; if anything goes wrong, so are the folders that were made for it."""
+    """Yield a folder beside `out`, gone afterwards; after a failure, so are the folders made for it."""
     missing = [parent for parent in out.parents if not parent.exists()]
     try:
         try:
