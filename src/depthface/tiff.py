@@ -30,6 +30,7 @@ class Directory:
 
     @classmethod
     def first(cls, data: bytes) -> Directory | None:
+        """Find the first directory of a TIFF file; None where there is none that can be followed."""
         order = {b"II": "<", b"MM": ">"}.get(data[:2])
         if order is None or len(data) < 8:
             return None
@@ -46,6 +47,7 @@ class Directory:
 
     @property
     def entry_bytes(self) -> int:
+        """Return how long an entry is: 12 bytes, or 20 in the form of 64 bits."""
         return 20 if self.is_big else 12
 
     @property
@@ -79,5 +81,6 @@ class Directory:
         return found
 
     def orientation(self) -> int | None:
+        """Return the value of the tag Orientation, as it stands there; None if there is none."""
         numbers = self.numbers(_ORIENTATION)
         return numbers[0] if numbers else None
