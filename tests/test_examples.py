@@ -96,8 +96,10 @@ def test_folder(full_server: Server, tmp_path):
         assert (maps / "a.jpg.png").read_bytes() == client.depth_png(PHOTO, bits=16)
 
 
-def test_array(full_server: Server):
-    assert re.match(r"grid \(\d+, \d+\), the nearest at row \d+, column \d+", run("array.py", url=full_server.host))
+def test_numpy_array(full_server: Server):
+    assert re.match(
+        r"grid \(\d+, \d+\), the nearest at row \d+, column \d+", run("numpy_array.py", url=full_server.host)
+    )
 
 
 def test_models(full_server: Server):
@@ -127,5 +129,6 @@ def test_each_example_has_its_test_and_says_how_it_is_run():
     for path in EXAMPLES.iterdir():
         if path.suffix in (".py", ".sh") and path.name != "demo.py":  # which `make demo` runs, and test_readme.py
             assert path.name in tested
+            assert path.stem not in sys.stdlib_module_names  # its folder comes first on the path of imports
             assert f"examples/{path.name}" in path.read_text()
             assert len(path.read_text().splitlines()) <= 50
