@@ -201,10 +201,10 @@ def make(out: Path) -> Path:
     Image.fromarray((depth * 65535).astype(np.uint16)).save(out / "parallax_depth.png")
     path, source = PRESETS["circle"](0.5), "depthface: a drawn scene, its own depth"
     for name, timing, size in (
-        ("parallax.mp4", Timing(4, 30), (HEIGHT, WIDTH)),
+        ("parallax.mp4", Timing(3, 24), (HEIGHT, WIDTH)),
         ("parallax.webp", Timing(3, 16), PANEL),
     ):
-        frames = parallax(photo, depth, path, timing=timing, size=size, quality="high")
+        frames = parallax(photo, depth, path, timing=timing, size=size)
         if name.endswith(".webp"):
             frames = beside(photo, depth, frames)
         video.write(out / name, frames, rate=timing.rate, loop=True, source=source)
