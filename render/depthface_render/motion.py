@@ -138,7 +138,10 @@ def vertical(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = Tr
 def circle(
     intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True, reach: Point = (1.0, 1.0)
 ) -> CameraPath:
-    """Go around: offset = ½ i · (a_x sin 2π(τ + ¼ + p_x), a_y sin 2π(τ + p_y)), a = `reach`; steady 0.3, isometric 0.6."""
+    """Go around: offset = ½ i · (a_x sin 2π(τ + ¼ + p_x), a_y sin 2π(τ + p_y)), a = `reach`.
+
+    Steady 0.3, isometric 0.6.
+    """
     base = replace(base, steady=0.3, isometric=0.6)
 
     def at(time: float) -> Motion:
@@ -149,7 +152,10 @@ def circle(
 
 
 def zoom(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True) -> CameraPath:
-    """Go nearer: height = ½ i · (1 + sin 2π(τ + phase)); not looping 2 i · sin ½πτ; isometric 0.8; at most `HIGHEST`."""
+    """Go nearer: height = ½ i · (1 + sin 2π(τ + phase)), not looping 2 i · sin ½πτ, at most `HIGHEST`.
+
+    Isometric 0.8.
+    """
 
     def at(time: float) -> Motion:
         if loop:

@@ -76,7 +76,7 @@ class View:
 
     @classmethod
     def of(cls, motion: Motion, height: int, width: int, margin_px: int) -> View:
-        """Return what `motion` sees, for a frame of `height` × `width` and layers with a margin of `margin_px` around."""
+        """Return what `motion` sees, of a frame of `height` × `width` and layers with a margin of `margin_px`."""
         rays = motion.rays()
         axes = []
         for side, up, axis in ((width, 1, 0), (height, -1, 1)):
