@@ -11,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [
-    path for room in ("src", "export", "server", "client", "gateway") for path in sorted((ROOT / room).rglob("*.py"))
+    path
+    for room in ("src", "export", "server", "client", "render", "gateway")
+    for path in sorted((ROOT / room).rglob("*.py"))
 ]
 
 # What is imported, and the only places (path prefixes) that may.
@@ -37,7 +39,9 @@ TABLE = {
         "src/depthface/image.py",
         "src/depthface/families/*/processing.py",
         "src/depthface/families/*/parity.py",
+        "render/",
     ),
+    "av": ("render/",),
     "pillow_heif": ("src/depthface/decoder.py",),
     "simplejpeg": ("src/depthface/image.py",),
     "isal": ("src/depthface/image.py",),
@@ -69,7 +73,8 @@ TABLE = {
     "depthface_export": ("export/depthface_export/",),
     "depthface_standins": ("export/",),
     "depthface_server": ("server/",),
-    "depthface_client": ("client/", "gateway/"),
+    "depthface_client": ("client/", "render/", "gateway/"),
+    "depthface_render": ("render/",),
     "depthface_gateway": ("gateway/",),
 }
 
