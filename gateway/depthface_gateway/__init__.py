@@ -1,0 +1,1 @@
+"""Other services' wire contracts on one depthface server."""

@@ -1,0 +1,1 @@
+"""Jobs that outlive their caller: a queue in a database, workers, results in files."""
