@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = [path for room in ("src", "export", "server", "client") for path in sorted((ROOT / room).rglob("*.py"))]
+SOURCES = [
+    path for room in ("src", "export", "server", "client", "gateway") for path in sorted((ROOT / room).rglob("*.py"))
+]
 
 # The modules of a family that read and write ONNX graphs; its network.py is their only caller.
 ONNX_MAKERS = ("architectures", "graphs", "reading", "scrfd", "surgery", "synthetic", "writer")
@@ -54,10 +56,15 @@ TABLE = {
     "rich": ("export/depthface_export/cli.py", "export/depthface_export/progress.py"),
     "tensorrt": ("export/depthface_export/tensorrt.py",),
     "polygraphy": ("export/depthface_export/tensorrt.py",),
+    "fastapi": ("gateway/",),
+    "sqlalchemy": ("gateway/",),
+    "alembic": ("gateway/",),
+    "jwt": ("gateway/",),
     "click": ("*/cli.py",),
     "depthface_export": ("export/",),
     "depthface_server": ("server/",),
-    "depthface_client": ("client/",),
+    "depthface_client": ("client/", "gateway/"),
+    "depthface_gateway": ("gateway/",),
 }
 
 

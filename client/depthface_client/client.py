@@ -21,9 +21,9 @@ from depthface_client import _calls, _faces, _protocol
 from depthface_client._protocol import DEFAULT_MODEL, Photo
 from depthface_client.errors import translated
 
-__all__ = ["Client", "ModelInfo"]
+__all__ = ["LOAD_TIMEOUT_S", "Client", "ModelInfo"]
 
-_LOAD_TIMEOUT_S = 300.0
+LOAD_TIMEOUT_S = 300.0
 """The longest wait for a model to load: a face swapper is half a gigabyte."""
 
 
@@ -194,8 +194,8 @@ class Client:
         """Have the server load a model of its repository, and wait until it is ready; needs the admin key."""
         headers = admin.headers(self._host, self._admin_key)
         with (
-            translated(self._host, model, _LOAD_TIMEOUT_S),
-            closing(self._connected(max(self._timeout_s, _LOAD_TIMEOUT_S))) as connection,
+            translated(self._host, model, LOAD_TIMEOUT_S),
+            closing(self._connected(max(self._timeout_s, LOAD_TIMEOUT_S))) as connection,
         ):
             connection.load_model(model, headers=headers)
             for network in _protocol.networks_of(connection.get_model_config(model)):
