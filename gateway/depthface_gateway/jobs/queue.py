@@ -23,10 +23,13 @@ from depthface.errors import DepthfaceError
 from depthface_gateway.jobs.database import Database
 from depthface_gateway.jobs.models import ACTIVE, FINISHED, Job, QueueEntry, Status, SyncStatus, WorkerRow
 
-__all__ = ["LEASE_MS", "Claim", "JobExists", "NewJob", "Queue"]
+__all__ = ["LEASE_MS", "UPLOAD", "Claim", "JobExists", "NewJob", "Queue"]
 
 LEASE_MS = 15_000
 """How long a claim lasts without a heartbeat."""
+
+UPLOAD = "is_upload"
+"""The parameter that says that the photo came with the job."""
 
 _FORGOTTEN_MS = 24 * 3_600_000  # a worker's row, after its last heartbeat
 _LONGEST_BACKOFF_S = 60
@@ -54,7 +57,7 @@ class NewJob:
     parameters: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Claim:
     """A job in a worker's hands.
 
@@ -74,9 +77,14 @@ class Claim:
     was_left: bool
 
     @property
+    def is_upload(self) -> bool:
+        """Whether the photo came with the job."""
+        return bool(self.parameters.get(UPLOAD))
+
+    @property
     def backoff_ms(self) -> int:
         """How long to wait before the next try: 1, 2, 4 … s."""
-        return 1000 * min(2 ** (self.attempts - 1), _LONGEST_BACKOFF_S)
+        return 1000 * min(1 << min(self.attempts - 1, 20), _LONGEST_BACKOFF_S)
 
 
 class Queue:
@@ -125,15 +133,12 @@ class Queue:
                 session.add(job)
                 session.flush()
                 session.add(
-                    QueueEntry(
-                        job_id=new.job_id, priority=new.priority, enqueued_at=now_ms, available_at=0, attempts=0
-                    )
+                    QueueEntry(job_id=new.job_id, priority=new.priority, enqueued_at=now_ms, available_at=0, attempts=0)
                 )
                 return job
         except IntegrityError as error:
             raise JobExists(
-                f"A {new.task_type} job for {new.media_store_id} is already pending or processing.",
-                "Wait for it, or delete it.",
+                f"Job already exists for media_store_id={new.media_store_id}, task_type={new.task_type}"
             ) from error
 
     def get(self, job_id: str) -> Job | None:
@@ -196,7 +201,7 @@ class Queue:
         """How many jobs are in each state."""
         with self.database.reading() as session:
             rows = session.execute(select(Job.status, func.count()).where(self._mine).group_by(Job.status))
-            return {status: count for status, count in rows}
+            return {str(row[0]): int(row[1]) for row in rows}
 
     def size(self) -> int:
         """How many jobs wait to be taken."""
@@ -319,9 +324,8 @@ class Queue:
             self._end(session, claim.job_id, Status.COMPLETED, error_message=None, result=text, progress=1.0)
             if syncs:
                 now_ms = self.database.now_ms(session)
-                session.add(
-                    SyncStatus(job_id=claim.job_id, sync_status="pending", retry_count=0, next_retry_at=now_ms)
-                )
+                session.execute(delete(SyncStatus).where(SyncStatus.job_id == claim.job_id))
+                session.add(SyncStatus(job_id=claim.job_id, sync_status="pending", retry_count=0, next_retry_at=now_ms))
             return True
 
     def fail(self, claim: Claim, message: str) -> bool:
@@ -349,9 +353,7 @@ class Queue:
             given = session.execute(
                 update(QueueEntry)
                 .where(QueueEntry.claim == claim.claim)
-                .values(
-                    worker_id=None, claim=None, lease_until=None, available_at=now_ms + delay_ms, attempts=attempts
-                )
+                .values(worker_id=None, claim=None, lease_until=None, available_at=now_ms + delay_ms, attempts=attempts)
                 .returning(QueueEntry.id)
             ).first()
             if given is None:
