@@ -60,6 +60,7 @@ TABLE = {
     "sqlalchemy": ("gateway/",),
     "alembic": ("gateway/",),
     "jwt": ("gateway/",),
+    "prometheus_client": ("gateway/",),
     "click": ("*/cli.py",),
     "depthface_export": ("export/",),
     "depthface_server": ("server/",),

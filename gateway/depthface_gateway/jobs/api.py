@@ -61,6 +61,8 @@ _REFUSED: _Responses = {
     401: _detail("No token, or none that can be believed"),
     403: _detail("The token does not allow it"),
 }
+_EVENTS: _Responses = {200: {"content": {"text/event-stream": {}}, "description": "An event for each change"}}
+_FILE: _Responses = {200: {"content": {kind: {} for kind in _MEDIA_TYPES.values()}, "description": "The file"}}
 _NOT_NOW: _Responses = {503: _detail("The database or the disk cannot be used now")}
 
 
@@ -75,8 +77,15 @@ def app(context: Context) -> FastAPI:
             app.state.tokens = Tokens(settings.public_key)
             core = await stack.enter_async_context(opened(context, settings, settings.storage, tasks))
             count_tables(core)
-            app.state.core, app.state.hub = core, Hub(core.queue)
-            await stack.enter_async_context(app.state.hub.running())
+            hub = await stack.enter_async_context(Hub(core.queue).running())
+            app.state.core, app.state.hub = core, hub
+
+            def on_stop() -> None:
+                hub.close()
+                if core.worker is not None:
+                    core.worker.stop()
+
+            app.state.on_stop = on_stop
             with_worker = core.queue.database.is_sqlite if context.with_worker is None else context.with_worker
             if with_worker:
                 await stack.enter_async_context(context.triton)
@@ -230,7 +239,7 @@ async def delete_job(job_id: JobId, core: TheCore, caller: Annotated[Caller, Dep
 @_routes.get(
     "/job/{job_id}/events",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {}}, "description": "An event for each change"}} | _NOT_FOUND,
+    responses=_EVENTS | _NOT_FOUND,
 )
 async def watch_job(job_id: JobId, request: Request, core: TheCore) -> StreamingResponse:
     """Tell a job's progress as it comes, until it ends (server-sent events)."""
@@ -243,7 +252,7 @@ async def watch_job(job_id: JobId, request: Request, core: TheCore) -> Streaming
 @_routes.get(
     "/job/{job_id}/files/{name:path}",
     response_class=FileResponse,
-    responses={200: {"content": {kind: {} for kind in _MEDIA_TYPES.values()}, "description": "The file"}} | _NOT_FOUND,
+    responses=_FILE | _NOT_FOUND,
 )
 async def get_file(job_id: JobId, name: str, core: TheCore) -> FileResponse:
     """Return one of a job's files: `embedding.bin`, `faces/0.bin`, `faces/0.jpg` …; who knows the job's id may ask."""

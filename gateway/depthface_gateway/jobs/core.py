@@ -50,7 +50,7 @@ async def opened(
     database = await asyncio.to_thread(Database, context.database)
     try:
         store = await asyncio.to_thread(ResultStore, storage)
-        queue = Queue(database, tuple(tasks), max_retries=settings.max_retries)
+        queue = Queue(database, tuple(tasks), max_retries=settings.max_retries, lease_ms=round(1000 * settings.lease_s))
         yield Core(queue, store, CollectorRegistry())
     finally:
         database.close()

@@ -34,11 +34,11 @@ class Hub:
         self._is_closed = False
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[Hub]:
         """Look meanwhile, as long as somebody watches."""
         looking = asyncio.create_task(self._run(), name="events")
         try:
-            yield
+            yield self
         finally:
             self.close()
             looking.cancel()

@@ -27,6 +27,7 @@ class JobSettings:
         embedding_model: that turns photos into vectors; None for the one that is served.
         poll_s: how often an idle worker looks for jobs.
         max_retries: tries after the first.
+        lease_s: a worker that is not heard of for so long has lost its jobs; the same for all workers.
         concurrency: jobs that one worker does at once.
         grace_s: how long a worker that is told to stop may take to end what it does.
     """
@@ -39,6 +40,7 @@ class JobSettings:
     embedding_model: str | None
     poll_s: float
     max_retries: int
+    lease_s: float
     concurrency: int
     grace_s: float
 
@@ -62,6 +64,7 @@ class JobSettings:
             embedding_model=text(environment, "DEPTHFACE_GATEWAY_EMBEDDING_MODEL") or None,
             poll_s=number(environment, "WORKER_POLL_INTERVAL", 1.0, 0.01, 3600),
             max_retries=round(number(environment, "WORKER_MAX_RETRIES", 3, 0, 100)),
+            lease_s=number(environment, "DEPTHFACE_GATEWAY_WORKER_LEASE_S", 15, 1, 3600),
             concurrency=round(number(environment, "DEPTHFACE_GATEWAY_WORKER_CONCURRENCY", 4, 1, 256)),
             grace_s=number(environment, "DEPTHFACE_GATEWAY_WORKER_GRACE_S", 20, 0, 3600),
         )
