@@ -177,7 +177,9 @@ class Queue:
     def cancel(self, job_id: str) -> bool:
         """End a job that is not yet done; return whether it was so."""
         with self.database.writing() as session:
-            if session.execute(delete(QueueEntry).where(QueueEntry.job_id == job_id)).rowcount != 1:  # type: ignore[attr-defined]
+            mine = select(Job.job_id).where(Job.job_id == job_id, self._mine)
+            out = delete(QueueEntry).where(QueueEntry.job_id.in_(mine)).returning(QueueEntry.id)
+            if session.execute(out).first() is None:
                 return False
             self._end(session, job_id, Status.CANCELLED, error_message=None)
             return True

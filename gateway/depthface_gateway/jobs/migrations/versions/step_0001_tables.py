@@ -18,7 +18,7 @@ def upgrade() -> None:
         op.create_table(
             "jobs",
             sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-            sa.Column("job_id", sa.String, nullable=False, unique=True),
+            sa.Column("job_id", sa.String, nullable=False),
             sa.Column("task_type", sa.String, nullable=False),
             sa.Column("media_store_id", sa.String, nullable=False),
             sa.Column("status", sa.String, nullable=False),
