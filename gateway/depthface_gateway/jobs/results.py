@@ -28,7 +28,7 @@ __all__ = ["ResultStore", "write_vector", "write_whole"]
 
 _PARTIAL, _UPLOADS = ".partial", ".uploads"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_RESULT = re.compile(r"embedding\.bin|faces/\d{1,6}\.(bin|jpg)|clip\.(mp4|webm|gif)")
+_RESULT = re.compile(r"embedding\.bin|faces/[0-9]{1,6}\.(bin|jpg)|clip\.(mp4|webm|gif)")
 _YOUNG_S = 3600.0  # an upload without a job may have one in a moment
 
 
