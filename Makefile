@@ -80,7 +80,7 @@ format: setup  ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 generate: setup  ## write the committed text of model_repository/ anew, after a change of a card
-	$(BIN)/python -m depthface_export.repository model_repository
+	$(BIN)/python -m depthface_export.texts model_repository
 
 setup-bench: setup  ## NVIDIA's perf_analyzer: the one on PATH, or the pinned wheel's
 	$(BIN)/python -m depthface_bench setup

@@ -28,9 +28,11 @@ from PIL import Image
 
 from depthface.errors import DepthfaceError, WeightsUnavailable
 from depthface.families import card_named
-from depthface.families.insightface import scenes
 from depthface_client import Client, draw
 from depthface_export import pipeline
+from depthface_export.job import Job
+from depthface_export.weights import locate
+from depthface_standins.insightface import scenes
 
 DEPTH = "depth_anything_v2_small"
 PACK = "buffalo_l"
@@ -77,14 +79,15 @@ def export(name: str, repository: Path, *, otherwise: str, wanted: str = "hub") 
     """Export with the weights wanted; where they cannot be had, say so and take the others."""
 
     def attempt(weights: str) -> str:
-        return pipeline.export(
-            card_named(name),
-            weights=weights,
-            precision="fp32",
-            target=repository,
-            accept_license=os.environ.get("DEPTHFACE_ACCEPT_LICENSE") == "1",
+        card = card_named(name)
+        job = Job(
+            card,
+            locate(card, weights),
+            repository,
+            accepts_license=os.environ.get("DEPTHFACE_ACCEPT_LICENSE") == "1",
             report=lambda line: print(f"export  {name}  {line}", flush=True),
         )
+        return pipeline.export(job)
 
     try:
         outcome = attempt(wanted)

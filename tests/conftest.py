@@ -70,11 +70,11 @@ def reference() -> Callable[[bytes], Image.Image]:
     """The `transformers` depth pipeline on the same weights: encoded photo to 8-bit picture."""
     from transformers import DPTImageProcessorPil, pipeline
 
-    from depthface.families.depth_anything_v2 import network
+    from depthface_standins.depth_anything_v2 import random_model
 
     estimate = pipeline(
         "depth-estimation",
-        model=network.reference_model(card_named(MODEL), 0),
+        model=random_model(card_named(MODEL)),
         image_processor=DPTImageProcessorPil(
             size={"height": 518, "width": 518},
             ensure_multiple_of=14,
@@ -118,7 +118,7 @@ def face_packs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FacePack]:
     """The synthetic pack, and a genuine one where DEPTHFACE_WEIGHTS names a folder of weights."""
     import onnx
 
-    from depthface.families.insightface import synthetic
+    from depthface_standins.insightface import synthetic
 
     folder = tmp_path_factory.mktemp("packs") / "synthetic"
     folder.mkdir()

@@ -14,9 +14,6 @@ SOURCES = [
     path for room in ("src", "export", "server", "client", "gateway") for path in sorted((ROOT / room).rglob("*.py"))
 ]
 
-# The modules of a family that read and write ONNX graphs; its network.py is their only caller.
-ONNX_MAKERS = ("architectures", "graphs", "reading", "scrfd", "surgery", "synthetic", "writer")
-
 # What is imported, and the only places (path prefixes) that may.
 TABLE = {
     "torch": ("src/depthface/families/*/network.py", "export/"),
@@ -24,7 +21,7 @@ TABLE = {
     "insightface": ("src/depthface/families/*/network.py", "export/depthface_export/weights.py"),
     "onnx": (
         "src/depthface/families/*/network.py",
-        *(f"src/depthface/families/insightface/{name}.py" for name in ONNX_MAKERS),
+        "src/depthface/families/insightface/graphs/",
         "export/",
     ),
     "huggingface_hub": ("export/depthface_export/weights.py",),
@@ -50,10 +47,17 @@ TABLE = {
         "server/depthface_server/reporting.py",
         "server/depthface_server/backends/",
     ),
-    "tritonclient.grpc": ("src/depthface/config.py", "export/depthface_export/repository.py"),
-    "tritonclient.http": ("client/", "server/depthface_server/watchdog.py"),
-    "google.protobuf": ("src/depthface/config.py",),
+    "tritonclient.grpc": (
+        "client/depthface_client/_transports/",
+        "src/depthface/config.py",
+        "export/depthface_export/",
+    ),
+    "tritonclient.http": ("client/depthface_client/_transports/", "server/depthface_server/watchdog.py"),
+    "google.protobuf": ("client/depthface_client/_transports/", "src/depthface/config.py"),
     "rich": ("export/depthface_export/cli.py", "export/depthface_export/progress.py"),
+    "urllib3": ("client/depthface_client/_transports/",),
+    "aiohttp": ("client/depthface_client/_transports/", "gateway/"),
+    "grpc": ("client/depthface_client/_transports/",),
     "tensorrt": ("export/depthface_export/tensorrt.py",),
     "polygraphy": ("export/depthface_export/tensorrt.py",),
     "fastapi": ("gateway/",),
@@ -61,8 +65,9 @@ TABLE = {
     "alembic": ("gateway/",),
     "jwt": ("gateway/",),
     "prometheus_client": ("gateway/",),
-    "click": ("*/cli.py",),
-    "depthface_export": ("export/",),
+    "click": ("*/cli.py", "client/depthface_client/cli/"),
+    "depthface_export": ("export/depthface_export/",),
+    "depthface_standins": ("export/",),
     "depthface_server": ("server/",),
     "depthface_client": ("client/", "gateway/"),
     "depthface_gateway": ("gateway/",),

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures.exporting import random_sources
 from fixtures.machine import HAS_BF16
 from fixtures.photos import VARIETY, difference, encoded, photo
 from fixtures.serving import depthface, serving
 from PIL import Image
 
 from depthface.families import card_named
-from depthface.families.depth_anything_v2 import network, parity, processing
+from depthface.families.depth_anything_v2 import parity, processing
 from depthface_client import Client
 
 # facts: two float32 implementations may put a value on either side of a floor, no more.
@@ -45,7 +46,7 @@ def test_other_precisions_are_within_the_card_end_to_end(precision, tmp_path):
     card = card_named("depth_anything_v2_small")
     done = depthface("export", card.name, "--weights", "random", "--precision", precision, "--repository", tmp_path)
     assert done.returncode == 0, done.stderr
-    reference = network.load(card, 0, "fp32")[card.networks[0].name].reference
+    reference = random_sources(card)[card.networks[0].name].reference
     with serving(tmp_path) as server, Client(server.host) as client:
         for name in ("landscape JPEG", "portrait JPEG", "square PNG", "tiny 40×30", "grey JPEG", "RGBA PNG"):
             pixels, _ = processing.preprocess(VARIETY[name])

@@ -31,6 +31,7 @@ from depthface.openvino import openvino
 from depthface_bench.repositories import DEPTH, EVERYTHING, depth_card
 from depthface_bench.variants import CUDA, Variant
 from depthface_export import tensorrt
+from depthface_standins.depth_anything_v2 import random_model
 
 __all__ = ["Answer", "Network", "depth_pipeline", "depth_stages", "face_analysis", "plain_network"]
 
@@ -51,7 +52,7 @@ def depth_pipeline(threads: int) -> Callable[[bytes], bytes]:
         image_mean=list(network.MEAN),
         image_std=list(network.STD),
     )
-    model = network.reference_model(depth_card(), 0)  # 0: the seed that the export takes for random weights
+    model = random_model(depth_card())
     estimate = pipeline("depth-estimation", model=model, image_processor=processor, device="cpu")
 
     def run(jpeg: bytes) -> bytes:

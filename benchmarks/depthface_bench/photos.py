@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from depthface.families.insightface import scenes
+from depthface_standins.insightface import scenes
 
 __all__ = ["CROWD", "MIXED", "crowd", "jpeg", "mixed", "opened", "photograph", "sized"]
 

@@ -18,11 +18,13 @@ from depthface import machine, manifest
 from depthface.config import read as read_config
 from depthface.contract import ENGINE_FILE, EXPORTED_CONFIG, Precision
 from depthface.families import card_named
-from depthface.families.insightface import architectures, synthetic
 from depthface.spec import EngineOptions, ModelCard, Network
 from depthface_bench.variants import Variant
-from depthface_export import pipeline, repository
+from depthface_export import configs, pipeline, texts
+from depthface_export.job import Engines, Job
 from depthface_export.progress import Display
+from depthface_export.weights import locate
+from depthface_standins.insightface import architectures, synthetic
 
 __all__ = [
     "DEPTH",
@@ -113,20 +115,21 @@ def overridden(
     if config.max_batch_size > 1:
         config.dynamic_batching.preferred_batch_size[:] = [batch]
         config.dynamic_batching.max_queue_delay_microseconds = delay_us
-    repository.write_config(config, path)
+    texts.write_config(config, path)
 
 
 def _export(card: ModelCard, weights: str, target: Path, variant: Variant) -> None:
     with Display(Console(highlight=False, soft_wrap=True), f"{variant.name}, {card.name}") as display:
-        pipeline.export(
+        job = Job(
             card,
-            weights=weights,
-            precision=variant.precision,
-            target=target,
-            accept_license=True,
+            locate(card, weights),
+            target,
+            variant.precision,
+            accepts_license=True,
+            engines=Engines(EngineOptions(), phases=display) if variant.provider == "tensorrt" else None,
             report=display.say,
-            engines=pipeline.Engines(EngineOptions(), display) if variant.provider == "tensorrt" else None,
         )
+        pipeline.export(job)
 
 
 def _place(target: Path, variant: Variant) -> None:
@@ -139,7 +142,7 @@ def _place(target: Path, variant: Variant) -> None:
         if config.backend == "onnxruntime":
             (group,) = config.instance_group
             group.kind = group.KIND_CPU if variant.provider == "cpu" else group.KIND_GPU
-            repository.write_config(config, path)
+            texts.write_config(config, path)
 
 
 def _add(name: str, target: Path, card: ModelCard, public: str, outputs: tuple[str, ...], precision: Precision) -> None:
@@ -158,9 +161,8 @@ def _add(name: str, target: Path, card: ModelCard, public: str, outputs: tuple[s
         folder = target / network / "1"
         found = manifest.read(folder)
         assert found is not None, f"{network} was exported a moment ago"
-        configs = repository.exported_configs(
-            more, precision, found.weights["origin"], with_engine, on_gpu=bool(machine.gpus())
-        )
-        repository.write_texts(target, more, configs)
+        origin = found.weights["origin"]
+        exported = configs.exported_configs(more, precision, origin, with_engine, on_gpu=bool(machine.gpus()))
+        texts.write_texts(target, more, exported)
         found.serves[name] = names
         found.write(folder)

@@ -15,7 +15,7 @@ import numpy as np
 
 from depthface.contract import ONNX_FILE
 from depthface.families.depth_anything_v2.processing import preprocess
-from depthface.families.insightface.analysis import letterboxes
+from depthface.families.insightface.processing import letterboxes
 from depthface_bench import growth, limits, machine, photos, placement, repositories, services, ways
 from depthface_bench.perf_analyzer import input_data
 from depthface_bench.plan import Plan

@@ -30,11 +30,13 @@ from PIL import Image
 
 from depthface.errors import ClientError, InvalidInput, ServerOverloaded
 from depthface.families import card_named
-from depthface.families.insightface import scenes
 from depthface_bench.photos import jpeg
 from depthface_bench.servers import Process, serving
 from depthface_client import Client
 from depthface_export import pipeline
+from depthface_export.job import Job
+from depthface_export.weights import locate
+from depthface_standins.insightface import scenes
 
 DEPTH, PACK = "depth_anything_v2_small", "buffalo_l"
 MAX_GROWTH = 0.02
@@ -68,14 +70,8 @@ def main(minutes: float, at_once: int) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         repository = Path(temporary, "repository")
         for name, weights in ((DEPTH, "random"), (PACK, "synthetic")):
-            pipeline.export(
-                card_named(name),
-                weights=weights,
-                precision="fp32",
-                target=repository,
-                accept_license=False,
-                report=lambda line: None,
-            )
+            card = card_named(name)
+            pipeline.export(Job(card, locate(card, weights), repository))
         with serving(repository) as served:
             before = _processes(served)
             tally = _soak(served, minutes * 60, at_once)

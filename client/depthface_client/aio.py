@@ -1,37 +1,36 @@
-"""The client for asyncio, on `tritonclient.http.aio`."""
+"""The client for asyncio."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from tritonclient.http import InferInput
-from tritonclient.http.aio import InferenceServerClient
-
-from depthface import admin
-from depthface.errors import ModelUnavailable
-from depthface.families.depth_anything_v2.card import CARDS as DEPTH_CARDS
-from depthface.families.depth_anything_v2.result import Depth
-from depthface.families.insightface.result import SAME_PERSON_SIMILARITY, Comparison, Face
-from depthface_client import _calls, _faces, _protocol
-from depthface_client._protocol import DEFAULT_MODEL, Photo
-from depthface_client.client import LOAD_TIMEOUT_S, ModelInfo
-from depthface_client.errors import translated
+from depthface.asking import Asker, Asynchronous, Load, Pause, Steps, Together, Work
+from depthface.errors import DepthfaceError, InvalidInput
+from depthface_client._methods import Methods
+from depthface_client._settings import Settings
+from depthface_client._transports.base import AsyncTransport
 
 __all__ = ["AsyncClient"]
 
+T = TypeVar("T")
 
-class AsyncClient:
-    """As `Client`, for one event loop; use it with `async with`.
+
+class AsyncClient(Methods, Asynchronous, Asker):
+    """As `Client`, with the same methods, each to be awaited.
+
+        async with AsyncClient("127.0.0.1:8000") as client:
+            depth, faces = await asyncio.gather(client.depth("photo.jpg"), client.faces("photo.jpg"))
+
+    Files are read and pictures encoded in a thread, so that the loop goes on meanwhile.
 
     Args:
-        url: `host:port`, `http://host:port` or `https://host:port`.
-        timeout_s: the longest wait for an answer.
+        url: as of `Client`.
+        timeout_s: as of `Client`; it begins when a request is sent, not while it waits for its turn here.
         connections: the most requests in flight at once; more wait their turn here.
-        retries: see `Client`.
-        admin_key: see `Client`.
+        retries: as of `Client`.
+        admin_key: as of `Client`.
     """
 
     def __init__(
@@ -43,184 +42,43 @@ class AsyncClient:
         retries: int = 0,
         admin_key: str | None = None,
     ) -> None:
-        self._host, self._tls = _protocol.host_of(url)
-        self._timeout_s = timeout_s
-        self._retries = _calls.checked_retries(retries)
-        self._connections = connections
-        self._admin_key = admin_key
-        self._weights: dict[str, str] = {}
-        self._outputs: dict[str, frozenset[str]] = {}
+        if not (isinstance(connections, int) and connections >= 1):
+            raise InvalidInput(f"connections is {connections!r}.", "Give a whole number from 1.")
+        self._settings = Settings.checked(url, timeout_s, retries, admin_key)
+        Asker.__init__(self, str(self._settings.address), timeout_s, retries)
+        self._transport: AsyncTransport = self._settings.async_transport(connections)
 
-    async def depth(
-        self,
-        photo: Photo,
-        *,
-        model: str = DEFAULT_MODEL,
-        fast_decode: bool = False,
-        request_id: str | None = None,
-    ) -> Depth:
-        """The depth map of a photo, at the network's grid."""
-        response = await self._infer(
-            model, [_protocol.image_input(photo)], ("depth", "size"), request_id, fast_decode=fast_decode
-        )
-        return _protocol.depth_from(response, await self.weights(model))
-
-    async def depth_png(
-        self,
-        photo: Photo,
-        *,
-        bits: int = 16,
-        model: str = DEFAULT_MODEL,
-        fast_decode: bool = False,
-        request_id: str | None = None,
-    ) -> bytes:
-        """A grey PNG of the depth at the photo's size, made by the server; the nearest is white."""
-        name = _protocol.png_output(bits)
-        response = await self._infer(
-            model, [_protocol.image_input(photo)], (name,), request_id, fast_decode=fast_decode
-        )
-        png: bytes = response.as_numpy(name)[0, 0]
-        return png
-
-    async def faces(
-        self,
-        photo: Photo,
-        *,
-        model: str | None = None,
-        parts: Iterable[str] | None = None,
-        min_score: float | None = None,
-        max_faces: int | None = None,
-        det_size: int | None = None,
-        request_id: str | None = None,
-    ) -> list[Face]:
-        """The faces in a photo, the surest first; see `Client.faces`."""
-        model = model or await self.face_model()
-        asked = _faces.outputs_of(model, parts, await self._offered(model))
-        tensors = _faces.request(photo, min_score, max_faces, det_size)
-        response = await self._infer(model, tensors, tuple(asked), request_id)
-        return _faces.faces_from(response, asked)
-
-    async def compare(
-        self, a: Photo, b: Photo, *, model: str | None = None, threshold: float = SAME_PERSON_SIMILARITY
-    ) -> Comparison:
-        """Whether the largest faces of two photos are the same person's; see `Client.compare`."""
-        model = model or await self.face_model()
-        found = await asyncio.gather(*(self.faces(photo, model=model, parts=(_faces.EMBEDDING,)) for photo in (a, b)))
-        one, other = _faces.largest(found[0], a, "first"), _faces.largest(found[1], b, "second")
-        return Comparison.of(one, other, threshold)
-
-    async def swap(
-        self,
-        source: Photo,
-        target: Photo,
-        *,
-        model: str = _faces.SWAPPER,
-        analysis: str | None = None,
-        request_id: str | None = None,
-    ) -> bytes:
-        """A PNG of the target photo in which every face has the looks of the source's largest; see `Client.swap`."""
-        pack = (analysis or await self.face_model()).removeprefix(_faces.ANALYSIS)
-        tensors = [
-            _protocol.image_input(source, "source"),
-            _protocol.image_input(target, "target"),
-            _protocol.bytes_input("pack", pack.encode()),
-        ]
-        png: bytes = (await self._infer(model, tensors, ("image",), request_id)).as_numpy("image")[0, 0]
-        return png
-
-    async def load(self, model: str) -> None:
-        """Have the server load a model, and wait until it is ready; see `Client.load`."""
-        headers = admin.headers(self._host, self._admin_key)
-        with translated(self._host, model, LOAD_TIMEOUT_S):
-            async with asyncio.timeout(LOAD_TIMEOUT_S):
-                await self._client.load_model(model, headers=headers)
-                for network in _protocol.networks_of(await self._client.get_model_config(model)):
-                    await self._client.load_model(network, headers=headers)
-        self._forget(model)
-
-    async def unload(self, model: str) -> None:
-        """Have the server give back the memory of a model; see `Client.unload`."""
-        headers = admin.headers(self._host, self._admin_key)
-        with translated(self._host, model, self._timeout_s):
-            async with asyncio.timeout(self._timeout_s):
-                index = await self._client.get_model_repository_index(headers=headers)
-                if all(entry["name"] != model for entry in index):  # Triton itself would say that all went well
-                    raise ModelUnavailable(
-                        f"{self._host} has no model {model!r}. See `depthface models` for what it has."
-                    )
-                loaded = [entry["name"] for entry in index if entry.get("state") == "READY"]
-                configs = {name: await self._client.get_model_config(name) for name in loaded}
-                for name in _protocol.leaving_with(model, configs):
-                    await self._client.unload_model(name, headers=headers)
-        self._forget(model)
-
-    async def models(self) -> list[ModelInfo]:
-        """What there is, and whether it is loaded; see `Client.models`."""
-        with translated(self._host, None, self._timeout_s):
-            async with asyncio.timeout(self._timeout_s):
-                ready = {card.name: await self._client.is_model_ready(card.name) for card in DEPTH_CARDS}
-                for name in _faces.served(await self._client.get_inference_statistics()):
-                    networks = _protocol.networks_of(await self._client.get_model_config(name))
-                    ready[name] = all([await self._client.is_model_ready(network) for network in networks])
-        return [
-            ModelInfo(name, is_ready, await self.weights(name) if is_ready else "") for name, is_ready in ready.items()
-        ]
-
-    async def face_model(self) -> str:
-        """The one face model that the server serves; see `Client.face_model`."""
-        with translated(self._host, None, self._timeout_s):
-            statistics = await asyncio.wait_for(self._client.get_inference_statistics(), self._timeout_s)
-        return _faces.only_served(self._host, statistics)
-
-    async def weights(self, model: str = DEFAULT_MODEL) -> str:
-        """Which weights the server serves; see `Client.weights`."""
-        if model not in self._weights:
-            with translated(self._host, model, self._timeout_s):
-                self._weights[model] = _protocol.weights_from(await self._client.get_model_config(model))
-        return self._weights[model]
+    async def close(self) -> None:
+        """Close every connection that is open."""
+        await self._transport.close()
 
     async def __aenter__(self) -> AsyncClient:
-        self._client = InferenceServerClient(
-            self._host,
-            ssl=self._tls,
-            conn_limit=self._connections,
-            conn_timeout=self._timeout_s,  # of a whole request: tritonclient's own 60 s would cut a longer one short
-        )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._client.close()
+        await self.close()
 
-    def _forget(self, model: str) -> None:
-        self._weights.pop(model, None)
-        self._outputs.pop(model, None)
+    async def _go(self, way: Steps[T]) -> T:
+        go_on, come = way.send, None
+        try:
+            while True:
+                step = go_on(come)
+                try:
+                    go_on, come = way.send, await self._do(step)
+                except DepthfaceError as error:
+                    go_on, come = way.throw, error
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
-    async def _infer(
-        self,
-        model: str,
-        tensors: list[InferInput],
-        outputs: tuple[str, ...],
-        request_id: str | None,
-        **parameters: bool,
-    ) -> Any:
-        """The one way of every inference."""
-        request_id = request_id or _calls.new_id()
-        options = _calls.options(outputs, request_id, self._timeout_s, parameters)
-        for pause_s in _calls.pauses_s(self._retries):
-            try:
-                with translated(self._host, model, self._timeout_s, request_id):
-                    return await asyncio.wait_for(self._client.infer(model, tensors, **options), self._timeout_s)
-            except _calls.SAFE_TO_RETRY:
-                if pause_s is None:
-                    raise
-                await asyncio.sleep(pause_s)
-        raise AssertionError("the last attempt returns or raises")
-
-    async def _offered(self, model: str) -> frozenset[str]:
-        if model not in self._outputs:
-            with translated(self._host, model, self._timeout_s):
-                metadata = await asyncio.wait_for(self._client.get_model_metadata(model), self._timeout_s)
-            self._outputs[model] = frozenset(output["name"] for output in metadata["outputs"])
-        return self._outputs[model]
+    async def _do(self, step: Any) -> Any:
+        match step:
+            case Pause(seconds=seconds):
+                return await asyncio.sleep(seconds)
+            case Work(function=function):
+                return await asyncio.to_thread(function)
+            case Together(ways=ways):
+                return await asyncio.gather(*map(self._go, ways))
+        return await self._transport.send(step, self._settings.timeout_of(isinstance(step, Load)))

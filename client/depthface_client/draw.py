@@ -6,10 +6,12 @@ import struct
 import zlib
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from depthface.families.insightface.result import Face, Floats
-from depthface_client._protocol import Photo, upright
+from depthface.photos import Photo, upright
+from depthface.tasks.faces import Face
 
 __all__ = ["banner", "beside", "faces", "labelled"]
 
@@ -88,7 +90,7 @@ def _box(draw: ImageDraw.ImageDraw, face: Face, colour: _Colour, line_px: int) -
         draw.rounded_rectangle(corners, max((x2 - x1) // 16, 1), outline=ink, width=width)
 
 
-def _dots(picture: Image.Image, points: Floats, colour: _Colour, radius_px: float) -> None:
+def _dots(picture: Image.Image, points: npt.NDArray[np.float32], colour: _Colour, radius_px: float) -> None:
     """A cased, smooth dot at each point; `points` is `(N, 2 or more)`."""
     radius_px = max(radius_px, 0.7)
     outer_px = radius_px + max(radius_px / 3, 0.5)

@@ -40,7 +40,7 @@ def unpack(archive: Path, files: Iterable[HubFile], inner: str, folder: Path) ->
                     written += len(block)
                     if written > limit_bytes:
                         raise WeightsCorrupt(
-                            f"{file.name} in {archive.name} is longer than the {limit_bytes} bytes that it may have. "
-                            "Nothing was kept; fetch it anew, or give --weights a folder of your own."
+                            f"{file.name} in {archive.name} is longer than the {limit_bytes} bytes that it may have.",
+                            "Nothing was kept; fetch it anew, or give --weights a folder of your own.",
                         )
                     target.write(block)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -13,7 +14,10 @@ from rich.console import Console
 from depthface.contract import Precision
 from depthface.families import all_cards, card_named
 from depthface.spec import EngineOptions
+from depthface.weights import warning_of
 from depthface_export import pipeline
+from depthface_export import weights as weights_stage
+from depthface_export.job import Engines, Job
 from depthface_export.progress import Display
 
 __all__ = ["export"]
@@ -68,40 +72,42 @@ def export(
     precision: str,
     repository: Path,
     accept_license: bool,
-    engine: bool,
-    without_engine: tuple[str, ...],
-    **options: Any,
+    **of_engines: Any,
 ) -> None:
     """Turn published weights into a Triton model repository, proven equal to their reference."""
-    engine_options = EngineOptions(**options)
-    if not engine and (without_engine or engine_options != EngineOptions()):
-        raise click.UsageError("The options of engines need --engine.")
+    engines = _engines(**of_engines)
     # A terminated export cleans up as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(highlight=False, soft_wrap=True)
     for model, card in [(model, card_named(model)) for model in models]:
         started = time.monotonic()
         with Display(console, card.name) as display:
-            outcome = pipeline.export(
+            job = Job(
                 card,
-                weights=weights if card.name == model else model,  # a folder is its own weights
-                precision=cast(Precision, precision),
-                target=repository,
-                accept_license=accept_license,
+                weights_stage.locate(card, weights if card.name == model else model),  # a folder is its own weights
+                repository,
+                cast(Precision, precision),
+                accepts_license=accept_license,
+                engines=engines and replace(engines, phases=display),
                 report=display.say,
-                engines=pipeline.Engines(engine_options, display, frozenset(without_engine)) if engine else None,
             )
+            outcome = pipeline.export(job)
         seconds = time.monotonic() - started
         if outcome == "unchanged":
             console.print(f"{card.name}  unchanged: already in {repository} ({seconds:.1f} s)", markup=False)
         else:
             console.print(f"{card.name}  exported to {repository} in {seconds:.0f} s", markup=False)
-        if weights == "random":
-            console.print(
-                f"{card.name}  RANDOM WEIGHTS: true architecture and speed, meaningless answers.",
-                markup=False,
-                style="bold red",
-            )
+        if warning := warning_of(job.weights.origin):
+            console.print(f"{card.name}  {warning}", markup=False, style="bold red")
+
+
+def _engines(engine: bool, without_engine: tuple[str, ...], **options: Any) -> Engines | None:
+    wished = Engines(EngineOptions(**options), without=frozenset(without_engine))
+    if engine:
+        return wished
+    if wished != Engines(EngineOptions()):
+        raise click.UsageError("The options of engines need --engine.")
+    return None
 
 
 export.help = f"{export.help}\n\nModels: {', '.join(all_cards())}."

@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import onnx
 
 from depthface import manifest
-from depthface.contract import ENGINE_FILE, ONNX_FILE, Precision
 from depthface.errors import ParityError
 from depthface.machine import Machine
-from depthface.spec import EngineOptions, ModelCard, Network, Source
+from depthface.spec import EngineOptions
 from depthface_export import precision as precision_stage
 from depthface_export import tensorrt, validate
-from depthface_export.tensorrt import Phases
-from depthface_export.validate import Check, Report
+from depthface_export.job import NetworkJob
+from depthface_export.validate import Check
 
 __all__ = ["engine_from_export", "is_current"]
 
 
-def engine_from_export(
-    card: ModelCard,
-    network: Network,
-    precision: Precision,
-    source: Source,
-    folder: Path,
-    options: EngineOptions,
-    report: Report,
-    phases: Phases,
-) -> dict[str, Any]:
-    """Build `model.plan` from `model.onnx` in `folder` and prove it; return the manifest's `engine`.
+def engine_from_export(making: NetworkJob, options: EngineOptions) -> dict[str, Any]:
+    """Build `model.plan` from `model.onnx` and prove it; return the manifest's `engine`.
 
     If an fp16 engine does not hold, `model.onnx` is rewritten with its attention scores, its normalisations and what
     comes near fp16's limit in fp32, proven anew, and built once more.
@@ -41,31 +30,34 @@ def engine_from_export(
         ParityError: the engine does not compute what its reference does.
     """
     here = tensorrt.require()
+    network, report = making.network, making.report
+    assert making.job.engines is not None
+    phases = making.job.engines.phases
 
     def attempt() -> list[Check]:
         report(f"engine: {network.name}, TensorRT {here.tensorrt}, {here.gpus[0].name}")
-        model, plan = folder / ONNX_FILE, folder / ENGINE_FILE
-        tensorrt.engine_from_onnx(model, plan, network, options, phases)
+        tensorrt.engine_from_onnx(making.model, making.plan, network, options, phases)
         report("gate: the engine against the reference, on photographs")
-        with tensorrt.runner(plan, network) as run:
-            return validate.checked(validate.validate(card, network, precision, source, run, what="engine"), report)
+        with tensorrt.runner(making.plan, network) as run:
+            return validate.prove(making, run, what="engine")
 
     fp32_nodes = 0
     try:
         checks = attempt()
     except ParityError as error:
-        if precision != "fp16":
+        if making.precision != "fp16":
             raise
         report(f"  {error}")
-        fp32_nodes = _raise_precision(card, network, precision, source, folder / ONNX_FILE, report)
+        fp32_nodes = _raise_precision(making)
         try:
             checks = attempt()
         except ParityError as again:
             raise ParityError(
-                f"{again} Neither does it with attention scores, normalisations and all that comes near fp16's limit "
-                "in fp32. Export with --precision fp32."
+                f"{again.what} Neither does it with attention scores, normalisations and all that comes near fp16's "
+                "limit in fp32.",
+                "Nothing was installed. Export with --precision fp32.",
             ) from again
-    return _facts(folder, here, options, fp32_nodes, checks)
+    return _facts(making, here, options, fp32_nodes, checks)
 
 
 def is_current(found: dict[str, Any], options: EngineOptions) -> bool:
@@ -73,26 +65,27 @@ def is_current(found: dict[str, Any], options: EngineOptions) -> bool:
     return bool(found["options"] == asdict(options) and _belongs(tensorrt.require()).items() <= found.items())
 
 
-def _raise_precision(
-    card: ModelCard, network: Network, precision: Precision, source: Source, model: Path, report: Report
-) -> int:
+def _raise_precision(making: NetworkJob) -> int:
     """Rewrite the ONNX file in place, prove it again, and say how many nodes went to fp32."""
+    model = making.model
     graph = onnx.load(model)
-    feeds = validate.inputs(card, source, validate.runner(model))
+    feeds = validate.inputs(making, validate.runner(model))
     scores, norms = precision_stage.attention_scores(graph), precision_stage.normalisations(graph)
     large = precision_stage.near_overflow(graph, feeds, validate.runner)
-    report(
+    making.report(
         f"engine: once more, in fp32 {len(scores)} nodes of attention scores, {len(norms)} normalisations, and "
         f"{len(large - scores - norms)} others near fp16's limit"
     )
     onnx.save(precision_stage.in_fp32(graph, scores | norms | large), model)
-    validate.checked(validate.validate(card, network, precision, source, validate.runner(model)), report)
+    validate.prove(making, validate.runner(model))
     return len(scores | norms | large)
 
 
-def _facts(folder: Path, here: Machine, options: EngineOptions, fp32_nodes: int, checks: list[Check]) -> dict[str, Any]:
+def _facts(
+    making: NetworkJob, here: Machine, options: EngineOptions, fp32_nodes: int, checks: list[Check]
+) -> dict[str, Any]:
     return {
-        "sha256": manifest.sha256_of(folder / ENGINE_FILE),
+        "sha256": manifest.sha256_of(making.plan),
         **_belongs(here),
         "options": asdict(options),
         "fp32_nodes": fp32_nodes,

@@ -20,11 +20,11 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from depthface.contract import ONNX_FILE
 from depthface.errors import ParityError
-from depthface.spec import ModelCard, Network, Source
 from depthface_export import validate
-from depthface_export.validate import Arrays, Check, Report
+from depthface_export.job import NetworkJob
+from depthface_export.validate import Arrays, Check
 
-__all__ = ["IN_FP32", "by_sensitivity", "in_int8", "int8_from_export", "products"]
+__all__ = ["IN_FP32", "by_sensitivity", "int8_from_export", "products", "write_int8"]
 
 IN_FP32 = (0.0, 0.1, 0.25, 0.5)
 """Which share of the products stays in fp32: these in turn, until the file holds."""
@@ -32,19 +32,17 @@ IN_FP32 = (0.0, 0.1, 0.25, 0.5)
 _PRODUCT = "MatMul"
 
 
-def int8_from_export(
-    card: ModelCard, network: Network, source: Source, folder: Path, report: Report
-) -> tuple[list[Check], list[str]]:
-    """Rewrite `model.onnx` in `folder` in int8; return its checks, and the names of the products left in fp32.
+def int8_from_export(making: NetworkJob) -> tuple[list[Check], list[str]]:
+    """Rewrite `model.onnx` in int8; return its checks, and the names of the products left in fp32.
 
     Raises:
         ParityError: it does not hold even with half of the products in fp32; `model.onnx` is as it was.
     """
-    model = folder / ONNX_FILE
+    model, report = making.model, making.report
     run = validate.runner(model)
-    report(f"int8: {network.name}, calibrated on {len(validate.CALIBRATION)} photographs")
-    feeds = validate.inputs(card, source, run, validate.CALIBRATION)
-    with tempfile.TemporaryDirectory(dir=folder) as aside:
+    report(f"int8: {making.network.name}, calibrated on {len(validate.CALIBRATION)} photographs")
+    feeds = validate.inputs(making, run, validate.CALIBRATION)
+    with tempfile.TemporaryDirectory(dir=making.folder) as aside:
         ranges, built = Path(aside, "ranges.json"), Path(aside, ONNX_FILE)
         sensitive: list[str] = []
         for share in IN_FP32:
@@ -54,20 +52,19 @@ def int8_from_export(
             left = sensitive[: round(share * len(sensitive))]
             if left:
                 report(f"int8: once more, with the {len(left)} most sensitive of {len(sensitive)} products in fp32")
-            in_int8(model, built, feeds, ranges, left)
+            write_int8(model, built, feeds, ranges, left)
             try:
-                cases = validate.validate(card, network, "int8", source, validate.runner(built, "int8"))
-                checks = validate.checked(cases, report)
+                checks = validate.prove(making, validate.runner(built, "int8"))
             except ParityError as error:
                 failure = error
                 report(f"  {error}")
                 continue
             built.replace(model)
             return checks, left
-    raise ParityError(f"{failure} Half of its products in fp32 were not enough.")
+    raise ParityError(f"{failure.what} Half of its products in fp32 were not enough.", failure.remedy)
 
 
-def in_int8(
+def write_int8(
     model: Path, target: Path, feeds: Sequence[Arrays], ranges: Path, in_fp32: Collection[str] = frozenset()
 ) -> None:
     """Write the fp32 `model` to `target` with its products in int8, but for those named.
@@ -80,7 +77,7 @@ def in_int8(
     constants = {tensor.name for tensor in graph.initializer}
     # The option MatMulConstBOnly says this too, and does nothing in the Q/DQ format.
     of_activations = {node.name for node in graph.node if node.op_type == _PRODUCT and node.input[1] not in constants}
-    with _quiet():
+    with _hush():
         quantize_static(
             model,
             target,
@@ -118,11 +115,10 @@ def by_sensitivity(model: Path, int8: Path, feeds: Sequence[Arrays], ranges: Pat
     errors: dict[str, float] = {}
     trial = int8.with_name("trial.onnx")
     for activation in dict.fromkeys(named.values()):
-        in_int8(model, trial, feeds, ranges, [name for name, of in named.items() if of != activation])
+        write_int8(model, trial, feeds, ranges, [name for name, of in named.items() if of != activation])
         got = validate.runner(trial)(feed)
-        errors[activation] = max(
-            float(np.linalg.norm(got[name] - value) / (np.linalg.norm(value) or 1)) for name, value in expected.items()
-        )
+        off = [np.linalg.norm(got[name] - value) / (np.linalg.norm(value) or 1) for name, value in expected.items()]
+        errors[activation] = float(np.nan_to_num(np.max(off), nan=np.inf))  # what is no number is the worst
     return sorted(named, key=lambda name: -errors[named[name]])
 
 
@@ -135,7 +131,7 @@ class _Feeds(CalibrationDataReader):  # type: ignore[misc]
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _hush() -> Iterator[None]:
     """The quantizer warns, on the root logger, of a preparation that this graph does not need."""
     logging.disable(logging.WARNING)
     try:

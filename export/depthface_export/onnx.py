@@ -33,7 +33,7 @@ def onnx_from_source(source: Source, network: Network, path: Path) -> None:
 
 def onnx_from_torch(source: Source, network: Network) -> onnx.ModelProto:
     """Export a torch module."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet("torch.onnx"):
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _hush("torch.onnx"):
         warnings.simplefilter("ignore")  # torch and onnxscript deprecate parts of each other
         program = torch.onnx.export(
             source.model,
@@ -78,7 +78,7 @@ def _cast_bytes_first(graph: onnx.GraphProto) -> None:
 
 
 @contextlib.contextmanager
-def _quiet(logger: str) -> Any:
+def _hush(logger: str) -> Any:
     """Hide a logger's warnings: the exporter reports each of its own fallbacks as one."""
     log = logging.getLogger(logger)
     level = log.level

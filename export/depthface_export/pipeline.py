@@ -2,273 +2,213 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from tritonclient.grpc import model_config_pb2 as pb
+
+import depthface_standins
 from depthface import machine, manifest
-from depthface.contract import EXPORTED_CONFIG, ONNX_FILE, Precision
+from depthface.contract import CONFIG_FILE, EXPORTED_CONFIG, MODEL_VERSION
 from depthface.errors import ExportError, ParityError
-from depthface.families import all_cards, module_of
-from depthface.spec import EngineOptions, ModelCard, Network, Source
-from depthface_export import repository
+from depthface.families import module_of
+from depthface.spec import EngineOptions, Network, Source
+from depthface.weights import Folder, Random, Synthetic
+from depthface_export import configs, fingerprint, staging, texts
 from depthface_export import weights as weights_stage
+from depthface_export.interrupts import hold_signals
+from depthface_export.job import Job, NetworkJob
 
-if TYPE_CHECKING:
-    from depthface_export.tensorrt import Phases
-
-__all__ = ["Engines", "Outcome", "Report", "command", "export"]
+__all__ = ["Outcome", "export"]
 
 Outcome = Literal["exported", "unchanged"]
-Report = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Engines:
-    """Which TensorRT engines an export builds: all that there can be, but for the networks `without`."""
-
-    options: EngineOptions
-    phases: Phases
-    without: frozenset[str] = frozenset()
-
-    def options_of(self, network: Network) -> EngineOptions | None:
-        """How the network's engine is built; None if it gets none."""
-        return self.options if network.profiles and network.name not in self.without else None
-
-
-def export(
-    card: ModelCard,
-    *,
-    weights: str,
-    precision: Precision,
-    target: Path,
-    accept_license: bool,
-    report: Report,
-    engines: Engines | None = None,
-) -> Outcome:
+def export(job: Job) -> Outcome:
     """weights → network → ONNX → validated → engine, if wanted → model repository.
 
-    Args:
-        weights: `hub`, `random`, or the path of a folder.
-        target: the model repository. Until the last stage it is as it was.
-        report: is told of each stage as it begins, and of each check as it passes.
-        engines: which to build; None for none.
+    Until the last stage the repository is as it was.
 
     Raises:
         ExportError: and nothing has changed.
     """
-    weights_stage.check_license(card, weights, accept_license)
-    found = weights_stage.locate(card, weights)
-    exporters = manifest.exporter_versions(_code(card))
-    if engines is not None:
-        _check_engines(card, precision, engines)
-    typed = command(card, weights, precision, accept_license, engines)
-    with repository.staging(target) as build:
-        precisions: dict[str, Precision] = {
-            network.name: "fp32" if network.only_fp32 else precision for network in card.networks
-        }
-        options = {network.name: engines.options_of(network) if engines else None for network in card.networks}
-        with_engine = frozenset(name for name, option in options.items() if option is not None)
-        configs = repository.exported_configs(card, precision, found.origin, with_engine, on_gpu=bool(machine.gpus()))
-        outcome: Outcome = "unchanged"
-        if not all(
-            _is_current(target / name / "1", found, own, exporters)
-            and _has_current_engine(target / name / "1", options[name])
-            for name, own in precisions.items()
-        ):
-            outcome = "exported"
-            report(f"weights: {found.origin}")
-            fetched = weights_stage.fetch(card, found)
-
-            report("network: load")
-            with _undisturbed():
-                maker = module_of(card, "network")
-            sources = maker.load(card, fetched.source, precision)
-
-            for network in card.networks:
-                own = precisions[network.name]
-                _build(card, network, sources[network.name], fetched, own, exporters, typed, engines, build, report)
-
-        for network in card.networks:
-            made = manifest.read((build if outcome == "exported" else target) / network.name / "1")
-            if made is not None and made.openvino_checks is None:
-                repository.leave_to_onnxruntime(configs[network.name])
-        if outcome == "exported":
-            for name in precisions:
-                repository.write_config(configs[name], build / name / EXPORTED_CONFIG)
-            report("repository: install")
-        with _undisturbed():
-            for network in card.networks if outcome == "exported" else ():
-                repository.install(build / network.name, target / network.name)
-            # Also where nothing is new: an export that was killed may have got no further than the networks.
-            repository.write_texts(target, card, configs)
-    return outcome
-
-
-def _build(
-    card: ModelCard,
-    network: Network,
-    source: Source,
-    weights: weights_stage.Weights,
-    precision: Precision,
-    exporters: dict[str, str],
-    typed: list[str],
-    engines: Engines | None,
-    build: Path,
-    report: Report,
-) -> None:
-    """Make the folder of one network in `build`: its files, proven; its configs; its manifest last."""
-    # Imported here: torch and ONNX Runtime take seconds, and an unchanged export needs neither.
-    with _undisturbed():
-        from depthface_export import engine as engine_stage
-        from depthface_export import onnx, validate
-
-    report(f"onnx: {network.name}, {precision}")
-    folder = build / network.name
-    model = folder / "1" / ONNX_FILE
-    model.parent.mkdir(parents=True)
-    onnx.onnx_from_source(source, network, model)
-
-    in_fp32: list[str] = []
-    if precision == "int8":
-        from depthface_export import int8
-
-        checks, in_fp32 = int8.int8_from_export(card, network, source, model.parent, report)
-    else:
-        report("validate: what will serve it against the reference, on photographs")
-        cases = validate.validate(card, network, precision, source, validate.runner(model, precision))
-        checks = validate.checked(cases, report)
-
-    openvino_checks = None
-    if network.by_openvino and precision in repository.BY_OPENVINO:
-        openvino_checks = _checks_by_openvino(card, network, precision, source, model, report)
-
-    engine: dict[str, Any] | None = None
-    if engines is not None and (options := engines.options_of(network)) is not None:
-        engine = engine_stage.engine_from_export(
-            card, network, precision, source, model.parent, options, report, engines.phases
+    weights_stage.check_license(job.card, job.weights, job.accepts_license)
+    _check_wishes(job)
+    with staging.stage(job.target) as build:
+        changes = _changes(job)
+        if changes:
+            for change in changes:
+                job.report(f"anew: {change}")
+            _make(job, build)
+        made_in = build if changes else job.target
+        exported = configs.exported_configs(
+            job.card, job.precision, job.weights.origin, job.with_engine, on_gpu=bool(machine.gpus())
         )
-
-    repository.write_config(repository.network_config(network), folder / "config.pbtxt")
-    manifest.Manifest(
-        serves={public: list(needed) for public, needed in card.serves.items() if network.name in needed},
-        weights={"origin": weights.origin, "sha256": weights.sha256},
-        license=None if weights.is_stand_in else asdict(card.license),
-        precision=precision,
-        onnx={"sha256": manifest.sha256_of(model), **onnx.versions(model)} | ({"in_fp32": in_fp32} if in_fp32 else {}),
-        tensors={
-            "inputs": [asdict(tensor) for tensor in network.inputs],
-            "outputs": [asdict(tensor) for tensor in network.outputs],
-        },
-        exporters=exporters,
-        checks=[asdict(check) for check in checks],
-        command=typed,
-        openvino_checks=openvino_checks,
-        engine=engine,
-    ).write(model.parent)
+        for network in job.card.networks:
+            made = manifest.read(made_in / network.name / MODEL_VERSION)
+            if made is not None and made.openvino_checks is None:
+                configs.leave_to_onnxruntime(exported[network.name])
+        _install(job, build if changes else None, exported)
+    return "exported" if changes else "unchanged"
 
 
-def _checks_by_openvino(
-    card: ModelCard, network: Network, precision: Precision, source: Source, model: Path, report: Report
-) -> list[dict[str, Any]] | None:
-    """Of the file that is proven already; None where OpenVINO does not hold the tolerances."""
-    from depthface_export import validate
-
-    report("validate: by OpenVINO, which serves it on a CPU, against the reference")
-    run = validate.runner(model, precision, by_openvino=True)
-    try:
-        cases = validate.validate(card, network, precision, source, run)
-        return [asdict(check) for check in validate.checked(cases, report)]
-    except ParityError:
-        report("  not by OpenVINO: ONNX Runtime will serve it")
-        return None
-
-
-def command(
-    card: ModelCard, weights: str, precision: Precision, accept_license: bool, engines: Engines | None
-) -> list[str]:
-    """What is typed to make this export, but for the repository."""
-    if card.name in all_cards():
-        is_path = weights not in ("hub", *card.stand_ins)
-        words = [card.name, "--weights", str(Path(weights).expanduser().resolve()) if is_path else weights]
-    else:  # a folder is its own weights
-        words = [str(Path(weights).expanduser().resolve())]
-    words += ["--precision", precision]
-    if accept_license:
-        words.append("--accept-license")
-    if engines is not None:
-        words.append("--engine")
-        for name in sorted(engines.without):
-            words += ["--without-engine", name]
-        for option in fields(engines.options):
-            value = getattr(engines.options, option.name)
-            if value != option.default:
-                words += [f"--{option.name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    return ["depthface", "export", *words]
-
-
-def _check_engines(card: ModelCard, precision: Precision, engines: Engines) -> None:
-    """Before anything is done: that engines can be built here, of this precision, and that `without` names networks."""
+def _check_wishes(job: Job) -> None:
+    """Before anything is done: that this can be had in the precision, and with the engines, that are wished for."""
+    if job.precision not in job.card.tolerances:
+        possible = " or ".join(job.card.tolerances)
+        raise ExportError(
+            f"{job.card.title} is exported in {possible}, not in {job.precision}.", "Choose another --precision."
+        )
+    if job.engines is None:
+        return
     from depthface_export import tensorrt
 
-    if precision not in ("fp32", "fp16"):
-        raise ExportError(f"{precision} is for processors. Build engines in fp32 or fp16.")
-    unknown = engines.without - {network.name for network in card.networks}
+    if job.precision not in ("fp32", "fp16"):
+        raise ExportError(f"{job.precision} is for processors.", "Build engines in fp32 or fp16.")
+    names = [network.name for network in job.card.networks]
+    unknown = job.engines.without - set(names)
     if unknown:
         raise ExportError(
-            f"{card.name} has no network {', '.join(sorted(unknown))}. Its networks: "
-            f"{', '.join(network.name for network in card.networks)}."
+            f"{job.card.name} has no network {', '.join(sorted(unknown))}.", f"Its networks: {', '.join(names)}."
         )
     tensorrt.require()
 
 
-def _has_current_engine(folder: Path, options: EngineOptions | None) -> bool:
+def _changes(job: Job) -> list[str]:
+    """Why the repository does not hold what this export would make, each in a few words; empty if it does."""
+    return [change for network in job.card.networks for change in _changes_of(job, network)]
+
+
+def _changes_of(job: Job, network: Network) -> list[str]:
+    folder = job.target / network.name / MODEL_VERSION
     found = manifest.read(folder)
-    if found is None or found.engine is None or options is None:
-        return found is not None and found.engine is None and options is None
+    if found is None:
+        return [f"{network.name} was not exported yet"]
+    now = fingerprint.fingerprint(job, network)
+    changed = sorted(
+        stage for stage in now.keys() | found.fingerprint.keys() if now.get(stage) != found.fingerprint.get(stage)
+    )
+    reasons = [
+        ("other weights", found.weights["origin"] != job.weights.origin or not _may_be(found.weights["sha256"], job)),
+        (f"in {found.precision} before", found.precision != job.precision_of(network)),
+        (f"made otherwise now: {', '.join(changed)}", bool(changed)),
+        ("another engine", not _has_current_engine(found, job.engine_of(network))),
+    ]
+    changes = [what for what, is_so in reasons if is_so] or found.differences(folder)
+    return [f"{network.name}: {what}" for what in changes]
+
+
+def _may_be(sha256: Mapping[str, str], job: Job) -> bool:
+    """True unless these are known to be other files than the job's. Of published ones the origin says enough."""
+    return not isinstance(job.weights, Folder) or dict(job.weights.sha256) == dict(sha256)
+
+
+def _has_current_engine(found: manifest.Manifest, options: EngineOptions | None) -> bool:
+    if found.engine is None or options is None:
+        return found.engine is None and options is None
     from depthface_export import engine as engine_stage
 
     return engine_stage.is_current(found.engine, options)
 
 
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let SIGINT and SIGTERM wait for the end of the block: inside of the import of a C++ library an interrupt aborts
-    the process, and between two renames it would leave networks of two exports side by side."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    waiting: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    handlers = {number: signal.signal(number, lambda number, _: waiting.append(number)) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    for came in waiting:
-        signal.raise_signal(came)
+def _make(job: Job, build: Path) -> None:
+    """Make the folder of every network in `build`."""
+    job.report(f"weights: {job.weights.origin}")
+    fetched = weights_stage.fetch(job.card, job.weights)
+    job.report("network: load")
+    sources = _sources(job, fetched)
+    for network in job.card.networks:
+        folder = build / network.name / MODEL_VERSION
+        folder.mkdir(parents=True)
+        _make_network(NetworkJob(job, network, sources[network.name], folder), fetched)
 
 
-def _code(card: ModelCard) -> list[Path]:
-    """The files whose change makes an export stale."""
-    here = Path(__file__).parent
-    family = Path(module_of(card, "card").__file__ or "").parent
-    return [here / "onnx.py", *sorted(family.glob("*.py"))]
-
-
-def _is_current(folder: Path, weights: weights_stage.Weights, precision: Precision, exporters: dict[str, str]) -> bool:
-    """True if `folder` holds what this export would make: same weights, precision and code, file intact."""
-    found = manifest.read(folder)
-    return (
-        found is not None
-        and found.weights["origin"] == weights.origin
-        and (weights.sha256 in ({}, found.weights["sha256"]))
-        and found.precision == precision
-        and found.exporters == exporters
-        and found.describes(folder)
+def _sources(job: Job, weights: Folder | Random | Synthetic) -> dict[str, Source]:
+    with hold_signals():  # their imports: torch, ONNX Runtime
+        maker = module_of(job.card, "network")
+        stand_ins = depthface_standins.module_of(job.card)
+    found: dict[str, Source] = (
+        maker.load(job.card, weights.path, job.precision)
+        if isinstance(weights, Folder)
+        else stand_ins.load(job.card, weights, job.precision)
     )
+    return found
+
+
+def _make_network(making: NetworkJob, weights: Folder | Random | Synthetic) -> None:
+    """Make the folder of one network: its files, proven; its config; its manifest last."""
+    # Imported here: torch and ONNX Runtime take seconds, and an unchanged export needs neither.
+    with hold_signals():
+        from depthface_export import engine as engine_stage
+        from depthface_export import onnx, validate
+
+    network, report = making.network, making.report
+    report(f"onnx: {network.name}, {making.precision}")
+    onnx.onnx_from_source(making.source, network, making.model)
+    in_fp32: list[str] = []
+    if making.precision == "int8":
+        from depthface_export import int8
+
+        checks, in_fp32 = int8.int8_from_export(making)
+    else:
+        report("validate: what will serve it against the reference, on photographs")
+        checks = validate.prove(making, validate.runner(making.model, making.precision))
+    openvino_checks = _checks_by_openvino(making)
+    options = making.job.engine_of(network)
+    engine = engine_stage.engine_from_export(making, options) if options is not None else None
+
+    texts.write_config(configs.network_config(network), making.folder.parent / CONFIG_FILE)
+    manifest.Manifest(
+        serves={public: list(needed) for public, needed in making.card.serves.items() if network.name in needed},
+        weights={"origin": weights.origin, "sha256": dict(weights.sha256) if isinstance(weights, Folder) else {}},
+        license=asdict(making.card.license) if isinstance(weights, Folder) else None,
+        precision=making.precision,
+        onnx={
+            "sha256": manifest.sha256_of(making.model),
+            **onnx.versions(making.model),
+            **({"in_fp32": in_fp32} if in_fp32 else {}),
+        },
+        tensors={
+            "inputs": [asdict(tensor) for tensor in network.inputs],
+            "outputs": [asdict(tensor) for tensor in network.outputs],
+        },
+        exporters=fingerprint.versions(making.job, network),
+        fingerprint=fingerprint.fingerprint(making.job, network),
+        checks=[asdict(check) for check in checks],
+        command=making.job.command,
+        openvino_checks=openvino_checks,
+        engine=engine,
+    ).write(making.folder)
+
+
+def _checks_by_openvino(making: NetworkJob) -> list[dict[str, Any]] | None:
+    """Of the file that is proven already; None where it is not OpenVINO's, or where that does not hold the
+    tolerances."""
+    if not making.network.by_openvino or making.precision not in configs.BY_OPENVINO:
+        return None
+    from depthface_export import validate
+
+    making.report("validate: by OpenVINO, which serves it on a CPU, against the reference")
+    try:
+        checks = validate.prove(making, validate.runner(making.model, making.precision, by_openvino=True))
+        return [asdict(check) for check in checks]
+    except ParityError:
+        making.report("  not by OpenVINO: ONNX Runtime will serve it")
+        return None
+
+
+def _install(job: Job, build: Path | None, exported: Mapping[str, pb.ModelConfig]) -> None:
+    """Put what was made into its place, and the texts round it right; those are mended also where nothing was made:
+    an export that was killed may have got no further than the networks."""
+    networks = job.card.networks if build is not None else ()
+    if build is not None:
+        for network in networks:
+            texts.write_config(exported[network.name], build / network.name / EXPORTED_CONFIG)
+        job.report("repository: install")
+    with hold_signals():
+        for network in networks:
+            assert build is not None
+            staging.install(build / network.name, job.target / network.name)
+        texts.write_texts(job.target, job.card, exported)

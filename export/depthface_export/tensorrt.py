@@ -45,16 +45,19 @@ def require() -> machine.Machine:
     here = machine.read()
     _tensorrt()
     if here.tensorrt is None:
-        raise EngineError(f"TensorRT's Python package is here, its library libnvinfer is not. {_WHERE}")
+        raise EngineError("TensorRT's Python package is here, its library libnvinfer is not.", _WHERE)
     if not here.gpus:
         raise EngineError(
             "There is no NVIDIA GPU here (nvidia-smi shows none), and TensorRT builds an engine by trying its parts "
-            f"out on the GPU that will run it. {_WHERE}"
+            "out on the GPU that will run it.",
+            _WHERE,
         )
     return here
 
 
-def engine_from_onnx(model: Path, plan: Path, network: Network, options: EngineOptions, phases: Phases) -> None:
+def engine_from_onnx(
+    model: Path, plan: Path, network: Network, options: EngineOptions, phases: Phases | None = None
+) -> None:
     """Build the engine of an ONNX file and write it to `plan`.
 
     TF32 is off, so that fp32 is fp32. What was learnt of this GPU's timings is kept for the next build.
@@ -70,7 +73,7 @@ def engine_from_onnx(model: Path, plan: Path, network: Network, options: EngineO
     kept.parent.mkdir(parents=True, exist_ok=True)
     monitor = _monitor(trt, phases)
     workspace = options.workspace_mib
-    with _captured() as log:
+    with _capture_output() as log:
         try:
             serialized = EngineBytesFromNetwork(
                 NetworkFromOnnxPath(str(model), strongly_typed=True),
@@ -94,8 +97,8 @@ def engine_from_onnx(model: Path, plan: Path, network: Network, options: EngineO
             if monitor.was_interrupted:
                 raise KeyboardInterrupt from error
             raise EngineError(
-                f"TensorRT {trt.__version__} cannot build {network.name}: {_first_error(log, error)}. Leave it to ONNX "
-                f"Runtime with --without-engine {network.name}, or report this."
+                f"TensorRT {trt.__version__} cannot build {network.name}: {_first_error(log, error)}.",
+                f"Leave it to ONNX Runtime with --without-engine {network.name}, or report this.",
             ) from error
     plan.write_bytes(serialized)
 
@@ -108,7 +111,7 @@ def runner(plan: Path, network: Network) -> Iterator[Run]:
     from polygraphy.exception import PolygraphyException
 
     with contextlib.ExitStack() as stack:
-        with _captured() as log:  # of the loading alone: who uses the engine may print
+        with _capture_output() as log:  # of the loading alone: who uses the engine may print
             try:
                 active = stack.enter_context(TrtRunner(EngineFromBytes(plan.read_bytes())))
             except PolygraphyException as error:
@@ -145,10 +148,10 @@ def _tensorrt() -> Any:
         except ImportError:
             continue
         if int(trt.__version__.partition(".")[0]) not in machine.TENSORRT_MAJORS:
-            raise EngineError(f"TensorRT {trt.__version__} is here; depthface builds engines with 10 and 11. {_WHERE}")
+            raise EngineError(f"TensorRT {trt.__version__} is here; depthface builds engines with 10 and 11.", _WHERE)
         sys.modules.setdefault("tensorrt", trt)
         return trt
-    raise EngineError(f"TensorRT's Python package is not here, or its libraries are not. {_WHERE}")
+    raise EngineError("TensorRT's Python package is not here, or its libraries are not.", _WHERE)
 
 
 def _profiles(network: Network) -> list[Any]:
@@ -176,7 +179,7 @@ def _profile_for(network: Network, inputs: Arrays) -> int:
     raise EngineError(f"{network.name} has no profile for inputs of the shapes {shapes_found}.")
 
 
-def _monitor(trt: Any, phases: Phases) -> Any:
+def _monitor(trt: Any, phases: Phases | None) -> Any:
     """TensorRT's progress, handed on. It calls from within the build, which no exception may leave."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
@@ -185,23 +188,26 @@ def _monitor(trt: Any, phases: Phases) -> Any:
             self.was_interrupted = False
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            phases.start(phase_name, parent_phase, num_steps)
+            if phases is not None:
+                phases.start(phase_name, parent_phase, num_steps)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             try:
-                return phases.advance(phase_name, step) and not self.was_interrupted
+                goes_on = phases is None or phases.advance(phase_name, step)
+                return goes_on and not self.was_interrupted
             except KeyboardInterrupt:
                 self.was_interrupted = True
                 return False
 
         def phase_finish(self, phase_name: str) -> None:
-            phases.finish(phase_name)
+            if phases is not None:
+                phases.finish(phase_name)
 
     return Monitor()
 
 
 @contextlib.contextmanager
-def _captured() -> Iterator[io.StringIO]:
+def _capture_output() -> Iterator[io.StringIO]:
     """Keep what Polygraphy and TensorRT print, errors alone, in place of printing it."""
     from polygraphy.logger import G_LOGGER
 

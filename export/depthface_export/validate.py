@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -12,17 +13,17 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+import depthface_standins
 from depthface import image
 from depthface.contract import Precision
 from depthface.errors import ExportError, ParityError
 from depthface.families import module_of
-from depthface.spec import ModelCard, Network, Source
+from depthface_export.job import NetworkJob
 
-__all__ = ["CALIBRATION", "PROOF", "Arrays", "Check", "Report", "Run", "checked", "inputs", "runner", "validate"]
+__all__ = ["CALIBRATION", "PROOF", "Arrays", "Check", "Run", "inputs", "prove", "runner", "validate"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 Run = Callable[[Arrays], Arrays]
-Report = Callable[[str], None]
 
 # Photographs that ship inside scikit-image's wheel.
 PROOF = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
@@ -46,8 +47,8 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """True within tolerance; a value that is not a number is not."""
-        return self.value <= self.tolerance
+        """True within tolerance; a value that is not a number, or not finite, is not."""
+        return math.isfinite(self.value) and self.value <= self.tolerance
 
     def __str__(self) -> str:
         relation = "≤" if self.passed else ">"
@@ -76,8 +77,8 @@ def _openvino(path: Path | bytes, hint: str) -> Run:
     model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": hint})
     if model.get_property("INFERENCE_PRECISION_HINT").get_type_name() != hint:
         raise ExportError(
-            "This processor has no bf16 arithmetic (AVX512-BF16 or AMX), so bf16 can neither be proven nor served "
-            "here. Export in fp32."
+            "This processor has no bf16 arithmetic (AVX512-BF16 or AMX): bf16 can neither be proven nor served here.",
+            "Export in fp32.",
         )
     request = model.create_infer_request()
 
@@ -88,57 +89,65 @@ def _openvino(path: Path | bytes, hint: str) -> Run:
     return run
 
 
-def validate(
-    card: ModelCard, network: Network, precision: Precision, source: Source, run: Run, *, what: str = "ONNX file"
-) -> Iterator[list[Check]]:
+def prove(making: NetworkJob, run: Run, *, what: str = "ONNX file") -> list[Check]:
+    """Return the checks of `validate`, each reported as it passes.
+
+    Raises:
+        ParityError: one fails, or there is none.
+    """
+    checks: list[Check] = []
+    for case in validate(making, run, what=what):
+        making.report(f"  {case[0].case}: " + ", ".join(str(check) for check in case))
+        checks += case
+    if not checks:
+        raise ParityError(f"{making.network.name} in {making.precision}: its {what} was compared on nothing.", _REPORT)
+    return checks
+
+
+def validate(making: NetworkJob, run: Run, *, what: str = "ONNX file") -> Iterator[list[Check]]:
     """Yield the checks of one input after another; raise `ParityError` at the first that fails.
 
-    A value that is not finite fails, wherever it is.
+    A value that is not finite fails, wherever it is: of an output or of a metric.
 
     Args:
         run: the exported network; what it is, for people, is `what`.
     """
+    name = f"{making.network.name} in {making.precision}"
 
     def finite(inputs: Arrays) -> Arrays:
         outputs = run(inputs)
-        for name, value in outputs.items():
+        for output, value in outputs.items():
             if value.dtype.kind == "f" and not np.isfinite(value).all():
-                raise ParityError(f"{network.name} in {precision}: its {what} gives {name} that is not finite.")
+                raise ParityError(f"{name}: its {what} gives {output} that is not finite.", _REPORT)
         return outputs
 
-    tolerances = card.tolerances[precision]
-    for case, measured in module_of(card, "parity").measurements(source, finite, _photos(PROOF)):
+    tolerances = making.card.tolerances[making.precision]
+    measurements = module_of(making.card, "parity").measurements
+    for case, measured in measurements(making.source, finite, _pictures(making, PROOF)):
         checks = [Check(case, metric, value, tolerances[metric]) for metric, value in measured.items()]
         for check in checks:
             if not check.passed:
-                raise ParityError(
-                    f"{network.name} in {precision}: its {what} does not equal its reference: {check} at {check.case}. "
-                    "Nothing was installed. Export in fp32, or report this with the versions of all that took part."
-                )
+                raise ParityError(f"{name}: its {what} does not equal its reference: {check} at {check.case}.", _REPORT)
         yield checks
 
 
-def checked(cases: Iterable[list[Check]], report: Report) -> list[Check]:
-    """All checks of `validate`, each reported as it passes."""
-    checks = []
-    for case in cases:
-        report(f"  {case[0].case}: " + ", ".join(str(check) for check in case))
-        checks += case
-    return checks
-
-
-def inputs(card: ModelCard, source: Source, run: Run, names: Sequence[str] = PROOF) -> list[Arrays]:
-    """What the network is given of the photographs `names` in its checks; `run` computes it."""
+def inputs(making: NetworkJob, run: Run, names: Sequence[str] = PROOF) -> list[Arrays]:
+    """Return what the network is given of the photographs `names` in its checks; `run` computes it."""
     given: list[Arrays] = []
 
     def noting(arrays: Arrays) -> Arrays:
         given.append(arrays)
         return run(arrays)
 
-    for _ in module_of(card, "parity").measurements(source, noting, _photos(names)):
+    for _ in module_of(making.card, "parity").measurements(making.source, noting, _pictures(making, names)):
         pass
     return given
 
 
-def _photos(names: Sequence[str]) -> list[npt.NDArray[np.uint8]]:
-    return [image.decode((files("skimage") / "data" / name).read_bytes()) for name in names]
+def _pictures(making: NetworkJob, names: Sequence[str]) -> list[npt.NDArray[np.uint8]]:
+    """The photographs, and what the family's stand-ins see something in."""
+    photos = [image.decode((files("skimage") / "data" / name).read_bytes()) for name in names]
+    return [*photos, *depthface_standins.module_of(making.card).pictures()]
+
+
+_REPORT = "Nothing was installed. Export in fp32, or report this with the versions of all that took part."

@@ -7,104 +7,88 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from depthface.errors import LicenseNotAccepted, WeightsCorrupt, WeightsUnavailable
 from depthface.manifest import sha256_of
 from depthface.spec import HubFile, HubWeights, ModelCard, PublishedPack
+from depthface.weights import Folder, Hub, Random, Synthetic, Weights
 from depthface_export import archive
 
-__all__ = ["HUB_DEADLINE_S", "Weights", "check_license", "fetch", "locate"]
+__all__ = ["HUB_DEADLINE_S", "check_license", "fetch", "locate"]
 
 HUB_DEADLINE_S = 8.0
 """Within this the hub has answered, or it counts as out of reach. (Its own client retries for 23 s.)"""
 
-RANDOM_SEED = 0
 
-
-@dataclass(frozen=True)
-class Weights:
-    """Which weights an export uses.
-
-    Attributes:
-        source: a folder of weight files, the seed of random weights, or `synthetic`; None for published weights that
-            have not been fetched yet.
-        origin: the same for people and for comparing: `<hub id>@<revision>`, `buffalo_l@insightface`,
-            `folder <name>`, `random, seed 0`, `synthetic`.
-        sha256: of each weight file, by name; empty for stand-ins and before fetching.
-    """
-
-    source: Path | int | str | None
-    origin: str
-    sha256: dict[str, str]
-
-    @property
-    def is_stand_in(self) -> bool:
-        """True for weights that are nobody's."""
-        return isinstance(self.source, int | str)
-
-
-def check_license(card: ModelCard, choice: str, accepted: bool) -> None:
+def check_license(card: ModelCard, weights: Weights, accepted: bool) -> None:
     """Raise `LicenseNotAccepted` for weights that are not open, unless accepted. Stand-ins are nobody's."""
-    if choice in card.stand_ins or card.license.is_open or accepted:
+    if isinstance(weights, Random | Synthetic) or card.license.is_open or accepted:
         return
     raise LicenseNotAccepted(
         f"The weights of {card.title} are licensed {card.license.id}, which forbids some uses (commercial ones first "
-        f"of all). Read {card.license.url}, and if you accept it add --accept-license or set "
-        "DEPTHFACE_ACCEPT_LICENSE=1."
+        "of all).",
+        f"Read {card.license.url}, and if you accept it add --accept-license or set DEPTHFACE_ACCEPT_LICENSE=1.",
     )
 
 
 def locate(card: ModelCard, choice: str) -> Weights:
-    """Say which weights `choice` (`hub`, `random`, `synthetic`, or a folder's path) means, without the network."""
-    if choice in ("random", "synthetic") and choice not in card.stand_ins:
-        raise WeightsUnavailable(f"{card.title} has no {choice} weights. Choose from: {', '.join(card.stand_ins)}.")
-    if choice == "random":
-        return Weights(RANDOM_SEED, f"random, seed {RANDOM_SEED}", {})
-    if choice == "synthetic":
-        return Weights("synthetic", "synthetic", {})
-    if choice == "hub" and not card.is_published:
+    """Say which weights `choice` (`hub`, `random`, `synthetic`, or a folder's path) means, without the network.
+
+    Raises:
+        WeightsUnavailable: there are none such.
+    """
+    stand_ins: dict[str, Random | Synthetic] = {"random": Random(), "synthetic": Synthetic()}
+    if choice in stand_ins:
+        if choice not in card.stand_ins:
+            raise WeightsUnavailable(
+                f"{card.title} has no {choice} weights.", f"Choose from: {', '.join(card.stand_ins)}."
+            )
+        return stand_ins[choice]
+    if choice != "hub":
+        return _in_folder(card, Path(choice).expanduser())
+    if not card.is_published:
         raise WeightsUnavailable(
-            f"{card.title} is no longer published. Give --weights the path of a file of your own: "
-            f"{card.weights.files[0].name}."
+            f"{card.title} is no longer published.",
+            f"Give --weights the path of a file of your own: {card.weights.files[0].name}.",
         )
-    if choice == "hub":
-        return Weights(None, card.weights.origin, {})
-    folder = Path(choice).expanduser()
+    return Hub(card.weights.origin)
+
+
+def _in_folder(card: ModelCard, folder: Path) -> Folder:
     if folder.is_file():
         folder = folder.parent
     for file in card.weights.files:
         if not (folder / file.name).is_file():
             raise WeightsUnavailable(
-                f"There is no {file.name} in {folder}. Give --weights a folder with "
-                f"{' and '.join(f.name for f in card.weights.files)} (what {card.weights.origin} holds), or `hub`, or "
-                f"{' or '.join(f'`{name}`' for name in card.stand_ins)}."
+                f"There is no {file.name} in {folder}.",
+                f"Give --weights a folder with {' and '.join(f.name for f in card.weights.files)} (what "
+                f"{card.weights.origin} holds), or `hub`, or {' or '.join(f'`{name}`' for name in card.stand_ins)}.",
             )
     sha256 = {file.name: sha256_of(folder / file.name) for file in card.weights.files}
     known = [file for file in card.weights.files if file.sha256 is not None]
     is_published = bool(known) and all(file.sha256 == sha256[file.name] for file in known)
-    return Weights(folder, card.weights.origin if is_published else f"folder {folder.resolve().name}", sha256)
+    return Folder(folder, card.weights.origin if is_published else f"folder {folder.resolve().name}", sha256)
 
 
-def fetch(card: ModelCard, weights: Weights) -> Weights:
+def fetch(card: ModelCard, weights: Weights) -> Folder | Random | Synthetic:
     """Download published weights if they are not here yet, and check size and sha256 of each file.
 
     Raises:
         WeightsUnavailable: the place they are published at cannot be reached, or refuses.
         WeightsCorrupt: a file is not what the card says.
     """
-    if weights.source is not None:
+    if not isinstance(weights, Hub):
         return weights
     published = card.weights
     if isinstance(published, PublishedPack):
         folder = _pack_folder(published)
     else:
         folder = [_hub_file(published, file).parent for file in published.files].pop()
-    return Weights(folder, weights.origin, _checked(published, folder))
+    return Folder(folder, weights.origin, _check_files(published, folder))
 
 
-def _checked(published: HubWeights | PublishedPack, folder: Path, remedy: str = "") -> dict[str, str]:
+def _check_files(published: HubWeights | PublishedPack, folder: Path, remedy: str = "") -> dict[str, str]:
     """The sha256 of each file in `folder`; raises `WeightsCorrupt` naming the first that is not the published one."""
     found = {}
     for file in published.files:
@@ -114,8 +98,8 @@ def _checked(published: HubWeights | PublishedPack, folder: Path, remedy: str = 
         if file.sha256 not in (None, found[file.name]) or file.size_bytes not in (None, size_bytes):
             raise WeightsCorrupt(
                 f"{file.name} of {published.origin} is not the published file: {size_bytes} bytes, sha256 "
-                f"{found[file.name]}, where {file.size_bytes or 'any number of'} bytes and {file.sha256} were "
-                f"expected. {remedy or f'Delete {path.resolve()} and export again.'}"
+                f"{found[file.name]}; expected were {file.size_bytes or 'any number of'} bytes and {file.sha256}.",
+                remedy or f"Delete {path.resolve()} and export again.",
             )
     return found
 
@@ -133,10 +117,11 @@ def _hub_file(published: HubWeights, file: HubFile) -> Path:
     # The hub's client raises errors of its HTTP library, its own, and OSErrors.
     except Exception as error:
         raise WeightsUnavailable(
-            f"{repo} cannot be fetched from the hub ({_first_line(error)}). Try again when it can be reached; or "
+            f"{repo} cannot be fetched from the hub ({_first_line(error)}).",
+            "Try again when it can be reached; or "
             f"download {' and '.join(f.name for f in published.files)} at revision {revision[:7]} on another "
             "machine and give --weights that folder; or use --weights random, which has the true architecture and "
-            "speed, but computes nothing meaningful."
+            "speed, but computes nothing meaningful.",
         ) from error
 
 
@@ -160,7 +145,7 @@ def _pack_folder(published: PublishedPack) -> Path:
             fetched, archive_path = Path(aside), Path(aside, f"{published.name}.zip")
             storage.download_file(address, path=str(archive_path), overwrite=True)
             archive.unpack(archive_path, published.files, published.name, fetched)
-            _checked(published, fetched, "Nothing was kept; export again, or give --weights a folder of your own.")
+            _check_files(published, fetched, "Nothing was kept; export again, or give --weights a folder of your own.")
             # File by file: what else the user keeps in that folder stays.
             folder.mkdir(parents=True, exist_ok=True)
             for file in published.files:
@@ -170,9 +155,10 @@ def _pack_folder(published: PublishedPack) -> Path:
         raise
     except Exception as error:  # requests' errors, zipfile's, InsightFace's RuntimeError, OSErrors
         raise WeightsUnavailable(
-            f"The pack {published.name} cannot be fetched from InsightFace's releases ({_first_line(error)}). Try "
-            f"again when they can be reached; or unpack {published.name}.zip on this machine and give --weights that "
-            "folder; or use --weights synthetic, which finds drawn faces, or --weights random, which finds nothing."
+            f"The pack {published.name} cannot be fetched from InsightFace's releases ({_first_line(error)}).",
+            f"Try again when they can be reached; or unpack {published.name}.zip on this machine and give --weights "
+            "that folder; or use --weights synthetic, which finds drawn faces, or --weights random, which finds "
+            "nothing.",
         ) from error
 
 

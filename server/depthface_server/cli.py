@@ -10,9 +10,10 @@ import click
 
 from depthface.contract import ADMIN_HEADER
 from depthface.errors import MismatchError, ServeError
-from depthface.families.insightface.card import MAX_FACES
+from depthface.families.insightface.facts import MAX_FACES
 from depthface.limits import LARGEST_PIXELS, Limits
 from depthface.verify import refuse_mismatches, verdicts
+from depthface.weights import warning_of
 from depthface_server.embedded import Address, Triton
 from depthface_server.installation import Installation
 from depthface_server.log import Log
@@ -123,8 +124,8 @@ def serve(
         for name, manifest in found.exported.items():
             lazy = ", loaded when it is first used" if name in found.lazy else ""
             log.say(f"{name}: {manifest.weights['origin']}, {manifest.precision}{lazy}")
-            if manifest.is_random:
-                log.warn(f"{name}: RANDOM WEIGHTS, its answers mean nothing")
+            if warning := warning_of(manifest.weights["origin"]):
+                log.warn(f"{name}: {warning}")
         log.say(f"ready: {address.url}")
         headers = {ADMIN_HEADER: options.admin_key}
         watchdog = Watchdog(f"{host}:{address.http_port}", headers, triton.recoveries, triton.processes, log.say)

@@ -103,7 +103,7 @@ def _copy_configs(folder: Path, copy: Path, options: Options) -> None:
     for entry in folder.iterdir():
         if entry.is_dir() and entry.name != "configs":
             (copy / entry.name).symlink_to(entry.resolve())
-    for path in (folder / CONFIG_FILE, *folder.glob("configs/*.pbtxt")):
+    for path in (folder / CONFIG_FILE, *folder.glob("configs/[!.]*.pbtxt")):
         found = config.read(path)
         if config.parameters_of(found).task is not None:
             found = config.with_queue(found, options.queue_size, options.queue_time_s)

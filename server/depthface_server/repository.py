@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from depthface import config, manifest
-from depthface.contract import CONFIG_FILE, MANIFEST_FILE
+from depthface.contract import CONFIG_FILE
 from depthface.errors import ServeError
 
 __all__ = ["Contents", "contents", "has_version_compatible_engine"]
@@ -32,9 +32,9 @@ class Contents:
 def contents(repository: Path) -> Contents:
     """Read a repository; raises `ServeError` if there is nothing in it to serve."""
     manifests = {
-        path.parent.parent.name: found
-        for path in sorted(repository.glob(f"[!.]*/*/{MANIFEST_FILE}"))
-        if (found := manifest.read(path.parent)) is not None
+        folder.parent.name: found
+        for folder in manifest.folders(repository)
+        if (found := manifest.read(folder)) is not None
     }
     exported = {
         public: found
@@ -65,6 +65,6 @@ def contents(repository: Path) -> Contents:
 
 def has_version_compatible_engine(repository: Path) -> bool:
     """True if one does: it carries code of its own, which TensorRT runs only when told to trust it."""
-    manifests = (manifest.read(path.parent) for path in repository.glob(f"[!.]*/*/{MANIFEST_FILE}"))
+    manifests = map(manifest.read, manifest.folders(repository))
     engines = [found.engine for found in manifests if found is not None and found.engine is not None]
     return any(engine["options"]["version_compatible"] for engine in engines)

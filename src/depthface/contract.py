@@ -62,6 +62,7 @@ class Parameters:
         task: what a public model does, a name of `depthface.tasks`; None for a network of one.
         networks: the models that a public one asks, by the role that each plays in it.
         is_lazy: its networks are not loaded when the server starts, but when it is first used.
+        rank: which one a request takes that names no model, of several that do the same: the lowest.
         counted: the output whose length is counted in the metrics: the faces of a photo.
         weights: where the weights came from, such as `<hub id>@<revision>` or `random, seed 0`.
         precision: of the networks; None in a config that no export has written.
@@ -72,6 +73,7 @@ class Parameters:
     task: str | None = None
     networks: Mapping[str, str] = field(default_factory=dict)
     is_lazy: bool = False
+    rank: int = 0
     counted: str | None = None
     weights: str = UNKNOWN_WEIGHTS
     precision: Precision | None = None
@@ -84,6 +86,7 @@ class Parameters:
             "task": self.task or "",
             "networks": ",".join(f"{role}={name}" for role, name in self.networks.items()),
             "lazy": "true" if self.is_lazy else "",
+            "rank": str(self.rank or ""),
             "counted": self.counted or "",
             "weights": "" if self.weights == UNKNOWN_WEIGHTS else self.weights,
             "precision": self.precision or "",
@@ -101,6 +104,7 @@ class Parameters:
             task=texts.get("task") or None,
             networks={role: name for role, _, name in pairs},
             is_lazy=texts.get("lazy") == "true",
+            rank=int(rank) if (rank := texts.get("rank", "")).isdecimal() else 0,
             counted=texts.get("counted") or None,
             weights=texts.get("weights") or UNKNOWN_WEIGHTS,
             precision=cast(Precision, precision) if precision in get_args(Precision) else None,

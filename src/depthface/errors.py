@@ -13,6 +13,7 @@
     │   └── EngineError         TensorRT is not here, or cannot build an engine
     ├── ConfigError             a config of the repository cannot be read, or not be changed as wished
     ├── MismatchError           an artefact is not what its manifest says, or belongs to another machine
+    ├── OutputError             a result cannot be written where it should be
     ├── ServeError              the embedded server cannot start or cannot go on
     └── ClientError             what `depthface_client` raises besides `InvalidInput`
         ├── ServerUnavailable
@@ -46,6 +47,7 @@ __all__ = [
     "ModelUnavailable",
     "NoFaceFound",
     "NotAllowed",
+    "OutputError",
     "ParityError",
     "RequestTimeout",
     "ServeError",
@@ -140,6 +142,10 @@ class ConfigError(DepthfaceError):
 
 class MismatchError(DepthfaceError):
     """An artefact is not the one its manifest describes, or an engine was built for another machine."""
+
+
+class OutputError(DepthfaceError):
+    """A result cannot be written where it should be; nothing of it is left there."""
 
 
 class ServeError(DepthfaceError):

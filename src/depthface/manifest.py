@@ -6,21 +6,18 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
 from depthface.contract import ENGINE_FILE, MANIFEST_FILE, ONNX_FILE
 from depthface.spec import HardwareCompatible
 
-__all__ = ["Manifest", "exporter_versions", "read", "sha256_of"]
+__all__ = ["Manifest", "folders", "read", "sha256_of"]
 
 MAX_BYTES = 4 * 2**20
-"""A manifest has some 20 KB; what is longer is none."""
+"""A manifest has some 20 KB; anything longer is rejected."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-_EXPORTERS = ("depthface", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
@@ -33,10 +30,12 @@ class Manifest:
         license: of the weights; None for random ones.
         onnx: `sha256`, `opset`, `ir_version`; of an int8 export `in_fp32`, the products that had to stay so.
         tensors: `inputs` and `outputs`, each `{name, dtype, dims}`, without the batch dimension.
-        exporters: the versions of the packages that made it, and `code`, the sha256 of the exporting code.
+        exporters: the versions of the packages that had a hand in it.
         checks: each parity check: `case`, `metric`, `value`, `tolerance`.
         openvino_checks: the same by OpenVINO, if that is what computes the file on a CPU.
         command: what was typed to export it, without the repository.
+        fingerprint: of each stage that had a hand in it, the sha256 of its code and its packages' versions; if one
+            differs, the artefact is stale.
         engine: of `model.plan`, if there is one: `sha256`; `tensorrt`, `gpu`, `compute_capability` and `driver` of the
             machine that built it; `options`; `fp32_nodes`, how many of the fp16 graph's nodes had to go back to fp32;
             and its own `checks`.
@@ -53,11 +52,7 @@ class Manifest:
     command: list[str] = field(default_factory=list)
     engine: dict[str, Any] | None = None
     openvino_checks: list[dict[str, Any]] | None = None
-
-    @property
-    def is_random(self) -> bool:
-        """True if what it computes means nothing."""
-        return bool(self.weights["origin"].startswith("random"))
+    fingerprint: dict[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into `folder`."""
@@ -81,6 +76,11 @@ class Manifest:
         return found
 
 
+def folders(repository: Path) -> list[Path]:
+    """The version folders of a repository that hold a manifest, sound or not; hidden folders are not part of it."""
+    return [path.parent for path in sorted(repository.glob(f"[!.]*/[!.]*/{MANIFEST_FILE}"))]
+
+
 def read(folder: Path) -> Manifest | None:
     """The manifest in `folder`; None if there is none, or not a sound one of this version."""
     try:
@@ -93,7 +93,7 @@ def read(folder: Path) -> Manifest | None:
 
 
 def _is_sound(found: Manifest) -> bool:
-    """True if each part that is read by others is of its kind, and what is used as a folder's name is a mere name."""
+    """True if every field has its expected type, and every model's name is a plain file name."""
     try:
         names = [*found.serves, *(network for needed in found.serves.values() for network in needed)]
         texts = [
@@ -101,6 +101,7 @@ def _is_sound(found: Manifest) -> bool:
             found.weights["origin"],
             found.onnx["sha256"],
             *found.exporters.values(),
+            *found.fingerprint.values(),
             *found.command,
         ]
         return (
@@ -134,9 +135,3 @@ def sha256_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def exporter_versions(code: list[Path]) -> dict[str, str]:
-    """The versions of all that has a hand in an export, without importing any of it."""
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()
-    return {name: version(name) for name in _EXPORTERS} | {"code": digest}

@@ -6,18 +6,22 @@ A family's `card.py` fills these in; export, server and client read them. Triton
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import numpy.typing as npt
 
 from depthface.contract import Parameters, Precision
 
 __all__ = [
+    "AskNetwork",
     "EngineOptions",
     "HardwareCompatible",
     "HubFile",
     "HubWeights",
     "License",
+    "Makers",
     "ModelCard",
     "Network",
     "Pipeline",
@@ -29,6 +33,12 @@ __all__ = [
 ]
 
 HardwareCompatible = Literal["none", "same_compute_capability", "ampere_plus"]
+AskNetwork = Callable[
+    [str, Mapping[str, npt.NDArray[Any]], Collection[str]],
+    Awaitable[dict[str, npt.NDArray[Any]]],
+]
+"""How a pipeline asks a network: its name, batched inputs, the outputs wanted; it gives those."""
+
 DType = Literal["UINT8", "INT32", "FP32", "BYTES"]
 
 
@@ -143,6 +153,7 @@ class Pipeline:
     Attributes:
         task: what it does, a name of `depthface.tasks`.
         networks: what it asks, by the role that each plays in it.
+        rank: which one a request takes that names no model, of several that do the same: the lowest.
         counted: the output whose length is the number of faces, for the metrics.
         facts: whatever else its function needs to know.
         is_lazy: its networks are not loaded when the server starts, but when it is first used.
@@ -157,6 +168,7 @@ class Pipeline:
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int
     networks: Mapping[str, str]
+    rank: int = 0
     counted: str | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     is_lazy: bool = False
@@ -166,7 +178,12 @@ class Pipeline:
     def parameters(self) -> Parameters:
         """What its config says to everyone."""
         return Parameters(
-            task=self.task, networks=self.networks, is_lazy=self.is_lazy, counted=self.counted, facts=self.facts
+            task=self.task,
+            networks=self.networks,
+            is_lazy=self.is_lazy,
+            rank=self.rank,
+            counted=self.counted,
+            facts=self.facts,
         )
 
 
@@ -200,6 +217,19 @@ class ModelCard:
     def serves(self) -> dict[str, tuple[str, ...]]:
         """The networks that each public model needs."""
         return {pipeline.name: tuple(pipeline.networks.values()) for pipeline in self.pipelines}
+
+
+@dataclass(frozen=True)
+class Makers:
+    """What has a hand in an artefact: if one of these changes, the artefact is stale.
+
+    Attributes:
+        modules: names of depthface's own, whose code counts.
+        packages: names of others', whose versions count.
+    """
+
+    modules: tuple[str, ...]
+    packages: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from depthface import machine, manifest
-from depthface.contract import MANIFEST_FILE, ONNX_FILE
-from depthface.errors import MismatchError
+from depthface import config, machine, manifest
+from depthface.contract import EXPORTED_CONFIG, MANIFEST_FILE, ONNX_FILE, UNKNOWN_WEIGHTS, Parameters
+from depthface.errors import ConfigError, MismatchError
+from depthface.families import all_cards
 from depthface.machine import Machine
+from depthface.weights import warning_of
 
 __all__ = ["Verdict", "refuse_mismatches", "verdicts"]
 
@@ -44,8 +46,7 @@ def verdicts(repository: Path) -> list[Verdict]:
 
     TensorRT and the GPU are asked for only if there is an engine.
     """
-    paths = sorted(repository.glob(f"[!.]*/*/{MANIFEST_FILE}"))
-    read = {path.parent: manifest.read(path.parent) for path in paths}
+    read = {folder: manifest.read(folder) for folder in manifest.folders(repository)}
     has_engine = any(found is not None and found.engine is not None for found in read.values())
     here = machine.read() if has_engine else Machine(None, ())
     return [_verdict(folder, found, here, repository) for folder, found in read.items()]
@@ -93,15 +94,35 @@ def engine_problems(engine: dict[str, Any], here: Machine) -> list[str]:
 def _verdict(folder: Path, found: manifest.Manifest | None, here: Machine, repository: Path) -> Verdict:
     network = folder.parent.name
     if found is None:
-        command = shlex.join(["depthface", "export", "MODEL", "--repository", str(repository)])
-        return Verdict(network, "", (f"{MANIFEST_FILE} cannot be read",), command)
-    command = shlex.join([*(found.command or ["depthface", "export", "MODEL"]), "--repository", str(repository)])
+        return Verdict(network, "", (f"{MANIFEST_FILE} cannot be read",), _command(_guess(folder.parent), repository))
+    command = _command(found.command or _guess(folder.parent), repository)
     problems = found.differences(folder)
     what = f"{ONNX_FILE} as exported, {found.precision}"
     if found.engine is not None:
         problems += engine_problems(found.engine, here)
         what += f"; engine of TensorRT {found.engine['tensorrt']} for {found.engine['gpu']}, which is here"
     return Verdict(network, what, tuple(problems), command)
+
+
+def _command(words: list[str], repository: Path) -> str:
+    return shlex.join([*words, "--repository", str(repository)])
+
+
+def _guess(network: Path) -> list[str]:
+    """What was typed to export a network whose manifest does not say so, as far as its card and its config tell."""
+    card = next((card for card in all_cards().values() if network.name in {each.name for each in card.networks}), None)
+    if card is None:
+        return ["depthface", "export", "FOLDER"]  # of the pack
+    try:
+        known = config.parameters_of(config.read(network / EXPORTED_CONFIG))
+    except ConfigError:
+        known = Parameters()
+    if warning_of(known.weights):
+        weights = known.weights.partition(",")[0]
+    else:
+        weights = "hub" if known.weights in (card.weights.origin, UNKNOWN_WEIGHTS) else "FOLDER"
+    precision = ["--precision", known.precision] if known.precision else []
+    return ["depthface", "export", card.name, "--weights", weights, *precision]
 
 
 def _runs_under(built: str, here: str, is_version_compatible: bool) -> bool:

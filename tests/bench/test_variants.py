@@ -15,10 +15,10 @@ from tritonclient.grpc import model_config_pb2 as pb
 from depthface.config import read as read_config
 from depthface.contract import EXPORTED_CONFIG
 from depthface.errors import DepthfaceError
-from depthface.families.insightface import synthetic
 from depthface_bench import peers, repositories, run, variants
 from depthface_bench.machine import Machine
 from depthface_bench.variants import CUDA, TENSORRT, Variant
+from depthface_standins.insightface import synthetic
 
 CPU = Machine("x", 2, 8.0, (), False, "")
 GPU = Machine("x", 2, 8.0, (), False, "", ("NVIDIA H200",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from io import BytesIO
 
 import numpy as np
@@ -89,4 +90,8 @@ def test_health_and_models(server):
     assert "healthy" in depthface("health", "--url", server.host).stdout
     said = depthface("models", "--url", server.host).stdout
     assert "random, seed 0" in said
-    assert "not served" in said
+    assert "depth_anything_v2_small  depth" in said
+    document = json.loads(depthface("models", "--json", "--url", server.host).stdout)
+    assert [(model["name"], model["task"], model["ready"]) for model in document] == [
+        ("depth_anything_v2_small", "depth", True)
+    ]

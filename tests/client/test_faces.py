@@ -12,8 +12,8 @@ import pytest
 from fixtures.serving import depthface
 from PIL import Image
 
-from depthface.families.insightface.scenes import Person, Placed, Scene, draw_crowd, draw_scene
 from depthface_client import AsyncClient, Client, Face, InvalidImage, InvalidInput, ModelUnavailable, NoFaceFound
+from depthface_standins.insightface.scenes import Person, Placed, Scene, draw_crowd, draw_scene
 
 SAME_DRAWN_PERSON = 0.7
 """The stand-in recogniser gives more than this for one person, and less for two."""

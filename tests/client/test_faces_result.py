@@ -11,8 +11,11 @@ import pytest
 from fixtures.photos import photo, with_orientation
 from PIL import Image
 
+from depthface.asking import Asker, Blocking, Describe, Description, Served
+from depthface.contract import Parameters
 from depthface.errors import InvalidInput, ModelUnavailable
-from depthface_client import SAME_PERSON_SIMILARITY, Comparison, Face, NoFaceFound, _faces, draw
+from depthface.tasks import faces as task
+from depthface_client import SAME_PERSON_SIMILARITY, Comparison, Face, NoFaceFound, draw
 
 OFFERED = {"boxes", "scores", "keypoints", "size", "embeddings", "landmarks_106", "gender", "age", "crops"}
 OFFERED_PARTS = ["embedding", "landmarks_106", "attributes", "crop"]
@@ -64,7 +67,7 @@ def test_the_verdict_turns_at_the_threshold():
     assert Comparison.of(one, other, 0.5) == Comparison(pytest.approx(0.6), True, 0.5)
     assert not Comparison.of(one, other, 0.7).same
     assert Comparison.of(one, other).threshold == SAME_PERSON_SIMILARITY
-    with pytest.raises(InvalidInput, match="no cosine"):
+    with pytest.raises(InvalidInput, match="cosine"):
         Comparison.of(one, other, 1.5)
 
 
@@ -85,64 +88,80 @@ def test_a_face_survives_json():
     assert set(back) == {field.name for field in dataclasses.fields(Face)} - {"aligned"}
 
 
+def model(*outputs: str) -> Description:
+    return Description("m", ("image",), outputs, 1, Parameters(task="faces"))
+
+
 def test_what_is_asked_for():
     always = ["boxes", "scores", "keypoints"]
     everything = [*always, "embeddings", "landmarks_106", "gender", "age"]
-    assert _faces.outputs_of("m", None, OFFERED) == everything
-    assert _faces.outputs_of("m", OFFERED_PARTS, OFFERED) == [*everything, "crops"]
-    assert _faces.outputs_of("m", (), OFFERED) == always
-    assert _faces.outputs_of("m", "crop", OFFERED) == [*always, "crops"]
-    assert _faces.outputs_of("m", None, set(always)) == always
+    assert task._outputs_of(model(*OFFERED), None) == everything
+    assert task._outputs_of(model(*OFFERED), OFFERED_PARTS) == [*everything, "crops"]
+    assert task._outputs_of(model(*OFFERED), ()) == always
+    assert task._outputs_of(model(*OFFERED), "crop") == [*always, "crops"]
+    assert task._outputs_of(model(*always), None) == always
 
 
 def test_what_cannot_be_asked_for():
     with pytest.raises(InvalidInput, match=r"m does not offer pose.*embedding, landmarks_106, attributes, crop"):
-        _faces.outputs_of("m", ["pose"], OFFERED)
+        task._outputs_of(model(*OFFERED), ["pose"])
     with pytest.raises(InvalidInput, match="boxes, scores and keypoints alone"):
-        _faces.outputs_of("m", ["pose"], {"boxes"})
+        task._outputs_of(model("boxes"), ["pose"])
     with pytest.raises(InvalidInput, match=r"'teeth' is no part.*embedding"):
-        _faces.outputs_of("m", ["teeth"], OFFERED)
-
-
-@pytest.mark.parametrize(
-    "options", [{"min_score": 1.1}, {"min_score": float("nan")}, {"max_faces": -1}, {"det_size": 2**31}]
-)
-def test_options_out_of_range(options):
-    with pytest.raises(InvalidInput, match=next(iter(options))):
-        _faces.request(b"", **options)
+        task._outputs_of(model(*OFFERED), ["teeth"])
 
 
 def test_only_the_options_that_are_given_travel():
-    assert [tensor.name() for tensor in _faces.request(b"")] == ["image"]
-    sent = _faces.request(b"", min_score=0.25, max_faces=0, det_size=640)
-    assert [(tensor.name(), tensor.datatype(), tensor.shape()) for tensor in sent[1:]] == [
-        ("min_score", "FP32", [1, 1]),
-        ("max_faces", "INT32", [1, 1]),
-        ("det_size", "INT32", [1, 1]),
-    ]
+    assert task.Options.of(None, None, None).tensors() == {}
+    sent = task.Options.of(0.25, 3, 640).tensors()
+    assert {name: (tensor.dtype, tensor.shape, tensor.item()) for name, tensor in sent.items()} == {
+        "min_score": (np.float32, (1, 1), 0.25),
+        "max_faces": (np.int32, (1, 1), 3),
+        "det_size": (np.int32, (1, 1), 640),
+    }
+    back = task.Options.of_tensors(*(tensor[0] for tensor in sent.values()))
+    assert back == task.Options(0.25, 3, 640)
 
 
-def serving(*names: str) -> dict[str, list[dict[str, str]]]:
-    """Triton's statistics of a server that serves these."""
-    return {"model_stats": [{"name": name, "version": "1"} for name in names]}
+class Told(task.FaceMethods, Blocking, Asker):
+    """A client whose server is a list of what it serves: a name, its task and its rank."""
+
+    def __init__(self, *served: tuple[str, str, str]) -> None:
+        super().__init__("h", 1.0, 0)
+        self._configs = {
+            name: {"name": name, "parameters": {key: {"string_value": value} for key, value in
+                                                (("task", kind), ("rank", rank)) if value}}
+            for name, kind, rank in served
+        }  # fmt: skip
+
+    def _go(self, way):
+        step = next(way)
+        while True:
+            answer = list(self._configs) if isinstance(step, Served) else None
+            if isinstance(step, Describe):
+                answer = self._configs[step.model]
+            try:
+                step = way.send(answer)
+            except StopIteration as end:
+                return end.value
 
 
 def test_the_one_face_model_is_found():
-    networks = ("face_a_detector", "face_a_recognizer")
-    detection, analysis = "face_detection_a", "face_analysis_a"
-    assert _faces.only_served("h", serving(*networks, detection, analysis)) == "face_analysis_a"
-    assert _faces.only_served("h", serving(*networks, detection)) == "face_detection_a"
+    networks = (("a_detector", "", ""), ("a_recognizer", "", ""), ("depth", "depth", ""))
+    detection, analysis = ("detection_a", "faces", "1"), ("analysis_a", "faces", "")
+    assert Told(*networks, detection, analysis).face_model() == "analysis_a"
+    assert Told(*networks, detection).face_model() == "detection_a"
     with pytest.raises(ModelUnavailable, match="depthface export"):
-        _faces.only_served("h", serving(*networks))
-    with pytest.raises(InvalidInput, match="model=: face_analysis_a, face_analysis_b"):
-        _faces.only_served("h", serving(analysis, "face_analysis_b"))
+        Told(*networks).face_model()
+    with pytest.raises(InvalidInput, match="model=: analysis_a, analysis_b"):
+        Told(analysis, ("analysis_b", "faces", "")).face_model()
 
 
 def test_the_largest_face():
     small, large = face(side=10), face(side=50)
-    assert _faces.largest([small, large, small], b"", "first") is large
+    assert task._largest([small, large, small], b"", "first") is large
     with pytest.raises(NoFaceFound, match=r"second photo \(b.jpg\)"):
-        _faces.largest([], "b.jpg", "second")
+        task._largest([], "b.jpg", "second")
     assert issubclass(NoFaceFound, InvalidInput)
 
 
@@ -177,5 +196,5 @@ def test_drawings_are_upright_and_take_photos_in_every_form():
     upright = draw.faces(turned, [])
     assert upright.size == draw.faces(Image.open(BytesIO(turned)), []).size == (300, 451)
     assert draw.faces(np.asarray(upright), []).tobytes() == upright.tobytes()
-    with pytest.raises(InvalidInput, match="drawn on"):
+    with pytest.raises(InvalidInput, match="not an image"):
         draw.faces(b"hello", [])

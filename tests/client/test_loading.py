@@ -10,8 +10,8 @@ import pytest
 from fixtures.photos import VARIETY
 from fixtures.serving import Server, depthface, serving
 
-from depthface.families.insightface import scenes
 from depthface_client import Client, ClientError, ModelUnavailable
+from depthface_standins.insightface import scenes
 
 DEPTH = "depth_anything_v2_small"
 DEPTH_MODELS = (DEPTH, f"{DEPTH}_network")

@@ -15,8 +15,8 @@ import pytest
 from fixtures.serving import depthface, serving
 from PIL import Image
 
-from depthface.families.insightface import architectures, scenes
 from depthface_client import Client, InvalidImage, InvalidInput, ServerOverloaded
+from depthface_standins.insightface import architectures, scenes
 
 MODEL = "face_swap_inswapper_128"
 

@@ -15,9 +15,9 @@ from transformers import DPTImageProcessorPil
 from depthface import colormap
 from depthface.contract import Parameters
 from depthface.errors import InvalidImage
-from depthface.families.depth_anything_v2 import network, processing
-from depthface.families.depth_anything_v2.result import Depth
+from depthface.families.depth_anything_v2 import network, pipeline, processing
 from depthface.resample import upsample_bicubic
+from depthface.tasks.depth import Depth
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_the_resize_is_exact_where_the_network_is(precision, exact):
         return {"depth": np.zeros((1, 4, 4), np.float32)}
 
     parameters = Parameters(networks={"network": "network"}, precision=precision)
-    asyncio.run(processing.estimate(["depth"], infer, parameters, VARIETY["4000×3000"]))
+    asyncio.run(pipeline.estimate(["depth"], infer, parameters, VARIETY["4000×3000"]))
     reference, _ = processing.preprocess(VARIETY["4000×3000"])
     assert np.array_equal(asked[0], reference) == exact
 

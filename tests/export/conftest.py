@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fixtures.exporting import job_of
 
 from depthface.spec import ModelCard
 from depthface_export import pipeline
@@ -16,8 +17,7 @@ def run():
 
     def run(card: ModelCard, target: Path, **options) -> tuple[str, list[str]]:
         lines: list[str] = []
-        settings = {"weights": "random", "precision": "fp32", "accept_license": False} | options
-        return pipeline.export(card, target=target, report=lines.append, **settings), lines
+        return pipeline.export(job_of(card, target, report=lines.append, **options)), lines
 
     return run
 

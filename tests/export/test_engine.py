@@ -16,6 +16,7 @@ import onnx
 import pytest
 from export.conftest import snapshot
 from fixtures import engines, tensorrt_bindings
+from fixtures.exporting import job_of, making_of, random_sources
 from fixtures.serving import depthface
 from google.protobuf import text_format
 from onnx import TensorProto, helper
@@ -24,17 +25,17 @@ from tritonclient.grpc import model_config_pb2 as pb
 from depthface import machine, manifest
 from depthface.contract import EXPORTED_CONFIG
 from depthface.errors import EngineError, ExportError, ParityError
-from depthface.families import card_named, module_of
+from depthface.families import card_named
 from depthface.spec import EngineOptions, Source
 from depthface_export import engine as engine_stage
 from depthface_export import onnx as onnx_stage
 from depthface_export import pipeline, precision, validate
-from depthface_export.pipeline import Engines, command
+from depthface_export.job import Engines
 from depthface_export.progress import Display
 
 
 def wanted(options: EngineOptions | None = None, *without: str) -> Engines:
-    return Engines(options or EngineOptions(), engines.NoPhases(), frozenset(without))
+    return Engines(options or EngineOptions(), frozenset(without), engines.NoPhases())
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +44,7 @@ def exported(tiny, tmp_path_factory) -> Path:
     target = tmp_path_factory.mktemp("engine") / "model_repository"
     with pytest.MonkeyPatch.context() as monkeypatch:
         engines.replace_tensorrt(monkeypatch)
-        pipeline.export(
-            tiny,
-            weights="random",
-            precision="fp32",
-            target=target,
-            accept_license=False,
-            report=lambda line: None,
-            engines=wanted(),
-        )
+        pipeline.export(job_of(tiny, target, engines=wanted()))
     return target
 
 
@@ -115,8 +108,8 @@ def test_without_engine_again_the_export_is_stale(tiny, exported, monkeypatch):
     engines.replace_tensorrt(monkeypatch)
     (network,) = tiny.networks
     folder = version_folder(exported, tiny)
-    assert pipeline._has_current_engine(folder, wanted().options_of(network))
-    assert not pipeline._has_current_engine(folder, wanted(None, network.name).options_of(network))
+    assert pipeline._has_current_engine(manifest.read(folder), wanted().options_of(network))
+    assert not pipeline._has_current_engine(manifest.read(folder), wanted(None, network.name).options_of(network))
 
 
 def test_an_engine_that_fails_its_gate_changes_nothing(tiny, exported, run, monkeypatch):
@@ -130,7 +123,7 @@ def test_an_engine_that_fails_its_gate_changes_nothing(tiny, exported, run, monk
 @pytest.fixture(scope="module")
 def half(tiny, tmp_path_factory) -> tuple[Source, Path]:
     """A tiny network in fp16: its reference, and its file."""
-    source = module_of(tiny, "network").load(tiny, 0, "fp16")[tiny.networks[0].name]
+    source = random_sources(tiny, "fp16")[tiny.networks[0].name]
     path = tmp_path_factory.mktemp("half") / "model.onnx"
     onnx_stage.onnx_from_source(source, tiny.networks[0], path)
     return source, path
@@ -144,10 +137,8 @@ def stage(tiny, half, tmp_path):
 
     def stage(precision: str = "fp16") -> tuple[dict, list[str]]:
         lines: list[str] = []
-        made = engine_stage.engine_from_export(
-            tiny, tiny.networks[0], precision, source, tmp_path, EngineOptions(), lines.append, engines.NoPhases()
-        )
-        return made, lines
+        making = making_of(tiny, source, tmp_path, precision=precision, engines=wanted(), report=lines.append)
+        return engine_stage.engine_from_export(making, EngineOptions()), lines
 
     return stage
 
@@ -197,7 +188,7 @@ def test_fp16_that_fails_twice_fails_and_says_so(stage, monkeypatch):
 def test_the_true_network_holds_fp16_with_attention_in_fp32(tmp_path):
     card = card_named("depth_anything_v2_small")
     network = card.networks[0]
-    source = module_of(card, "network").load(card, 0, "fp16")[network.name]
+    source = random_sources(card, "fp16")[network.name]
     onnx_stage.onnx_from_source(source, network, tmp_path / "model.onnx")
     model = onnx.load(tmp_path / "model.onnx")
     assert engines.has_half_softmax(model.SerializeToString())
@@ -213,7 +204,7 @@ def test_the_true_network_holds_fp16_with_attention_in_fp32(tmp_path):
         if node.op_type in ("Softmax", "LayerNormalization"):
             assert set(node.input) <= floats
     run = validate.runner(raised.SerializeToString())
-    for checks in validate.validate(card, network, "fp16", source, run):
+    for checks in validate.validate(making_of(card, source, tmp_path, precision="fp16"), run):
         assert all(check.passed for check in checks)
 
 
@@ -257,7 +248,8 @@ def test_what_comes_near_the_limit_of_fp16_is_found_and_mended():
 def test_the_command_that_is_kept_is_the_one_that_was_typed(tmp_path):
     card = card_named("buffalo_l")
     options = EngineOptions(version_compatible=True, hardware_compatible="ampere_plus", workspace_mib=512)
-    typed = command(card, "hub", "fp32", True, wanted(options, "face_buffalo_l_detector"))
+    engines_wanted = wanted(options, "face_buffalo_l_detector")
+    typed = job_of(card, tmp_path, "hub", accepts_license=True, engines=engines_wanted).command
     assert " ".join(typed) == (
         "depthface export buffalo_l --weights hub --precision fp32 --accept-license --engine "
         "--without-engine face_buffalo_l_detector --version-compatible --hardware-compatible ampere_plus "

@@ -18,14 +18,16 @@ import onnxruntime
 import pytest
 import torch
 from export.conftest import snapshot
+from fixtures.exporting import job_of, random_sources
 from fixtures.serving import COMMAND, depthface
 
 from depthface import manifest
 from depthface.errors import ExportError, ParityError
 from depthface.families import all_cards
-from depthface.families.depth_anything_v2 import network, parity
+from depthface.families.depth_anything_v2 import parity
 from depthface_export import onnx as onnx_stage
-from depthface_export import repository as repository_stage
+from depthface_export import staging
+from depthface_standins.depth_anything_v2 import random_model
 
 
 @pytest.fixture(scope="module")
@@ -33,22 +35,19 @@ def exported(tiny, tmp_path_factory):
     from depthface_export import pipeline
 
     target = tmp_path_factory.mktemp("tiny")
-    outcome = pipeline.export(
-        tiny, weights="random", precision="fp32", target=target, accept_license=False, report=lambda line: None
-    )
-    assert outcome == "exported"
+    assert pipeline.export(job_of(tiny, target)) == "exported"
     return target
 
 
 @pytest.mark.parametrize(("size", "parameters"), [("small", 24_785_089), ("base", 97_470_785), ("large", 335_315_649)])
 def test_random_weights_have_the_true_architecture(size, parameters):
     with torch.device("meta"):
-        model = network.reference_model(all_cards()[f"depth_anything_v2_{size}"], 0)
+        model = random_model(all_cards()[f"depth_anything_v2_{size}"])
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
 def test_random_weights_are_the_same_every_time(tiny):
-    a, b, other = (network.reference_model(tiny, seed).head.conv1.weight for seed in (0, 0, 1))
+    a, b, other = (random_model(tiny, seed).head.conv1.weight for seed in (0, 0, 1))
     assert torch.equal(a, b)
     assert not torch.equal(a, other)
 
@@ -57,7 +56,7 @@ def test_the_graph_varies_in_batch_height_and_width(tiny, exported):
     """The unpatched head exports as static without an error: every shape here differs from the traced one."""
     path = exported / tiny.networks[0].name / "1" / "model.onnx"
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    source = network.load(tiny, 0, "fp32")[tiny.networks[0].name]
+    source = random_sources(tiny)[tiny.networks[0].name]
     random = np.random.default_rng(0)
     for shape in ((1, 518, 518, 3), (2, 140, 168, 3), (5, 14, 14, 3), (1, 70, 700, 3), (3, 700, 70, 3)):
         pixels = random.integers(0, 256, shape, dtype=np.uint8)
@@ -82,7 +81,6 @@ def test_the_manifest_says_where_it_came_from_and_what_was_proven(tiny, exported
     found = manifest.read(folder)
     assert found is not None
     assert found.describes(folder)
-    assert found.is_random
     assert found.weights == {"origin": "random, seed 0", "sha256": {}}
     assert found.license is None
     assert found.serves == {tiny.name: [tiny.networks[0].name]}
@@ -138,7 +136,7 @@ def test_a_value_that_is_not_finite_fails_every_tolerance():
 
 
 def test_two_exports_into_one_repository_do_not_mix(tiny, tmp_path, run):
-    with repository_stage.staging(tmp_path), pytest.raises(ExportError, match="Another export"):
+    with staging.stage(tmp_path), pytest.raises(ExportError, match="Another export"):
         run(tiny, tmp_path)
 
 
@@ -146,7 +144,7 @@ def test_what_a_killed_export_left_is_swept_away(tmp_path):
     leftover = tmp_path / ".export" / "build-old"
     leftover.mkdir(parents=True)
     (leftover / "model.onnx").write_bytes(b"half")
-    with repository_stage.staging(tmp_path) as build:
+    with staging.stage(tmp_path) as build:
         assert build.is_dir()
         assert not leftover.exists()
     assert not list(tmp_path.iterdir())
@@ -199,7 +197,7 @@ def test_kill_minus_nine_in_the_middle_of_the_exchange(tmp_path):
         for file in ("x", "y"):
             (tmp_path / name / file).write_text(name)
     code = (
-        "import sys; from pathlib import Path; from depthface_export.repository import install\n"
+        "import sys; from pathlib import Path; from depthface_export.staging import install\n"
         "while True: install(Path(sys.argv[1], 'a'), Path(sys.argv[1], 'b')); print('.', flush=True)"
     )
     for delay_s in (0.0, 0.003, 0.007, 0.011):

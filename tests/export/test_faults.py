@@ -18,7 +18,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from depthface import manifest
 from depthface.errors import ExportError
-from depthface_export import repository as repository_stage
+from depthface_export import staging
 
 PACK = ("buffalo_sc", "--weights", "synthetic")
 NETWORKS = ("face_buffalo_sc_detector", "face_buffalo_sc_recognizer")
@@ -65,7 +65,7 @@ def stale(good, tmp_path) -> Path:
     """The same, made by other code, so that it is to be exported anew."""
     folder = Path(shutil.copytree(good, tmp_path / "repository"))
     for path in folder.glob("*/1/manifest.json"):
-        path.write_text(path.read_text().replace('"code": "', '"code": "old'))
+        path.write_text(path.read_text().replace('"onnx": "', '"onnx": "old'))
     return folder
 
 
@@ -161,12 +161,12 @@ WORKER = """
 import sys, time
 from pathlib import Path
 from depthface.errors import ExportError
-from depthface_export.repository import staging
+from depthface_export.staging import stage
 root, times = Path(sys.argv[1]), 0
 deadline = time.monotonic() + 4
 while time.monotonic() < deadline:
     try:
-        with staging(root / "repository") as build:
+        with stage(root / "repository") as build:
             (root / "inside").mkdir()  # fails if another is inside too
             assert list(build.parent.glob("build-*")) == [build]
             (root / "inside").rmdir()
@@ -189,6 +189,6 @@ def test_the_lock_lets_one_in_at_a_time(tmp_path):
 
 
 def test_a_repository_that_becomes_unwritable_is_one_sentence(tmp_path):
-    with pytest.raises(ExportError, match="make room"), repository_stage.staging(tmp_path) as build:
+    with pytest.raises(ExportError, match="make room"), staging.stage(tmp_path) as build:
         (build / "absent" / "file").write_text("")
     assert not list(tmp_path.iterdir())

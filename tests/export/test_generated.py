@@ -10,7 +10,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from depthface.families import all_cards
-from depthface_export import repository
+from depthface_export.texts import texts
 
 COMMITTED = Path(__file__).parents[2] / "model_repository"
 CARDS = [card for card in all_cards().values() if card.is_committed]
@@ -18,12 +18,12 @@ CARDS = [card for card in all_cards().values() if card.is_committed]
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
 def test_committed_text_is_fresh(card):
-    for path, text in repository.texts(card).items():
+    for path, text in texts(card).items():
         assert (COMMITTED / path).read_text() == text, path
 
 
 def test_nothing_else_is_committed():
-    expected = {f"model_repository/{path}" for card in CARDS for path in repository.texts(card)}
+    expected = {f"model_repository/{path}" for card in CARDS for path in texts(card)}
     listed = subprocess.run(
         ["git", "ls-files", "model_repository"], cwd=COMMITTED.parent, capture_output=True, text=True, check=True
     )
@@ -32,7 +32,7 @@ def test_nothing_else_is_committed():
 
 @pytest.mark.parametrize("card", all_cards().values(), ids=lambda card: card.name)
 def test_configs_survive_a_round_trip(card):
-    for path, text in repository.texts(card).items():
+    for path, text in texts(card).items():
         if path.suffix == ".pbtxt":
             config = text_format.Parse(text, pb.ModelConfig())
             assert config.name == path.parent.name

@@ -14,7 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from depthface import manifest
 from depthface.errors import ExportError, ParityError
 from depthface.families import card_named
-from depthface_export import int8, pipeline, validate
+from depthface.spec import EngineOptions
+from depthface_export import int8, validate
+from depthface_export.job import Engines
 
 LOOSE = {"max_error": 1.0, "mean_error": 0.5, "delta1_loss": 1.0}
 
@@ -97,7 +99,7 @@ def test_an_activation_with_one_huge_value_is_the_most_sensitive(tmp_path):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
     feed = {f"x{i}": rng.normal(size=(50, 64)).astype(np.float32) for i in range(2)}
     feed["x1"][0, 0] = 1000
-    int8.in_int8(path, tmp_path / "int8.onnx", [feed], tmp_path / "ranges.json")
+    int8.write_int8(path, tmp_path / "int8.onnx", [feed], tmp_path / "ranges.json")
     order = int8.by_sensitivity(path, tmp_path / "int8.onnx", [feed], tmp_path / "ranges.json")
     assert order == ["product 1", "product 0"]
 
@@ -108,7 +110,7 @@ def test_an_activation_with_one_huge_value_is_the_most_sensitive(tmp_path):
         )
         return float(np.abs(got - expected)[1:].max())
 
-    int8.in_int8(path, tmp_path / "mixed.onnx", [feed], tmp_path / "ranges.json", ["product 1"])
+    int8.write_int8(path, tmp_path / "mixed.onnx", [feed], tmp_path / "ranges.json", ["product 1"])
     assert error(tmp_path / "int8.onnx") > 1 > 1e-3 > error(tmp_path / "mixed.onnx")
 
 
@@ -118,7 +120,12 @@ def test_ranges_are_not_measured_on_the_photographs_that_prove():
 
 def test_it_is_refused_where_it_does_not_belong(tmp_path, run):
     with pytest.raises(ExportError, match="fp32"):
-        run(card_named("buffalo_l"), tmp_path, precision="int8", accept_license=True)
+        run(card_named("buffalo_l"), tmp_path, precision="int8", accepts_license=True)
     with pytest.raises(ExportError, match="int8 is for processors"):
-        pipeline._check_engines(card_named("depth_anything_v2_small"), "int8", None)
+        run(
+            card_named("depth_anything_v2_small"),
+            tmp_path,
+            precision="int8",
+            engines=Engines(EngineOptions()),
+        )
     assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ from depthface import manifest
 from depthface.contract import EXPORTED_CONFIG
 from depthface.errors import ExportError
 from depthface.families import card_named
-from depthface_export import repository, validate
+from depthface_export import configs, validate
 
 needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this processor has no bf16 arithmetic")
 
@@ -57,9 +57,9 @@ def test_bf16_is_the_fp32_file_proven_by_what_will_serve_it(tiny, tmp_path, run)
 
 def test_a_pack_in_bf16_leaves_the_networks_in_fp32_that_need_it():
     card = card_named("buffalo_l")
-    configs = repository.exported_configs(card, "bf16", "somewhere")
+    exported = configs.exported_configs(card, "bf16", "somewhere")
     backends = {
-        network.name.removeprefix("face_buffalo_l_"): configs[network.name].backend for network in card.networks
+        network.name.removeprefix("face_buffalo_l_"): exported[network.name].backend for network in card.networks
     }
     assert backends == {
         "detector": "openvino",
@@ -69,7 +69,7 @@ def test_a_pack_in_bf16_leaves_the_networks_in_fp32_that_need_it():
         "attributes": "onnxruntime",
     }
     # Only the pipeline asks the recogniser: as many faces as there are, the batch a dimension like others.
-    recognizer = configs["face_buffalo_l_recognizer"]
+    recognizer = exported["face_buffalo_l_recognizer"]
     assert (recognizer.max_batch_size, list(recognizer.input[0].dims)) == (0, [-1, 112, 112, 3])
 
 
@@ -78,7 +78,7 @@ def test_a_cpu_takes_requests_one_by_one_and_a_gpu_in_batches():
     (network,) = card.networks
 
     def sizes(**options):
-        config = repository.exported_configs(card, "fp32", "somewhere", **options)[network.name]
+        config = configs.exported_configs(card, "fp32", "somewhere", **options)[network.name]
         assert config.max_batch_size == 8  # of a request, in any case
         return config.dynamic_batching.preferred_batch_size
 
@@ -89,8 +89,8 @@ def test_a_cpu_takes_requests_one_by_one_and_a_gpu_in_batches():
 
 def test_on_a_cpu_depth_is_for_openvino_and_faces_are_not():
     def by_openvino(name, precision="fp32", **options):
-        configs = repository.exported_configs(card_named(name), precision, "somewhere", **options)
-        return {name for name, config in configs.items() if "cpu_runtime" in config.parameters}
+        exported = configs.exported_configs(card_named(name), precision, "somewhere", **options)
+        return {name for name, config in exported.items() if "cpu_runtime" in config.parameters}
 
     network = "depth_anything_v2_small_network"
     assert by_openvino("depth_anything_v2_small") == by_openvino("depth_anything_v2_small", "int8") == {network}
@@ -134,7 +134,7 @@ def test_a_processor_without_bf16_is_told_so(tiny, tmp_path, run, monkeypatch):
 
 def test_a_precision_that_a_card_has_no_tolerance_for_is_refused(tmp_path, run):
     with pytest.raises(ExportError, match="fp32 or bf16, not in fp16"):
-        run(card_named("buffalo_l"), tmp_path, precision="fp16", accept_license=True)
+        run(card_named("buffalo_l"), tmp_path, precision="fp16", accepts_license=True)
 
 
 @needs_bf16

@@ -19,7 +19,8 @@ from depthface import machine
 from depthface.errors import EngineError
 from depthface.families import all_cards, card_named
 from depthface.families.depth_anything_v2 import processing
-from depthface.families.insightface import analysis
+from depthface.families.insightface import processing as faces
+from depthface.tasks.faces import DET_SIZE_AUTO
 from depthface_export import tensorrt
 
 SOURCE = Path(tensorrt.__file__)
@@ -155,10 +156,10 @@ def test_a_photo_of_any_shape_fits_an_engine():
             tensorrt._profile_for(network, {"pixels": np.empty(shape, np.uint8)})
 
 
-@pytest.mark.parametrize("det_size", [analysis.AUTO, 32, 640, 1920])
+@pytest.mark.parametrize("det_size", [DET_SIZE_AUTO, 32, 640, 1920])
 def test_a_photo_at_any_detector_size_fits_an_engine(det_size):
     detector = card_named("buffalo_l").networks[0]
-    fed = analysis.letterboxes(np.zeros((300, 400, 3), np.uint8), 0.5, det_size)
+    fed = faces.letterboxes(np.zeros((300, 400, 3), np.uint8), 0.5, det_size)
     for batch in (1, detector.max_batch_size):
         inputs = {name: np.stack([value] * batch) for name, value in fed.items()}
         assert tensorrt._profile_for(detector, inputs) == 0

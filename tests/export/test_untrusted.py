@@ -21,9 +21,11 @@ from depthface.contract import MANIFEST_FILE
 from depthface.errors import DepthfaceError, ExportError, WeightsCorrupt, WeightsUnavailable
 from depthface.families import card_named
 from depthface.families.depth_anything_v2 import network
-from depthface.families.insightface import graphs, reading, synthetic
+from depthface.families.insightface.graphs import kinds, reading
 from depthface.spec import HubFile
 from depthface_export import archive, weights
+from depthface_standins.depth_anything_v2 import random_model
+from depthface_standins.insightface import synthetic
 
 SMALL = card_named("depth_anything_v2_small")
 MARK = "EXECUTED"
@@ -44,12 +46,12 @@ def folder(tiny, tmp_path, monkeypatch) -> Path:
     """A good folder of weights, and the working directory."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "mine"
-    network.reference_model(tiny, 3).save_pretrained(folder)
+    random_model(tiny, 3).save_pretrained(folder)
     return folder
 
 
 def load(tiny, folder: Path):
-    return network.load(tiny, weights.locate(tiny, str(folder)).source, "fp32")
+    return network.load(tiny, weights.locate(tiny, str(folder)).path, "fp32")
 
 
 def test_pickled_weights_are_never_loaded(tiny, folder):
@@ -155,7 +157,7 @@ def test_external_data_in_the_folder_are_read(pack, recognizer):
     (pack / "a.data").write_bytes(largest(recognizer))
     read = reading.read(pack / "a.onnx")
     assert largest(read) == largest(recognizer)
-    assert graphs.kind(read) == "recognizer"
+    assert kinds.kind(read) == "recognizer"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from depthface.families.depth_anything_v2 import network
 from depthface.manifest import sha256_of
 from depthface.spec import HubFile, HubWeights
 from depthface_export import weights
+from depthface_standins.depth_anything_v2 import random_model
 
 SMALL = card_named("depth_anything_v2_small")
 LARGE = card_named("depth_anything_v2_large")
@@ -47,7 +48,7 @@ def hub(monkeypatch, tmp_path):
 def test_hub_weights_are_asked_for_at_the_pinned_revision(hub):
     card, cache, asked = hub
     found = weights.fetch(card, weights.locate(card, "hub"))
-    assert found.source == cache
+    assert found.path == cache
     assert found.origin == "someone/model@abc123"
     assert set(found.sha256) == {"config.json", "model.safetensors"}
     assert asked == [("someone/model", "config.json", "abc123"), ("someone/model", "model.safetensors", "abc123")]
@@ -104,16 +105,16 @@ def test_no_hub_is_exit_1_in_one_paragraph(tmp_path):
 
 def test_a_folder_of_weights_is_loaded_and_named(tiny, tmp_path):
     folder = tmp_path / "mine"
-    network.reference_model(tiny, 3).save_pretrained(folder)
+    random_model(tiny, 3).save_pretrained(folder)
     found = weights.locate(tiny, str(folder))
     assert found.origin == "folder mine"
-    loaded = network.reference_model(tiny, found.source)
-    assert loaded.head.conv1.weight.equal(network.reference_model(tiny, 3).head.conv1.weight)
-    assert weights.locate(tiny, str(folder / "model.safetensors")).source == folder
+    loaded = network.reference_model(tiny, found.path)
+    assert loaded.head.conv1.weight.equal(random_model(tiny, 3).head.conv1.weight)
+    assert weights.locate(tiny, str(folder / "model.safetensors")).path == folder
 
 
 def test_weights_of_another_size_are_refused(tiny, tmp_path):
-    network.reference_model(tiny, 0).save_pretrained(tmp_path / "tiny")
+    random_model(tiny).save_pretrained(tmp_path / "tiny")
     with pytest.raises(WeightsCorrupt, match="hidden_size"):
         network.load(SMALL, tmp_path / "tiny", "fp32")
 
@@ -125,10 +126,10 @@ def test_a_folder_without_weights_says_what_it_should_hold(tmp_path):
 
 def test_weights_that_are_not_open_need_a_yes(tmp_path):
     with pytest.raises(LicenseNotAccepted, match=r"CC-BY-NC-4\.0"):
-        weights.check_license(LARGE, "hub", accepted=False)
-    weights.check_license(LARGE, "hub", accepted=True)
-    weights.check_license(LARGE, "random", accepted=False)
-    weights.check_license(SMALL, "hub", accepted=False)
+        weights.check_license(LARGE, weights.locate(LARGE, "hub"), accepted=False)
+    weights.check_license(LARGE, weights.locate(LARGE, "hub"), accepted=True)
+    weights.check_license(LARGE, weights.locate(LARGE, "random"), accepted=False)
+    weights.check_license(SMALL, weights.locate(SMALL, "hub"), accepted=False)
     done = depthface("export", LARGE.name, "--repository", tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
     assert done.returncode == 1
     assert LARGE.license.url in done.stderr

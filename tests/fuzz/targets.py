@@ -23,10 +23,12 @@ from depthface import image, limits, manifest
 from depthface.contract import MANIFEST_FILE
 from depthface.errors import ExportError, InvalidInput, MismatchError, ServeError
 from depthface.families import card_named
-from depthface.families.insightface import network, synthetic
+from depthface.families.insightface import network
 from depthface.verify import refuse_mismatches, verdicts
-from depthface_export import repository
+from depthface.weights import warning_of
+from depthface_export import staging
 from depthface_server.repository import contents
+from depthface_standins.insightface import synthetic
 
 __all__ = ["TARGETS", "Target"]
 
@@ -200,6 +202,7 @@ GOOD = manifest.Manifest(
     onnx={"sha256": "0" * 64, "opset": 17, "ir_version": 10},
     tensors={"inputs": [], "outputs": []},
     exporters={"depthface": "0"},
+    fingerprint={"network": "0"},
     checks=[{"case": "a", "metric": "b", "value": 0.0, "tolerance": 1.0}],
     command=["depthface", "export", "one"],
     engine={
@@ -246,8 +249,8 @@ def _check_manifest(data: bytes, host: str) -> None:
         else:
             raise AssertionError(f"{found} is served, though there is no network")
         found_manifest = manifest.read(root / "network" / "1")
-        assert found_manifest is None or isinstance(found_manifest.is_random, bool)
-        with repository.staging(root):
+        assert found_manifest is None or isinstance(warning_of(found_manifest.weights["origin"]), str | None)
+        with staging.stage(root):
             pass
 
 

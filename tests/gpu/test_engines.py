@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures.exporting import random_sources
 from fixtures.photos import VARIETY
 from fixtures.serving import depthface, serving
 
@@ -17,9 +18,9 @@ from depthface import machine, manifest
 from depthface.contract import MANIFEST_FILE
 from depthface.errors import EngineError
 from depthface.families import card_named
-from depthface.families.depth_anything_v2 import network, parity, processing
-from depthface.families.insightface import scenes
+from depthface.families.depth_anything_v2 import parity, processing
 from depthface_client import Client
+from depthface_standins.insightface import scenes
 
 pytestmark = pytest.mark.gpu
 
@@ -100,7 +101,7 @@ def test_an_engine_of_another_tensorrt_is_refused(depth_repository, tmp_path):
 def test_depth_is_served_within_the_card(depth_repository):
     precision, repository = depth_repository
     card = card_named(DEPTH)
-    reference = network.load(card, 0, "fp32")[card.networks[0].name].reference
+    reference = random_sources(card)[card.networks[0].name].reference
     with serving(repository) as server, Client(server.host) as client:
         for name in PHOTOS:
             pixels, _ = processing.preprocess(VARIETY[name])

@@ -6,12 +6,13 @@ import re
 
 import onnxruntime
 import pytest
+from fixtures.exporting import random_sources
 from fixtures.photos import VARIETY
 from fixtures.serving import serving
 
 from depthface import machine
 from depthface.families import card_named
-from depthface.families.depth_anything_v2 import network, parity, processing
+from depthface.families.depth_anything_v2 import parity, processing
 from depthface_client import Client
 
 pytestmark = pytest.mark.gpu
@@ -29,7 +30,7 @@ def cuda() -> None:
 
 def test_depth_on_cuda_is_within_the_card_of_fp16(repository):
     """ONNX Runtime uses TF32 on CUDA unless told otherwise, so fp32's own tolerance is not what it promises."""
-    reference = network.load(DEPTH, 0, "fp32")[DEPTH.networks[0].name].reference
+    reference = random_sources(DEPTH)[DEPTH.networks[0].name].reference
     with serving(repository) as server, Client(server.host) as client:
         for name in ("landscape JPEG", "square PNG"):
             pixels, _ = processing.preprocess(VARIETY[name])

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from depthface.families.insightface import synthetic
+from depthface_standins.insightface import synthetic
 
 
 @pytest.fixture(scope="session")

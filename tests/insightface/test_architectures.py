@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
-from depthface.families.insightface import synthetic
-from depthface.families.insightface.architectures import KINDS, Kind, random_model
+from depthface_standins.insightface import synthetic
+from depthface_standins.insightface.architectures import KINDS, Kind, random_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 

@@ -63,7 +63,7 @@ def photos(face_pack, request) -> dict[str, bytes]:
     """Photos that the pack finds faces in."""
     if not face_pack.is_genuine:
         drawn = {f"{count} drawn": crowd(count, seed) for seed, count in enumerate(DRAWN)}
-        from depthface.families.insightface import scenes
+        from depthface_standins.insightface import scenes
 
         return drawn | forms(Image.fromarray(scenes.draw_crowd(2, 5).image))
     real_photos = request.getfixturevalue("real_photos")

@@ -29,8 +29,9 @@ from tritonclient.http import InferenceServerClient
 
 from depthface.config import read as read_config
 from depthface.contract import EXPORTED_CONFIG
-from depthface.families.insightface import processing, scenes
-from depthface_export import repository
+from depthface.families.insightface import processing
+from depthface_export import configs, texts
+from depthface_standins.insightface import scenes
 
 # skimage warns of a method that insightface calls.
 pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning:insightface")
@@ -76,10 +77,10 @@ def batching(face_repository: Path, tmp_path_factory) -> Iterator[Server]:
     for path in copy.glob(f"*/{EXPORTED_CONFIG}"):
         config = read_config(path)
         if config.backend == "python":
-            config.instance_group[0].count *= repository.PIPELINES_FOR_A_GPU
+            config.instance_group[0].count *= configs.PIPELINES_FOR_A_GPU
         else:
             config.dynamic_batching.ClearField("preferred_batch_size")
-        repository.write_config(config, path)
+        texts.write_config(config, path)
     with serving(copy) as server:
         yield server
 

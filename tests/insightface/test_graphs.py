@@ -12,7 +12,8 @@ from fixtures import face_networks as networks
 from fixtures.face_networks import FACE_BOX, FACE_KEYPOINTS, PHOTO, bgr
 
 from depthface.errors import ExportError
-from depthface.families.insightface import graphs, processing
+from depthface.families.insightface import processing
+from depthface.families.insightface.graphs import crops, kinds, scrfd
 
 pytest.importorskip("insightface.model_zoo", reason="insightface is not installed")
 # skimage warns of a method that insightface calls.
@@ -87,7 +88,7 @@ def assert_same_faces(out: dict[str, np.ndarray], row: int, boxes: np.ndarray, k
 @pytest.mark.parametrize("two_sizes", [False, True], ids=["640", "auto"])
 def test_genuine_detector_finds_what_insightface_finds(two_sizes):
     path = networks.weights("det_500m.onnx")
-    running = session(graphs.detector(onnx.load(path), two_sizes=two_sizes))
+    running = session(scrfd.detector(onnx.load(path), two_sizes=two_sizes))
     photos = [*networks.photos(), np.zeros((33, 71, 3), np.uint8), np.ascontiguousarray(PHOTO[40:220, 140:300])]
     seen = 0
     for min_score in (0.5, 0.2):
@@ -106,7 +107,7 @@ def test_genuine_detector_finds_a_crowd(two_sizes):
     picture = networks.crowd(PHOTO, boxes[0, :4], 80, 16)
     boxes, keypoints = expected_faces(str(path), picture, 0.5, two_sizes)
     assert len(boxes) > 200
-    running = session(graphs.detector(onnx.load(path), two_sizes=two_sizes))
+    running = session(scrfd.detector(onnx.load(path), two_sizes=two_sizes))
     assert_same_faces(run(running, **detector_feed([picture], 0.5, two_sizes)), 0, boxes, keypoints)
 
 
@@ -115,7 +116,7 @@ def test_genuine_detector_finds_a_crowd(two_sizes):
 @pytest.mark.parametrize("min_score", [0.5, 0.999])
 def test_seeded_detector_suppresses_as_insightface_does(tmp_path, keypoints, two_sizes, min_score):
     model = networks.scrfd(keypoints=keypoints)
-    running = session(graphs.detector(model, two_sizes=two_sizes, max_faces=8192))
+    running = session(scrfd.detector(model, two_sizes=two_sizes, max_faces=8192))
     path = saved(model, tmp_path)
     boxes, points = expected_faces(path, PHOTO, min_score, two_sizes)
     out = run(running, **detector_feed([PHOTO], min_score, two_sizes))
@@ -124,7 +125,7 @@ def test_seeded_detector_suppresses_as_insightface_does(tmp_path, keypoints, two
 
 def test_equal_scores_keep_insightface_order(tmp_path):
     model = networks.scrfd(equal_scores=True)
-    running = session(graphs.detector(model, two_sizes=True, max_faces=8192))
+    running = session(scrfd.detector(model, two_sizes=True, max_faces=8192))
     boxes, points = expected_faces(saved(model, tmp_path), PHOTO, 0.5, True)
     assert len(boxes) > 100
     assert len(np.unique(boxes[:, 4])) == 1
@@ -135,13 +136,13 @@ def test_more_faces_than_rows_leaves_the_best(tmp_path):
     model = networks.scrfd()
     boxes, points = expected_faces(saved(model, tmp_path), PHOTO, 0.5, False)
     assert len(boxes) > 5
-    out = run(session(graphs.detector(model, max_faces=5)), **detector_feed([PHOTO], 0.5, False))
+    out = run(session(scrfd.detector(model, max_faces=5)), **detector_feed([PHOTO], 0.5, False))
     assert_same_faces(out, 0, boxes[:5], points[:5])
 
 
 @pytest.mark.parametrize("two_sizes", [False, True], ids=["640", "auto"])
 def test_a_batch_of_photos_is_each_of_them(two_sizes):
-    running = session(graphs.detector(networks.scrfd(), two_sizes=two_sizes, max_faces=4096))
+    running = session(scrfd.detector(networks.scrfd(), two_sizes=two_sizes, max_faces=4096))
     photos = [PHOTO, np.zeros((64, 64, 3), np.uint8), np.ascontiguousarray(PHOTO[100:, :200]), PHOTO[::-1].copy()]
     together = run(running, **detector_feed(photos, 0.5, two_sizes))
     for row, photo in enumerate(photos):
@@ -152,7 +153,7 @@ def test_a_batch_of_photos_is_each_of_them(two_sizes):
 
 
 def test_genuine_batch_is_each_of_its_photos():
-    running = session(graphs.detector(onnx.load(networks.weights("det_500m.onnx")), two_sizes=True))
+    running = session(scrfd.detector(onnx.load(networks.weights("det_500m.onnx")), two_sizes=True))
     photos = networks.photos()
     together = run(running, **detector_feed(photos, 0.2, True))
     for row, photo in enumerate(photos):
@@ -162,7 +163,7 @@ def test_genuine_batch_is_each_of_its_photos():
 
 
 def test_each_photo_of_a_batch_has_its_own_least_score():
-    running = session(graphs.detector(networks.scrfd()))
+    running = session(scrfd.detector(networks.scrfd()))
     feed = detector_feed([PHOTO, PHOTO], 0.5, False)
     feed["min_score"] = np.array([[0.5], [1.5]], np.float32)
     assert run(running, **feed)["count"][:, 0].tolist()[1] == 0
@@ -179,13 +180,13 @@ def test_detector_takes_other_sizes(tmp_path):
         "scale": np.ones((1, 1), np.float32),
         "min_score": np.full((1, 1), 0.5, np.float32),
     }
-    assert_same_faces(run(session(graphs.detector(model, max_faces=4096)), **feed), 0, boxes, points)
+    assert_same_faces(run(session(scrfd.detector(model, max_faces=4096)), **feed), 0, boxes, points)
     feed["pixels"] = np.ascontiguousarray(picture[None, :32, :32])  # fewer anchors than rows
-    assert run(session(graphs.detector(model)), **feed)["boxes"].shape == (1, 512, 4)
+    assert run(session(scrfd.detector(model)), **feed)["boxes"].shape == (1, 512, 4)
 
 
 def test_detector_network_computes_no_shapes():
-    model = graphs.detector(networks.scrfd())
+    model = scrfd.detector(networks.scrfd())
     names = {name for node in model.graph.node for name in node.output}
     shapes = [node for node in model.graph.node if node.op_type == "Shape"]
     assert names
@@ -195,8 +196,8 @@ def test_detector_network_computes_no_shapes():
 def test_genuine_recognizer_gives_insightface_embeddings():
     path = networks.weights("mobilefacenet_128d.onnx")
     original = onnx.load(path)
-    mean, std = graphs.normalization(original)
-    running = session(graphs.recognizer(original, mean=mean, std=std))
+    mean, std = kinds.normalization(original)
+    running = session(crops.recognizer(original, mean=mean, std=std))
     model = reference("ArcFaceONNX", str(path))
     assert (model.input_mean, model.input_std) == (mean, std)
     from insightface.app.common import Face
@@ -221,10 +222,10 @@ def test_genuine_recognizer_gives_insightface_embeddings():
 @pytest.mark.parametrize("first", ["minus", "conv"])
 def test_seeded_recognizer_gives_insightface_embeddings(tmp_path, first):
     original = networks.regressor(112, 512, first)
-    mean, std = graphs.normalization(original)
+    mean, std = kinds.normalization(original)
     model = reference("ArcFaceONNX", saved(original, tmp_path))
     crop, _ = processing.align(PHOTO, FACE_KEYPOINTS, 112)
-    served = graphs.recognizer(original, mean=mean, std=std)
+    served = crops.recognizer(original, mean=mean, std=std)
     out = run(session(served), faces=np.stack([crop, crop[::-1]]))["embeddings"]
     assert out.shape == (2, 512)
     for row, picture in enumerate((crop, crop[::-1])):
@@ -238,13 +239,13 @@ def test_landmarks_and_pose_are_insightface_s(tmp_path, columns, first):
     from insightface.app.common import Face
 
     original = networks.regressor(192, columns, first)
-    mean, std = graphs.normalization(original)
+    mean, std = kinds.normalization(original)
     model = reference("Landmark", saved(original, tmp_path))
     assert (model.input_mean, model.input_std) == (mean, std)
     face = Face(bbox=FACE_BOX)
     expected = model.get(bgr(PHOTO), face)
     crop, matrix = processing.crop_box(PHOTO, FACE_BOX, 192)
-    raw = run(session(graphs.landmarks(original, mean=mean, std=std)), faces=np.stack([crop * 0, crop]))["landmarks"]
+    raw = run(session(crops.landmarks(original, mean=mean, std=std)), faces=np.stack([crop * 0, crop]))["landmarks"]
     assert raw.shape == (2, columns)
     points = processing.place_landmarks(raw[1], matrix)
     np.testing.assert_allclose(points, expected, rtol=0, atol=0.05)
@@ -259,12 +260,12 @@ def test_gender_and_age_are_insightface_s(tmp_path, first):
     seen = set()
     for seed in range(6):
         original = networks.regressor(96, 3, first, seed)
-        mean, std = graphs.normalization(original)
+        mean, std = kinds.normalization(original)
         model = reference("Attribute", saved(original, tmp_path))
         assert (model.input_mean, model.input_std) == (mean, std)
         expected = model.get(bgr(PHOTO), Face(bbox=FACE_BOX))
         crop, _ = processing.crop_box(PHOTO, FACE_BOX, 96)
-        raw = run(session(graphs.attributes(original, mean=mean, std=std)), faces=np.stack([crop, crop]))["attributes"]
+        raw = run(session(crops.attributes(original, mean=mean, std=std)), faces=np.stack([crop, crop]))["attributes"]
         assert processing.gender_and_age(raw[1]) == expected
         seen.add(expected)
     assert len(seen) > 3
@@ -275,8 +276,8 @@ def test_swap_is_insightface_s(tmp_path):
 
     original = networks.swapper()
     model = reference("INSwapper", saved(original, tmp_path))
-    np.testing.assert_array_equal(graphs.emap(original), model.emap)
-    running = session(graphs.swapper(original))
+    np.testing.assert_array_equal(crops.emap(original), model.emap)
+    running = session(crops.swapper(original))
     source = Face(embedding=np.random.default_rng(1).normal(size=512).astype(np.float32))
     target = Face(kps=FACE_KEYPOINTS)
     expected, _ = model.get(bgr(PHOTO), target, source, paste_back=False)
@@ -303,22 +304,22 @@ def test_kind_is_insightface_s_routing(tmp_path):
         "swapper": (networks.swapper(), "INSwapper"),
     }
     for name, (model, cls) in cases.items():
-        assert graphs.kind(model) == name
+        assert kinds.kind(model) == name
         routed = ModelRouter(saved(model, tmp_path)).get_model(providers=CPU)
         assert type(routed).__name__ == cls
-        assert graphs.normalization(model) == (routed.input_mean, routed.input_std)
+        assert kinds.normalization(model) == (routed.input_mean, routed.input_std)
     assert ModelRouter(saved(networks.regressor(100, 5, "conv"), tmp_path)).get_model(providers=CPU) is None
     with pytest.raises(ExportError, match="not an InsightFace network"):
-        graphs.kind(networks.regressor(100, 5, "conv"))
+        kinds.kind(networks.regressor(100, 5, "conv"))
 
 
 def test_served_graphs_are_new_and_all_of_one_kind():
     for model, build in (
-        (networks.scrfd(), graphs.detector),
-        (networks.regressor(112, 512, "minus"), lambda m: graphs.recognizer(m, mean=0.0, std=1.0)),
-        (networks.regressor(192, 212, "bn_data"), lambda m: graphs.landmarks(m, mean=0.0, std=1.0)),
-        (networks.regressor(96, 3, "conv"), lambda m: graphs.attributes(m, mean=127.5, std=128.0)),
-        (networks.swapper(), graphs.swapper),
+        (networks.scrfd(), scrfd.detector),
+        (networks.regressor(112, 512, "minus"), lambda m: crops.recognizer(m, mean=0.0, std=1.0)),
+        (networks.regressor(192, 212, "bn_data"), lambda m: crops.landmarks(m, mean=0.0, std=1.0)),
+        (networks.regressor(96, 3, "conv"), lambda m: crops.attributes(m, mean=127.5, std=128.0)),
+        (networks.swapper(), crops.swapper),
     ):
         before = model.SerializeToString(deterministic=True)
         served = build(model)
@@ -333,12 +334,12 @@ def test_what_is_not_as_published_is_refused():
     swapper = networks.swapper()
     del swapper.graph.initializer[-1]
     with pytest.raises(ExportError, match="optimised or converted"):
-        graphs.swapper(swapper)
+        crops.swapper(swapper)
     detector = networks.scrfd()
     del detector.graph.output[-1]
     with pytest.raises(ExportError, match="not an SCRFD"):
-        graphs.detector(detector)
+        scrfd.detector(detector)
     with pytest.raises(ExportError, match="not the swapper"):
-        graphs.emap(networks.regressor(112, 512, "conv"))
+        crops.emap(networks.regressor(112, 512, "conv"))
     with pytest.raises(ExportError, match="one of each"):
-        graphs.landmarks(networks.swapper(), mean=0.0, std=1.0)
+        crops.landmarks(networks.swapper(), mean=0.0, std=1.0)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from fixtures.exporting import job_of
 from fixtures.serving import depthface
 from insightface.utils import storage
 
@@ -73,7 +74,7 @@ def test_a_pack_is_fetched_into_insightfaces_own_storage_once(home, releases):
     card, contents, asked = releases
     for _ in range(2):
         found = weights.fetch(card, weights.locate(card, "hub"))
-        assert found.source == home / ".insightface" / "models" / "someones_pack"
+        assert found.path == home / ".insightface" / "models" / "someones_pack"
         assert found.origin == card.weights.origin
         assert found.sha256 == {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         assert stored(home) == STORED
@@ -130,7 +131,7 @@ def test_a_pack_that_is_there_is_used_unasked_but_checked(home, releases):
     folder.mkdir(parents=True)
     for name, content in contents.items():
         (folder / name).write_bytes(content)
-    assert weights.fetch(card, weights.locate(card, "hub")).source == folder
+    assert weights.fetch(card, weights.locate(card, "hub")).path == folder
     (folder / "rec.onnx").write_bytes(b"something else")
     with pytest.raises(WeightsCorrupt, match=r"rec\.onnx .*Delete .*someones_pack/rec\.onnx"):
         weights.fetch(card, weights.locate(card, "hub"))
@@ -199,7 +200,7 @@ def test_a_pack_from_the_releases_is_exported(home, releases, tmp_path):
         card, architecture={kind: dataclasses.replace(file, file=published) for (kind, file), published in files}
     )
     target = tmp_path / "target"
-    pipeline.export(card, weights="hub", precision="fp32", target=target, accept_license=True, report=lambda line: None)
+    pipeline.export(job_of(card, target, "hub", accepts_license=True))
     found = manifest.read(target / "face_buffalo_sc_recognizer" / "1")
     assert found is not None
     assert found.weights["origin"] == card.weights.origin

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from fixtures.exporting import job_of
 from fixtures.faces import FACES, analysis_of, ask, crowd, detection_of
 from fixtures.serving import depthface, serving
 from tritonclient.http import InferenceServerClient
@@ -43,14 +44,7 @@ def pack(tmp_path, files):
 
 def export(model: str | Path, target: Path, folder: Path | str | None = None, accept_license: bool = True) -> None:
     """Export as the command does: a model's name and its weights, or a folder that is both."""
-    pipeline.export(
-        card_named(str(model)),
-        weights=str(folder or model),
-        precision="fp32",
-        target=target,
-        accept_license=accept_license,
-        report=lambda line: None,
-    )
+    pipeline.export(job_of(card_named(str(model)), target, str(folder or model), accepts_license=accept_license))
 
 
 def assert_untouched(target: Path) -> None:
@@ -228,7 +222,6 @@ def test_the_manifests_say_what_is_served_from_which_files_and_what_was_proven(f
             assert found.weights == {"origin": f"folder {pack.folder.name}", "sha256": hashes}
             assert found.license["id"] == "non-commercial research only"
             assert found.precision == "fp32"
-            assert not found.is_random
             tensors = [tensor["name"] for tensor in found.tensors["inputs"]]
             assert tensors == [tensor.name for tensor in network.inputs]
             metrics = {check["metric"] for check in found.checks}
@@ -247,13 +240,15 @@ def test_the_manifests_say_what_is_served_from_which_files_and_what_was_proven(f
 
 def test_exporting_again_is_unchanged_and_another_file_is_not(pack, files, tmp_path):
     folder, target = pack(det=DETECTOR), tmp_path / "target"
-    options = {"weights": str(folder), "precision": "fp32", "accept_license": True, "report": lambda line: None}
-    assert pipeline.export(card_named(str(folder)), target=target, **options) == "exported"
-    assert pipeline.export(card_named(str(folder)), target=target, **options) == "unchanged"
+
+    def outcome() -> str:
+        return pipeline.export(job_of(card_named(str(folder)), target, str(folder), accepts_license=True))
+
+    assert [outcome(), outcome()] == ["exported", "unchanged"]
     model = onnx.load(files / DETECTOR)
     model.doc_string = "another file"
     onnx.save(model, folder / "det.onnx")
-    assert pipeline.export(card_named(str(folder)), target=target, **options) == "exported"
+    assert outcome() == "exported"
 
 
 # The licence

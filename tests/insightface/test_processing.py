@@ -20,7 +20,7 @@ def faces(count: int) -> list[np.ndarray]:
     for index in range(count):
         turn, scale = random.uniform(-np.pi, np.pi), random.uniform(0.3, 4)
         matrix = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-        points = (processing.TEMPLATE_112 - 56) @ matrix.T + random.normal(size=(5, 2)) * 2 * scale + 256
+        points = (np.array(processing.TEMPLATE_112_PX) - 56) @ matrix.T + random.normal(size=(5, 2)) * 2 * scale + 256
         found.append((random.normal(size=(5, 2)) * 40 + 256 if index % 5 == 0 else points).astype(np.float32))
     return found
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import onnx
 import pytest
 
-from depthface.families.insightface import scenes, synthetic
-from depthface.families.insightface.scenes import Person, Placed, Scene, draw_crowd, draw_scene
+from depthface_standins.insightface import scenes, synthetic
+from depthface_standins.insightface.scenes import Person, Placed, Scene, draw_crowd, draw_scene
 
 # insightface calls numpy and scikit-image in ways that they deprecate.
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")

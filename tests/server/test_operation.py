@@ -16,12 +16,12 @@ from fixtures.serving import Server, depthface, serving
 from PIL import Image
 from tritonclient.http import InferenceServerClient
 
-from depthface.families.insightface import scenes
 from depthface.limits import Limits
 from depthface_client import Client, ImageTooLarge, InvalidImage, InvalidInput, ServerOverloaded
 from depthface_server.installation import Installation
 from depthface_server.log import as_object
 from depthface_server.options import Options
+from depthface_standins.insightface import scenes
 
 ANALYSIS, DETECTION = "face_analysis_synthetic", "face_detection_synthetic"
 

@@ -2,12 +2,13 @@
 
 A family `f` offers
 
-- `f.card.CARDS`: the `ModelCard`s of its models;
-- `f.network`: `load(card, weights, precision)`, a `Source` for each network: what to export and its reference; and,
+- `f.card`: `CARDS`, the `ModelCard`s of its models; `MAKERS`, what has a hand in its networks;
+- `f.network`: `load(card, folder, precision)`, a `Source` for each network: what to export and its reference; and,
   where a folder of files can be a model, `card_of_folder(folder)`;
 - `f.parity`: `measurements(source, run, photos)`, the export and its reference compared in the task's own units;
-- `f.processing`: pure functions round the network; and what the card names, the coroutines that the server runs;
-- `f.result`: what the client hands back.
+- `f.processing`: pure functions round the network;
+- `f.pipeline`: the coroutines that the server runs, which the cards name;
+- outside of what a client installs, `depthface_standins.f`: weights that are nobody's.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def card_named(name: str) -> ModelCard:
             if hasattr(network, "card_of_folder"):
                 card: ModelCard = network.card_of_folder(folder)
                 return card
-    raise DepthfaceError(f"There is no model {name!r}. Choose one of: {', '.join(cards)}; or give a pack's folder.")
+    raise DepthfaceError(f"There is no model {name!r}.", f"Choose one of: {', '.join(cards)}; or give a pack's folder.")
 
 
 def _families() -> list[str]:

@@ -7,14 +7,16 @@ from depthface.spec import (
     HubFile,
     HubWeights,
     License,
+    Makers,
     ModelCard,
     Network,
     Pipeline,
     Profile,
     TensorSpec,
 )
+from depthface.tasks import depth
 
-__all__ = ["CARDS", "MAX_GRID_SIDE_PX", "PATCH_PX", "PHOTO_SIDE_PX"]
+__all__ = ["CARDS", "MAKERS", "MAX_GRID_SIDE_PX", "PATCH_PX", "PHOTO_SIDE_PX"]
 
 PATCH_PX = 14
 """Side of a DINOv2 patch: the network's grid is a multiple of it."""
@@ -30,6 +32,12 @@ USUAL_SIDE_PX = 49 * PATCH_PX
 """The grid's longer side for a photo of 4:3, the shape that most cameras give: 518×686."""
 
 FAMILY = "depth_anything_v2"
+
+MAKERS = Makers(
+    modules=tuple(f"depthface.families.{FAMILY}.{name}" for name in ("card", "network")),
+    packages=("torch", "transformers", "onnxscript"),
+)
+"""What has a hand in its networks, before anything is made of them."""
 
 MAX_BATCH_SIZE = 8
 
@@ -64,10 +72,10 @@ TOLERANCES: dict[Precision, dict[str, float]] = {
 def _card(
     size: str,
     *,
+    rank: int,
     license: License,
     revision: str,
-    weight_file: HubFile,
-    config_sha256: str | None,
+    files: tuple[HubFile, HubFile],
     architecture: dict[str, object],
 ) -> ModelCard:
     name = f"{FAMILY}_{size}"
@@ -87,18 +95,19 @@ def _card(
         weights=HubWeights(
             repo_id=f"depth-anything/Depth-Anything-V2-{size.capitalize()}-hf",
             revision=revision,
-            files=(HubFile("config.json", None, config_sha256), weight_file),
+            files=files,
         ),
         networks=(network,),
         pipelines=(
             Pipeline(
                 name=name,
-                task="depth",
-                function=f"depthface.families.{FAMILY}.processing:estimate",
+                task=depth.NAME,
+                function=f"depthface.families.{FAMILY}.pipeline:estimate",
                 inputs=(IMAGE,),
                 outputs=(DEPTH, SIZE, PNG16, PNG8),
                 max_batch_size=MAX_BATCH_SIZE,
                 networks={"network": network.name},
+                rank=rank,
             ),
         ),
         tolerances=TOLERANCES,
@@ -110,14 +119,17 @@ def _card(
 CARDS = (
     _card(
         "small",
+        rank=0,
         license=APACHE_2,
         revision="5426e4f0f36572d16453bbda7a8389317b1bef99",
-        weight_file=HubFile(
-            "model.safetensors",
-            99_173_660,
-            "3152477ce0d8d6978d76b995120de97cb5b928701fd0f817769f59e249a16b70",
+        files=(
+            HubFile("config.json", None, "c56698d3643dde1f83ea2212759e6b31a22b8f827246a36dd007ee8a22b3ff75"),
+            HubFile(
+                "model.safetensors",
+                99_173_660,
+                "3152477ce0d8d6978d76b995120de97cb5b928701fd0f817769f59e249a16b70",
+            ),
         ),
-        config_sha256="c56698d3643dde1f83ea2212759e6b31a22b8f827246a36dd007ee8a22b3ff75",
         architecture={
             "hidden_size": 384,
             "num_hidden_layers": 12,
@@ -129,10 +141,10 @@ CARDS = (
     ),
     _card(
         "base",
+        rank=1,
         license=CC_BY_NC_4,
         revision="b1958afc87fb45a9e3746cb387596094de553ed8",
-        weight_file=HubFile("model.safetensors", None, None),
-        config_sha256=None,
+        files=(HubFile("config.json", None, None), HubFile("model.safetensors", None, None)),
         architecture={
             "hidden_size": 768,
             "num_hidden_layers": 12,
@@ -144,14 +156,17 @@ CARDS = (
     ),
     _card(
         "large",
+        rank=2,
         license=CC_BY_NC_4,
         revision="7581137eff8d4e94f6e796d3baea0e9fa79b22d2",
-        weight_file=HubFile(
-            "model.safetensors",
-            1_341_322_868,
-            "4e01e34ed5549b529b70b92d53226bc370f03041977b390d3dde45d47f516cf9",
+        files=(
+            HubFile("config.json", None, None),
+            HubFile(
+                "model.safetensors",
+                1_341_322_868,
+                "4e01e34ed5549b529b70b92d53226bc370f03041977b390d3dde45d47f516cf9",
+            ),
         ),
-        config_sha256=None,
         architecture={
             "hidden_size": 1024,
             "num_hidden_layers": 24,

@@ -28,15 +28,11 @@ from depthface.errors import WeightsCorrupt
 from depthface.families.depth_anything_v2.card import PATCH_PX, PHOTO_SIDE_PX
 from depthface.spec import ModelCard, Source
 
-__all__ = ["MEAN", "STD", "DepthNetwork", "load", "reference_model"]
+__all__ = ["MEAN", "STD", "DepthNetwork", "config_of", "load", "reference_model", "sources"]
 
 # ImageNet statistics of RGB in 0…1 (preprocessor_config.json `image_mean`, `image_std`).
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-
-RANDOM_GAIN = 2.0
-"""Random matrices are scaled by this: with transformers' own initialisation the depth map is nearly flat, and 8-bit
-comparisons say nothing. With it photos give about 240 distinct levels."""
 
 MAX_CONFIG_BYTES = 2**20
 
@@ -44,14 +40,20 @@ Pixels = npt.NDArray[np.uint8]
 DepthMap = npt.NDArray[np.float32]
 
 
-def load(card: ModelCard, weights: Path | int, precision: Precision) -> dict[str, Source]:
+def load(card: ModelCard, folder: Path, precision: Precision) -> dict[str, Source]:
     """Build the network of `card`, under its name; its reference maps `(B, h, w, 3) uint8` to `(B, h, w) float32`.
 
     Args:
-        weights: a folder in the format of `transformers` (config.json, model.safetensors), or the seed of random
-            weights in the card's architecture.
+        folder: of weights in the format of `transformers` (config.json, model.safetensors).
+
+    Raises:
+        WeightsCorrupt: they are damaged, or another network's.
     """
-    model = reference_model(card, weights)
+    return sources(card, reference_model(card, folder), precision)
+
+
+def sources(card: ModelCard, model: DepthAnythingForDepthEstimation, precision: Precision) -> dict[str, Source]:
+    """As `load`, of a model as `reference_model` gives it."""
     patches = (
         14 * torch.export.Dim("patches_h", min=1, max=160),
         14 * torch.export.Dim("patches_w", min=1, max=160),
@@ -66,10 +68,9 @@ def load(card: ModelCard, weights: Path | int, precision: Precision) -> dict[str
     return {card.networks[0].name: source}
 
 
-def reference_model(card: ModelCard, weights: Path | int) -> DepthAnythingForDepthEstimation:
-    """The model as `transformers` has it, in fp32 and evaluation mode; `weights` as in `load`."""
-    model = _random(card, weights) if isinstance(weights, int) else _pretrained(card, weights)
-    return model.eval().requires_grad_(False)
+def reference_model(card: ModelCard, folder: Path) -> DepthAnythingForDepthEstimation:
+    """The model as `transformers` has it, in fp32 and evaluation mode."""
+    return _pretrained(card, folder).eval().requires_grad_(False)
 
 
 class DepthNetwork(nn.Module):
@@ -187,10 +188,10 @@ def _pretrained(card: ModelCard, folder: Path) -> DepthAnythingForDepthEstimatio
     card's own architecture. The folder's config only says whether it is that one; nothing is built by its numbers."""
     _check_config(card, folder)
     try:
-        with _quiet_loading():
+        with _hush_loading():
             model, report = DepthAnythingForDepthEstimation.from_pretrained(
                 folder,
-                config=_config(card),
+                config=config_of(card),
                 dtype=torch.float32,
                 local_files_only=True,
                 use_safetensors=True,
@@ -234,7 +235,7 @@ def _check_config(card: ModelCard, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_loading() -> Iterator[None]:
+def _hush_loading() -> Iterator[None]:
     """Hide the table that transformers logs of what it did not find; it is answered with an error."""
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(CRITICAL)
@@ -244,7 +245,8 @@ def _quiet_loading() -> Iterator[None]:
         transformers_logging.set_verbosity(level)
 
 
-def _config(card: ModelCard) -> DepthAnythingConfig:
+def config_of(card: ModelCard) -> DepthAnythingConfig:
+    """The card's architecture as `transformers` describes it."""
     facts: dict[str, Any] = dict(card.architecture)
     backbone = Dinov2Config(
         hidden_size=facts["hidden_size"],
@@ -265,14 +267,3 @@ def _config(card: ModelCard) -> DepthAnythingConfig:
         # Published configs leave it empty for relative depth, and transformers 5 multiplies by it all the same.
         max_depth=1,
     )
-
-
-def _random(card: ModelCard, seed: int) -> DepthAnythingForDepthEstimation:
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(seed)
-        model = DepthAnythingForDepthEstimation(_config(card))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter *= RANDOM_GAIN
-    return model

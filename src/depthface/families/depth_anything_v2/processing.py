@@ -1,26 +1,21 @@
-"""What is done round the network, as `transformers` does it (pinned reference: transformers 5.23).
-
-`estimate` at the end is the server's pipeline; the others are what it is made of.
-"""
+"""What is done round the network, as `transformers` does it (pinned reference: transformers 5.23)."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any, TypeVar
+from collections.abc import Collection
+from typing import TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from depthface import image
-from depthface.contract import Parameters
 from depthface.errors import InvalidImage
 from depthface.families.depth_anything_v2.card import MAX_GRID_SIDE_PX, PATCH_PX, PHOTO_SIDE_PX
 
 __all__ = [
     "MAX_ASPECT",
     "MAX_GRID_SIDE_PX",
-    "estimate",
     "grey_levels",
     "grid_size",
     "postprocess",
@@ -145,32 +140,3 @@ def postprocess(
     if "png8" in wanted:
         out["png8"] = image.encode_png(grey_levels(upsample(depth, *size), np.uint8))
     return out
-
-
-async def estimate(
-    wanted: Collection[str],
-    infer: Callable[[str, Mapping[str, npt.NDArray[Any]], Collection[str]], Awaitable[dict[str, npt.NDArray[Any]]]],
-    parameters: Parameters,
-    image_bytes: bytes,
-    *,
-    fast_decode: bool = False,
-) -> dict[str, npt.NDArray[np.generic] | bytes]:
-    """Server pipeline: the depth of a photo, in the forms that are wanted.
-
-    Args:
-        infer: asks a model: its name, batched inputs, the outputs wanted.
-        parameters: its `networks` hold `network`.
-        fast_decode: a request's own wish; see `preprocess`.
-
-    Returns:
-        The public outputs that are in `wanted`; `size` is `(2,) int32`, the upright photo's height and width.
-
-    Raises:
-        InvalidInput: as `preprocess`.
-    """
-    pixels, size = preprocess(image_bytes, parameters.precision or "fp32", fast_decode=fast_decode)
-    out: dict[str, npt.NDArray[np.generic] | bytes] = {"size": np.array(size, np.int32)}
-    if set(wanted) <= {"size"}:
-        return out
-    found = await infer(parameters.networks["network"], {"pixels": pixels[None]}, ("depth",))
-    return out | postprocess(wanted, found["depth"][0], size)

@@ -5,9 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from depthface.contract import Precision
+from depthface.families.insightface.facts import (
+    ATTRIBUTE_COLUMNS,
+    ATTRIBUTE_CROP_PX,
+    DETECTOR_MEAN,
+    DETECTOR_SIDE_FACT,
+    DETECTOR_SIDE_PX,
+    DETECTOR_SMALL_SIDE_PX,
+    DETECTOR_STD,
+    EMBEDDING_SIZE_FACT,
+    LANDMARK_CROP_PX,
+    LANDMARKS_68_COLUMNS,
+    LANDMARKS_106_COLUMNS,
+    MAX_BATCH_SIZE,
+    MAX_FACES,
+    MAX_PHOTOS,
+    RECOGNITION_CROP_PX,
+    SWAP_CROP_PX,
+    SWAP_EMBEDDING_COLUMNS,
+    USUAL_BATCH_SIZE,
+)
 from depthface.spec import (
     HubFile,
     License,
+    Makers,
     ModelCard,
     Network,
     Pipeline,
@@ -15,38 +36,28 @@ from depthface.spec import (
     PublishedPack,
     TensorSpec,
 )
+from depthface.tasks import faces, swap
+from depthface.tasks.faces import DET_SIZE_STRIDE_PX, MAX_DET_SIZE_PX
 
-__all__ = ["CARDS", "PackFile", "pack_card"]
+__all__ = ["CARDS", "MAKERS", "PackFile", "pack_card", "swapper_card"]
 
 FAMILY = "insightface"
+
+MAKERS = Makers(
+    modules=tuple(
+        f"depthface.families.{FAMILY}.{name}"
+        for name in (
+            *("facts", "network"),
+            *("graphs.crops", "graphs.kinds", "graphs.reading", "graphs.scrfd", "graphs.surgery"),
+        )
+    ),
+    packages=("insightface",),
+)
+"""What has a hand in its networks, before anything is made of them."""
 
 RESEARCH_ONLY = License(
     "non-commercial research only", False, "https://github.com/deepinsight/insightface/tree/master/model_zoo"
 )
-
-MAX_FACES = 512
-"""Faces that the detector can give for one photo."""
-
-MAX_BATCH_SIZE = 32
-"""Faces that go through a network at once; more are asked for in several requests."""
-
-USUAL_BATCH_SIZE = 8
-"""Faces that an engine is tuned for."""
-
-MAX_PHOTOS = 8
-"""Photos that go through a detector at once."""
-
-DETECTOR_SIDE_PX = 640
-"""Side of the square that the detector sees (scrfd.py:20 `DEFAULT_DET_SIZES`)."""
-
-DETECTOR_SMALL_SIDE_PX = 128
-"""Side of the second, smaller one, for faces that fill the photo (scrfd.py:20)."""
-
-DETECTOR_STRIDE_PX = 32
-"""Sides of what a detector sees are multiples of its coarsest stride."""
-
-MAX_DETECTOR_SIDE_PX = 1920
-"""The largest square that may be asked for."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,8 @@ class PackFile:
         kind: `detector`, `recognizer`, `landmarks_106`, `landmarks_68` or `attributes`.
         mean, std: what InsightFace feeds it is `(pixels − mean) / std`, read once from the published file.
         columns: length of an embedding, of a recogniser.
-        random: which architecture of `architectures.py` stands for it under random weights.
+        side_px: of the one square that it takes, of a detector; None for any size.
+        random: which architecture of `depthface_standins` stands for it under random weights.
     """
 
     kind: str
@@ -65,32 +77,35 @@ class PackFile:
     mean: float
     std: float
     columns: int = 512
+    side_px: int | None = None
     random: str = ""
 
 
 DET_500M = PackFile(
     "detector",
     HubFile("det_500m.onnx", 2_524_817, "5e4447f50245bbd7966bd6c0fa52938c61474a04ec7def48753668a9d8b4ea3a"),
-    127.5,
-    128.0,
+    DETECTOR_MEAN,
+    DETECTOR_STD,
     random="det_500m",
 )
 DET_2_5G = PackFile(
     "detector",
     HubFile("det_2.5g.onnx", 3_292_009, "041f73f47371333d1d17a6fee6c8ab4e6aecabefe398ff32cca4e2d5eaee0af9"),
-    127.5,
-    128.0,
+    DETECTOR_MEAN,
+    DETECTOR_STD,
     random="det_500m",
 )
 DET_10G = PackFile(
     "detector",
     HubFile("det_10g.onnx", 16_923_827, "5838f7fe053675b1c7a08b633df49e7af5495cee0493c7dcf6697200b85b5b91"),
-    127.5,
-    128.0,
+    DETECTOR_MEAN,
+    DETECTOR_STD,
     random="det_10g",
 )
 # No public record of this one's sha256 was found; it is recorded in the manifest at the first download.
-SCRFD_10G_BNKPS = PackFile("detector", HubFile("scrfd_10g_bnkps.onnx", None, None), 127.5, 128.0, random="det_10g")
+SCRFD_10G_BNKPS = PackFile(
+    "detector", HubFile("scrfd_10g_bnkps.onnx", None, None), DETECTOR_MEAN, DETECTOR_STD, random="det_10g"
+)
 W600K_R50 = PackFile(
     "recognizer",
     HubFile("w600k_r50.onnx", 174_383_860, "4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43"),
@@ -174,12 +189,14 @@ BOXES = TensorSpec("boxes", "FP32", (-1, 4))
 SCORES = TensorSpec("scores", "FP32", (-1,))
 KEYPOINTS = TensorSpec("keypoints", "FP32", (-1, 5, 2))
 
+SCALE = TensorSpec("scale", "FP32", (1,))
+MIN_SCORE = TensorSpec("min_score", "FP32", (1,))
 DETECTOR_INPUTS = (
     TensorSpec("pixels", "UINT8", (-1, -1, 3)),
-    TensorSpec("scale", "FP32", (1,)),
+    SCALE,
     TensorSpec("pixels_small", "UINT8", (-1, -1, 3)),
     TensorSpec("scale_small", "FP32", (1,)),
-    TensorSpec("min_score", "FP32", (1,)),
+    MIN_SCORE,
 )
 DETECTOR_OUTPUTS = (
     TensorSpec("boxes", "FP32", (MAX_FACES, 4)),
@@ -187,27 +204,45 @@ DETECTOR_OUTPUTS = (
     TensorSpec("keypoints", "FP32", (MAX_FACES, 5, 2)),
     TensorSpec("count", "INT32", (1,)),
 )
-SWAPPER_INPUTS = (TensorSpec("faces", "UINT8", (128, 128, 3)), TensorSpec("embedding", "FP32", (512,)))
+SWAPPER_INPUTS = (
+    TensorSpec("faces", "UINT8", (SWAP_CROP_PX, SWAP_CROP_PX, 3)),
+    TensorSpec("embedding", "FP32", (SWAP_EMBEDDING_COLUMNS,)),
+)
+CROPS = TensorSpec("crops", "UINT8", (-1, RECOGNITION_CROP_PX, RECOGNITION_CROP_PX, 3))
 
-# What each kind of network adds to a pack's analysis: its own tensors (faces in, answer out) and the public ones.
-_ADDS: dict[str, tuple[int, TensorSpec, tuple[TensorSpec, ...]]] = {
-    "recognizer": (112, TensorSpec("embeddings", "FP32", (512,)), (TensorSpec("embeddings", "FP32", (-1, 512)),)),
-    "landmarks_106": (
-        192,
-        TensorSpec("landmarks", "FP32", (212,)),
-        (TensorSpec("landmarks_106", "FP32", (-1, 106, 2)),),
-    ),
-    "landmarks_68": (
-        192,
-        TensorSpec("landmarks", "FP32", (3309,)),
-        (TensorSpec("landmarks_68", "FP32", (-1, 68, 3)), TensorSpec("pose", "FP32", (-1, 3))),
-    ),
-    "attributes": (
-        96,
-        TensorSpec("attributes", "FP32", (3,)),
-        (TensorSpec("gender", "INT32", (-1,)), TensorSpec("age", "INT32", (-1,))),
-    ),
-}
+
+@dataclass(frozen=True)
+class _Addition:
+    """What a kind of network adds to a pack's analysis: the side of its crops, its own answer, and the public ones."""
+
+    crop_px: int
+    answer: TensorSpec
+    public: tuple[TensorSpec, ...]
+
+
+def _additions(file: PackFile) -> _Addition:
+    return {
+        "recognizer": _Addition(
+            RECOGNITION_CROP_PX,
+            TensorSpec("embeddings", "FP32", (file.columns,)),
+            (TensorSpec("embeddings", "FP32", (-1, file.columns)),),
+        ),
+        "landmarks_106": _Addition(
+            LANDMARK_CROP_PX,
+            TensorSpec("landmarks", "FP32", (LANDMARKS_106_COLUMNS,)),
+            (TensorSpec("landmarks_106", "FP32", (-1, 106, 2)),),
+        ),
+        "landmarks_68": _Addition(
+            LANDMARK_CROP_PX,
+            TensorSpec("landmarks", "FP32", (LANDMARKS_68_COLUMNS,)),
+            (TensorSpec("landmarks_68", "FP32", (-1, 68, 3)), TensorSpec("pose", "FP32", (-1, 3))),
+        ),
+        "attributes": _Addition(
+            ATTRIBUTE_CROP_PX,
+            TensorSpec("attributes", "FP32", (ATTRIBUTE_COLUMNS,)),
+            (TensorSpec("gender", "INT32", (-1,)), TensorSpec("age", "INT32", (-1,))),
+        ),
+    }[file.kind]
 
 
 def pack_card(name: str, files: tuple[PackFile, ...]) -> ModelCard:
@@ -215,28 +250,31 @@ def pack_card(name: str, files: tuple[PackFile, ...]) -> ModelCard:
     networks = {file.kind: _network(f"face_{name}_{file.kind}", file) for file in files}
     detector = networks["detector"]
     detection, analysis = f"face_detection_{name}", f"face_analysis_{name}"
-    answers = tuple(tensor for file in files if file.kind in _ADDS for tensor in _public(file))
+    answers = tuple(tensor for file in files if file.kind != "detector" for tensor in _additions(file).public)
+    facts = _facts(files)
     pipelines = (
         Pipeline(
             name=detection,
-            task="faces",
-            function=f"depthface.families.{FAMILY}.analysis:analyse",
+            task=faces.NAME,
+            function=f"depthface.families.{FAMILY}.pipeline:analyse",
             inputs=(IMAGE, *OPTIONS),
             outputs=(BOXES, SCORES, KEYPOINTS, SIZE),
             max_batch_size=1,
             networks={"detector": detector.name},
+            rank=1,  # an analysis tells more
             counted=BOXES.name,
+            facts={name: fact for name, fact in facts.items() if name == DETECTOR_SIDE_FACT},
         ),
         Pipeline(
             name=analysis,
-            task="faces",
-            function=f"depthface.families.{FAMILY}.analysis:analyse",
+            task=faces.NAME,
+            function=f"depthface.families.{FAMILY}.pipeline:analyse",
             inputs=(IMAGE, *OPTIONS),
-            outputs=(BOXES, SCORES, KEYPOINTS, SIZE, *answers, TensorSpec("crops", "UINT8", (-1, 112, 112, 3))),
+            outputs=(BOXES, SCORES, KEYPOINTS, SIZE, *answers, CROPS),
             max_batch_size=1,
             networks={kind: network.name for kind, network in networks.items()},
             counted=BOXES.name,
-            facts=_embedding_size(files),
+            facts={swap.PACK: name, **facts},
         ),
     )
     return ModelCard(
@@ -259,19 +297,19 @@ def swapper_card(name: str, file: PackFile) -> ModelCard:
     network = Network(
         f"face_{name}_swapper",
         inputs=SWAPPER_INPUTS,
-        outputs=(TensorSpec("faces_out", "UINT8", (128, 128, 3)),),
+        outputs=(TensorSpec("faces_out", "UINT8", SWAPPER_INPUTS[0].dims),),
         max_batch_size=MAX_BATCH_SIZE,
         profiles=({tensor.name: _faces_profile(tensor) for tensor in SWAPPER_INPUTS},),
     )
     public = f"face_swap_{name}"
     pipeline = Pipeline(
         name=public,
-        task="swap",
-        function=f"depthface.families.{FAMILY}.swap:swap",
+        task=swap.NAME,
+        function=f"depthface.families.{FAMILY}.pipeline:swap",
         inputs=(
             TensorSpec("source", "BYTES", (1,)),
             TensorSpec("target", "BYTES", (1,)),
-            TensorSpec("pack", "BYTES", (1,), optional=True),
+            TensorSpec(swap.PACK, "BYTES", (1,), optional=True),
         ),
         outputs=(IMAGE,),
         max_batch_size=1,
@@ -295,42 +333,49 @@ def swapper_card(name: str, file: PackFile) -> ModelCard:
 
 def _network(name: str, file: PackFile) -> Network:
     if file.kind == "detector":
-        return Network(name, DETECTOR_INPUTS, DETECTOR_OUTPUTS, MAX_PHOTOS, profiles=(_detector_profile(),))
-    side_px, output, _ = _ADDS[file.kind]
-    if file.kind == "recognizer":
-        output = TensorSpec(output.name, output.dtype, (file.columns,))
-    faces = TensorSpec("faces", "UINT8", (side_px, side_px, 3))
+        inputs = _detector_inputs(file.side_px)
+        return Network(name, inputs, DETECTOR_OUTPUTS, MAX_PHOTOS, profiles=(_detector_profile(inputs),))
+    addition = _additions(file)
+    faces = TensorSpec("faces", "UINT8", (addition.crop_px, addition.crop_px, 3))
     # A bf16 number near 1 is off by up to 1/512, which at the edge of a crop is 0.2 px before anything else.
     only_fp32 = file.kind != "recognizer"
-    return Network(name, (faces,), (output,), MAX_BATCH_SIZE, only_fp32, ({"faces": _faces_profile(faces)},))
+    return Network(name, (faces,), (addition.answer,), MAX_BATCH_SIZE, only_fp32, ({"faces": _faces_profile(faces)},))
 
 
-def _detector_profile() -> dict[str, Profile]:
+def _detector_inputs(side_px: int | None) -> tuple[TensorSpec, ...]:
+    """Of a detector of any size, which sees a photo at two; or of one that takes a square of `side_px` alone."""
+    if side_px is None:
+        return DETECTOR_INPUTS
+    return (TensorSpec("pixels", "UINT8", (side_px, side_px, 3)), SCALE, MIN_SCORE)
+
+
+def _detector_profile(inputs: tuple[TensorSpec, ...]) -> dict[str, Profile]:
     """A photo at a time is usual. The small square is the stride's where one size is asked for."""
-
-    def square(least: int, usual: int, most: int) -> Profile:
-        return Profile((1, least, least, 3), (1, usual, usual, 3), (MAX_PHOTOS, most, most, 3))
-
-    number = Profile((1, 1), (1, 1), (MAX_PHOTOS, 1))
-    return {tensor.name: number for tensor in DETECTOR_INPUTS} | {
-        "pixels": square(DETECTOR_STRIDE_PX, DETECTOR_SIDE_PX, MAX_DETECTOR_SIDE_PX),
-        "pixels_small": square(DETECTOR_STRIDE_PX, DETECTOR_SMALL_SIDE_PX, DETECTOR_SMALL_SIDE_PX),
+    sides_px = {
+        "pixels": (DET_SIZE_STRIDE_PX, DETECTOR_SIDE_PX, MAX_DET_SIZE_PX),
+        "pixels_small": (DET_SIZE_STRIDE_PX, DETECTOR_SMALL_SIDE_PX, DETECTOR_SMALL_SIDE_PX),
     }
+
+    def profile(tensor: TensorSpec) -> Profile:
+        ranges = sides_px.get(tensor.name, (1, 1, 1))
+        least, usual, most = (tuple(side if dim == -1 else dim for dim in tensor.dims) for side in ranges)
+        return Profile((1, *least), (1, *usual), (MAX_PHOTOS, *most))
+
+    return {tensor.name: profile(tensor) for tensor in inputs}
 
 
 def _faces_profile(tensor: TensorSpec) -> Profile:
     return Profile((1, *tensor.dims), (USUAL_BATCH_SIZE, *tensor.dims), (MAX_BATCH_SIZE, *tensor.dims))
 
 
-def _embedding_size(files: tuple[PackFile, ...]) -> dict[str, str]:
-    sizes = [str(file.columns) for file in files if file.kind == "recognizer"]
-    return {"embedding_size": sizes[0]} if sizes else {}
-
-
-def _public(file: PackFile) -> tuple[TensorSpec, ...]:
-    if file.kind == "recognizer":
-        return (TensorSpec("embeddings", "FP32", (-1, file.columns)),)
-    return _ADDS[file.kind][2]
+def _facts(files: tuple[PackFile, ...]) -> dict[str, str]:
+    facts = {}
+    for file in files:
+        if file.kind == "recognizer":
+            facts[EMBEDDING_SIZE_FACT] = str(file.columns)
+        if file.side_px is not None:
+            facts[DETECTOR_SIDE_FACT] = str(file.side_px)
+    return facts
 
 
 CARDS = (

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,11 @@ import onnx
 
 from depthface.contract import ONNX_FILE, Precision
 from depthface.errors import ExportError, WeightsCorrupt
-from depthface.families.insightface import architectures, graphs, reading, synthetic
-from depthface.families.insightface.card import MAX_FACES, PackFile, pack_card
+from depthface.families.insightface.card import PackFile, pack_card
+from depthface.families.insightface.graphs import crops, kinds, reading, scrfd
 from depthface.spec import HubFile, ModelCard, Source
 
-__all__ = ["card_of_folder", "load"]
-
-SYNTHETIC_FILES = {
-    "detector": "det_synthetic.onnx",
-    "recognizer": "w600k_synthetic.onnx",
-    "landmarks_106": "2d106det.onnx",
-    "landmarks_68": "1k3d68.onnx",
-    "attributes": "genderage.onnx",
-}
+__all__ = ["card_of_folder", "load", "sources"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -43,78 +35,119 @@ def card_of_folder(folder: Path) -> ModelCard:
     name = folder.resolve().name
     if not _NAME.fullmatch(name):
         raise ExportError(
-            f"A pack cannot be called {name!r}: its models are named after the folder. Rename the folder to letters, "
-            "digits, '_', '-' and '.', starting with a letter or digit, at most 64."
+            f"A pack cannot be called {name!r}: its models are named after the folder.",
+            "Rename the folder to letters, digits, '_', '-' and '.', starting with a letter or digit, at most 64.",
         )
     files: dict[str, PackFile] = {}
-    for path in sorted(folder.glob("*.onnx")):
+    # Hidden files are the file system's own: macOS leaves ._<name> beside each on a foreign disk.
+    for path in sorted(path for path in folder.glob("*.onnx") if not path.name.startswith(".")):
         model = reading.read(path)
-        with _naming(path):
-            kind = graphs.kind(model)
-            mean, std = graphs.normalization(model)
-            columns = _columns(model) if kind == "recognizer" else 0
-        if kind == "swapper":
+        with _name_in_errors(path):
+            file = _pack_file(path, model)
+        if file.kind == "swapper":
             continue
-        if kind == "detector" and len(model.graph.output) != 9:
+        if file.kind in files:
             raise ExportError(
-                f"{path.name} gives no keypoints, and faces are aligned by them. Use a detector that does."
+                f"{folder.name} holds two files of kind {file.kind}: {files[file.kind].file.name} and {path.name}.",
+                "Leave one of them in it.",
             )
-        if kind in files:
-            raise ExportError(f"{folder.name} holds two files of kind {kind}: {files[kind].file.name} and {path.name}.")
-        files[kind] = PackFile(kind, HubFile(path.name, None, None), mean, std, columns)
+        files[file.kind] = file
     if "detector" not in files:
-        raise ExportError(f"{folder} holds no face detector (an SCRFD file). A pack needs one, whatever else it has.")
+        raise ExportError(
+            f"{folder} holds no face detector (an SCRFD file).", "A pack needs one, whatever else it has."
+        )
     order = ("detector", "recognizer", "landmarks_106", "landmarks_68", "attributes")
     return pack_card(name, tuple(files[kind] for kind in order if kind in files))
 
 
-def load(card: ModelCard, weights: Path | int | str, precision: Precision) -> dict[str, Source]:
+def load(card: ModelCard, folder: Path, precision: Precision) -> dict[str, Source]:
     """The graphs of a pack, each under its network's name, with InsightFace's own model of the file as reference.
 
     Args:
-        weights: a folder of the pack's files, the seed of random networks, or `synthetic`.
+        folder: of the pack's files.
 
     Raises:
         ExportError: naming the file that is missing, damaged, or of another kind than it should be.
     """
+    return sources(card, lambda file: reading.read(folder / file.file.name), precision)
+
+
+def sources(
+    card: ModelCard,
+    original: Callable[[PackFile], onnx.ModelProto],
+    precision: Precision,
+    *,
+    is_published: bool = True,
+) -> dict[str, Source]:
+    """As `load`, of files from anywhere.
+
+    Args:
+        original: gives the model of each of the card's files.
+        is_published: hold it against what is known of the published file.
+    """
     if precision not in card.tolerances:
         possible = " or ".join(card.tolerances)
-        raise ExportError(f"{card.title} is exported in {possible}, not in {precision}. Choose another --precision.")
-    sources = {}
-    for network, (kind, file) in zip(card.networks, card.architecture.items(), strict=True):
+        raise ExportError(f"{card.title} is exported in {possible}, not in {precision}.", "Choose another --precision.")
+    made = {}
+    for network, file in zip(card.networks, card.architecture.values(), strict=True):
         assert isinstance(file, PackFile)
-        original = _original(file, weights)
-        with _naming(Path(file.file.name)):
-            found = graphs.kind(original)
-            if found != kind:
-                raise WeightsCorrupt(f"it is a network of kind {found}, where the {kind} should be")
-            normalization = graphs.normalization(original)
-            expected = (file.mean, file.std) if not isinstance(weights, int | str) else normalization
-            if normalization != expected:
-                raise WeightsCorrupt(f"it wants mean and std {normalization}, the published file {expected}")
-            graph = _graph(original, kind, *normalization)
-            sources[network.name] = Source(model=graph, reference=_reference(original, kind))
-    return sources
+        model = original(file)
+        with _name_in_errors(Path(file.file.name)):
+            mean, std = _check(model, file, is_published)
+            made[network.name] = Source(model=_graph(model, file, mean, std), reference=_reference(model, file.kind))
+    return made
 
 
-def _graph(original: onnx.ModelProto, kind: str, mean: float, std: float) -> onnx.ModelProto:
-    if kind == "detector":
-        return graphs.detector(original, mean=mean, std=std, max_faces=MAX_FACES, two_sizes=True)
-    if kind == "recognizer":
-        return graphs.recognizer(original, mean=mean, std=std)
-    if kind == "attributes":
-        return graphs.attributes(original, mean=mean, std=std)
-    if kind == "swapper":
-        return graphs.swapper(original)
-    return graphs.landmarks(original, mean=mean, std=std)
+def _pack_file(path: Path, model: onnx.ModelProto) -> PackFile:
+    kind = kinds.kind(model)
+    if kind == "detector" and len(model.graph.output) != 9:
+        raise ExportError("It gives no keypoints, and faces are aligned by them.", "Use a detector that does.")
+    kinds.check_size(model)
+    mean, std = kinds.normalization(model)
+    return PackFile(
+        kind,
+        HubFile(path.name, None, None),
+        mean,
+        std,
+        columns=_columns(model) if kind == "recognizer" else 0,
+        side_px=kinds.fixed_side(model) if kind == "detector" else None,
+    )
 
 
-def _original(file: PackFile, weights: Path | int | str) -> onnx.ModelProto:
-    if isinstance(weights, int):
-        return architectures.random_model(file.random, weights)  # type: ignore[arg-type]
-    if isinstance(weights, str):
-        return synthetic.pack()[SYNTHETIC_FILES[file.kind]]
-    return reading.read(weights / file.file.name)
+def _check(model: onnx.ModelProto, file: PackFile, is_published: bool) -> tuple[float, float]:
+    """The mean and std of a file that is what the card says of it."""
+    kind = kinds.kind(model)
+    if kind != file.kind:
+        raise WeightsCorrupt(f"It is a network of kind {kind}, where the {file.kind} should be.")
+    kinds.check_size(model)
+    if kind == "detector" and kinds.fixed_side(model) != file.side_px:
+        raise ExportError(
+            f"It takes {_size(kinds.fixed_side(model))}, and the file of that name takes {_size(file.side_px)}.",
+            "Give its folder in the place of the model's name: depthface export FOLDER.",
+        )
+    normalization = kinds.normalization(model)
+    if is_published and normalization != (file.mean, file.std):
+        raise WeightsCorrupt(
+            f"It wants mean and std {normalization}, the published file {(file.mean, file.std)}.",
+            "Use the file as it was published.",
+        )
+    return normalization
+
+
+def _size(side_px: int | None) -> str:
+    return "photos of any size" if side_px is None else f"{side_px}×{side_px} alone"
+
+
+def _graph(original: onnx.ModelProto, file: PackFile, mean: float, std: float) -> onnx.ModelProto:
+    if file.kind == "detector":
+        return scrfd.detector(original, mean=mean, std=std, two_sizes=file.side_px is None)
+    if file.kind == "recognizer":
+        return crops.recognizer(original, mean=mean, std=std)
+    if file.kind == "attributes":
+        return crops.attributes(original, mean=mean, std=std)
+    if file.kind == "swapper":
+        return crops.swapper(original)
+    return crops.landmarks(original, mean=mean, std=std)
 
 
 def _columns(model: onnx.ModelProto) -> int:
@@ -140,23 +173,23 @@ def _reference(original: onnx.ModelProto, kind: str) -> Any:
         model = get_model(str(path), providers=["CPUExecutionProvider"])
     if model is None:
         shutil.rmtree(folder)
-        raise ExportError(f"insightface does not recognise the {kind}")
+        raise ExportError(f"InsightFace does not recognise the {kind}.", "Use the file as it was published.")
     weakref.finalize(model, shutil.rmtree, folder)
     return model
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _name_in_errors(path: Path) -> Iterator[None]:
     """Put the file's name before an error of its graph, and make one of whatever onnx or ONNX Runtime raise for it."""
     try:
         yield
     except ExportError as error:
-        raise type(error)(f"{path.name}: {error}") from error
+        raise type(error)(f"{path.name}: {error.what}", error.remedy) from error
     except OSError:  # a full disk is nobody's graph
         raise
     except Exception as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise WeightsCorrupt(
-            f"{path.name}: it cannot be used as the network that it looks like ({reason}). Use the ONNX files of an "
-            "InsightFace pack as they were published."
+            f"{path.name}: it cannot be used as the network that it looks like ({reason}).",
+            "Use the ONNX files of an InsightFace pack as they were published.",
         ) from error

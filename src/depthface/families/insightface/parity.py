@@ -8,8 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from depthface.families.insightface import scenes
+from depthface.families.insightface import processing
+from depthface.families.insightface.facts import (
+    DETECTOR_SIDE_PX,
+    DETECTOR_SMALL_SIDE_PX,
+    LANDMARK_CROP_PX,
+    SWAP_CROP_PX,
+    SWAP_EMBEDDING_COLUMNS,
+)
 from depthface.spec import Source
+from depthface.tasks.faces import DEFAULT_MIN_SCORE, DET_SIZE_AUTO
 
 __all__ = ["measurements"]
 
@@ -18,11 +26,10 @@ Arrays = dict[str, npt.NDArray[Any]]
 Run = Callable[[Arrays], Arrays]
 
 BATCH = 4
-LANDMARK_CROP_PX = 192
 
 
 def measurements(source: Source, run: Run, photos: list[Pixels]) -> Iterator[tuple[str, dict[str, float]]]:
-    """Compare an export with InsightFace's model on photographs and on a drawn scene of six faces.
+    """Compare an export with InsightFace's model on photographs.
 
     Args:
         run: the exported network, inputs by name to outputs by name.
@@ -34,29 +41,26 @@ def measurements(source: Source, run: Run, photos: list[Pixels]) -> Iterator[tup
         of landmarks `landmark_error_px` in the 192 px crop; of attributes `attribute_error`, of its three numbers; of
         a swapper `swap_error_levels`, of 255.
     """
-    pictures = [*photos, scenes.draw_crowd(6).image]
     if not hasattr(source.reference, "taskname"):
-        yield from _swap(source.reference, run, pictures)
+        yield from _swap(source.reference, run, photos)
     elif source.reference.taskname == "detection":
-        yield from _detection(source.reference, run, pictures)
+        yield from _detection(source.reference, run, photos)
     else:
-        yield from _crops(source.reference, run, pictures)
-
-
-def detector_inputs(photo: Pixels, min_score: float, det_size: int) -> Arrays:
-    """What the detector's graph is fed for one photo; see `analysis.analyse` for `det_size`."""
-    from depthface.families.insightface.analysis import letterboxes
-
-    return {name: value[None] for name, value in letterboxes(photo, min_score, det_size).items()}
+        yield from _crops(source.reference, run, photos)
 
 
 def _detection(reference: Any, run: Run, pictures: list[Pixels]) -> Iterator[tuple[str, dict[str, float]]]:
-    for name, det_size, sizes in (("auto", 0, [(128, 128), (640, 640)]), ("640", 640, (640, 640))):
-        fed = [detector_inputs(picture, 0.5, det_size) for picture in pictures]
-        batch = run({key: np.concatenate([one[key] for one in fed]) for key in fed[0]})
+    small, large = (DETECTOR_SMALL_SIDE_PX,) * 2, (DETECTOR_SIDE_PX,) * 2
+    ways: list[tuple[str, int, object]] = [("auto", DET_SIZE_AUTO, [small, large])]
+    fixed_side_px = reference.static_input_size[0] if reference.static_input_size else None
+    if fixed_side_px is None:
+        ways.append((str(DETECTOR_SIDE_PX), DETECTOR_SIDE_PX, large))
+    for name, det_size, sizes in ways:
+        fed = [processing.letterboxes(picture, DEFAULT_MIN_SCORE, det_size, fixed_side_px) for picture in pictures]
+        batch = run({key: np.stack([one[key] for one in fed]) for key in fed[0]})
         worst = dict.fromkeys(("faces_differ", "box_error_px", "keypoint_error_px", "score_error"), 0.0)
         for index, picture in enumerate(pictures):
-            boxes, keypoints = reference.detect(picture[:, :, ::-1], input_size=sizes, det_thresh=0.5)
+            boxes, keypoints = reference.detect(picture[:, :, ::-1], input_size=sizes, det_thresh=DEFAULT_MIN_SCORE)
             count = int(batch["count"][index, 0])
             worst["faces_differ"] = max(worst["faces_differ"], abs(count - len(boxes)))
             if count == len(boxes) > 0:
@@ -66,8 +70,9 @@ def _detection(reference: Any, run: Run, pictures: list[Pixels]) -> Iterator[tup
                     "keypoint_error_px": batch["keypoints"][index, :count] - keypoints,
                 }
                 for metric, error in errors.items():
-                    worst[metric] = max(worst[metric], float(np.abs(error).max()))
-        yield f"{name}, batch of {len(pictures)}", worst
+                    # Not max(): of a number and NaN it gives the number.
+                    worst[metric] = float(np.maximum(worst[metric], np.abs(error).max()))
+        yield f"{name if fixed_side_px is None else fixed_side_px}, batch of {len(pictures)}", worst
 
 
 def _crops(reference: Any, run: Run, pictures: list[Pixels]) -> Iterator[tuple[str, dict[str, float]]]:
@@ -85,20 +90,20 @@ def _swap(reference: Any, run: Run, pictures: list[Pixels]) -> Iterator[tuple[st
     """Any crop will do, and any unit vector; the reference is INSwapper.get without paste-back (inswapper.py:50-60)."""
     import cv2
 
-    crops = np.stack([cv2.resize(picture, (128, 128)) for picture in pictures[:BATCH]])
-    latent = np.random.default_rng(0).normal(size=(len(crops), 512)).astype(np.float32)
+    crops = np.stack([cv2.resize(picture, (SWAP_CROP_PX, SWAP_CROP_PX)) for picture in pictures[:BATCH]])
+    latent = np.random.default_rng(0).normal(size=(len(crops), SWAP_EMBEDDING_COLUMNS)).astype(np.float32)
     latent /= np.linalg.norm(latent, axis=1, keepdims=True)
     got = run({"faces": crops, "embedding": latent})["faces_out"].astype(int)
     worst = 0
     for crop, source, swapped in zip(crops, latent, got, strict=True):
         mapped = source[None] @ reference.emap
         mapped /= np.linalg.norm(mapped)
-        blob = cv2.dnn.blobFromImage(crop[:, :, ::-1], 1 / 255, (128, 128), (0, 0, 0), swapRB=True)
+        blob = cv2.dnn.blobFromImage(crop[:, :, ::-1], 1 / 255, (SWAP_CROP_PX, SWAP_CROP_PX), (0, 0, 0), swapRB=True)
         names = reference.input_names
         (picture,) = reference.session.run(reference.output_names, {names[0]: blob, names[1]: mapped})
         expected = np.clip(255 * picture[0].transpose(1, 2, 0), 0, 255).astype(np.uint8).astype(int)
         worst = max(worst, int(np.abs(swapped - expected).max()))
-    yield f"{len(crops)}×128×128", {"swap_error_levels": float(worst)}
+    yield f"{len(crops)}×{SWAP_CROP_PX}×{SWAP_CROP_PX}", {"swap_error_levels": float(worst)}
 
 
 def _raw(reference: Any, crop: Pixels) -> npt.NDArray[np.float32]:

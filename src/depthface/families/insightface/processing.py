@@ -15,7 +15,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from depthface.families.insightface.card import DETECTOR_SIDE_PX
+from depthface.families.insightface.facts import (
+    DETECTOR_SIDE_PX,
+    DETECTOR_SMALL_SIDE_PX,
+    LANDMARK_CROP_PX,
+    LANDMARKS_68_COLUMNS,
+    RECOGNITION_CROP_PX,
+    TEMPLATE_112_PX,
+)
+from depthface.tasks.faces import DET_SIZE_AUTO, DET_SIZE_STRIDE_PX
 
 __all__ = [
     "align",
@@ -23,6 +31,7 @@ __all__ = [
     "crop_box",
     "gender_and_age",
     "letterbox",
+    "letterboxes",
     "mean_shape_68",
     "paste_back",
     "place_landmarks",
@@ -38,11 +47,8 @@ Metric = Literal["default", "max"]
 CROP_MARGIN = 1.5
 """A crop for landmarks, gender and age is this many times the longer side of the box (landmark.py:89)."""
 
-# Left eye, right eye, nose, left and right corner of the mouth in a face of 112×112 (face_align.py:6-9).
-TEMPLATE_112 = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
-    dtype=np.float32,
-)
+# What stands for the small pass where one size is asked for: nothing is found in black.
+_NOTHING = np.zeros((DET_SIZE_STRIDE_PX, DET_SIZE_STRIDE_PX, 3), np.uint8)
 
 # Every blend smaller than this would show its edge (inswapper.py:90, 99).
 SMALLEST_ERODE_PX = 10
@@ -66,6 +72,27 @@ def letterbox(photo: Pixels, side: int = DETECTOR_SIDE_PX) -> tuple[Pixels, floa
     return square, new_height / height
 
 
+def letterboxes(
+    photo: Pixels, min_score: float, det_size: int, fixed_side_px: int | None = None
+) -> dict[str, npt.NDArray[np.generic]]:
+    """Return a detector's inputs for one photo, by name, without batch dimension; `graphs.scrfd` says what each is.
+
+    Args:
+        det_size: side of the one square that the detector is to see the photo in, in pixels; or `DET_SIZE_AUTO`.
+        fixed_side_px: of a detector that takes one square alone: its side, whatever `det_size` is.
+    """
+    large, scale = letterbox(photo, fixed_side_px or det_size or DETECTOR_SIDE_PX)
+    fed: dict[str, npt.NDArray[np.generic]] = {
+        "pixels": large,
+        "scale": np.array([scale], np.float32),
+        "min_score": np.array([min_score], np.float32),
+    }
+    if fixed_side_px is None:
+        small, small_scale = letterbox(photo, DETECTOR_SMALL_SIDE_PX) if det_size == DET_SIZE_AUTO else (_NOTHING, 1.0)
+        fed |= {"pixels_small": small, "scale_small": np.array([small_scale], np.float32)}
+    return fed
+
+
 def alignment(keypoints: Floats, size: int) -> Matrix:
     """The rotation, scale and shift that brings five keypoints nearest to the template (face_align.py:12-25).
 
@@ -82,7 +109,7 @@ def alignment(keypoints: Floats, size: int) -> Matrix:
     if size % 112 and size % 128:
         raise ValueError(f"Faces are aligned to a multiple of 112 or 128 pixels, not {size}.")
     ratio, shift_x = (size / 112, 0.0) if size % 112 == 0 else (size / 128, 8 * size / 128)
-    template = TEMPLATE_112 * ratio
+    template = np.array(TEMPLATE_112_PX, np.float32) * ratio
     template[:, 0] += shift_x
     mean, template_mean = keypoints.mean(axis=0), template.mean(axis=0)
     centred = keypoints - mean
@@ -95,7 +122,7 @@ def alignment(keypoints: Floats, size: int) -> Matrix:
     return np.column_stack((scale * rotation, template_mean - scale * (rotation @ mean)))
 
 
-def align(photo: Pixels, keypoints: Floats, size: int = 112) -> tuple[Pixels, Matrix]:
+def align(photo: Pixels, keypoints: Floats, size: int = RECOGNITION_CROP_PX) -> tuple[Pixels, Matrix]:
     """Cut a face out upright, for recognition (112) or swapping (128) (face_align.py:27-35).
 
     Returns:
@@ -126,7 +153,7 @@ def crop_box(photo: Pixels, box: Floats, size: int) -> tuple[Pixels, Matrix]:
     return _warp(photo, matrix, size), matrix
 
 
-def place_landmarks(raw: Floats, matrix: Matrix, size: int = 192) -> Floats:
+def place_landmarks(raw: Floats, matrix: Matrix, size: int = LANDMARK_CROP_PX) -> Floats:
     """The landmark network's output in the photo (landmark.py:96-109, face_align.py:80-113).
 
     Args:
@@ -136,7 +163,7 @@ def place_landmarks(raw: Floats, matrix: Matrix, size: int = 192) -> Floats:
     Returns:
         `(106, 2)` x y, or `(68, 3) float32` x y z; z grows away from the camera in the same pixels, from no fixed zero.
     """
-    points = raw.reshape(-1, 3)[-68:] if raw.size >= 3000 else raw.reshape(-1, 2)
+    points = raw.reshape(-1, 3)[-68:] if raw.size == LANDMARKS_68_COLUMNS else raw.reshape(-1, 2)
     points = points.astype(np.float32)
     points[:, :2] += 1
     points *= size // 2

@@ -1,0 +1,66 @@
+"""The address of a server, read once."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+from depthface.errors import InvalidInput
+
+__all__ = ["Address"]
+
+_PORTS = {"": 8000, "http": 80, "https": 443, "grpc": 8001, "grpcs": 8001}
+
+_HOST = re.compile(r"[A-Za-z0-9._~-]+|[0-9A-Fa-f:.]+(?:%[\w.~-]+)?")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens.
+
+    Attributes:
+        protocol: what is spoken there.
+        tls: whether it is encrypted.
+        host: a name or an address; one of IPv6 without brackets.
+        port: of TCP.
+        path: what stands before Triton's own paths, behind a proxy; empty or `/…`.
+    """
+
+    protocol: Literal["http", "grpc"]
+    tls: bool
+    host: str
+    port: int
+    path: str = ""
+
+    @classmethod
+    def of(cls, url: str) -> Address:
+        """Read `host:port` or a URL of the scheme http, https, grpc or grpcs; raise `InvalidInput` for another text."""
+        remedy = "Give host:port, such as 127.0.0.1:8000 or [::1]:8000, or a URL: http://…, https://… or grpc://…."
+        if not isinstance(url, str) or not url.isprintable():
+            raise InvalidInput(f"{url!r} is not an address.", remedy)
+        scheme, separator, _ = url.partition("://")
+        try:
+            parts = urlsplit(url if separator else f"//{url}")
+            host, port = parts.hostname or "", parts.port
+        except ValueError as error:
+            raise InvalidInput(f"{url!r} is not an address ({error}).", remedy) from error
+        scheme = scheme.lower() if separator else ""
+        if scheme not in _PORTS:
+            raise InvalidInput(f"{url!r} is not an address of HTTP or gRPC.", remedy)
+        if not _HOST.fullmatch(host) or port == 0 or parts.username is not None or parts.query or parts.fragment:
+            raise InvalidInput(f"{url!r} is not an address.", remedy)
+        is_grpc = scheme.startswith("grpc")
+        path = parts.path.rstrip("/")
+        if path and is_grpc:
+            raise InvalidInput(f"{url!r} is not an address of gRPC: it has a path.", remedy)
+        return cls("grpc" if is_grpc else "http", scheme in ("https", "grpcs"), host, port or _PORTS[scheme], path)
+
+    @property
+    def netloc(self) -> str:
+        """`host:port`; an address of IPv6 in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"grpc://{self.netloc}" if self.protocol == "grpc" else f"{self.netloc}{self.path}"

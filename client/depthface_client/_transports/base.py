@@ -1,0 +1,79 @@
+"""What the transports share: the errors that they raise for their libraries' own, and the care for forks."""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+from weakref import WeakSet
+
+from depthface.asking import Call
+from depthface.errors import RequestTimeout, ServerUnavailable
+
+__all__ = ["AsyncTransport", "Transport", "forget_in_children", "no_answer", "no_triton", "too_late"]
+
+
+class Transport(Protocol):
+    """Takes a call to the server and brings its answer back; used by any number of threads at once."""
+
+    def send(self, call: Call, timeout_s: float) -> object:
+        """Return the answer; raise an error of `depthface.errors`."""
+
+    def close(self) -> None:
+        """Close every connection; the next call opens one anew."""
+
+    def reset(self) -> None:
+        """Forget every connection without touching it: in a forked child they are the parent's."""
+
+
+class AsyncTransport(Protocol):
+    """The same for asyncio."""
+
+    async def send(self, call: Call, timeout_s: float) -> object:
+        """Return the answer; raise an error of `depthface.errors`."""
+
+    async def close(self) -> None:
+        """Close every connection; the next call opens one anew."""
+
+    def reset(self) -> None:
+        """Forget every connection without touching it: in a forked child they are the parent's."""
+
+
+_open: WeakSet[Transport | AsyncTransport] = WeakSet()
+
+
+def forget_in_children(transport: Transport | AsyncTransport) -> None:
+    """Have a transport reset in every process that this one forks."""
+    _open.add(transport)
+
+
+def _reset_all() -> None:
+    for transport in list(_open):
+        transport.reset()
+
+
+os.register_at_fork(after_in_child=_reset_all)
+
+
+def no_answer(server: str, error: BaseException) -> ServerUnavailable:
+    """Return the error for a server that is not there, or that went away in the middle."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ServerUnavailable(
+        f"No answer from {server} ({reason}).",
+        "Start one with `depthface serve`, or give the address of one that runs.",
+    )
+
+
+def no_triton(server: str, what: str) -> ServerUnavailable:
+    """Return the error for something that answers and is no Triton, or not by this protocol."""
+    return ServerUnavailable(
+        f"{server} does not answer as a Triton server does: {what}.",
+        "Give the address of its HTTP port, such as 127.0.0.1:8000, or of its gRPC port, such as grpc://127.0.0.1:8001.",
+    )
+
+
+def too_late(server: str, timeout_s: float) -> RequestTimeout:
+    """Return the error for an answer that did not come in time."""
+    return RequestTimeout(
+        f"{server} did not answer within {timeout_s:g} s.",
+        "It may be busy: try again, or give the client a longer timeout_s.",
+    )

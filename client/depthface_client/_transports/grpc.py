@@ -1,0 +1,113 @@
+"""gRPC, blocking and for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from typing import Any
+
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")  # read when gRPC is imported: a child opens channels of its own
+
+import grpc
+from tritonclient.grpc import service_pb2_grpc
+
+from depthface.asking import Call
+from depthface_client._transports.address import Address
+from depthface_client._transports.base import forget_in_children, no_answer
+from depthface_client._transports.grpc_codec import CHANNEL_OPTIONS, GrpcCodec
+
+__all__ = ["AsyncGrpcTransport", "GrpcTransport"]
+
+
+class GrpcTransport:
+    """See `base.Transport`."""
+
+    def __init__(self, address: Address, admin_key: str | None = None) -> None:
+        self._address = address
+        self._codec = GrpcCodec(address, admin_key)
+        self.reset()
+        forget_in_children(self)
+
+    def reset(self) -> None:
+        self._lock = threading.Lock()
+        self._channel: grpc.Channel | None = None
+
+    def close(self) -> None:
+        with self._lock:
+            channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+
+    def send(self, call: Call, timeout_s: float) -> object:
+        method, message, metadata = self._codec.request(call)
+        try:
+            response = getattr(self._stub(), method)(message, timeout=timeout_s, metadata=metadata)
+        except grpc.RpcError as error:
+            raise self._codec.error(call, error, timeout_s) from error
+        except ValueError as error:  # the channel was closed by another thread
+            raise no_answer(str(self._address), error) from error
+        return self._codec.answer(call, response)
+
+    def _stub(self) -> Any:
+        with self._lock:
+            if self._channel is None:
+                self._channel = _channel(grpc, self._address)
+            return service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+
+class AsyncGrpcTransport:
+    """See `base.AsyncTransport`.
+
+    Args:
+        connections: the most requests in flight at once; more wait their turn here, and their time limit with them.
+    """
+
+    def __init__(self, address: Address, admin_key: str | None = None, connections: int = 100) -> None:
+        self._address = address
+        self._connections = connections
+        self._codec = GrpcCodec(address, admin_key)
+        self.reset()
+        forget_in_children(self)
+
+    def reset(self) -> None:
+        self._inherited = getattr(self, "_channel", None)  # kept, and so never closed: it is the parent's
+        self._forget()
+
+    def _forget(self) -> None:
+        self._channel: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def close(self) -> None:
+        channel, is_ours = self._channel, self._loop is asyncio.get_running_loop()
+        self._forget()
+        if channel is not None and is_ours:
+            await channel.close()
+
+    async def send(self, call: Call, timeout_s: float) -> object:
+        stub = self._stub()
+        method, message, metadata = await asyncio.to_thread(self._codec.request, call)
+        try:
+            async with self._turn:
+                response = await getattr(stub, method)(message, timeout=timeout_s, metadata=metadata)
+        except grpc.RpcError as error:
+            raise self._codec.error(call, error, timeout_s) from error
+        except grpc.aio.UsageError as error:
+            raise no_answer(str(self._address), error) from error
+        return self._codec.answer(call, response)
+
+    def _stub(self) -> Any:
+        """Return the stub of the loop that runs: a channel of before is of a loop that is gone."""
+        loop = asyncio.get_running_loop()
+        if self._channel is None or self._loop is not loop:
+            self._loop = loop
+            self._turn = asyncio.Semaphore(self._connections)
+            self._channel = _channel(grpc.aio, self._address)
+        return service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+
+def _channel(library: Any, address: Address) -> Any:
+    options = list(CHANNEL_OPTIONS)
+    if address.tls:
+        return library.secure_channel(address.netloc, grpc.ssl_channel_credentials(), options=options)
+    return library.insecure_channel(address.netloc, options=options)

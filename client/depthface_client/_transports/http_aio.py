@@ -1,0 +1,82 @@
+"""HTTP for asyncio, on aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+import aiohttp
+from yarl import URL
+
+from depthface.asking import Call
+from depthface_client._transports.address import Address
+from depthface_client._transports.base import forget_in_children, no_answer, no_triton, too_late
+from depthface_client._transports.http_codec import HttpCodec
+
+__all__ = ["AsyncHttpTransport"]
+
+
+class AsyncHttpTransport:
+    """See `base.AsyncTransport`.
+
+    Args:
+        connections: the most requests in flight at once; more wait their turn here, and their time limit with them.
+    """
+
+    def __init__(self, address: Address, admin_key: str | None = None, connections: int = 100) -> None:
+        self._address = address
+        self._connections = connections
+        self._codec = HttpCodec(address, admin_key)
+        self.reset()
+        forget_in_children(self)
+
+    def reset(self) -> None:
+        # Kept, and so never closed: a child shares the parent's epoll, and would take connections out of it.
+        self._inherited = getattr(self, "_session", None)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def close(self) -> None:
+        session, is_ours = self._session, self._loop is asyncio.get_running_loop()
+        self._forget()
+        if session is not None and is_ours:
+            await session.close()
+
+    async def send(self, call: Call, timeout_s: float) -> object:
+        session = self._opened()
+        request = await asyncio.to_thread(self._codec.request, call)
+        url = URL(f"{'https' if self._address.tls else 'http'}://{self._address.netloc}{request.path}", encoded=True)
+        server = str(self._address)
+        try:
+            async with self._turn:
+                async with asyncio.timeout(timeout_s):
+                    async with session.request(
+                        request.method, url, data=request.body or None, headers=request.headers, allow_redirects=False
+                    ) as response:
+                        body = await response.read()
+        except TimeoutError as error:
+            raise too_late(server, timeout_s) from error
+        except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
+            raise no_triton(server, "it does not speak HTTP") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise no_answer(server, error) from error
+        return self._codec.answer(call, response.status, response.headers, body)
+
+    def _opened(self) -> aiohttp.ClientSession:
+        """Return the session of the loop that runs: one of before is of a loop that is gone."""
+        loop = asyncio.get_running_loop()
+        if self._session is None or self._loop is not loop:
+            self._loop = loop
+            self._turn = asyncio.Semaphore(self._connections)
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=self._connections, ssl=ssl.create_default_context() if self._address.tls else True
+                ),
+                timeout=aiohttp.ClientTimeout(total=None),
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._session

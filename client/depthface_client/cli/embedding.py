@@ -1,0 +1,102 @@
+"""`depthface embed` and `depthface classify`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import click
+
+from depthface.tasks.embedding import TEMPLATE
+from depthface_client import outputs
+from depthface_client.cli import shared
+from depthface_client.client import Client
+
+__all__ = ["classify", "embed"]
+
+
+@click.command()
+@click.argument("photos", nargs=-1, type=click.Path(path_type=Path, allow_dash=True), metavar="[PHOTO…]")
+@click.option("--text", "texts", multiple=True, help="A text instead of a photo; may be given several times.")
+@click.option("--out", help="A .npy file of all vectors, (N, D) float32, in the order given; - for standard output.")
+@click.option("--model", help="Default: the one that the server serves.")
+@shared.as_json
+@shared.timeout
+@shared.url
+def embed(
+    photos: tuple[Path, ...],
+    texts: tuple[str, ...],
+    out: str | None,
+    model: str | None,
+    as_json: bool,
+    timeout_s: float,
+    url: str,
+) -> None:
+    """What is in photos, or what texts say, as vectors of unit length.
+
+    Example: depthface embed *.jpg --out vectors.npy
+    """
+    if bool(photos) == bool(texts):
+        raise click.UsageError("Give photos, or --text, and not both.")
+    found: list[Any] = []
+    with Client(url, timeout_s=timeout_s) as client:
+        if texts:
+            found = client.embed_text(list(texts), model=model)
+            documents: list[dict[str, Any]] = [{"text": text} for text in texts]
+        else:
+
+            def see(index: int) -> dict[str, Any]:
+                found.append(client.embed(outputs.read(photos[index]), model=model))
+                return {}
+
+            documents = shared.for_each(client, photos, see)
+    done = [document for document in documents if "error" not in document]
+    for document, one in zip(done, found, strict=True):
+        document.update(model=one.model, weights=one.weights)
+        if as_json:
+            document["embedding"] = one.vector.tolist()
+        elif out != str(outputs.STANDARD):
+            shared.say(f"{document.get('photo', document.get('text'))}: {one.vector.size} numbers of {one.model}")
+    if out is not None and found:
+        outputs.write(Path(out), _npy(found))
+    if as_json:
+        shared.say_json(documents)
+    if found:
+        shared.warn(found[0].weights)
+    shared.end(documents)
+
+
+@click.command()
+@click.argument("photo", type=click.Path(path_type=Path, allow_dash=True))
+@click.option(
+    "--label", "labels", multiple=True, required=True, help="Give two or more, each with an option of its own."
+)
+@click.option("--template", default=TEMPLATE, show_default=True, help="The sentence that each is put into.")
+@click.option("--model", help="Default: the one of photos that the server serves.")
+@shared.as_json
+@shared.timeout
+@shared.url
+def classify(
+    photo: Path, labels: tuple[str, ...], template: str, model: str | None, as_json: bool, timeout_s: float, url: str
+) -> None:
+    """Which of some labels fits a photo, by a model that was never taught them.
+
+    Example: depthface classify photo.jpg --label cat --label dog
+    """
+    with Client(url, timeout_s=timeout_s) as client:
+        found = client.classify(outputs.read(photo), labels, template=template, model=model)
+    if as_json:
+        shared.say_json([asdict(one) for one in found])
+        return
+    for one in found:
+        shared.say(f"{one.probability:6.1%}  {one.label}")
+
+
+def _npy(found: list[Any]) -> bytes:
+    import numpy as np
+
+    buffer = BytesIO()
+    np.save(buffer, np.stack([one.vector for one in found]))
+    return buffer.getvalue()

@@ -1,0 +1,153 @@
+"""Results into files: where each goes, decided before anything is written, and written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from depthface.errors import InvalidInput, OutputError
+from depthface.photos import encoded
+
+__all__ = ["STANDARD", "read", "targets", "write"]
+
+STANDARD = Path("-")
+"""Standard input, where a photo is asked for; standard output, where a file is."""
+
+
+def read(photo: Path) -> bytes:
+    """Return the bytes of a photo's file, or of standard input; raise `InvalidImage` if it cannot be read."""
+    return sys.stdin.buffer.read() if photo == STANDARD else encoded(photo)
+
+
+def targets(photos: Sequence[Path], out: str, ending: str) -> list[Path]:
+    """Return where the result of each photo goes.
+
+    Args:
+        photos: the files, or `STANDARD`.
+        out: a file for one photo, or `-`; a folder for several, or if it is one, or ends in a slash.
+        ending: of a file in that folder, after the photo's name without its suffix: `_depth.png`.
+
+    Raises:
+        InvalidInput: two results would be one file, or a result one of the photos.
+        OutputError: `out` can be no file's name.
+    """
+    is_folder = len(photos) > 1 or out.endswith(os.sep) or _is_folder(Path(out))
+    if not is_folder:
+        found = [Path(out)]
+    else:
+        if Path(out) == STANDARD:
+            raise InvalidInput("Standard output takes the result of one photo.", "Give --out a folder for several.")
+        found = [Path(out, ("stdin" if photo == STANDARD else photo.stem) + ending) for photo in photos]
+    made_by: dict[Path, Path] = {}
+    for photo, target in zip(photos, found, strict=True):
+        if target in made_by:
+            raise InvalidInput(
+                f"{made_by[target]} and {photo} would both be written to {target}.",
+                "Give them in two commands, each with a folder of its own.",
+            )
+        made_by[target] = photo
+        for other in photos:
+            if _is_same_file(other, target):
+                raise InvalidInput(f"The result of {photo} would be written over {other}.", "Choose another --out.")
+    return found
+
+
+def write(target: Path, content: bytes) -> None:
+    """Write a file whole or not at all; raise `OutputError` where that cannot be, with nothing left of it.
+
+    A link stays a link, an existing file keeps its permissions, a new one has those of the user's umask; a device or a
+    pipe is written to as it is, and `STANDARD` is standard output.
+    """
+    try:
+        if target == STANDARD:
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+            return
+        real = Path(os.path.realpath(target))
+        mode = _mode(real)
+        if mode is not None and not stat.S_ISREG(mode):
+            real.open("wb").close() if stat.S_ISDIR(mode) else _write_as_it_is(real, content)
+            return
+        made = _make_folders(real.parent)
+        try:
+            _replace(real, content, mode)
+        except BaseException:
+            for folder in made:
+                with suppress(OSError):
+                    folder.rmdir()
+            raise
+    except BrokenPipeError:
+        raise
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"{target} cannot be written ({getattr(error, 'strerror', None) or error}).", "Choose another --out."
+        ) from error
+
+
+def _replace(target: Path, content: bytes, mode: int | None) -> None:
+    aside = target.with_name(f".{secrets.token_hex(4)}.part")
+    try:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except PermissionError:
+        if mode is None:
+            raise
+        _write_as_it_is(target, content)  # a file that may be written in a folder that may not
+        return
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        if mode is not None:
+            aside.chmod(stat.S_IMODE(mode))
+        aside.replace(target)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def _write_as_it_is(target: Path, content: bytes) -> None:
+    with target.open("r+b" if target.is_file() else "wb", buffering=0) as file:
+        view = memoryview(content)
+        while view:
+            view = view[file.write(view) :]
+        if target.is_file():
+            file.truncate()
+
+
+def _make_folders(folder: Path) -> list[Path]:
+    """Make a folder and those above it; return the new ones, the innermost first."""
+    new = []
+    while not folder.exists():
+        new.append(folder)
+        folder = folder.parent
+    for one in reversed(new):
+        one.mkdir(exist_ok=True)
+    return new
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"{path} can be no file ({getattr(error, 'strerror', None) or error}).", "Choose another --out."
+        ) from error
+
+
+def _is_same_file(a: Path, b: Path) -> bool:
+    """Whether two names are of one regular file."""
+    try:
+        return a.is_file() and b.is_file() and a.samefile(b)
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,153 @@
+"""Cards to Triton's configs: the same for everyone, and those of one export."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tritonclient.grpc import model_config_pb2 as pb
+
+from depthface.config import input_from_spec, output_from_spec, parameters_of, set_parameters
+from depthface.contract import ENGINE_FILE, ONNX_FILE, Parameters, Precision
+from depthface.spec import ModelCard, Network, Pipeline
+
+__all__ = [
+    "BY_OPENVINO",
+    "exported_configs",
+    "leave_to_onnxruntime",
+    "network_config",
+    "pipeline_config",
+]
+
+BY_OPENVINO: tuple[Precision, ...] = ("fp32", "int8")
+"""The precisions in which it may; in bf16 the backend itself is `openvino`."""
+
+MAX_QUEUE_SIZE = 256
+"""Requests that wait before one pipeline; one more is answered 503 at once."""
+
+MAX_QUEUE_TIME_S = 300
+"""The longest wait there, then 503. A client that will not wait so long says so, and is not worked for in vain."""
+
+PIPELINES_FOR_A_GPU = 4
+"""Times as many processes as for a CPU: it computes several photos in little more time than one, and much less than it
+takes to decode them."""
+
+
+def network_config(network: Network) -> pb.ModelConfig:
+    """The config of a network, the same for everyone.
+
+    Its queue has no limit of its own: the pipelines that ask it bound what waits there. With any limit Triton stops
+    looking ahead, and wakes its batcher up to half a second late for a request that comes while the network computes
+    (dynamic_batch_scheduler.cc, `default_wait_microseconds`; scheduler_utils.cc, `support_prefetching_`).
+    """
+    return pb.ModelConfig(
+        name=network.name,
+        backend="onnxruntime",
+        max_batch_size=network.max_batch_size,
+        input=[input_from_spec(tensor) for tensor in network.inputs],
+        output=[output_from_spec(tensor) for tensor in network.outputs],
+        # One instance with all cores, or one on each GPU: several would fight for the same arithmetic.
+        instance_group=[pb.ModelInstanceGroup(count=1, kind=pb.ModelInstanceGroup.KIND_AUTO)],
+        dynamic_batching=pb.ModelDynamicBatching(),
+    )
+
+
+def pipeline_config(pipeline: Pipeline) -> pb.ModelConfig:
+    """The config of a pipeline, the same for everyone: requests wait here, in a queue with an end.
+
+    Triton is as late here (see `network_config`) only for a request that comes while every instance is at work.
+    """
+    policy = pb.ModelQueuePolicy(
+        max_queue_size=MAX_QUEUE_SIZE,
+        default_timeout_microseconds=MAX_QUEUE_TIME_S * 1_000_000,
+        allow_timeout_override=True,
+    )
+    config = pb.ModelConfig(
+        name=pipeline.name,
+        backend="python",
+        max_batch_size=pipeline.max_batch_size,
+        input=[input_from_spec(tensor) for tensor in pipeline.inputs],
+        output=[output_from_spec(tensor) for tensor in pipeline.outputs],
+        instance_group=[pb.ModelInstanceGroup(count=pipeline.instances, kind=pb.ModelInstanceGroup.KIND_CPU)],
+        dynamic_batching=pb.ModelDynamicBatching(default_queue_policy=policy),
+    )
+    _take_one_by_one(config)
+    set_parameters(config, pipeline.parameters)
+    return config
+
+
+def exported_configs(
+    card: ModelCard,
+    precision: Precision,
+    weights: str,
+    with_engine: frozenset[str] = frozenset(),
+    *,
+    on_gpu: bool = False,
+) -> dict[str, pb.ModelConfig]:
+    """By model, the configs of this very export: its weights' origin, and what serves its precision best.
+
+    Args:
+        with_engine: the networks that have a TensorRT engine.
+        on_gpu: the others are for a GPU too, which computes several requests in little more time than one.
+    """
+    configs = {network.name: network_config(network) for network in card.networks}
+    known = {name: Parameters() for name in configs}
+    known |= {pipeline.name: pipeline.parameters for pipeline in card.pipelines}
+    configs |= {pipeline.name: pipeline_config(pipeline) for pipeline in card.pipelines}
+    if precision == "bf16":
+        for network in card.networks:
+            if not network.only_fp32:
+                _serve_by_openvino(configs[network.name])
+    for network in card.networks:
+        if network.name in with_engine:
+            _serve_by_tensorrt(configs[network.name], network)
+        elif not on_gpu:
+            _take_one_by_one(configs[network.name])
+            if network.by_openvino and precision in BY_OPENVINO:
+                known[network.name] = Parameters(cpu_runtime="openvino")
+    if on_gpu or with_engine:
+        for pipeline in card.pipelines:
+            configs[pipeline.name].instance_group[0].count *= PIPELINES_FOR_A_GPU
+    for name, config in configs.items():
+        set_parameters(config, replace(known[name], weights=weights, precision=precision))
+    return configs
+
+
+def _take_one_by_one(config: pb.ModelConfig) -> None:
+    """Each request by itself, as soon as it can be: a CPU saves no time on several together, and they would all have
+    to wait for the last of them, in as much more memory."""
+    if config.max_batch_size > 1:
+        config.dynamic_batching.preferred_batch_size[:] = [1]
+
+
+def _serve_by_tensorrt(config: pb.ModelConfig, network: Network) -> None:
+    """The engine in place of the ONNX file, and all else the same.
+
+    The backend takes for each request the profile that it fits best (github.com/triton-inference-server/server,
+    model_configuration.md, `instance_group.profile`), and serves TYPE_UINT8 inputs as they are.
+    """
+    config.backend = "tensorrt"
+    config.default_model_filename = ENGINE_FILE
+    (group,) = config.instance_group
+    group.kind = pb.ModelInstanceGroup.KIND_GPU
+    group.profile.extend(str(index) for index in range(len(network.profiles)))
+
+
+def _serve_by_openvino(config: pb.ModelConfig) -> None:
+    """bf16 is how OpenVINO computes the fp32 file, not another file.
+
+    NVIDIA's OpenVINO backend compiles a model for batches of exactly `max_batch_size` (openvino.cc, `ov::set_batch`).
+    So to Triton the batch is a dimension like others, and may be any. Nothing is lost: batching wins no time on a CPU.
+    """
+    config.backend = "openvino"
+    config.default_model_filename = ONNX_FILE
+    config.max_batch_size = 0
+    for tensor in (*config.input, *config.output):
+        tensor.dims.insert(0, -1)
+    config.instance_group[0].kind = pb.ModelInstanceGroup.KIND_CPU
+    for key, value in (("HINT_BF16", "YES"), ("PERFORMANCE_HINT", "LATENCY"), ("NUM_STREAMS", "1")):
+        config.parameters[key].string_value = value
+
+
+def leave_to_onnxruntime(config: pb.ModelConfig) -> None:
+    """Have a network computed by ONNX Runtime on a CPU too."""
+    set_parameters(config, replace(parameters_of(config), cpu_runtime=None))

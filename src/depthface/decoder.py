@@ -1,0 +1,105 @@
+"""The process that `apart` starts: opens and decodes AVIF and HEIC files, one after the other."""
+
+from __future__ import annotations
+
+import resource
+import select
+import signal
+import sys
+from collections.abc import Callable
+from io import BytesIO, FileIO
+
+from PIL import AvifImagePlugin, Image, UnidentifiedImageError
+
+from depthface import picture
+from depthface.apart import ANSWER, ASK
+
+__all__ = ["serve"]
+
+_MEMORY_BYTES = 4 * 2**30
+"""Of the whole process: the largest photo that is taken needs a third of it."""
+
+_IDLE_S = 60.0
+
+_Opener = Callable[[bytes], tuple[tuple[int, int], Callable[[], Image.Image]]]
+"""A file → the height and width of the upright photo, and what decodes it."""
+
+
+def serve() -> None:
+    """Answer until nothing is asked any more."""
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    most = _MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(_MEMORY_BYTES, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process whatever it is doing
+    source, sink = FileIO(sys.stdin.fileno(), closefd=False), sys.stdout.buffer
+    sink.write(b"!")
+    sink.flush()
+    while select.select([source], [], [], _IDLE_S)[0]:
+        head = _read(source, ASK.size)
+        if len(head) < ASK.size:
+            return
+        format, wanted, max_pixels, limit_s, count = ASK.unpack(head)
+        data = bytes(_read(source, count))
+        signal.setitimer(signal.ITIMER_REAL, limit_s + 1)  # should the owner not be there any more to end it
+        status, height, width, body = _opened_here(format.decode(), wanted, max_pixels, data)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sink.write(ANSWER.pack(status, height, width, len(body)))
+        sink.write(body)
+        sink.flush()
+        del data, body
+
+
+def _read(source: FileIO, count: int) -> bytearray:
+    buffer = bytearray(count)
+    left = memoryview(buffer)
+    while left:
+        got = source.readinto(left)
+        if not got:
+            return bytearray()
+        left = left[got:]
+    return buffer
+
+
+def _opened_here(format: str, wanted: bytes, max_pixels: int, data: bytes) -> tuple[bytes, int, int, bytes]:
+    try:
+        size, load = _OPENERS[format](data)
+        height, width = size
+        if height * width > max_pixels:
+            return b"l", height, width, b""
+        if wanted == b"s":
+            return b"o", height, width, b""
+        picture = load()
+        return b"o", picture.height, picture.width, picture.tobytes()
+    except MemoryError:
+        return b"d", 0, 0, b"it needs too much memory"
+    except UnidentifiedImageError:  # its text tells of objects of Python
+        return b"d", 0, 0, b""
+    except Exception as error:
+        return b"d", 0, 0, " ".join(str(error).split())[:200].encode()
+
+
+def _open_avif(data: bytes) -> tuple[tuple[int, int], Callable[[], Image.Image]]:
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    image = Image.open(BytesIO(data), formats=["AVIF"])
+    width, height = image.size
+    orientation = picture.orientation_of(image)
+    size = (width, height) if orientation in picture.TURNING else (height, width)
+    return size, lambda: picture.turned(image, orientation)
+
+
+def _open_heic(data: bytes) -> tuple[tuple[int, int], Callable[[], Image.Image]]:
+    """pillow-heif turns the pixels itself, and its size is that of the turned picture."""
+    import pillow_heif
+    from pillow_heif import options
+
+    options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
+    options.DECODE_THREADS = 1  # the other cores belong to the networks
+    file = pillow_heif.open_heif(BytesIO(data), convert_hdr_to_8bit=True)
+    primary = file[file.primary_index]
+    width, height = primary.size
+    return (height, width), lambda: picture.rgb(primary.to_pillow())
+
+
+_OPENERS: dict[str, _Opener] = {"AVIF": _open_avif, "HEIC": _open_heic}

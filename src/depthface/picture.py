@@ -1,0 +1,234 @@
+"""What a photo is, by whatever way it comes: an upright picture, RGB, 8 bits a sample. The one home of that rule.
+
+It is what `PIL.ImageOps.exif_transpose(image).convert("RGB")` gives, bit for bit (`transformers` does that,
+image_utils.py `load_image`), with two exceptions: 16-bit grey is scaled to 8 bits, where Pillow clips everything above
+255 to white; and metadata that is broken or large costs no photo (see `containers`). Alpha is dropped, colour profiles
+are not applied, of several frames the first is taken. The server and the client read by it; it needs Pillow and numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from depthface import apart, containers, formats
+from depthface.errors import ImageTooLarge, InvalidImage, InvalidInput
+from depthface.limits import LARGEST_PIXELS
+
+__all__ = ["TURNING", "Opened", "eight_bits", "opened", "orientation_of", "rgb", "turned", "upright"]
+
+TURNING = (5, 6, 7, 8)
+"""Orientations that swap height and width."""
+
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""Orientation (EXIF 2.32, tag 0x0112) → what sets the picture upright, as in Pillow's `exif_transpose`."""
+
+_APART = ("AVIF", "HEIC")
+"""Formats that are decoded in a process of their own."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A photo's file, of which only the head has been read.
+
+    Attributes:
+        format: one of `formats.FORMATS`.
+        mode: of the encoded pixels, as Pillow names it.
+        data: the file, without metadata.
+        size: height and width of the upright photo.
+        orientation: what is still to be done to pixels that are decoded from `data`, 1 to 8 (EXIF).
+        decoded: decodes it to an upright RGB picture.
+    """
+
+    format: str
+    mode: str
+    data: bytes
+    size: tuple[int, int]
+    orientation: int
+    decoded: Callable[[], Image.Image]
+
+
+@contextmanager
+def opened(data: bytes, *, max_pixels: int = LARGEST_PIXELS) -> Iterator[Opened]:
+    """Open a photo's file; nothing is decoded. Use it within the `with`, which says plainly what is wrong.
+
+    Raises:
+        ImageTooLarge: the photo has more pixels than `max_pixels`.
+        InvalidImage: not a photo, of a format that is not taken, or damaged.
+    """
+    if not data:
+        raise InvalidImage("There is no photo: it has no bytes. Send the bytes of a photo.")
+    format = formats.format_of(data)
+    if format is None:
+        raise InvalidImage(_not_taken(formats.stranger(data)))
+    lean = containers.lean(data, format)
+    if lean.is_preview:
+        raise InvalidImage(_not_taken("a camera's raw file"))
+    if format in _APART:
+        size = apart.size_of(lean.data, format, max_pixels=max_pixels)
+        yield Opened(format, "RGB", lean.data, size, 1, lambda: apart.decode(lean.data, format, max_pixels=max_pixels))
+        return
+    image = _image(lean, format)
+    width, height = image.size
+    if not width * height:
+        raise InvalidImage(f"The photo is {width}×{height}: it has no pixels. Send another one.")
+    if width * height > max_pixels:  # Pillow refuses only above twice its own limit
+        raise ImageTooLarge(
+            f"The photo is {width}×{height}, the limit is {max_pixels / 1e6:.4g} megapixels. Scale it down first."
+        )
+    size = (width, height) if lean.orientation in TURNING else (height, width)
+    try:
+        yield Opened(format, image.mode, lean.data, size, lean.orientation, lambda: turned(image, lean.orientation))
+    except InvalidInput:
+        raise
+    # Pillow's plugins raise nearly anything on damaged files: OSError, SyntaxError, ValueError, struct.error, …
+    except Exception as error:
+        raise InvalidImage(f"The image is damaged or truncated ({error}). Send the whole file.") from error
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """A picture in memory, or one that Pillow has opened, as an upright RGB picture of its own, without metadata.
+
+    Raises:
+        InvalidImage: closed, without pixels, damaged, or of samples that say not how bright they are.
+    """
+    tile = getattr(picture, "tile", None)
+    try:
+        try:
+            picture.load()
+        except Exception:  # Pillow may give a photo up for its metadata
+            data = _again(picture)
+            if not data:
+                raise
+            picture.tile = tile  # type: ignore[attr-defined]  # as it was: not loaded
+            with opened(data) as photo:
+                return photo.decoded()
+        if not picture.width * picture.height:
+            raise InvalidImage(f"The picture is {picture.width}×{picture.height}: it has no pixels. Give another one.")
+        made = _transposed(rgb(picture), orientation_of(picture))
+        made = made.copy() if made is picture else made
+        made.info = {}
+        return made
+    except InvalidInput:
+        raise
+    except Exception as error:
+        if isinstance(error, AssertionError | AttributeError) or "closed" in str(error):
+            raise InvalidImage(
+                "The picture is closed, and its pixels cannot be read any more. Give it before its `with` ends, or "
+                "call its `load()` there."
+            ) from error
+        raise InvalidImage(f"The picture is damaged or truncated ({error}). Give a whole one.") from error
+
+
+def turned(image: Image.Image, orientation: int) -> Image.Image:
+    """Decode what Pillow has opened, to an RGB picture that is set upright from `orientation`, 1 to 8 (EXIF)."""
+    image.load()
+    return _transposed(rgb(image), orientation)
+
+
+def rgb(picture: Image.Image) -> Image.Image:
+    """A loaded picture of any mode as RGB, 8 bits a sample; a new one unless it is RGB already.
+
+    Raises:
+        InvalidImage: the mode does not say which value is white.
+    """
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray(eight_bits(np.asarray(picture))).convert("RGB")
+    if picture.mode == "I":
+        levels = np.asarray(picture)
+        low, high = int(levels.min()), int(levels.max())
+        if low < 0 or high > 0xFFFF:
+            raise InvalidImage(
+                f"The picture has 32-bit samples, here from {low} to {high}, and does not say which of them is white. "
+                "Scale them to 0–255 and save them as 8 bits."
+            )
+        if high > 0xFF:
+            return Image.fromarray(eight_bits(levels.astype(np.uint16))).convert("RGB")
+    elif picture.mode == "F":
+        samples = np.asarray(picture)
+        darkest, brightest = float(samples.min()), float(samples.max())
+        if not (darkest >= 0 and 1 < brightest <= 0xFF):  # NaN is neither
+            raise InvalidImage(
+                f"The picture has floating-point samples, here from {darkest:.4g} to {brightest:.4g}, and does not "
+                "say which of them is white. Scale them to 0–255 and save them as 8 bits."
+            )
+    elif picture.mode == "LAB":
+        raise InvalidImage("The picture's colours are LAB, which is not taken. Save it as RGB.")
+    elif picture.mode in ("La", "RGBa"):  # premultiplied: Pillow knows only the way by alpha
+        picture = picture.convert(picture.mode[:-1] + "A")
+    if picture.mode == "RGB":
+        return picture
+    if "transparency" in picture.info:  # Pillow would warn, or fail where it is broken; it changes no colour
+        picture = picture.copy()
+        del picture.info["transparency"]
+    return picture.convert("RGB")
+
+
+def eight_bits(levels: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    """16-bit levels as 8-bit ones, of the same shape: their high byte, which is what PNG means (13.12 sample depth)."""
+    return (levels >> 8).astype(np.uint8)
+
+
+def orientation_of(picture: Image.Image) -> int:
+    """How a loaded picture is turned, 1 to 8 (EXIF); 1 where it does not say so, or its EXIF is broken."""
+    exif = picture.info.get("exif")
+    block = exif if isinstance(exif, bytes) else None
+    if picture.format == "AVIF":  # its own properties say it, which Pillow puts there; XMP does not count
+        return containers.turned(block, None)
+    try:
+        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # as above
+        xmp = picture.info.get("xmp")
+        return containers.turned(block, xmp if isinstance(xmp, bytes) else None)
+
+
+def _image(lean: containers.Lean, format: str) -> Image.Image:
+    try:
+        return Image.open(BytesIO(lean.data), formats=[format])
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageTooLarge(
+            f"The photo has more than {LARGEST_PIXELS / 1e6:.0f} megapixels and was not decoded. Scale it down first."
+        ) from error
+    except Exception as error:
+        why = lean.kind or ("" if isinstance(error, UnidentifiedImageError) else str(error))
+        raise InvalidImage(
+            f"This {format} is damaged, or of a kind that cannot be read{f' ({why})' if why else ''}. Send the whole "
+            "file, or save the photo as JPEG or as PNG of 8 bits."
+        ) from error
+
+
+def _not_taken(name: str | None) -> str:
+    known = ", ".join(formats.FORMATS)
+    if name is None:
+        return f"These bytes are not an image. Send one of: {known}."
+    return f"This is {name}, which is not taken. Send one of: {known}."
+
+
+def _again(picture: Image.Image) -> bytes | None:
+    """The file of a picture that Pillow could not load, if it is still there and was to give its first frame."""
+    file = getattr(picture, "fp", None)
+    if file is None or picture.tell():
+        return None
+    try:
+        file.seek(0)
+        return bytes(file.read())
+    except (OSError, ValueError, AttributeError):  # it was closed
+        return None
+
+
+def _transposed(picture: Image.Image, orientation: int) -> Image.Image:
+    method = _TRANSPOSE.get(orientation)
+    return picture if method is None else picture.transpose(method)

@@ -1,0 +1,83 @@
+"""What the first directory of a TIFF file says (6.0, 1992; and its form of 64 bits). An EXIF block is such a file.
+
+Pillow reads a directory whole, and what its tags point to: of a small file that is made for it, gigabytes. Here one
+tag is read where it is asked for.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["Directory"]
+
+_ORIENTATION = 0x0112
+
+_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}
+
+
+@dataclass(frozen=True)
+class Directory:
+    """Entries of a tag, a type, a count, and the value or where it lies."""
+
+    data: bytes
+    order: str
+    is_big: bool
+    start: int
+    count: int
+
+    @classmethod
+    def first(cls, data: bytes) -> Directory | None:
+        order = {b"II": "<", b"MM": ">"}.get(data[:2])
+        if order is None or len(data) < 8:
+            return None
+        (version,) = struct.unpack_from(order + "H", data, 2)
+        is_big = version == 43
+        if version not in (42, 43) or (is_big and len(data) < 16):
+            return None
+        (start,) = struct.unpack_from(order + "Q", data, 8) if is_big else struct.unpack_from(order + "I", data, 4)
+        head = struct.Struct(order + ("Q" if is_big else "H"))
+        if start + head.size > len(data):
+            return None
+        directory = cls(data, order, is_big, start + head.size, head.unpack_from(data, start)[0])
+        return directory if directory.count <= 0xFFFF else None
+
+    @property
+    def entry_bytes(self) -> int:
+        return 20 if self.is_big else 12
+
+    @property
+    def stop(self) -> int:
+        """Where the entries end, and where the next directory lies is written."""
+        return self.start + self.count * self.entry_bytes
+
+    def entries(self) -> Iterator[tuple[int, int]]:
+        """The tag of each entry that is there, and where it begins."""
+        for at in range(self.start, min(self.stop, len(self.data) - self.entry_bytes + 1), self.entry_bytes):
+            yield struct.unpack_from(self.order + "H", self.data, at)[0], at
+
+    def value(self, at: int) -> bytes:
+        """The bytes of an entry's value; none where they are not in the file."""
+        kind, count = struct.unpack_from(self.order + ("HQ" if self.is_big else "HI"), self.data, at + 2)
+        size = _TYPE_BYTES.get(kind, 0) * count
+        place = at + self.entry_bytes - (8 if self.is_big else 4)
+        if size > (8 if self.is_big else 4):
+            (place,) = struct.unpack_from(self.order + ("Q" if self.is_big else "I"), self.data, place)
+        return self.data[place : place + size] if place + size <= len(self.data) else b""
+
+    def numbers(self, tag: int) -> tuple[int, ...]:
+        """The first few whole numbers of a tag; of one that comes twice, of the last."""
+        found: tuple[int, ...] = ()
+        for each, at in self.entries():
+            letter = _INTEGERS.get(struct.unpack_from(self.order + "H", self.data, at + 2)[0])
+            if each == tag and letter:
+                value = self.value(at)
+                few = min(len(value) // struct.calcsize(letter), 4)
+                found = struct.unpack_from(f"{self.order}{few}{letter}", value)
+        return found
+
+    def orientation(self) -> int | None:
+        numbers = self.numbers(_ORIENTATION)
+        return numbers[0] if numbers else None

@@ -1,0 +1,195 @@
+"""Whatever answers, and whatever is passed: one class of one tree, with its remedy, from both clients."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import numpy as np
+import pytest
+from fixtures.photos import VARIETY
+from fixtures.serving import depthface
+from fixtures.stub import Answer, raw_server, stub_server
+
+from depthface_client import (
+    AsyncClient,
+    Client,
+    DepthfaceError,
+    ImageTooLarge,
+    InvalidImage,
+    InvalidInput,
+    ModelUnavailable,
+    NotAllowed,
+    RequestTimeout,
+    ServerFault,
+    ServerOverloaded,
+    ServerUnavailable,
+)
+
+PHOTO = VARIETY["tiny 40×30"]
+
+MODEL = "some_model"
+
+PAGE = b"<!doctype html><title>Welcome</title>"
+
+
+def said(text: str) -> bytes:
+    return json.dumps({"error": text}).encode()
+
+
+def blocking(host: str, timeout_s: float = 10) -> None:
+    with Client(host, timeout_s=timeout_s) as client:
+        client.depth_png(PHOTO, model=MODEL)
+
+
+def asynchronous(host: str, timeout_s: float = 10) -> None:
+    async def ask() -> None:
+        async with AsyncClient(host, timeout_s=timeout_s) as client:
+            await client.depth_png(PHOTO, model=MODEL)
+
+    asyncio.run(ask())
+
+
+both = pytest.mark.parametrize("ask", [blocking, asynchronous])
+
+
+@both
+@pytest.mark.parametrize(
+    ("answer", "error", "remedy"),
+    [
+        (Answer(413, PAGE), ImageTooLarge, "smaller"),
+        (Answer(413, said("too long")), ImageTooLarge, "smaller"),
+        (Answer(429, PAGE), ServerOverloaded, "later"),
+        (Answer(401, PAGE), NotAllowed, "login"),
+        (Answer(407, b""), NotAllowed, "login"),
+        (Answer(403, PAGE), NotAllowed, "login"),
+        (Answer(302, b"", {"Location": "http://127.0.0.1:9/elsewhere"}), ServerUnavailable, "HTTP 302"),
+        (Answer(404, PAGE), ServerUnavailable, "HTTP 404"),
+        (Answer(404, said("Not Found")), ServerUnavailable, "HTTP 404"),
+        (Answer(404, b'{"detail": "Not Found"}'), ServerUnavailable, "HTTP 404"),
+        (Answer(404, said("Request for unknown model: 'some_model' is not found")), ModelUnavailable, "models"),
+        (Answer(405, b""), ServerUnavailable, "HTTP 405"),
+        (Answer(418, said("I am a teapot")), ServerUnavailable, "HTTP 418"),
+        (Answer(500, PAGE), ServerUnavailable, "HTTP 500"),
+        (Answer(500, said("the model failed")), ServerFault, "log"),
+        (Answer(501, PAGE), ServerUnavailable, "HTTP 501"),
+        (Answer(502, PAGE), ServerUnavailable, "HTTP 502"),
+        (Answer(502, said("bad gateway")), ServerUnavailable, "HTTP 502"),
+        (Answer(503, PAGE), ServerOverloaded, "HTTP 503"),
+        (Answer(503, said("Exceeds maximum queue size")), ServerOverloaded, "moment"),
+        (Answer(504, PAGE), RequestTimeout, "HTTP 504"),
+        (Answer(400, PAGE), ServerUnavailable, "HTTP 400"),
+        (Answer(400, said("invalid_image: It is broken. Mend it.")), InvalidImage, "Mend it"),
+        (Answer(400, said("unexpected shape")), InvalidInput, "unexpected shape"),
+        (Answer(200, PAGE), ServerUnavailable, "Triton"),
+        (Answer(200, b""), ServerUnavailable, "Triton"),
+        (Answer(200, b"[]"), ServerUnavailable, "Triton"),
+        (Answer(200, b'{"outputs": []}'), ServerUnavailable, "Triton"),
+        (Answer(200, b"\xff\xfe\x00" * 100), ServerUnavailable, "Triton"),
+        (Answer(200, b'{"outputs"', {"Inference-Header-Content-Length": "a"}), ServerUnavailable, "Triton"),
+        (Answer(200, b"{}", {"Inference-Header-Content-Length": "999999"}), ServerUnavailable, "Triton"),
+    ],
+    ids=lambda value: f"{value.status} {value.body[:20]!r}" if isinstance(value, Answer) else "",
+)
+def test_every_answer_is_one_of_our_errors(ask, answer, error, remedy):
+    with stub_server(lambda _: answer) as stub, pytest.raises(DepthfaceError) as caught:
+        ask(stub.host)
+    assert type(caught.value) is error
+    assert remedy in str(caught.value)
+    assert len(stub.asked) == 1  # neither followed elsewhere nor sent again
+
+
+@both
+def test_what_speaks_another_protocol_is_named_so(ask):
+    def ssh(connection):
+        connection.sendall(b"SSH-2.0-OpenSSH_9.7\r\n")
+        connection.recv(1000)
+
+    def hang_up(connection):
+        connection.recv(1000)
+
+    def garbage(connection):
+        connection.recv(1000)
+        connection.sendall(b"\x00\x00\x12\x04\x00\x00\x00\x00\x00" * 20)  # as HTTP/2, which gRPC speaks, begins
+
+    for talk in (ssh, garbage):
+        with raw_server(talk) as host, pytest.raises(ServerUnavailable, match="HTTP"):
+            ask(host)
+    with raw_server(hang_up) as host, pytest.raises(ServerUnavailable):
+        ask(host)
+
+
+@both
+def test_an_answer_that_never_ends_is_given_up(ask):
+    def drip(connection):
+        connection.recv(100_000)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        try:
+            while True:
+                connection.sendall(b"x")
+                time.sleep(0.05)
+        except OSError:
+            pass
+
+    started = time.monotonic()
+    with raw_server(drip) as host, pytest.raises(RequestTimeout):
+        ask(host, 1.0)
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    "url",
+    ["", " ", "ftp://a", "http://", "a:b", "a:0", "a:70000", "a:-1", "http://a:1/?q", "http://u:p@a:1", "a\0b:1",
+     "a b:1", "::1", "::1:8000", "grpc://a:1/path", None, 8000],
+)  # fmt: skip
+def test_a_wrong_address_is_said_when_the_client_is_made(kind, url):
+    with pytest.raises(InvalidInput, match="address"):
+        kind(url)
+
+
+@pytest.mark.parametrize("url", ["[::1]", "[::1]:8000", "localhost", "http://h", "https://h:1/base/", "GRPC://h"])
+def test_addresses_that_are_right(url):
+    Client(url).close()
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_numbers_out_of_range_are_said_when_the_client_is_made(kind):
+    for timeout_s in (0, -1, float("nan"), float("inf"), "60", None, 10**400):
+        with pytest.raises(InvalidInput, match="timeout_s"):
+            kind("h:1", timeout_s=timeout_s)
+    for retries in (-1, 1.5, "2", None, True):
+        with pytest.raises(InvalidInput, match="retries"):
+            kind("h:1", retries=retries)
+    with pytest.raises(InvalidInput, match="key"):
+        kind("h:1", admin_key="a\r\nb")
+    for connections in (0, 1.5, None):
+        with pytest.raises(InvalidInput, match="connections"):
+            AsyncClient("h:1", connections=connections)
+
+
+def test_options_are_refused_before_anything_is_sent():
+    client = Client("127.0.0.1:9")
+    for options in ({"min_score": 0}, {"min_score": float("nan")}, {"max_faces": -1}, {"max_faces": 1.5},
+                    {"det_size": 33}, {"det_size": 10**9}, {"min_score": "0.5"}):  # fmt: skip
+        with pytest.raises(InvalidInput, match=next(iter(options))):
+            client.faces(PHOTO, model=MODEL, **options)
+    with pytest.raises(InvalidInput, match="fast_decode"):
+        client.depth(PHOTO, model=MODEL, fast_decode="false")
+    for bits in (12, "16", None, 8.5):
+        with pytest.raises(InvalidInput, match="bits"):
+            client.depth_png(PHOTO, model=MODEL, bits=bits)
+    with pytest.raises(InvalidInput, match="array"):
+        client.depth(np.zeros((0, 5, 3), np.uint8), model=MODEL)
+
+
+@pytest.mark.parametrize("url", ["ftp://a", "a:99999", "127.0.0.1:9", "nobody.invalid:1"])
+def test_commands_say_one_line_and_no_traceback(url, tmp_path):
+    photo = tmp_path / "a.png"
+    photo.write_bytes(PHOTO)
+    done = depthface("depth", photo, "--out", tmp_path / "b.png", "--url", url)
+    assert done.returncode in (1, 2)
+    assert "Error: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

@@ -1,0 +1,67 @@
+"""Both clients have the same methods, over both protocols."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+
+import numpy as np
+import pytest
+from fixtures.photos import VARIETY
+
+from depthface.asking import operation
+from depthface_client import AsyncClient, Client, InvalidImage, ModelUnavailable, NotAllowed
+
+PHOTO = VARIETY["tiny 40×30"]
+
+
+def operations(kind: type) -> dict[str, operation]:
+    return {name: value for name, value in inspect.getmembers(kind) if isinstance(value, operation)}
+
+
+def test_both_clients_have_every_method():
+    assert operations(Client) == operations(AsyncClient)
+    assert {"check", "compare", "depth", "depth_png", "faces", "load", "models", "swap", "unload"} <= set(
+        operations(Client)
+    )
+    public = [{name for name in dir(kind) if not name.startswith("_")} for kind in (Client, AsyncClient)]
+    assert public[0] == public[1]
+
+
+def test_each_method_has_a_docstring_with_all_its_arguments():
+    for name, method in operations(Client).items():
+        assert method.__doc__, name
+        signature = inspect.signature(getattr(Client("h:1"), name))
+        for argument in signature.parameters:
+            assert f"{argument}:" in method.__doc__ or len(signature.parameters) == 1, (name, argument)
+
+
+@pytest.fixture(params=["http", "grpc"])
+def url(request, server) -> str:
+    return server.host if request.param == "http" else f"grpc://127.0.0.1:{server.port('grpc')}"
+
+
+def test_over_both_protocols_they_answer_the_same(url, client):
+    expected = client.depth(PHOTO)
+
+    async def ask():
+        async with AsyncClient(url, admin_key="a-wrong-key-of-some-length") as stranger:
+            with pytest.raises(NotAllowed):
+                await stranger.load("nothing")
+        async with AsyncClient(url) as other:
+            with pytest.raises(InvalidImage):
+                await other.depth(b"no photo")
+            with pytest.raises(ModelUnavailable):
+                await other.depth(PHOTO, model="nothing")
+            return await asyncio.gather(other.depth(PHOTO), other.depth_png(PHOTO), other.models(), other.check())
+
+    with Client(url) as same:
+        results = [same.depth(PHOTO), same.depth_png(PHOTO), same.models(), same.check()]
+        with pytest.raises(InvalidImage):
+            same.depth(b"no photo")
+    for depth, png, models, checked in (results, asyncio.run(ask())):
+        np.testing.assert_array_equal(depth.array, expected.array)
+        assert (depth.size, depth.weights) == (expected.size, expected.weights)
+        assert png == client.depth_png(PHOTO)
+        assert models == client.models()
+        assert checked == client.check()

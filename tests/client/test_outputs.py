@@ -1,0 +1,155 @@
+"""Results into files: two never share one, nothing is lost, nothing is left."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from fixtures.photos import VARIETY
+from fixtures.serving import COMMAND, depthface
+
+from depthface.errors import InvalidInput, OutputError
+from depthface_client import outputs
+
+PHOTO = VARIETY["tiny 40×30"]
+
+
+def photos(tmp_path: Path, *names: str) -> list[Path]:
+    paths = [tmp_path / name for name in names]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(PHOTO)
+    return paths
+
+
+@pytest.mark.parametrize(
+    "names", [("a/1.png", "b/1.png"), ("1.png", "1.jpg"), ("1.png", "1.png"), ("x/1.png", "1.jpeg")]
+)
+def test_two_photos_of_one_name_are_refused_before_anything_is_written(tmp_path, names):
+    found = photos(tmp_path, *names)
+    with pytest.raises(InvalidInput, match="both") as caught:
+        outputs.targets(found, str(tmp_path / "maps"), "_depth.png")
+    assert all(str(path) in str(caught.value) for path in found)
+    done = depthface("depth", *found, "--out", tmp_path / "maps", "--url", "127.0.0.1:9")
+    assert done.returncode != 0
+    assert "both" in done.stderr
+    assert not (tmp_path / "maps").exists()
+
+
+def test_a_photo_is_never_written_over(tmp_path):
+    first, second = photos(tmp_path, "a.png", "a_depth.png")
+    link = tmp_path / "link.png"
+    link.symlink_to(first)
+    for found, out in (
+        ([first], first),
+        ([first], link),
+        ([first, second], tmp_path),
+        ([first], f"{tmp_path}/x/../a.png"),
+    ):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        with pytest.raises(InvalidInput, match="over"):
+            outputs.targets(found, str(out), "_depth.png")
+
+
+def test_where_results_go(tmp_path):
+    first, second = photos(tmp_path, "a.png", "b.tar.png")
+    assert outputs.targets([first], "new.png", "_d.png") == [Path("new.png")]
+    assert outputs.targets([first], "new/", "_d.png") == [Path("new/a_d.png")]
+    assert outputs.targets([first], str(tmp_path), "_d.png") == [tmp_path / "a_d.png"]
+    assert outputs.targets([first, second], "new", "_d.png") == [Path("new/a_d.png"), Path("new/b.tar_d.png")]
+    assert outputs.targets([first], "-", "_d.png") == [outputs.STANDARD]
+    assert outputs.targets([outputs.STANDARD], "new/", "_d.png") == [Path("new/stdin_d.png")]
+    with pytest.raises(InvalidInput, match="one photo"):
+        outputs.targets([first, second], "-", "_d.png")
+    with pytest.raises(OutputError, match="long"):
+        outputs.targets([first], "x" * 300, "_d.png")
+
+
+def test_permissions_are_the_users(tmp_path):
+    before = os.umask(0o027)
+    try:
+        outputs.write(tmp_path / "new", b"1")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o640
+    (tmp_path / "new").chmod(0o604)
+    outputs.write(tmp_path / "new", b"22")
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o604
+    assert (tmp_path / "new").read_bytes() == b"22"
+
+
+def test_links_devices_and_pipes_stay_what_they_are(tmp_path):
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "dangling").symlink_to("to/be/made")
+    outputs.write(tmp_path / "link", b"new")
+    outputs.write(tmp_path / "dangling", b"made")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_bytes() == b"new"
+    assert (tmp_path / "dangling").is_symlink() and (tmp_path / "to/be/made").read_bytes() == b"made"
+    outputs.write(Path("/dev/null"), b"x" * 10)
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+    os.mkfifo(tmp_path / "pipe")
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append((tmp_path / "pipe").read_bytes()))
+    reader.start()
+    outputs.write(tmp_path / "pipe", b"y" * 200_000)
+    reader.join(10)
+    assert got == [b"y" * 200_000]
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+@pytest.mark.parametrize("name", ["folder", "file/x", "x" * 300, "nul\0l"])
+def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OutputError, match="cannot be written"):
+        outputs.write(tmp_path / name, b"content")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_full_disk_leaves_nothing(tmp_path):
+    """Past the limit on the size of files the kernel refuses as on a full disk."""
+    code = (
+        "import resource, signal, pathlib, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); from depthface_client import outputs;"
+        "from depthface.errors import OutputError\n"
+        "try: outputs.write(pathlib.Path(sys.argv[1]), b'x' * 5000)\nexcept OutputError as error: print(error)"
+    )
+    (tmp_path / "kept").write_bytes(b"old")
+    for name in ("new/deep", "kept"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, tmp_path / name], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert "cannot be written" in done.stdout, done.stderr
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept"]
+    assert (tmp_path / "kept").read_bytes() == b"old"
+
+
+def test_standard_input_and_output(server, tmp_path):
+    (photo,) = photos(tmp_path, "a.png")
+    expected = depthface("depth", photo, "--out", tmp_path / "b.png", "--url", server.host)
+    assert expected.returncode == 0, expected.stderr
+    command = [*COMMAND, "depth", "-", "--out", "-", "--url", server.host]
+    done = subprocess.run(command, input=PHOTO, capture_output=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (tmp_path / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_an_odd_output_encoding_costs_no_photo(server, tmp_path, encoding):
+    found = photos(tmp_path, "ä→.png", "b.png")
+    done = depthface(
+        "depth", *found, "--out", tmp_path / "maps", "--url", server.host, PYTHONIOENCODING=encoding, PYTHONUTF8="0"
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "maps").iterdir())) == 2
+
+
+def test_the_url_may_come_from_the_environment(server):
+    assert "healthy" in depthface("health", DEPTHFACE_URL=server.host).stdout
