@@ -34,6 +34,7 @@ class Problem:
         status: of HTTP.
         message: what is wrong and how to mend it.
         request_id: as in the log.
+        path: what was asked for.
         error: what was raised, if anything was.
     """
 
@@ -41,6 +42,7 @@ class Problem:
     message: str
     request_id: str
     error: Exception | None = None
+    path: str = ""
 
 
 class TooMuch(Exception):
@@ -102,13 +104,19 @@ class Edge:
     def _refusal(self, scope: Scope, exchange: _Exchange) -> Problem | None:
         headers = Headers(scope=scope)
         if self._api_key and scope["method"] != "OPTIONS" and scope["path"] not in self._open_paths:
-            shown = headers.get("x-api-key", "").encode()
+            scheme, _, token = headers.get("authorization", "").partition(" ")
+            shown = (headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")).encode()
             if not hmac.compare_digest(shown, self._api_key):
-                return Problem(401, "Show the gateway's key in the header x-api-key.", exchange.request_id)
+                return Problem(
+                    401,
+                    "Show the gateway's key in the header x-api-key, or as a bearer token.",
+                    exchange.request_id,
+                    path=scope["path"],
+                )
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._max_body_bytes:
             exchange.is_unread = True
-            return self._too_large(exchange)
+            return self._too_large(scope, exchange)
         return None
 
     async def _served(self, scope: Scope, exchange: _Exchange) -> Problem | None:
@@ -116,7 +124,7 @@ class Edge:
             async with asyncio.timeout(self._deadline_s):
                 await self._app(scope, exchange.receive, exchange.send)
         except TooMuch:
-            return self._too_large(exchange)
+            return self._too_large(scope, exchange)
         except ClientDisconnect:
             exchange.status = exchange.status or _CLOSED_BY_CALLER
         except TimeoutError:
@@ -124,17 +132,22 @@ class Edge:
             error = (NotInTime if exchange.is_unread else RequestTimeout)(
                 f"{late} within {self._deadline_s:g} s.", "Send it again, or send less."
             )
-            return Problem(error.status, str(error), exchange.request_id, error)
+            return Problem(error.status, str(error), exchange.request_id, error, scope["path"])
         except Exception as error:
             _log.exception("%s %s failed", scope["method"], scope["path"], extra={"request_id": exchange.request_id})
             if exchange.is_answered:
                 raise
-            return Problem(500, "The gateway failed; its log says why.", exchange.request_id, error)
+            return Problem(500, "The gateway failed; its log says why.", exchange.request_id, error, scope["path"])
         return None
 
-    def _too_large(self, exchange: _Exchange) -> Problem:
+    def _too_large(self, scope: Scope, exchange: _Exchange) -> Problem:
         mib = self._max_body_bytes / 2**20
-        return Problem(413, f"The request is larger than {mib:g} MiB. Send a smaller file.", exchange.request_id)
+        return Problem(
+            413,
+            f"The request is larger than {mib:g} MiB. Send a smaller file.",
+            exchange.request_id,
+            path=scope["path"],
+        )
 
 
 class _Exchange:
@@ -142,7 +155,7 @@ class _Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
         shown = Headers(scope=scope).get("x-request-id", "")
-        self.request_id = shown if _ID.fullmatch(shown) else uuid.uuid4().hex[:16]
+        self.request_id = shown if _ID.fullmatch(shown) else str(uuid.uuid4())
         scope["depthface_request_id"] = self.request_id
         self.status = 0
         self.is_answered = False

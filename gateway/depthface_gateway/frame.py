@@ -58,18 +58,20 @@ def new_app(context: Context, frame: Frame, lifespan: Lifespan | None = None) ->
         assert isinstance(error, DepthfaceError)
         if error.status >= 500:
             _log.warning("%s", error, extra={"request_id": request_id(request)})
-        return frame.answer(Problem(error.status, str(error), request_id(request), error))
+        return frame.answer(Problem(error.status, str(error), request_id(request), error, request.url.path))
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        response = frame.answer(Problem(error.status_code, str(error.detail), request_id(request), error))
+        response = frame.answer(
+            Problem(error.status_code, str(error.detail), request_id(request), error, request.url.path)
+        )
         response.headers.update(error.headers or {})
         return response
 
     async def validation_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         parts = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()]
-        return frame.answer(Problem(422, "; ".join(parts), request_id(request), error))
+        return frame.answer(Problem(422, "; ".join(parts), request_id(request), error, request.url.path))
 
     app.add_exception_handler(DepthfaceError, depthface_error)
     app.add_exception_handler(HTTPException, http_error)

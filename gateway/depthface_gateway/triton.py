@@ -14,6 +14,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
+from urllib.parse import quote
+
+import aiohttp
 
 from depthface.errors import (
     DepthfaceError,
@@ -138,6 +141,21 @@ class Triton:
             await asyncio.gather(*(call(server.asking) for server in live))
         finally:
             await asyncio.gather(*(self._look_at(server) for server in live))
+
+    async def width(self, model: str, output: str) -> int | None:
+        """Return the last dimension of an output, as a server tells it; None if it does not or if that varies."""
+        for server in self._servers:
+            address = server.url if "://" in server.url else f"http://{server.url}"
+            timeout = aiohttp.ClientTimeout(total=_LOOK_TIMEOUT_S)
+            with suppress(aiohttp.ClientError, TimeoutError, KeyError, ValueError, IndexError):
+                async with (
+                    aiohttp.ClientSession(timeout=timeout) as session,
+                    session.get(f"{address}/v2/models/{quote(model)}") as response,
+                ):
+                    outputs = {one["name"]: one["shape"] for one in (await response.json())["outputs"]}
+                size = int(outputs[output][-1])
+                return size if size > 0 else None
+        return None
 
     async def look(self) -> None:
         """Look at every server now."""
