@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from depthface.errors import InvalidImage, ModelUnavailable, ServerFault
-from depthface_client import AsyncClient, Face
+from depthface.errors import InvalidImage, ServerFault
+from depthface_client import Face
 from depthface_gateway.jobs.queue import Claim
 from depthface_gateway.jobs.results import write_vector
 from depthface_gateway.triton import Triton
@@ -86,20 +86,9 @@ class TritonModels:
             ModelUnavailable: the server has no model for it.
         """
 
-        model = {} if self._embedding_model is None else {"model": self._embedding_model}
-
-        async def ask(client: AsyncClient) -> Vector:
-            embed = getattr(client, "embed", None)
-            if embed is None:
-                raise ModelUnavailable(
-                    "This version of depthface has no models that turn whole photos into vectors.",
-                    "Update it, and export one.",
-                )
-            answer = await embed(photo, **model, request_id=request_id)
-            vector: Vector = np.asarray(answer.vector, np.float32)
-            return vector
-
-        return await self._triton.ask(ask)
+        model = self._embedding_model
+        answer = await self._triton.ask(lambda client: client.embed(photo, model=model, request_id=request_id))
+        return np.asarray(answer.vector, np.float32)
 
     async def faces(self, photo: bytes, request_id: str, *, with_embeddings: bool) -> list[Face]:
         """Return the faces in a photo."""

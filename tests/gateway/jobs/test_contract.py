@@ -117,9 +117,7 @@ def test_face_embedding_has_the_servers_own_faces_in_result_and_files(service: S
         crop = Image.open(service.data / "inference" / told["crop_path"])
         corners = (max(0, int(x1)), max(0, int(y1)), min(picture.width, round(x2)), min(picture.height, round(y2)))
         assert crop.format == "JPEG" and crop.size == (corners[2] - corners[0], corners[3] - corners[1])
-        difference = np.abs(
-            np.asarray(crop, np.float32) - np.asarray(picture.convert("RGB").crop(corners), np.float32)
-        )
+        difference = np.abs(np.asarray(crop, np.float32) - np.asarray(picture.convert("RGB").crop(corners), np.float32))
         assert difference.mean() < 6
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == [
         "faces/0.bin", "faces/0.jpg", "faces/1.bin", "faces/1.jpg",
