@@ -30,7 +30,7 @@ _NAMES = ("jobs",)
 )  # fmt: skip
 @click.option(
     "--data", type=click.Path(file_okay=False, path_type=Path), default=Path("gateway-data"), show_default=True,
-    envvar="DEPTHFACE_GATEWAY_DATA", help="The gateway's folder for files of jobs.",
+    envvar=["DEPTHFACE_GATEWAY_DATA", "DATABASE_DIR"], help="The gateway's folder for files of jobs.",
 )  # fmt: skip
 @click.option(
     "--database", envvar="DATABASE_URL", help="The gateway's SQLAlchemy URL.  [default: SQLite in the data folder]"
