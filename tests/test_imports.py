@@ -11,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [
-    path for room in ("src", "export", "server", "client", "gateway") for path in sorted((ROOT / room).rglob("*.py"))
+    path
+    for room in ("src", "export", "server", "client", "render", "gateway")
+    for path in sorted((ROOT / room).rglob("*.py"))
 ]
 
 # What is imported, and the only places (path prefixes) that may.
@@ -37,7 +39,9 @@ TABLE = {
         "src/depthface/image.py",
         "src/depthface/families/*/processing.py",
         "src/depthface/families/*/parity.py",
+        "render/",
     ),
+    "av": ("render/",),
     "simplejpeg": ("src/depthface/image.py",),
     "isal": ("src/depthface/image.py",),
     "cykooz_resizer": ("src/depthface/image.py",),
@@ -71,6 +75,8 @@ TABLE = {
     "depthface_server": ("server/",),
     "depthface_client": ("client/", "gateway/"),
     "depthface_gateway": ("gateway/",),
+    "depthface_client": ("client/", "render/"),
+    "depthface_render": ("render/",),
 }
 
 
