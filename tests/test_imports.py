@@ -73,10 +73,9 @@ TABLE = {
     "depthface_export": ("export/depthface_export/",),
     "depthface_standins": ("export/",),
     "depthface_server": ("server/",),
-    "depthface_client": ("client/", "gateway/"),
+    "depthface_client": ("client/", "render/", "gateway/"),
+    "depthface_render": ("render/", "gateway/"),
     "depthface_gateway": ("gateway/",),
-    "depthface_client": ("client/", "render/"),
-    "depthface_render": ("render/",),
 }
 
 

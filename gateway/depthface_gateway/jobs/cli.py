@@ -19,7 +19,7 @@ from depthface_gateway.triton import Triton
 
 __all__ = ["gateway_worker"]
 
-_NAMES = ("jobs",)
+_NAMES = ("jobs", "depthflow")
 
 
 @click.command("gateway-worker")

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
@@ -15,12 +16,13 @@ from depthface_gateway.jobs.database import Database
 from depthface_gateway.jobs.inference import Task
 from depthface_gateway.jobs.media import MediaStore
 from depthface_gateway.jobs.metrics import TableMetrics, WorkerMetrics
-from depthface_gateway.jobs.queue import Queue
+from depthface_gateway.jobs.queue import Claim, Queue
 from depthface_gateway.jobs.results import ResultStore
 from depthface_gateway.jobs.settings import JobSettings
+from depthface_gateway.jobs.sync import Parcel
 from depthface_gateway.jobs.worker import Worker, WorkerOptions
 
-__all__ = ["Core", "count_tables", "opened", "working"]
+__all__ = ["Core", "Telling", "count_tables", "opened", "working"]
 
 
 @dataclass
@@ -36,6 +38,16 @@ class Core:
         """A job has come."""
         if self.worker is not None:
             self.worker.wake()
+
+
+class Telling(Protocol):
+    """Who is told of jobs' ends."""
+
+    async def tell(self, parcel: Parcel) -> None:
+        """Tell it; raises an error of depthface where it has to be tried again."""
+
+    def is_told(self, claim: Claim, is_success: bool) -> bool:
+        """Whether anybody is to be told of this job."""
 
 
 @asynccontextmanager
@@ -58,9 +70,13 @@ async def opened(
 
 @asynccontextmanager
 async def working(
-    core: Core, context: Context, settings: JobSettings, tasks: Mapping[str, Task]
+    core: Core, context: Context, settings: JobSettings, tasks: Mapping[str, Task], telling: Telling | None = None
 ) -> AsyncIterator[Worker]:
-    """Have a worker do the jobs meanwhile; `context.triton` is open already."""
+    """Have a worker do the jobs meanwhile; `context.triton` is open already.
+
+    Args:
+        telling: who is told of jobs' ends; None: the media store, where the settings say so.
+    """
     async with MediaStore(settings.media_store_url, context.settings.max_body_bytes) as media:
         worker = Worker(
             queue=core.queue,
@@ -68,11 +84,13 @@ async def working(
             media=media,
             tasks=tasks,
             metrics=WorkerMetrics(core.registry),
-            options=WorkerOptions(
-                settings.concurrency, settings.poll_s, settings.grace_s, gives_results=settings.gives_results
-            ),
+            options=WorkerOptions(settings.concurrency, settings.poll_s, settings.grace_s),
             is_ready=lambda: context.triton.is_alive,
         )
+        if telling is not None:
+            worker.tell, worker.is_told = telling.tell, telling.is_told
+        elif settings.gives_results:
+            worker.tell = lambda parcel: media.give(parcel.media_store_id, parcel.result)
         core.worker = worker
         run = asyncio.create_task(worker.run(), name="worker")
         try:

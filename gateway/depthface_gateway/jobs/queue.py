@@ -313,7 +313,7 @@ class Queue:
         Args:
             publish: moves the files into place; called while nobody else can finish or delete this job. If it
                 raises, nothing is noted.
-            syncs: whether the media store is to have the result.
+            syncs: whether somebody is to be told: the media store, a webhook.
 
         Returns:
             Whether the claim was still held.
@@ -330,12 +330,14 @@ class Queue:
                 session.add(SyncStatus(job_id=claim.job_id, sync_status="pending", retry_count=0, next_retry_at=now_ms))
             return True
 
-    def fail(self, claim: Claim, message: str) -> bool:
+    def fail(self, claim: Claim, message: str, *, syncs: bool = False) -> bool:
         """End a job with an error, unless the claim is lost; return whether it was held."""
         with self.database.writing() as session:
             if not self._let_go(session, claim):
                 return False
             self._end(session, claim.job_id, Status.ERROR, error_message=message)
+            if syncs:
+                self._tell(session, claim)
             return True
 
     def give_back(self, claim: Claim, message: str | None, *, delay_ms: int = 0, counts: bool) -> bool:
@@ -376,6 +378,12 @@ class Queue:
         """Take a job out of the queue if the claim is the latest."""
         held = delete(QueueEntry).where(QueueEntry.claim == claim.claim).returning(QueueEntry.id)
         return session.execute(held).first() is not None
+
+    def _tell(self, session: Session, claim: Claim) -> None:
+        """Somebody is to be told of the job's end."""
+        now_ms = self.database.now_ms(session)
+        session.execute(delete(SyncStatus).where(SyncStatus.job_id == claim.job_id))
+        session.add(SyncStatus(job_id=claim.job_id, sync_status="pending", retry_count=0, next_retry_at=now_ms))
 
     def _end(self, session: Session, job_id: str, status: str, **values: Any) -> None:
         now_ms = self.database.now_ms(session)

@@ -1,9 +1,10 @@
-"""Which results the media store is still to have. A result that it refuses for good makes the job `sync_failed`."""
+"""Who is still to be told of a job's end. A result that nobody takes makes a completed job `sync_failed`."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import select, update
@@ -18,23 +19,28 @@ _TRIES = 3
 
 @dataclass(frozen=True)
 class Parcel:
-    """A result on its way to the media store."""
+    """What came of a job, on its way to who is to be told."""
 
     job_id: str
     media_store_id: str
     result: dict[str, Any]
     tries: int
+    status: str = Status.COMPLETED
+    error_message: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Outbox:
     """The results that are due.
 
     Args:
+        task_types: whose jobs.
         hold_ms: for how long a parcel that was taken is not given to another; longer than a delivery takes.
     """
 
-    def __init__(self, database: Database, *, hold_ms: int = 60_000) -> None:
+    def __init__(self, database: Database, task_types: Collection[str], *, hold_ms: int = 60_000) -> None:
         self._database = database
+        self._task_types = tuple(task_types)
         self._hold_ms = hold_ms
 
     def take(self) -> Parcel | None:
@@ -43,17 +49,27 @@ class Outbox:
             now_ms = self._database.now_ms(session)
             due = (
                 select(SyncStatus)
+                .join(Job, Job.job_id == SyncStatus.job_id)
+                .where(Job.task_type.in_(self._task_types))
                 .where(SyncStatus.sync_status == "pending", SyncStatus.next_retry_at <= now_ms)
                 .order_by(SyncStatus.next_retry_at, SyncStatus.id)
                 .limit(1)
-                .with_for_update(skip_locked=True)
+                .with_for_update(skip_locked=True, of=SyncStatus)
             )
             row = session.scalar(due)
             if row is None:
                 return None
             row.sync_attempted_at, row.next_retry_at = now_ms, now_ms + self._hold_ms
             job = session.scalars(select(Job).where(Job.job_id == row.job_id)).one()
-            return Parcel(job.job_id, job.media_store_id, json.loads(job.result or "{}"), row.retry_count)
+            return Parcel(
+                job.job_id,
+                job.media_store_id,
+                json.loads(job.result or "{}"),
+                row.retry_count,
+                job.status,
+                job.error_message,
+                json.loads(job.parameters or "{}"),
+            )
 
     def delivered(self, parcel: Parcel) -> None:
         """The media store has it."""

@@ -15,7 +15,7 @@ import random
 import socket
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ from depthface_gateway.jobs.media import MediaStore
 from depthface_gateway.jobs.metrics import WorkerMetrics
 from depthface_gateway.jobs.queue import Claim, Queue
 from depthface_gateway.jobs.results import ResultStore
-from depthface_gateway.jobs.sync import Outbox
+from depthface_gateway.jobs.sync import Outbox, Parcel
 
 __all__ = ["Fate", "Worker", "WorkerOptions", "verdict"]
 
@@ -84,7 +84,6 @@ class WorkerOptions:
     concurrency: int = 4
     poll_s: float = 1.0
     grace_s: float = 20.0
-    gives_results: bool = False
 
 
 @dataclass
@@ -104,6 +103,8 @@ class Worker:
     Attributes:
         tasks: what does each task of the queue.
         is_ready: whether it is worth while to take a job now.
+        tell: tells somebody of a job's end; None: nobody is told. What it raises of ours is tried again, twice.
+        is_told: whether somebody is to be told of this job's success, or failure.
     """
 
     queue: Queue
@@ -113,6 +114,8 @@ class Worker:
     metrics: WorkerMetrics
     options: WorkerOptions = field(default_factory=WorkerOptions)
     is_ready: Callable[[], bool] = lambda: True
+    tell: Callable[[Parcel], Awaitable[None]] | None = None
+    is_told: Callable[[Claim, bool], bool] = lambda claim, is_success: is_success and not claim.is_upload
 
     def __post_init__(self) -> None:
         self.worker_id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -120,7 +123,7 @@ class Worker:
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._failures = 0
-        self._outbox = Outbox(self.queue.database)
+        self._outbox = Outbox(self.queue.database, self.queue.task_types)
         # The heartbeat has a thread of its own: slow disks must not keep it waiting.
         self._heart = ThreadPoolExecutor(1, "heartbeat")
 
@@ -137,7 +140,7 @@ class Worker:
         """Work until `stop`. What is not done by then is put back."""
         helpers = [
             asyncio.create_task(helper(), name=helper.__name__)
-            for helper in (self._beat, self._sweep, *((self._deliver,) if self.options.gives_results else ()))
+            for helper in (self._beat, self._sweep, *((self._deliver,) if self.tell is not None else ()))
         ]
         _log.info("worker %s does %s", self.worker_id, ", ".join(self.tasks))
         try:
@@ -251,7 +254,7 @@ class Worker:
         result = await self.tasks[claim.task_type](Try(claim, photo, folder, report))
         running.is_ending = True
         publish = partial(self.store.publish, folder, claim.job_id)
-        syncs = self.options.gives_results and not claim.is_upload
+        syncs = self.tell is not None and self.is_told(claim, True)
         done = await asyncio.to_thread(partial(self.queue.finish, claim, result, publish, syncs=syncs))
         if done and claim.is_upload:
             await asyncio.to_thread(self.store.drop_upload, claim.job_id)
@@ -274,7 +277,8 @@ class Worker:
         if fate is Fate.AGAIN and claim.attempts > claim.max_retries:
             fate, message = Fate.ENDS, f"{message} It was tried {claim.attempts} times."
         if fate is Fate.ENDS:
-            held = await asyncio.to_thread(self.queue.fail, claim, message)
+            syncs = self.tell is not None and self.is_told(claim, False)
+            held = await asyncio.to_thread(partial(self.queue.fail, claim, message, syncs=syncs))
             if held:
                 await asyncio.to_thread(self.store.drop_upload, claim.job_id)
         elif fate is Fate.AGAIN:
@@ -318,20 +322,21 @@ class Worker:
             await asyncio.sleep(_SWEEP_EVERY_S)
 
     async def _deliver(self) -> None:
-        """Give results to the media store."""
+        """Tell whoever is to be told of jobs' ends."""
+        assert self.tell is not None
         while True:
             try:
                 parcel = await asyncio.to_thread(self._outbox.take)
                 if parcel is not None:
                     try:
-                        await self.media.give(parcel.media_store_id, parcel.result)
+                        await self.tell(parcel)
                     except DepthfaceError as error:
                         await asyncio.to_thread(self._outbox.refused, parcel, str(error))
                     else:
                         await asyncio.to_thread(self._outbox.delivered, parcel)
                     continue
             except SQLAlchemyError as error:
-                _log.error("no result is delivered: the database does not answer: %s", _first_line(error))
+                _log.error("nobody is told: the database does not answer: %s", _first_line(error))
             await asyncio.sleep(self.options.poll_s)
 
     async def _in_heart(self, call: Callable[..., T], *arguments: Any) -> T:

@@ -78,6 +78,7 @@ class World:
     tries: list[Try] = field(default_factory=list)
     options: WorkerOptions = field(default_factory=lambda: WorkerOptions(poll_s=0.02, grace_s=20))
     is_ready: bool = True
+    gives_results: bool = False
 
     async def task(self, attempt: Try) -> Mapping[str, Any]:
         """Answer what is next in `answers`: an error, something to wait for, or nothing: success."""
@@ -109,6 +110,8 @@ class World:
                     self.queue, self.files, media, {T: self.task}, WorkerMetrics(CollectorRegistry()), self.options,
                     is_ready=lambda: self.is_ready,
                 )  # fmt: skip
+                if self.gives_results:
+                    worker.tell = lambda parcel: media.give(parcel.media_store_id, parcel.result)
                 run = asyncio.create_task(worker.run())
                 try:
                     async with asyncio.timeout(TIMEOUT_S):
@@ -311,7 +314,7 @@ def test_an_upload_that_is_gone_ends_its_job(world: World) -> None:
 
 @on_both
 def test_the_media_store_has_the_result_though_it_failed_once(world: World) -> None:
-    world.options = WorkerOptions(poll_s=0.02, gives_results=True)
+    world.gives_results = True
     job_id = world.add()
 
     async def fail(worker: Worker) -> None:
@@ -326,7 +329,7 @@ def test_the_media_store_has_the_result_though_it_failed_once(world: World) -> N
 
 
 def test_a_result_that_the_media_store_refuses_is_kept_and_the_job_says_so(world: World) -> None:
-    world.options = WorkerOptions(poll_s=0.02, gives_results=True)
+    world.gives_results = True
     job_id = world.add()
 
     async def at_the_end(attempt: Try) -> None:
