@@ -16,7 +16,6 @@ COPY export ./export
 COPY server ./server
 COPY client ./client
 COPY gateway ./gateway
-COPY benchmarks ./benchmarks
 RUN python3 -m venv --without-pip /opt/depthface \
     && python3 -m pip --python /opt/depthface/bin/python3 install --no-cache-dir --constraint constraints.txt '.[steps]'
 
@@ -44,7 +43,6 @@ COPY export ./export
 COPY server ./server
 COPY client ./client
 COPY gateway ./gateway
-COPY benchmarks ./benchmarks
 RUN python3 -m venv --without-pip /opt/depthface \
     && python3 -m pip --python /opt/depthface/bin/python3 install --no-cache-dir --constraint constraints.txt '.[gateway]'
 

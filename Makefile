@@ -10,7 +10,7 @@ PRECISION ?= fp32
 REPOSITORY ?= model_repository
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu export verify serve demo test test-fast test-gpu fuzz soak doctor audit lint format generate \
+.PHONY: help setup setup-gpu export verify serve demo test test-fast test-gpu fuzz soak doctor audit lint format generate docs \
 	setup-bench bench tune overload lock clean
 
 help:  ## this list
@@ -56,12 +56,17 @@ test-fast: setup-bench  ## without the tests marked slow
 
 test-gpu: setup-bench  ## what needs an NVIDIA GPU and TensorRT: engines built, gated, served
 	$(BIN)/python -m pytest -m gpu
+
+docs: setup  ## the site of docs/, in site/; a broken link or reference is an error
+	$(BIN)/mkdocs build --strict --quiet
+
 fuzz: setup  ## the decoder, the pack and manifest readers and a server, each fuzzed for MINUTES (10)
 	for target in image pack manifest http; do \
 		$(BIN)/python tests/fuzz/run.py $$target --seconds $$(( $(or $(MINUTES),10) * 60 )) || exit 1; done
 
 soak: setup  ## a server under mixed load for MINUTES (30): no wrong answer, nothing that grows
 	$(BIN)/python -m depthface_bench.soak --minutes $(or $(MINUTES),30)
+	DEPTHFACE_CYCLES=60 $(BIN)/python -m pytest -q tests/server/test_backend.py -k loads_and_unloads
 
 doctor: setup  ## what this machine lacks, and how to mend it
 	$(BIN)/depthface doctor --repository $(REPOSITORY)
@@ -99,6 +104,6 @@ lock:  ## resolve pyproject.toml anew: constraints.txt, and the locks with hashe
 	$(BIN)/python tools/lock.py
 
 clean:  ## remove what the targets above made
-	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo build dist site .pytest_cache .mypy_cache .ruff_cache
 	find model_repository \( -name '*.onnx' -o -name '*.plan' -o -name manifest.json \) -delete
 	rm -rf model_repository/*/configs

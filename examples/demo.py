@@ -30,6 +30,7 @@ from PIL import Image
 
 from depthface.errors import DepthfaceError, WeightsUnavailable
 from depthface.families import card_named
+from depthface.weights import label_of
 from depthface_client import Client, draw
 from depthface_export import pipeline
 from depthface_export.job import Job
@@ -124,8 +125,8 @@ def ask_depth(client: Client, photo: Path) -> None:
     preview_path = photo.with_name(f"{photo.stem}_preview{mark}.png")
     map_path.write_bytes(draw.labelled(png, depth.weights))
     preview = draw.beside(Image.open(photo), depth.preview())
-    if not depth.is_meaningful:
-        preview = draw.banner(preview, "RANDOM WEIGHTS: NOT A DEPTH MAP")
+    if label := label_of(depth.weights):
+        preview = draw.banner(preview, f"{label}: NOT A DEPTH MAP")
     buffer = BytesIO()
     preview.save(buffer, "PNG")
     preview_path.write_bytes(draw.labelled(buffer.getvalue(), depth.weights))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fixtures.serving import Server, depthface, serving
+from fixtures.tiny import TINY
 from PIL import Image
 
 from depthface.families import card_named
@@ -33,23 +34,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny() -> ModelCard:
     """Small's card with a network of a hundredth of its size, so that an export takes seconds."""
-    return dataclasses.replace(
-        card_named(MODEL),
-        architecture={
-            "hidden_size": 48,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 2,
-            "out_indices": (1, 2, 3, 4),
-            "neck_hidden_sizes": (8, 8, 16, 16),
-            "fusion_hidden_size": 16,
-        },
-        # Its range is narrow for the size of its numbers, so rounding weighs more.
-        tolerances={
-            "fp32": {"max_error": 5e-4, "mean_error": 2e-5, "delta1_loss": 0.0},
-            "fp16": {"max_error": 1e-1, "mean_error": 1e-2, "delta1_loss": 1e-2},
-            "bf16": {"max_error": 8e-1, "mean_error": 1e-1, "delta1_loss": 5e-1},
-        },
-    )
+    return TINY
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +77,9 @@ def real_photos() -> list[Path]:
     folder = os.environ.get("DEPTHFACE_PHOTOS")
     if not folder:
         pytest.skip("DEPTHFACE_PHOTOS names no folder of photographs")
-    return sorted(path for path in Path(folder).iterdir() if path.suffix in (".jpg", ".png"))
+    found = sorted(path for path in Path(folder).iterdir() if path.suffix in (".jpg", ".png"))
+    assert found, f"there is no photograph in {folder}"
+    return found
 
 
 def levels(png: bytes) -> np.ndarray:
@@ -154,3 +141,15 @@ def face_pack(request: pytest.FixtureRequest, face_packs: dict[str, FacePack]) -
     if request.param not in face_packs:
         pytest.skip("DEPTHFACE_WEIGHTS names no folder of genuine weights")
     return face_packs[request.param]
+
+
+@pytest.fixture(scope="session")
+def full_server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """What the reader of the README serves: depth, and one face pack, the synthetic one."""
+    both = Path(
+        shutil.copytree(repository, tmp_path_factory.mktemp("full") / "model_repository", copy_function=os.link)
+    )
+    done = depthface("export", "buffalo_l", "--weights", "synthetic", "--repository", both)
+    assert done.returncode == 0, done.stderr
+    with serving(both) as server:
+        yield server

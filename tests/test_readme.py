@@ -1,4 +1,4 @@
-"""The README's commands, run as they are written; only the port differs, so that nobody's server is in the way."""
+"""The README's and the site's commands, run as they are written; only the port is another, a free one."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fixtures.photos import VARIETY
-from fixtures.serving import Server, depthface, serving
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str) -> list[object]:
     """The code blocks that are marked to be run: those after a `<!-- runs -->` line."""
-    return re.findall(rf"<!-- runs -->\n```{language}\n(.*?)```", README, re.DOTALL)
+    marked = re.compile(rf"<!-- runs -->\n```{language}\n(.*?)```", re.DOTALL)
+    return [
+        pytest.param(block, id=f"{page.stem}-{number}")
+        for page in PAGES
+        for number, block in enumerate(marked.findall(page.read_text()))
+    ]
 
 
 @pytest.fixture
@@ -30,20 +34,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="session")
-def readme_server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """What the README's reader has served: depth, and a face pack beside it."""
-    both = Path(shutil.copytree(repository, tmp_path_factory.mktemp("readme") / "model_repository"))
-    done = depthface("export", "buffalo_l", "--weights", "synthetic", "--repository", both)
-    assert done.returncode == 0, done.stderr
-    with serving(both) as server:
-        yield server
-
-
-def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+def run(command: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | environment
     return subprocess.run(
-        command, cwd=folder, env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False
     )
 
 
@@ -53,21 +47,29 @@ def test_there_is_something_to_run():
 
 
 @pytest.mark.parametrize("block", blocks("python"))
-def test_python(block, readme_server, folder):
-    done = run([sys.executable, "-W", "error", "-c", block.replace("127.0.0.1:8000", readme_server.host)], folder)
+def test_python(block, full_server, folder):
+    done = run([sys.executable, "-W", "error", "-c", block.replace("127.0.0.1:8000", full_server.host)], folder)
     assert done.returncode == 0, done.stderr
-    assert list(folder.glob("depth*.png"))
+    saved = re.findall(r"save\(\"([\w./]+)\"\)", block)
+    assert all((folder / name).is_file() for name in saved)
+    assert saved or done.stdout
 
 
 @pytest.mark.parametrize("block", blocks("bash"))
-def test_bash(block, readme_server, folder):
-    text = re.sub(r"depthface (depth|models|health)\b", rf"depthface \1 --url {readme_server.host}", block)
-    text = text.replace("127.0.0.1:8000", readme_server.host)
-    done = run(["bash", "-euo", "pipefail", "-c", text], folder)
+def test_bash(block, full_server, folder):
+    text = block.replace("127.0.0.1:8000", full_server.host)
+    done = run(["bash", "-euo", "pipefail", "-c", text], folder, DEPTHFACE_URL=full_server.host)
     assert done.returncode == 0, done.stderr
-    for made in folder.glob("*.png"):
-        with Image.open(made) as picture:
-            picture.load()
+    named = re.findall(r"(?<!>)(?:--out|-o|>) +([\w./]+)", block)
+    assert named
+    for made in (folder / name for name in named):
+        if made.is_dir():
+            assert list(made.iterdir())
+        assert made.is_dir() or made.stat().st_size > 0
+        if made.suffix == ".png":
+            with Image.open(made) as picture:
+                picture.load()
+                assert picture.size == (640, 427)
 
 
 def test_every_make_target_that_is_named_exists():
@@ -78,8 +80,9 @@ def test_every_make_target_that_is_named_exists():
 
 
 @pytest.mark.slow
-def test_the_demo_leaves_its_pictures(tmp_path):
-    """`make demo`, from the export on, with a hub that does not answer."""
+def test_the_demo_leaves_its_pictures(repository, tmp_path):
+    """`make demo`, with a hub that does not answer; its depth network is exported already, which takes the time."""
+    shutil.copytree(repository, tmp_path / "models")
     done = subprocess.run(
         [
             sys.executable,
@@ -97,6 +100,8 @@ def test_the_demo_leaves_its_pictures(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "cannot be fetched from the hub" in done.stdout
+    assert "export  depth_anything_v2_small  unchanged" in done.stdout
+    assert "export  buffalo_l  exported" in done.stdout
     assert "ms a photo" in done.stdout
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {
         "astronaut.png",

@@ -22,13 +22,14 @@ LOCK = ROOT / "requirements.lock"
 # asks for changes to its own files to be published, and no more.
 ACCEPTED = {
     "0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CNRI-Python", "ISC", "LLVM-exception", "MIT",
-    "MIT-CMU", "MPL-2.0", "PSF-2.0", "Python-2.0", "ZPL-2.1", "Unlicense", "Zlib",
+    "MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Python-2.0", "ZPL-2.1", "Unlicense", "Zlib",
     "Apache Software License", "BSD License", "MIT License", "ISC License (ISCL)", "Python Software Foundation License",
     "Mozilla Public License 2.0 (MPL 2.0)", "The Unlicense (Unlicense)",
 }  # fmt: skip
 
 # Where the bill does not say it: read from each package's own LICENSE file or metadata.
 KNOWN = {
+    "docutils": "BSD-2-Clause",  # or public domain; its one file under the GPL, for Emacs, is not in the wheel
     "insightface": "MIT",
     "nvidia-pytriton": "Apache-2.0",
     "polygraphy": "Apache-2.0",

@@ -8,7 +8,7 @@ request.
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -33,6 +33,7 @@ __all__ = [
     "MEASURED_DEPTH",
     "MEASURED_FACES",
     "PACK",
+    "Setting",
     "add_measured_depth",
     "depth_card",
     "export_depth",
@@ -101,20 +102,33 @@ def network_named(card: ModelCard, kind: str) -> Network:
     return next(network for network in card.networks if network.name.endswith(f"_{kind}"))
 
 
-def overridden(
-    source: Path, target: Path, network: str, *, instances: int, threads: int, batch: int, delay_us: int
-) -> None:
-    """Copy a repository, one network of it configured otherwise: how many instances, each with how many threads, how
-    many requests at most in a batch (1: each by itself), and how long one waits for others to join it.
+@dataclass(frozen=True)
+class Setting:
+    """How a network is run.
+
+    Attributes:
+        instances: how many processes or sessions there are.
+        threads: of each.
+        batch: the size that batches are made up to; 1 for none.
+        delay_us: how long a request waits for others to join it.
     """
+
+    instances: int
+    threads: int
+    batch: int
+    delay_us: int
+
+
+def overridden(source: Path, target: Path, network: str, setting: Setting) -> None:
+    """Copy a repository, with one network of it run by another setting."""
     shutil.copytree(source, target)
     path = target / network / EXPORTED_CONFIG
     config = read_config(path)
-    config.instance_group[0].count = instances
-    config.parameters[_THREADS[config.backend]].string_value = str(threads)
+    config.instance_group[0].count = setting.instances
+    config.parameters[_THREADS[config.backend]].string_value = str(setting.threads)
     if config.max_batch_size > 1:
-        config.dynamic_batching.preferred_batch_size[:] = [batch]
-        config.dynamic_batching.max_queue_delay_microseconds = delay_us
+        config.dynamic_batching.preferred_batch_size[:] = [setting.batch]
+        config.dynamic_batching.max_queue_delay_microseconds = setting.delay_us
     texts.write_config(config, path)
 
 

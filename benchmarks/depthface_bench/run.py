@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,9 @@ def measure(
             results["start"].append(_started("server", variant.name, one))
             for subject in _subjects(variant.name, data)[: 1 + repositories.has_faces(folder)]:
                 concurrency = plan.concurrency if is_whole else plan.concurrency_else
-                results["driven"] += swept(tool, one, subject, concurrency, plan, here.cores, report)
+                results["driven"] += swept(
+                    tool, one, subject, replace(plan, concurrency=concurrency), here.cores, report
+                )
                 _keep(work, results)
             if is_whole:
                 results["growth"] += _grown(one, client, variant.name, repositories.has_faces(folder), plan)

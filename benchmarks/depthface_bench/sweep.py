@@ -34,7 +34,6 @@ def swept(
     tool: Tool,
     served: Process,
     subject: Subject,
-    concurrency: Sequence[int],
     plan: Plan,
     cores: int,
     report: Callable[[str], None],
@@ -68,7 +67,7 @@ def swept(
 
     stable = [
         found
-        for count in concurrency
+        for count in plan.concurrency
         if (found := measure(Load("concurrency", count, max(plan.window, count)), "concurrency"))
     ]
     if stable:

@@ -11,21 +11,11 @@ from pathlib import Path
 from depthface.errors import DepthfaceError
 from depthface_bench.figures import Spread
 from depthface_bench.perf_analyzer import Load, Measured, Unstable, drive
-from depthface_bench.repositories import DEPTH, MEASURED_DEPTH, overridden
+from depthface_bench.repositories import DEPTH, MEASURED_DEPTH, Setting, overridden
 from depthface_bench.servers import serving
 from depthface_bench.setup import Tool
 
-__all__ = ["Setting", "Tried", "settings", "table", "tried"]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How a network is run; `batch` is the size that batches are made up to, 1 for none."""
-
-    instances: int
-    threads: int
-    batch: int
-    delay_us: int
+__all__ = ["Tried", "settings", "table", "tried"]
 
 
 @dataclass(frozen=True)
@@ -49,8 +39,7 @@ def tried(
     repository: Path,
     data: Path,
     some: Sequence[Setting],
-    concurrency: Sequence[int],
-    window: int,
+    loads: Sequence[Load],
     report: Callable[[str], None],
 ) -> list[Tried]:
     """Serve a copy of the repository with each setting and drive it."""
@@ -58,19 +47,10 @@ def tried(
     for setting in some:
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder, "repository")
-            overridden(
-                repository,
-                copy,
-                f"{DEPTH}_network",
-                instances=setting.instances,
-                threads=setting.threads,
-                batch=setting.batch,
-                delay_us=setting.delay_us,
-            )
+            overridden(repository, copy, f"{DEPTH}_network", setting)
             with serving(copy) as served:
                 results: list[Measured | None] = []
-                for count in concurrency:
-                    load = Load("concurrency", count, max(window, count))
+                for load in loads:
                     try:
                         with served.unwatched():
                             results.append(drive(tool, served.host, MEASURED_DEPTH, data, load))

@@ -11,6 +11,7 @@ from depthface.contract import Precision
 from depthface.errors import DepthfaceError
 from depthface.families import card_named
 from depthface_bench import machine, plots, report, run, tune, variants
+from depthface_bench.perf_analyzer import Load
 from depthface_bench.plan import Plan
 from depthface_bench.repositories import depth_card, export_depth, write_pack
 from depthface_bench.setup import Tool
@@ -57,7 +58,8 @@ def tune_and_write(tool: Tool, work: Path, results: Path, precision: str, window
     export_depth(repository, variants.Variant(wanted))
     data = run.inputs(work)["depth"]
     settings = tune.settings(here.cores)
-    found = tune.tried(tool, repository, data, settings, _TUNED_AT, window, lambda line: print(line, flush=True))
+    loads = [Load("concurrency", count, max(window, count)) for count in _TUNED_AT]
+    found = tune.tried(tool, repository, data, settings, loads, lambda line: print(line, flush=True))
     text = (
         f"# Instances × threads × batch × delay on {here.title}\n\nDepth Small, {wanted}, photos of mixed sizes to "
         f"8-bit PNG, by perf_analyzer. Revision {machine.revision()}.\n\n" + tune.table(found, _TUNED_AT) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 import time
 from dataclasses import replace
@@ -74,7 +75,10 @@ def export(
     accept_license: bool,
     **of_engines: Any,
 ) -> None:
-    """Turn published weights into a Triton model repository, proven equal to their reference."""
+    """Turn published weights into a Triton model repository, proven equal to their reference.
+
+    Example: depthface export depth_anything_v2_small --weights random
+    """
     engines = _engines(**of_engines)
     # A terminated export cleans up as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -110,4 +114,4 @@ def _engines(engine: bool, without_engine: tuple[str, ...], **options: Any) -> E
     return None
 
 
-export.help = f"{export.help}\n\nModels: {', '.join(all_cards())}."
+export.help = f"{inspect.cleandoc(export.help or '')}\n\nModels: {', '.join(all_cards())}."

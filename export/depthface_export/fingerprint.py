@@ -24,7 +24,7 @@ __all__ = ["code_of", "fingerprint", "makers", "versions"]
 
 ONNX = Makers(modules=("depthface_export.onnx",), packages=("onnx",))
 INT8 = Makers(
-    modules=("depthface_export.int8", "depthface_export.validate", "depthface.image"),
+    modules=("depthface_export.int8", "depthface_export.validate", "depthface.image", "depthface.picture"),
     packages=("onnxruntime", "scikit-image"),  # its photographs are what it is calibrated on
 )
 PROOF = Makers(modules=("depthface_export.validate",), packages=("onnxruntime",))

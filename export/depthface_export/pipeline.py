@@ -25,9 +25,11 @@ __all__ = ["Outcome", "export"]
 
 Outcome = Literal["exported", "unchanged"]
 
+_NOT_YET = "not exported yet"
+
 
 def export(job: Job) -> Outcome:
-    """weights → network → ONNX → validated → engine, if wanted → model repository.
+    """Weights → network → ONNX → validated → engine, if wanted → model repository.
 
     Until the last stage the repository is as it was.
 
@@ -39,8 +41,9 @@ def export(job: Job) -> Outcome:
     with staging.stage(job.target) as build:
         changes = _changes(job)
         if changes:
-            for change in changes:
-                job.report(f"anew: {change}")
+            if not all(change.endswith(_NOT_YET) for change in changes):
+                for change in changes:
+                    job.report(f"anew: {change}")
             _make(job, build)
         made_in = build if changes else job.target
         exported = configs.exported_configs(
@@ -85,7 +88,7 @@ def _changes_of(job: Job, network: Network) -> list[str]:
     folder = job.target / network.name / MODEL_VERSION
     found = manifest.read(folder)
     if found is None:
-        return [f"{network.name} was not exported yet"]
+        return [f"{network.name}: {_NOT_YET}"]
     now = fingerprint.fingerprint(job, network)
     changed = sorted(
         stage for stage in now.keys() | found.fingerprint.keys() if now.get(stage) != found.fingerprint.get(stage)
@@ -185,7 +188,8 @@ def _make_network(making: NetworkJob, weights: Folder | Random | Synthetic) -> N
 
 def _checks_by_openvino(making: NetworkJob) -> list[dict[str, Any]] | None:
     """Of the file that is proven already; None where it is not OpenVINO's, or where that does not hold the
-    tolerances."""
+    tolerances.
+    """
     if not making.network.by_openvino or making.precision not in configs.BY_OPENVINO:
         return None
     from depthface_export import validate
@@ -201,7 +205,8 @@ def _checks_by_openvino(making: NetworkJob) -> list[dict[str, Any]] | None:
 
 def _install(job: Job, build: Path | None, exported: Mapping[str, pb.ModelConfig]) -> None:
     """Put what was made into its place, and the texts round it right; those are mended also where nothing was made:
-    an export that was killed may have got no further than the networks."""
+    an export that was killed may have got no further than the networks.
+    """
     networks = job.card.networks if build is not None else ()
     if build is not None:
         for network in networks:

@@ -31,9 +31,9 @@ PROOF = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 
 CALIBRATION = (
     *("camera.png", "clock_motion.png", "coins.png", "grass.png", "hubble_deep_field.jpg", "ihc.png"),
-    *("motorcycle_left.png", "retina.jpg"),
+    "motorcycle_left.png",
 )
-"""On which ranges are measured, none of them of those above."""
+"""On which ranges are measured, none of them of those above. They are as many as a family's checks look at."""
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,8 @@ def gateway(
 
     NAME is one or more of immich, immichvr, faces, jobs, depthflow. The variables by which those services are set up
     count here too; docs/gateway.md has them all.
+
+    Example: depthface gateway immich --url 127.0.0.1:9000
     """
     names = tuple(dict.fromkeys(names))
     if port and len(names) > 1:

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from depthface.errors import ClientError, RequestTimeout
 
-__all__ = ["Edge", "Problem"]
+__all__ = ["Edge", "Problem", "Rules"]
 
 _log = logging.getLogger("depthface_gateway.requests")
 
@@ -55,44 +55,51 @@ class NotInTime(ClientError):
     status = 408
 
 
-class Edge:
-    """ASGI middleware; see `depthface_gateway.frame.Frame` for what the arguments mean."""
+@dataclass(frozen=True)
+class Rules:
+    """What the edge of one app holds requests to; see `depthface_gateway.frame.Frame` and the settings.
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        name: str,
-        answer: Callable[[Problem], Response],
-        max_body_bytes: int,
-        deadline_s: float,
-        api_key: str,
-        open_paths: frozenset[str],
-    ) -> None:
+    Attributes:
+        name: of the contract.
+        answer: an error in the contract's own form.
+        max_body_bytes: the largest request.
+        deadline_s: the longest that one may take.
+        api_key: what callers must show; empty: nobody is asked.
+        open_paths: where nobody is asked.
+    """
+
+    name: str
+    answer: Callable[[Problem], Response]
+    max_body_bytes: int
+    deadline_s: float
+    api_key: str
+    open_paths: frozenset[str]
+
+
+class Edge:
+    """ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, rules: Rules) -> None:
         self._app = app
-        self._name = name
-        self._answer = answer
-        self._max_body_bytes = max_body_bytes
-        self._deadline_s = deadline_s
-        self._api_key = api_key.encode()
-        self._open_paths = open_paths
+        self._rules = rules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._max_body_bytes)
+        exchange = _Exchange(scope, receive, send, self._rules.max_body_bytes)
         started = time.monotonic()
         try:
             problem = self._refusal(scope, exchange) or await self._served(scope, exchange)
             if problem is not None and not exchange.is_answered:
-                response = self._answer(problem)
+                response = self._rules.answer(problem)
                 if exchange.is_unread:
                     response.headers["connection"] = "close"  # nobody reads the rest of the body
                 await response(scope, receive, exchange.send)
         finally:
             fields = {
-                "contract": self._name,
+                "contract": self._rules.name,
                 "method": scope["method"],
                 "path": scope["path"],
                 "status": exchange.status,
@@ -103,10 +110,10 @@ class Edge:
 
     def _refusal(self, scope: Scope, exchange: _Exchange) -> Problem | None:
         headers = Headers(scope=scope)
-        if self._api_key and scope["method"] != "OPTIONS" and scope["path"] not in self._open_paths:
+        if self._rules.api_key and scope["method"] != "OPTIONS" and scope["path"] not in self._rules.open_paths:
             scheme, _, token = headers.get("authorization", "").partition(" ")
             shown = (headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")).encode()
-            if not hmac.compare_digest(shown, self._api_key):
+            if not hmac.compare_digest(shown, self._rules.api_key.encode()):
                 return Problem(
                     401,
                     "Show the gateway's key in the header x-api-key, or as a bearer token.",
@@ -114,15 +121,17 @@ class Edge:
                     path=scope["path"],
                 )
         length = headers.get("content-length", "")
-        if length.isdecimal() and int(length) > self._max_body_bytes:
+        if length.isdecimal() and int(length) > self._rules.max_body_bytes:
             exchange.is_unread = True
             return self._too_large(scope, exchange)
         return None
 
     async def _served(self, scope: Scope, exchange: _Exchange) -> Problem | None:
         try:
-            async with asyncio.timeout(self._deadline_s):
-                await self._app(scope, exchange.receive, exchange.send)
+            async with asyncio.timeout(self._rules.deadline_s):
+                # Whoever answers GET answers HEAD; the server leaves the body out.
+                asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+                await self._app(asked, exchange.receive, exchange.send)
         except TooMuch:
             return self._too_large(scope, exchange)
         except ClientDisconnect:
@@ -130,7 +139,7 @@ class Edge:
         except TimeoutError:
             late = "The request did not come" if exchange.is_unread else "There was no answer"
             error = (NotInTime if exchange.is_unread else RequestTimeout)(
-                f"{late} within {self._deadline_s:g} s.", "Send it again, or send less."
+                f"{late} within {self._rules.deadline_s:g} s.", "Send it again, or send less."
             )
             return Problem(error.status, str(error), exchange.request_id, error, scope["path"])
         except Exception as error:
@@ -141,7 +150,7 @@ class Edge:
         return None
 
     def _too_large(self, scope: Scope, exchange: _Exchange) -> Problem:
-        mib = self._max_body_bytes / 2**20
+        mib = self._rules.max_body_bytes / 2**20
         return Problem(
             413,
             f"The request is larger than {mib:g} MiB. Send a smaller file.",

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from depthface import __version__
 from depthface.errors import DepthfaceError
 from depthface_gateway.context import Context
-from depthface_gateway.edge import Edge, Problem
+from depthface_gateway.edge import Edge, Problem, Rules
 
 __all__ = ["Frame", "Problem", "new_app", "request_id"]
 
@@ -81,8 +81,7 @@ def new_app(context: Context, frame: Frame, lifespan: Lifespan | None = None) ->
             CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["*"],
             expose_headers=["*"],
         )  # fmt: skip
-    app.add_middleware(
-        Edge,
+    rules = Rules(
         name=frame.name,
         answer=frame.answer,
         max_body_bytes=min(settings.max_body_bytes, frame.max_body_bytes or settings.max_body_bytes),
@@ -90,6 +89,7 @@ def new_app(context: Context, frame: Frame, lifespan: Lifespan | None = None) ->
         api_key=settings.api_key if frame.is_keyed else "",
         open_paths=frame.open_paths,
     )
+    app.add_middleware(Edge, rules=rules)
     return app
 
 

@@ -21,6 +21,7 @@ from fastapi import APIRouter, FastAPI, File, Query, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from PIL import Image
+from starlette.datastructures import UploadFile as Part
 
 from depthface.errors import (
     DepthfaceError,
@@ -85,8 +86,6 @@ _DEVICES = ("auto", "cpu", "gpu")
 
 _CONSTANT_LEVEL = 128
 _CONSTANT_MOST_BYTES_A_PIXEL = 1 / 50  # a PNG of one level has far fewer, one of a photo's depth far more
-
-_GET = ["GET", "HEAD"]  # Flask answers HEAD wherever it answers GET
 
 
 class _Refusal(Exception):
@@ -182,12 +181,12 @@ def app(context: Context) -> FastAPI:
 def _router(depth: _Depth) -> APIRouter:
     routes = APIRouter()
 
-    @routes.api_route("/", methods=_GET)
+    @routes.get("/")
     async def index() -> dict[str, Any]:
         """Say what this is."""
         return _ROOT
 
-    @routes.api_route("/health", methods=_GET)
+    @routes.get("/health")
     async def health() -> dict[str, str]:
         """Say whether a model is loaded; always 200."""
         status = "loaded" if depth.ready() else "not_loaded"
@@ -196,14 +195,15 @@ def _router(depth: _Depth) -> APIRouter:
     @routes.post("/api/depth", response_class=Response, responses={200: {"content": {"image/png": {}}}})
     async def process_depth(
         request: Request,
-        image: Annotated[UploadFile | None, File()] = None,
+        image: Annotated[UploadFile | None, File()] = None,  # None too where no file was chosen
         model: Annotated[str | None, Query()] = None,
     ) -> Response:
         """Return the depth of `image` as an 8-bit grey PNG of its size."""
+        part = (await request.form()).get("image")
+        if isinstance(part, Part) and not part.filename:
+            raise _Refusal(400, "Empty filename", "No file selected")
         if image is None:
             raise _Refusal(400, "No image provided", "Please upload an image file with key 'image'")
-        if not image.filename:
-            raise _Refusal(400, "Empty filename", "No file selected")
         key = model or depth.default
         if key not in _MODELS:
             raise _Refusal(400, "Invalid model", f"Unknown model '{key}'. Available: {[*_MODELS]}")
@@ -212,10 +212,10 @@ def _router(depth: _Depth) -> APIRouter:
         except (ModelUnavailable, ServerUnavailable) as error:
             _log.warning("%s", error, extra={"request_id": request_id(request)})
             raise _Refusal(503, "Model not initialized", "Depth estimation model is not available") from error
-        headers = {"Content-Disposition": disposition(image.filename), "X-Model-Used": key}
+        headers = {"Content-Disposition": disposition(image.filename or ""), "X-Model-Used": key}
         return Response(png, media_type="image/png", headers=headers)
 
-    @routes.api_route("/api/models", methods=_GET)
+    @routes.get("/api/models")
     async def models() -> dict[str, Any]:
         """List the models: `is_loaded` is ready in Triton, `is_downloaded` exported."""
         ready = depth.ready()
@@ -230,7 +230,7 @@ def _router(depth: _Depth) -> APIRouter:
             "default_model": depth.default,
         }
 
-    @routes.api_route("/api/models/current", methods=_GET)
+    @routes.get("/api/models/current")
     async def current() -> dict[str, Any]:
         """Say which model is loaded."""
         ready = depth.ready()
@@ -292,10 +292,8 @@ def _router(depth: _Depth) -> APIRouter:
         raise _Refusal(501, "Not implemented", _NOT_DONE.get(request.url.path, _NOT_DONE["/api/splat"]))
 
     for path in _NOT_DONE:
-        routes.add_api_route(path, not_done, methods=["POST"], status_code=501, operation_id=f"refuse{path}")
-    routes.add_api_route(
-        "/api/splat/status", not_done, methods=_GET, status_code=501, operation_id="refuse/api/splat/s"
-    )
+        routes.add_api_route(path, not_done, methods=["POST"], status_code=501)
+    routes.add_api_route("/api/splat/status", not_done, methods=["GET"], status_code=501)
     return routes
 
 

@@ -1,5 +1,8 @@
-"""The log: lines for people, or one JSON object a line, with `time`, `level`, `source`, `message` and what belongs to
-the request (`contract`, `method`, `path`, `status`, `ms`, `request_id`)."""
+"""The log: lines for people, or one JSON object a line.
+
+An object has `time`, `level`, `source`, `message`, and what belongs to a request: `contract`, `method`, `path`,
+`status`, `ms`, `request_id`.
+"""
 
 from __future__ import annotations
 

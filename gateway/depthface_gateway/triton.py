@@ -191,7 +191,7 @@ class Triton:
             except ServerUnavailable as error:
                 # A connection that was kept breaks when a server starts anew: each is tried twice before it is lost.
                 lost.append(server)
-                if lost.count(server) > 1 or not isinstance(error.__cause__, OSError):
+                if lost.count(server) > 1:
                     server.seen(False, error)
                 self._look_now.set()
                 if all(lost.count(other) > 1 for other in self._servers):

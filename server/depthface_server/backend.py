@@ -9,7 +9,6 @@ next request. The process stays, so that the models made of it stay ready, and t
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import os
@@ -29,9 +28,10 @@ import triton_python_backend_utils as pb_utils
 
 from depthface.contract import ONNX_FILE
 from depthface.errors import InvalidInput, encode
+from depthface_server import heap
 from depthface_server.options import IDLE_MINUTES
-from depthface_server.probe import ALIVE, is_probe
 from depthface_server.reporting import Report
+from depthface_server.tensors import array_of
 
 __all__ = ["NetworkBackend", "Tensor"]
 
@@ -80,6 +80,8 @@ class NetworkBackend(ABC):
         self._lock = threading.Lock()
         self._is_open = True
         self._used = time.monotonic()
+        heap.keep()
+        self._trimmer = heap.Trimmer()
         try:
             inputs, outputs = self._open()
         except pb_utils.TritonModelException:
@@ -93,10 +95,11 @@ class NetworkBackend(ABC):
             threading.Thread(target=self._leave_when_idle, args=(idle_s,), daemon=True).start()
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Run the requests of a batch together, but for probes, which are refused unrun."""
-        asked = [request for request in requests if not is_probe(request)]
-        answers = iter(self._answers(asked)) if asked else iter(())
-        return [_refusal(ALIVE) if is_probe(request) else next(answers) for request in requests]
+        """Run the requests of a batch together; each answers for itself."""
+        self._trimmer.touch()
+        answers = self._answers(requests)
+        self._trimmer.touch()
+        return answers
 
     def _leave_when_idle(self, idle_s: float) -> None:
         while True:
@@ -107,8 +110,8 @@ class NetworkBackend(ABC):
                 self.close()
                 self._is_open = False
                 gc.collect()
-                ctypes.CDLL(None).malloc_trim(0)  # or glibc keeps the pages: see MALLOC_TRIM_THRESHOLD_
-            self._report.said("idle", message="left memory; the next request loads it")
+                heap.give_back()
+            self._report.log_event("idle", message="left memory; the next request loads it")
 
     def _answers(self, requests: list[Any]) -> list[Any]:
         with self._lock:
@@ -118,24 +121,31 @@ class NetworkBackend(ABC):
                     self._is_open = True
             except Exception:  # gone from the disk, or no memory left for it
                 for request in requests:
-                    self._report.failed(request, traceback.format_exc())
+                    self._report.record_failure(request, traceback.format_exc())
                 error = pb_utils.TritonError("The network cannot be loaded again; the server's log says why.")
                 return [pb_utils.InferenceResponse([], error) for _ in requests]
-            answers = self._computed(requests)
+            answers = self._compute(requests)
             self._used = time.monotonic()
             return [self._response(request, answer) for request, answer in zip(requests, answers, strict=True)]
 
-    def _computed(self, requests: list[Any]) -> list[dict[str, Array] | Exception]:
+    def _compute(self, requests: list[Any]) -> list[dict[str, Array] | Exception]:
         """All at once; if that fails, one by one, so that each answers for itself alone."""
         wanted = sorted({name for request in requests for name in request.requested_output_names()})
-        feeds = [
-            {name: np.from_dlpack(pb_utils.get_input_tensor_by_name(request, name)) for name in self._inputs}
-            for request in requests
-        ]
+        feeds = [self._feed(request) for request in requests]
+        sound = [feed for feed in feeds if not isinstance(feed, InvalidInput)]
         try:
-            return [*self._run_together(wanted, feeds)]
+            computed: list[dict[str, Array] | Exception] = [*self._run_together(wanted, sound)] if sound else []
         except Exception as error:
-            return [error] if len(feeds) == 1 else [self._run_alone(wanted, feed) for feed in feeds]
+            computed = [error] if len(sound) == 1 else [self._run_alone(wanted, feed) for feed in sound]
+        answers = iter(computed)
+        return [feed if isinstance(feed, InvalidInput) else next(answers) for feed in feeds]
+
+    def _feed(self, request: Any) -> dict[str, Array] | InvalidInput:
+        """A request's tensors by name, or why they cannot be touched."""
+        try:
+            return {name: array_of(name, pb_utils.get_input_tensor_by_name(request, name)) for name in self._inputs}
+        except InvalidInput as error:
+            return error
 
     def _run_together(self, wanted: list[str], feeds: list[dict[str, Array]]) -> list[dict[str, Array]]:
         if len(feeds) == 1:
@@ -159,12 +169,15 @@ class NetworkBackend(ABC):
                 [pb_utils.Tensor(name, answer[name]) for name in request.requested_output_names()]
             )
         if isinstance(answer, MemoryError) or _NO_MEMORY.search(str(answer)):
-            self._report.failed(request, repr(answer))
+            self._report.record_failure(request, repr(answer))
             error = pb_utils.TritonError("There is not the memory for this request. Send fewer or smaller photos.")
             return pb_utils.InferenceResponse([], error)
+        if isinstance(answer, InvalidInput):
+            self._report.record_refusal(request, answer)
+            return _refusal(encode(answer))
         # Otherwise it is the shapes that the runtime could not run on; its text names its own sources.
-        self._report.refused(request, InvalidInput(str(answer)))
-        return _refusal(encode(InvalidInput("The network cannot run on tensors of these shapes. Send others.")))
+        self._report.record_refusal(request, InvalidInput(str(answer)))
+        return _refusal(encode(InvalidInput("The network cannot run on tensors of these shapes.", "Send others.")))
 
 
 def _refusal(text: str) -> Any:

@@ -1,35 +1,35 @@
-"""A Triton run by this process: started, watched while it starts, and ended whole."""
+"""A Triton run by this process: started, watched while it starts, started again, and ended whole."""
 
 from __future__ import annotations
 
 import ctypes
-import json
 import os
-import re
 import resource
 import signal
-import socket
 import subprocess
 import threading
 import time
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from depthface import admin, cache
-from depthface.contract import ADMIN_HEADER, EXPORTED_CONFIG_NAME
+from depthface.contract import EXPORTED_CONFIG_NAME
 from depthface.errors import ServeError
+from depthface_server import processes
+from depthface_server.address import Address
+from depthface_server.api import Api, ApiError
 from depthface_server.installation import Installation
-from depthface_server.options import Options, concealed, queued
-from depthface_server.recoveries import RECOVERIES
+from depthface_server.options import Options, changes_queues, hide_secret, write_queues
+from depthface_server.recoveries import RECOVERIES, RESTARTS
 from depthface_server.repository import has_version_compatible_engine
+from depthface_server.workspace import Workspace, parents
 
-__all__ = ["Address", "Triton"]
+__all__ = ["KEPT_LOGS", "Triton"]
 
-_SHM = Path("/dev/shm")
+KEPT_LOGS = 5
+"""Logs of earlier runs at the same port that are kept beside that of this one: `….log.1` is the latest of them."""
 
 _STACK_BYTES = 2**30
 """Of address space for each thread; memory is used only as far as a stack grows."""
@@ -37,42 +37,6 @@ _STACK_BYTES = 2**30
 _START_TIMEOUT_S = 300.0
 _STOP_TIMEOUT_S = 8.0
 """After SIGTERM and this long the rest is killed; Triton itself waits `--exit-timeout-secs` for open requests."""
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where the server listens."""
-
-    host: str
-    http_port: int
-    grpc_port: int
-    metrics_port: int
-
-    @property
-    def url(self) -> str:
-        """The HTTP endpoint."""
-        return f"http://{self.host}:{self.http_port}"
-
-    @classmethod
-    def free(cls, host: str, http_port: int, grpc_port: int, metrics_port: int) -> Address:
-        """Check that every port can be bound; port 0 becomes one that is free. Raises `ServeError` naming the port."""
-        sockets = []
-        try:
-            for name, port in (("http", http_port), ("grpc", grpc_port), ("metrics", metrics_port)):
-                probe = socket.socket()
-                sockets.append(probe)
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind((host, port))
-                except OSError as error:
-                    raise ServeError(
-                        f"Port {port} on {host} cannot be used ({error.strerror}). Stop what listens there, or choose "
-                        f"another with --{name}-port."
-                    ) from error
-            return cls(host, *(probe.getsockname()[1] for probe in sockets))
-        finally:
-            for probe in sockets:
-                probe.close()
 
 
 class Triton:
@@ -84,7 +48,15 @@ class Triton:
         address: where to listen.
         options: how to operate it.
         installation: the Triton to run; by default the one that is found.
+
+    Attributes:
+        log: what it writes, in the cache folder.
+        recoveries: the file that counts each model's, while it runs.
+        api: its operator's calls.
     """
+
+    log: Path
+    recoveries: Path
 
     def __init__(
         self,
@@ -96,37 +68,25 @@ class Triton:
     ) -> None:
         self.address = address
         self.options = options or Options()
-        self.log = cache.folder() / "logs" / f"triton-{address.http_port}.log"
-        self.recoveries = cache.folder() / "recoveries" / f"{address.http_port}.json"
+        self.api = Api(address.ip, address.http_port, self.options.admin_key)
+        self.models = tuple(models)
         self._installation = installation or Installation.find()
         self._repository = repository
-        self._models = tuple(models)
-        self._shm_prefix = f"depthface_{os.getpid()}_{_pid_namespace()}_"
+        self._region = processes.prefix()
         self._process: subprocess.Popen[bytes] | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Triton:
-        _sweep()
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        self.recoveries.unlink(missing_ok=True)
-        copy = cache.folder() / "queues" / str(self.address.http_port)
-        repository = self._stack.enter_context(queued(self._repository, self.options, copy))
-        admin.publish(self.address.http_port, self.options.admin_key)
-        self._stack.callback(admin.hide, self.address.http_port)
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                self._command(repository),
-                env={
-                    **self._installation.environment,
-                    **self.options.environment(),
-                    RECOVERIES: str(self.recoveries),
-                },
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C comes to this process alone, which then ends that one in order
-                preexec_fn=_prepare,
-            )
+        processes.sweep(parents())
+        self.log = cache.make_folder("logs") / f"triton-{self.address.http_port}.log"
+        with ExitStack() as stack:
+            self._workspace = stack.enter_context(Workspace.temporary())
+            with cache.writing(self._workspace.folder):
+                self._lay_out()
+            admin.publish(self.address.http_port, self.options.admin_key)
+            stack.callback(admin.hide, self.address.http_port)
+            self._start(restarts=0)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
@@ -139,22 +99,47 @@ class Triton:
         """True while the server process lives."""
         return self._process is not None and self._process.poll() is None
 
+    def cause(self) -> str:
+        """Say what the process that has ended died of."""
+        code = self._process.poll() if self._process else None
+        if code is None or code >= 0:
+            return f"ended by itself with exit code {code}"
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = "a signal"
+        hint = "; the system does so too where memory runs out" if -code == signal.SIGKILL else ""
+        return f"was ended by {name} (signal {-code}{hint})"
+
     def wait_until_ready(self, stop: threading.Event) -> None:
         """Return when every model serves, or `stop` is set; raise `ServeError` with the reason if one cannot."""
+        if self.wait_until_live(stop) and (failed := self.failures()):
+            name, reason = max(failed.items(), key=lambda item: item[1] != "unknown")
+            raise ServeError(f"{name} cannot be loaded: {reason} (log: {self.log})")
+
+    def wait_until_live(self, stop: threading.Event) -> bool:
+        """Return True when the server answers, False when `stop` is set; raise `ServeError` if it does neither."""
         deadline = time.monotonic() + _START_TIMEOUT_S
-        while not self._is_live():
+        while not self.api.is_live():
             if stop.wait(0.1):
-                return
+                return False
             if not self.is_running:
-                raise ServeError(f"Triton ended while starting: {self._last_error()} (log: {self.log})")
+                raise ServeError(f"Triton {self.cause()} while starting: {self._last_error()} (log: {self.log})")
             if time.monotonic() > deadline:
                 raise ServeError(f"Triton did not start within {_START_TIMEOUT_S:.0f} s (log: {self.log})")
         if self._process is not None:
-            concealed(self._process.pid, self.options.admin_key)
-        failed = [model for model in self._index() if model.get("state") != "READY"]
-        if failed:
-            model = max(failed, key=lambda model: "reason" in model)
-            raise ServeError(f"{model['name']} cannot be loaded: {_reason(model)} (log: {self.log})")
+            hide_secret(self._process.pid, self.options.admin_key)
+        return True
+
+    def failures(self) -> dict[str, str]:
+        """Return the models that were to be loaded and do not serve, each with the reason."""
+        try:
+            index = self.api.index()
+        except ApiError as error:
+            raise ServeError(f"Triton does not list its models: {error} (log: {self.log})") from error
+        # Folders that nobody asked to load are listed too, without a state.
+        asked = [model for model in index if model.get("state") or model["name"] in self.models]
+        return {model["name"]: _reason(model) for model in asked if model.get("state") != "READY"}
 
     def reap(self) -> None:
         """Bury the dead children that are not the server: the first process of a container inherits every orphan."""
@@ -164,16 +149,56 @@ class Triton:
                     return
                 os.waitpid(dead.si_pid, 0)
 
-    def processes(self, model: str) -> set[int]:
-        """The Python processes of a model."""
-        return {
-            pid
-            for pid, words in _stubs()
-            if f"/{model}/" in words[0] and any(word.startswith(self._shm_prefix) for word in words)
-        }
+    def processes(self) -> dict[str, set[int]]:
+        """Return the IDs of the living Python processes by model."""
+        return processes.by_model(self._workspace.folder / "repository", self._region)
+
+    def restart(self, models: Collection[str], restarts: int) -> None:
+        """Start the server again at the same ports, with `models`, after what is left of it is gone.
+
+        Call it from the main thread alone: a child dies with the thread that made it.
+        """
+        self._end()
+        self.models = tuple(models)
+        self._start(restarts)
 
     def stop(self) -> None:
         """End the server and all its children within 10 s, and leave nothing of it in /dev/shm."""
+        self._end()
+        self._stack.close()
+
+    def _lay_out(self) -> None:
+        """Give every folder that Triton meets a plain name."""
+        workspace = self._workspace
+        self.recoveries = workspace.folder / "recoveries.json"
+        if changes_queues(self.options):
+            write_queues(self._repository, self.options, workspace.folder / "repository")
+        else:
+            workspace.link("repository", self._repository)
+        workspace.link("backends", self._installation.backends)
+        self._environment = {
+            **self._installation.environment_in(workspace),
+            **self.options.environment(),
+            RECOVERIES: str(self.recoveries),
+        }
+
+    def _start(self, restarts: int) -> None:
+        with cache.writing(self.log):
+            _keep(self.log)
+            log = self.log.open("wb")
+        with log:
+            self._process = subprocess.Popen(
+                self._command(),
+                env=self._environment | {RESTARTS: str(restarts)},
+                cwd=self._workspace.work,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C comes to this process alone, which then ends that one in order
+                preexec_fn=_prepare,
+            )
+
+    def _end(self) -> None:
         if self._process is None:
             return
         self._process.terminate()
@@ -182,26 +207,23 @@ class Triton:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        for region in _SHM.glob(f"{self._shm_prefix}*"):
-            region.unlink(missing_ok=True)
-        self._stack.close()
+        for region in processes.SHM.glob(f"{self._region}*"):
+            if not region.is_dir():  # the workspace, where there is room nowhere else
+                region.unlink(missing_ok=True)
 
-    def _command(self, repository: Path) -> list[str]:
-        address = self.address
+    def _command(self) -> list[str]:
+        folder = self._workspace.folder
         return [
             str(self._installation.program),
-            f"--model-repository={repository.resolve()}",
-            f"--backend-directory={self._installation.backends}",
+            f"--model-repository={folder / 'repository'}",
+            f"--backend-directory={folder / 'backends'}",
             "--model-control-mode=explicit",
-            *(f"--load-model={model}" for model in self._models),
+            *(f"--load-model={model}" for model in self.models),
             f"--model-config-name={EXPORTED_CONFIG_NAME}",
-            f"--http-address={address.host}",
-            f"--http-port={address.http_port}",
-            f"--grpc-address={address.host}",
-            f"--grpc-port={address.grpc_port}",
-            f"--metrics-address={address.host}",
-            f"--metrics-port={address.metrics_port}",
-            f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
+            *self.address.arguments(),
+            f"--backend-config=python,shm-region-prefix-name={self._region}",
+            # One pool of threads for all networks, which a pool each would fight over (onnxruntime_backend, README.md).
+            *(["--backend-config=onnxruntime,enable-global-threadpool=1"] if self._installation.is_native else []),
             *(
                 ["--backend-config=tensorrt,version-compatible=true"]  # tensorrt_backend, README.md
                 if has_version_compatible_engine(self._repository)
@@ -213,25 +235,19 @@ class Triton:
             *self.options.arguments(self._installation.limits_bodies),
         ]
 
-    def _is_live(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.address.url}/v2/health/live", timeout=2) as response:
-                return bool(response.status == 200)
-        except OSError:
-            return False
-
-    def _index(self) -> list[dict[str, str]]:
-        key = {ADMIN_HEADER: self.options.admin_key}
-        request = urllib.request.Request(f"{self.address.url}/v2/repository/index", data=b"{}", headers=key)
-        with urllib.request.urlopen(request, timeout=10) as response:
-            models: list[dict[str, str]] = json.load(response)
-        # Folders that nobody asked to load are listed too, without a state.
-        return [model for model in models if model.get("state") or model["name"] in self._models]
-
     def _last_error(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()
         errors = [line for line in lines if line.startswith(("E", "error:")) or "error while loading" in line]
         return errors[-1].partition("] ")[2] or errors[-1] if errors else "no error in its log"
+
+
+def _keep(log: Path) -> None:
+    """Move the log of the run before, and those before it, one number on; the oldest goes."""
+    for number in range(KEPT_LOGS, 0, -1):
+        older = log.with_name(f"{log.name}.{number}")
+        newer = log.with_name(f"{log.name}.{number - 1}") if number > 1 else log
+        if newer.exists():
+            newer.replace(older)
 
 
 def _reason(model: dict[str, str]) -> str:
@@ -240,44 +256,11 @@ def _reason(model: dict[str, str]) -> str:
     return text.rpartition("TritonModelException: ")[2] or text
 
 
-def _sweep() -> None:
-    """Remove what killed servers left: regions in /dev/shm, and Python processes, which wait for ever if Triton ended
-    before it took their answer (python_backend, pb_stub.cc, `ProcessRequests`).
-    """
-    for region in _SHM.glob("depthface_*"):
-        if _is_left(region.name):
-            region.unlink(missing_ok=True)
-    for pid, words in _stubs():
-        if any(map(_is_left, words)):
-            with suppress(OSError):  # it has ended meanwhile, or is another user's
-                os.kill(pid, signal.SIGKILL)
-
-
-def _stubs() -> Iterator[tuple[int, list[str]]]:
-    """Every process of Triton's Python backend, of whichever server: its ID, and the words after its program's name."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended meanwhile
-            program, *words = (process / "cmdline").read_text(errors="replace").split("\0")
-            if program.endswith("/triton_python_backend_stub"):
-                yield int(process.name), words
-
-
-def _is_left(name: str) -> bool:
-    """Whether a region's name is of a server that has ended; of another container's only that one knows who lives."""
-    found = re.match(rf"depthface_(\d+)_{_pid_namespace()}_", name)
-    return found is not None and not Path("/proc", found[1]).exists()
-
-
-def _pid_namespace() -> str:
-    """Where process IDs mean what they mean here (pid_namespaces(7)); containers may share /dev/shm and not these."""
-    return str(Path("/proc/self/ns/pid").stat().st_ino)
-
-
 def _prepare() -> None:
-    """In the child, before Triton: die with the parent (prctl(2), PR_SET_PDEATHSIG = 1), and stand long bodies.
+    """In the child, before Triton: die with the parent, and stand long bodies.
 
-    Triton keeps a list of a body's pieces on its thread's stack (http_server.cc, `alloca`): under the usual 8 MiB, ten
-    megabytes sent in chunks of four bytes end the server.
+    The first is prctl(2), PR_SET_PDEATHSIG = 1. The second: Triton keeps a list of a body's pieces on its stack
+    (http_server.cc, `alloca`); under the usual 8 MiB, ten megabytes sent in chunks of four bytes end the server.
     """
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     _, hard = resource.getrlimit(resource.RLIMIT_STACK)

@@ -14,13 +14,14 @@ import shutil
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from depthface import cache
 from depthface.errors import ServeError
+from depthface_server.workspace import Workspace
 
 __all__ = ["Installation"]
 
@@ -38,12 +39,24 @@ class Installation:
     Attributes:
         program: its `tritonserver`.
         backends: its backend directory.
-        environment: all that it is to find in its environment.
+        libraries: the folders of the shared libraries that it needs.
+        is_native: it has NVIDIA's own backends, which compute in Triton's process.
     """
 
     program: Path
     backends: Path
-    environment: Mapping[str, str]
+    libraries: tuple[Path, ...] = ()
+    is_native: bool = False
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """This process's environment, made fit for this Triton."""
+        return _environment(self.libraries, Path(sys.executable).parent)
+
+    def environment_in(self, workspace: Workspace) -> dict[str, str]:
+        """Return the environment for a run in a workspace, where every path has a plain name."""
+        links = [workspace.link(f"lib-{number}", folder) for number, folder in enumerate(self.libraries)]
+        return _environment(links, workspace.make_python())
 
     @classmethod
     def find(cls, folder: Path | None = None) -> Installation:
@@ -68,34 +81,33 @@ def _native(folder: Path) -> Installation:
     for path in (program, stub):
         if not path.is_file():
             raise ServeError(
-                f"There is no Triton in {folder}: it has no {path.relative_to(folder)}. Name the folder that NVIDIA's "
-                "image has at /opt/tritonserver, or none, for the wheel's."
+                f"There is no Triton in {folder}: it has no {path.relative_to(folder)}.",
+                "Name the folder that NVIDIA's image has at /opt/tritonserver, or none, for the wheel's.",
             )
     # The stub embeds the Python that it was linked with and would import this one's packages into it.
     linked = re.search(rb"libpython(3\.\d+)\.so", stub.read_bytes())
     if linked and linked[1].decode() != _PYTHON:
         raise ServeError(
-            f"The Triton in {folder} runs Python {linked[1].decode()} and this is Python {_PYTHON}. Install depthface "
-            "for that one."
+            f"The Triton in {folder} runs Python {linked[1].decode()} and this is Python {_PYTHON}.",
+            "Install depthface for that one.",
         )
-    return Installation(program, folder / "backends", _environment([folder / "lib"]))
+    return Installation(program, folder / "backends", (folder / "lib", *_libpython()), is_native=True)
 
 
 def _from_wheel(wheel: Path) -> Installation:
-    return Installation(
-        wheel / "bin" / "tritonserver", _lay_out(wheel), _environment([wheel.parent.parent / "nvidia_pytriton.libs"])
-    )
+    libraries = (wheel.parent.parent / "nvidia_pytriton.libs", *_libpython())
+    return Installation(wheel / "bin" / "tritonserver", _lay_out(wheel), libraries)
 
 
 def _wheel() -> Path:
     """The `tritonserver` folder of the installed wheel."""
     spec = importlib.util.find_spec("pytriton")
     if spec is None or not spec.submodule_search_locations:
-        raise ServeError("The nvidia-pytriton wheel is not installed. Install it: pip install 'depthface[server]'")
+        raise ServeError("The nvidia-pytriton wheel is not installed.", "Install it: pip install 'depthface[server]'")
     wheel = Path(spec.submodule_search_locations[0]) / "tritonserver"
     stub = wheel / "python_backend_stubs" / _PYTHON / "triton_python_backend_stub"
     if not stub.is_file():
-        raise ServeError(f"The nvidia-pytriton wheel has no stub for Python {_PYTHON}. Use Python 3.11 or 3.12.")
+        raise ServeError(f"The nvidia-pytriton wheel has no stub for Python {_PYTHON}.", "Use Python 3.11 or 3.12.")
     return wheel
 
 
@@ -110,10 +122,10 @@ def _lay_out(wheel: Path) -> Path:
         "python/triton_python_backend_stub": wheel / "python_backend_stubs" / _PYTHON / "triton_python_backend_stub",
     } | {f"{model.parent.name}/model.py": model for model in sorted(_BACKENDS.glob("*/model.py"))}
     content = hashlib.sha256(b"".join(source.read_bytes() for source in files.values())).hexdigest()
-    backends = cache.folder() / f"backends-{_PYTHON}-{content[:12]}"
+    parent = cache.make_folder("")
+    backends = parent / f"backends-{_PYTHON}-{content[:12]}"
     if not backends.is_dir():
-        backends.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=backends.parent, prefix=".backends-") as folder:
+        with cache.writing(parent), tempfile.TemporaryDirectory(dir=parent, prefix=".backends-") as folder:
             aside = Path(folder, "backends")
             for name, source in files.items():
                 (aside / name).parent.mkdir(parents=True, exist_ok=True)
@@ -123,19 +135,14 @@ def _lay_out(wheel: Path) -> Path:
     return backends
 
 
-def _environment(libraries: Sequence[Path]) -> dict[str, str]:
-    """This process's environment, made fit for a Triton that needs the folders `libraries`."""
-    folders = [str(folder) for folder in (*libraries, *_libpython())]
-    return os.environ | {
+def _environment(libraries: Sequence[Path], python: Path) -> dict[str, str]:
+    """This process's environment for a Triton that needs the folders `libraries`, and the Python in `python`."""
+    # What names other code than that of this environment is left out.
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    return kept | {
         # The stub runs the first python3 on PATH and so finds the packages of this one.
-        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
-        "LD_LIBRARY_PATH": ":".join([*folders, *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]),
-        # Keep large buffers in the heap instead of mapping and zeroing them anew: 15–25 % of each Python step.
-        "MALLOC_MMAP_THRESHOLD_": str(2**30),
-        "MALLOC_TRIM_THRESHOLD_": str(2**32),
-        # Of one heap that holds for every thread; each further one gives its pages back at once: 2 % of a 12-megapixel
-        # photo in bf16.
-        "MALLOC_ARENA_MAX": "1",
+        "PATH": f"{python}:{os.environ.get('PATH', '')}",
+        "LD_LIBRARY_PATH": ":".join([*map(str, libraries), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]),
     }
 
 
@@ -149,7 +156,7 @@ def _libpython() -> list[Path]:
         ctypes.CDLL(name)
     except OSError as error:
         raise ServeError(
-            f"Triton's Python backend needs {name}, which this Python was built without. Install the system's package "
-            f"(Debian and Ubuntu: apt install libpython{_PYTHON})."
+            f"Triton's Python backend needs {name}, which this Python was built without.",
+            f"Install the system's package (Debian and Ubuntu: apt install libpython{_PYTHON}).",
         ) from error
     return []

@@ -1,21 +1,27 @@
-"""What `depthface serve` says: text for people, or one JSON object a line for programs.
+"""How `depthface serve` says what happens: text for people, or one JSON object a line for programs.
 
-In JSON, Triton's own log is said along with it. Every object has `time` (UTC), `level`, `source` (`serve` or the file
-and line in Triton) and `message`; what a step logs brings its own fields, such as `event`, `model`, `request_id`.
+The modules log with the standard library; here alone a record becomes a line. In JSON, Triton's own log is said along
+with it. Every object has `time` (UTC), `level`, `source` (`serve` or the file and line in Triton) and
+`message`; what a step logs brings its own fields, such as `event`, `model`, `request_id`.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import os
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
 
-__all__ = ["Log", "as_object"]
+__all__ = ["as_object", "follow", "rendering"]
+
+LOGGER = "depthface_server"
+"""Above the loggers of all modules here."""
 
 _LEVELS = {"I": "info", "W": "warning", "E": "error", "F": "fatal", "V": "debug"}
 
@@ -24,64 +30,91 @@ _LINE = re.compile(r"([IWEFV])(\d\d)(\d\d) ([\d:.]+) \d+ ([^\]]+)\] (.*)", re.DO
 
 _INTERVAL_S = 0.2
 
+_triton = logging.getLogger(f"{LOGGER}.triton")
 
-class Log:
-    """Says things with `echo`, which takes a text and click's styles."""
+
+class _Renderer(logging.Handler):
+    """Says records with `echo`, which takes a text and click's styles."""
 
     def __init__(self, is_json: bool, echo: Callable[..., None]) -> None:
+        super().__init__()
         self._is_json = is_json
         self._echo = echo
-        self._lock = threading.Lock()
 
-    def say(self, message: str) -> None:
-        """Something for information."""
-        self._tell("info", message)
-
-    def warn(self, message: str) -> None:
-        """Something that nobody should overlook."""
-        self._tell("warning", message, fg="red", bold=True)
-
-    @contextmanager
-    def following(self, path: Path) -> Iterator[None]:
-        """Say what Triton writes to its log meanwhile; in text it stays in the file alone."""
-        if not self._is_json:
-            yield
-            return
-        stop = threading.Event()
-        thread = threading.Thread(target=self._follow, args=(path, stop), name="log", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-
-    def _tell(self, level: str, message: str, **style: object) -> None:
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say one record."""
+        message = record.getMessage()
         if self._is_json:
-            self._emit({"time": _now().isoformat(), "level": level, "source": "serve", "message": message})
+            time = datetime.fromtimestamp(record.created, UTC).isoformat()
+            fields = {"time": time, "level": record.levelname.lower(), "source": "serve", "message": message}
+            self._echo(json.dumps(getattr(record, "entry", fields)))
+        elif record.levelno >= logging.WARNING:
+            self._echo(message, fg="red", bold=True)
         else:
-            self._echo(message, **style)
+            self._echo(message)
 
-    def _emit(self, entry: dict[str, object]) -> None:
-        with self._lock:
-            self._echo(json.dumps(entry))
 
-    def _follow(self, path: Path, stop: threading.Event) -> None:
-        rest = ""
-        with path.open(errors="replace") as file:
-            while True:
-                is_last = stop.is_set()
-                *lines, rest = (rest + file.read()).split("\n")
-                for line in lines:
-                    if line.strip():
-                        self._emit(as_object(line, _now()))
-                if is_last:
-                    return
-                time.sleep(_INTERVAL_S)
+@contextmanager
+def rendering(is_json: bool, echo: Callable[..., None]) -> Iterator[None]:
+    """Say what this package logs, from the level INFO on, while the block runs."""
+    logger, renderer = logging.getLogger(LOGGER), _Renderer(is_json, echo)
+    level, propagates = logger.level, logger.propagate
+    logger.addHandler(renderer)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(renderer)
+        logger.setLevel(level)
+        logger.propagate = propagates
+
+
+@contextmanager
+def follow(path: Path) -> Iterator[None]:
+    """Log what Triton writes to its log while the block runs, also to a new file that takes the old one's place."""
+    stop = threading.Event()
+    thread = threading.Thread(target=_follow, args=(path, stop), name="log", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _follow(path: Path, stop: threading.Event) -> None:
+    file = path.open(errors="replace")
+    rest = ""
+    try:
+        while True:
+            is_last = stop.is_set()
+            is_left = _is_another(path, file)
+            *lines, rest = (rest + file.read()).split("\n")
+            if is_left:
+                lines, rest = [*lines, rest], ""
+            for line in filter(str.strip, lines):
+                _triton.info("%s", line, extra={"entry": as_object(line, datetime.now(UTC))})
+            if is_left:
+                file.close()
+                file = path.open(errors="replace")
+            elif is_last:
+                return
+            stop.wait(_INTERVAL_S)
+    finally:
+        file.close()
+
+
+def _is_another(path: Path, file: TextIO) -> bool:
+    """Whether the file at the path is not the one that is open any more."""
+    try:
+        return not os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except OSError:
+        return False
 
 
 def as_object(line: str, now: datetime) -> dict[str, object]:
-    """A line of Triton's log; what is none (a table, a library's own output) becomes the message of one."""
+    """Return a line of Triton's log as an object; what is none (a library's own output) becomes the message of one."""
     match = _LINE.fullmatch(line)
     if match is None:
         return {"time": now.isoformat(), "level": "info", "source": "triton", "message": line}
@@ -104,7 +137,3 @@ def _fields(text: str) -> dict[str, object]:
     except ValueError:
         fields = None
     return fields if isinstance(fields, dict) else {"message": message}
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +11,7 @@ from depthface.admin import chosen_key
 from depthface.contract import ADMIN_HEADER, CONFIG_FILE
 from depthface.limits import Limits
 
-__all__ = ["IDLE_MINUTES", "Options", "concealed", "queued"]
+__all__ = ["IDLE_MINUTES", "Options", "changes_queues", "hide_secret", "write_queues"]
 
 IDLE_MINUTES = "DEPTHFACE_IDLE_MINUTES"
 """The variable that says how long a network that nobody asks stays in memory; 0 or nothing: for ever."""
@@ -62,7 +59,7 @@ class Options:
         return self.limits.environment() | {IDLE_MINUTES: str(self.idle_minutes)}
 
 
-def concealed(pid: int, secret: str) -> bool:
+def hide_secret(pid: int, secret: str) -> bool:
     """Overwrite a secret in the command line of a child process, which /proc shows to every user of the machine.
 
     Triton takes the key on its command line alone, and keeps a copy of its own; so call this once it is up. Until then
@@ -82,20 +79,16 @@ def concealed(pid: int, secret: str) -> bool:
     return True
 
 
-@contextmanager
-def queued(repository: Path, options: Options, copy: Path) -> Iterator[Path]:
-    """The repository with the queues that the options ask for: itself, or `copy`, its configs beside links to it."""
-    if options.queue_size is None and options.queue_time_s is None:
-        yield repository
-        return
-    shutil.rmtree(copy, ignore_errors=True)  # of a server that was killed
-    copy.mkdir(parents=True)
-    try:
-        for path in repository.glob(f"[!.]*/{CONFIG_FILE}"):
-            _copy_configs(path.parent, copy / path.parent.name, options)
-        yield copy
-    finally:
-        shutil.rmtree(copy, ignore_errors=True)
+def changes_queues(options: Options) -> bool:
+    """Return whether the options ask for other queues than a repository's own."""
+    return options.queue_size is not None or options.queue_time_s is not None
+
+
+def write_queues(repository: Path, options: Options, copy: Path) -> None:
+    """Make `copy`, a repository with the queues that the options ask for: configs, beside links to the rest."""
+    copy.mkdir()
+    for path in repository.glob(f"[!.]*/{CONFIG_FILE}"):
+        _copy_configs(path.parent, copy / path.parent.name, options)
 
 
 def _copy_configs(folder: Path, copy: Path, options: Options) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 import json
 import threading
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,14 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from depthface import image
-from depthface.contract import Parameters
+from depthface.contract import ENGINE_FILE, MODEL_VERSION, ONNX_FILE, Parameters
 from depthface.errors import InvalidInput, decode, encode
-from depthface_server.probe import ALIVE, is_probe
+from depthface_server import heap
+from depthface_server.photos import Infer, Value, checked_options, run_together, types_of_options
 from depthface_server.reporting import Report
+from depthface_server.tensors import array_of
 
 __all__ = ["Pipeline"]
-
-Value = npt.NDArray[Any] | bytes
 
 _loading = threading.Lock()
 
@@ -47,72 +47,94 @@ class Pipeline:
     `run` gets the names of the outputs asked for; `infer(model, inputs, outputs)`, which takes batched arrays by name
     and gives those asked for (Triton's BLS); the config's `Parameters`; and, in the order of the config, each input of
     **one** photo: an array without batch dimension, `bytes`, or None for an optional input that was left out. Its
-    keyword-only arguments are the parameters of the request that it knows. It returns arrays or `bytes` by output
-    name, those asked for among them, and raises `InvalidInput`.
+    keyword-only arguments are the parameters of the request that it knows; one of another type than its annotation is
+    refused. It returns arrays or `bytes` by output name, those asked for among them, and raises `InvalidInput`.
+
+    Of a request with several photos each runs up to its first question to a network; if these are of different shapes,
+    so that the answers could not be one tensor, the request is refused before a network has computed.
     """
 
     run: Callable[..., Any]
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Called by Triton once, when the model loads."""
+        """Called by Triton once, when the model loads; refuses to load before its networks are exported."""
         config = json.loads(args["model_config"])
         self._name: str = config["name"]
         self._inputs: dict[str, str] = {tensor["name"]: tensor["data_type"] for tensor in config["input"]}
+        self._outputs: tuple[str, ...] = tuple(tensor["name"] for tensor in config["output"])
         self._parameters = Parameters.of_config(config)
-        self._keywords = tuple(inspect.getfullargspec(type(self).run).kwonlyargs)
-        self._report = Report(self._name)
+        _refuse_templates(self._name, Path(args["model_repository"]).parent, self._parameters.networks.values())
+        self._types = types_of_options(type(self).run)
+        self._report = Report(self._name, counts_faces=self._parameters.counted is not None)
+        heap.keep()
+        self._trimmer = heap.Trimmer()
         image.use_one_thread()  # the cores belong to the network
 
     async def execute(self, requests: list[Any]) -> list[Any]:
         """Called by Triton with the requests of one batch; they run at once, and each gets an answer of its own."""
-        return list(await asyncio.gather(*(self._answer(request) for request in requests)))
+        self._trimmer.touch()
+        answers = await asyncio.gather(*(self._answer(request) for request in requests))
+        self._trimmer.touch()
+        return list(answers)
 
     async def _answer(self, request: Any) -> Any:
-        if is_probe(request):
-            return _error(ALIVE, pb_utils.TritonError.INVALID_ARG)
         try:
             photos = self._photos(request)
-            wanted = frozenset(request.requested_output_names())
+            asked = set(request.requested_output_names())
+            wanted = [name for name in self._outputs if name in asked]
             infer = functools.partial(_infer, request, self._parameters.networks.values())
-            run = functools.partial(type(self).run, wanted, infer, self._parameters, **self._options(request))
-            return self._response(wanted, await asyncio.gather(*(run(*inputs) for inputs in photos)))
+            options = checked_options(json.loads(request.parameters() or "{}"), self._types)
+
+            def run(infer: Infer, inputs: tuple[Value | None, ...]) -> Awaitable[Mapping[str, Value]]:
+                return type(self).run(frozenset(wanted), infer, self._parameters, *inputs, **options)  # type: ignore[no-any-return]
+
+            return self._response(wanted, await run_together(run, infer, photos))
         except Exception as error:
             return self._failure(request, error)
 
-    def _response(self, wanted: Collection[str], photos: list[Mapping[str, Value]]) -> Any:
+    def _response(self, wanted: Sequence[str], photos: list[Mapping[str, Value]]) -> Any:
         response = pb_utils.InferenceResponse([_tensor(name, [photo[name] for photo in photos]) for name in wanted])
         counted = self._parameters.counted
         if counted and counted in wanted:
             for photo in photos:
-                self._report.faces(len(photo[counted]))
+                self._report.record_faces(len(photo[counted]))
         return response
-
-    def _options(self, request: Any) -> dict[str, Any]:
-        """The parameters of a request that `run` knows."""
-        said = json.loads(request.parameters() or "{}") if self._keywords else {}
-        return {name: said[name] for name in self._keywords if name in said}
 
     def _photos(self, request: Any) -> list[tuple[Value | None, ...]]:
         """The inputs of a request, photo by photo."""
         columns: list[list[Value] | None] = []
         for name, data_type in self._inputs.items():
             tensor = pb_utils.get_input_tensor_by_name(request, name)
-            columns.append(None if tensor is None else _items(tensor, data_type))
-        count = max(len(column) for column in columns if column is not None)
-        missing: list[Value | None] = [None] * count
+            columns.append(None if tensor is None else _items(name, tensor, data_type))
+        counts = {len(column) for column in columns if column is not None}
+        if len(counts) != 1 or counts == {0}:
+            raise InvalidInput("The inputs are not of the same number of photos.", "Send one item of each for a photo.")
+        missing: list[Value | None] = [None] * counts.pop()
         return list(zip(*(missing if column is None else column for column in columns), strict=True))
 
     def _failure(self, request: Any, error: Exception) -> Any:
         if isinstance(error, InvalidInput):
-            self._report.refused(request, error)
+            self._report.record_refusal(request, error)
             return _error(encode(error), pb_utils.TritonError.INVALID_ARG)
         if isinstance(error, _Overloaded):
-            self._report.overloaded(request, str(error))
+            self._report.record_overload(request, str(error))
             return _error(str(error), pb_utils.TritonError.UNAVAILABLE)
-        self._report.failed(request, "".join(traceback.format_exception(error)))
+        self._report.record_failure(request, "".join(traceback.format_exception(error)))
         is_told = isinstance(error, _NotLoaded) or _NO_ROOM in str(error)
-        said = str(error) if is_told else f"{self._name} failed; the server's log says why"
-        return _error(said, pb_utils.TritonError.INTERNAL)
+        text = str(error) if is_told else f"{self._name} failed; the server's log says why"
+        return _error(text, pb_utils.TritonError.INTERNAL)
+
+
+def _refuse_templates(pipeline: str, repository: Path, networks: Collection[str]) -> None:
+    """Refuse a pipeline that is laid out before its networks are exported, which Triton would count as ready."""
+    for network in networks:
+        folder = repository / network
+        files = [folder / MODEL_VERSION / name for name in (ONNX_FILE, ENGINE_FILE)]
+        if folder.is_dir() and not any(path.is_file() for path in files):
+            raise pb_utils.TritonModelException(
+                f"{pipeline}: its network {network} is not exported. Export it (depthface export), or take the folder "
+                f"{pipeline} out of the repository."
+            )
 
 
 class _Overloaded(Exception):
@@ -169,7 +191,8 @@ async def _infer(
 
 def _what_went_wrong(model: str, is_own: bool, message: str) -> Exception:
     """Triton hands whatever a model answers to a pipeline as text. That a model is not there is the request's fault
-    if the request named it, and the server's if it is one of the pipeline's own."""
+    if the request named it, and the server's if it is one of the pipeline's own.
+    """
     invalid = decode(message)
     if invalid is not None:
         return invalid
@@ -180,11 +203,14 @@ def _what_went_wrong(model: str, is_own: bool, message: str) -> Exception:
     return RuntimeError(message)
 
 
-def _items(tensor: Any, data_type: str) -> list[Value]:
+def _items(name: str, tensor: Any, data_type: str) -> list[Value]:
     """The photos of a batched tensor, one by one; arrays are read-only views into shared memory."""
-    if data_type == "TYPE_STRING":
-        return [item[0] for item in tensor.as_numpy()]
-    return list(np.from_dlpack(tensor))
+    if data_type != "TYPE_STRING":
+        return list(array_of(name, tensor))
+    items = [row[0] for row in tensor.as_numpy()]
+    if not all(isinstance(item, bytes) for item in items):
+        raise InvalidInput(f"{name} holds an item that is not bytes.", "Send the encoded photo, as it is in its file.")
+    return items
 
 
 def _tensor(name: str, values: list[Value]) -> Any:
@@ -194,8 +220,8 @@ def _tensor(name: str, values: list[Value]) -> Any:
         return pb_utils.Tensor(name, np.array([[value] for value in values], np.object_))
     if any(array.shape != arrays[0].shape for array in arrays):
         raise InvalidInput(
-            "The photos of one request need the same shape on the network's grid. Send photos of different shapes in "
-            "requests of their own; the server batches them."
+            f"The photos of one request have {name} of different shapes.",
+            "Send them in requests of their own; the server batches them.",
         )
     return pb_utils.Tensor(name, np.stack(arrays))
 

@@ -1,12 +1,13 @@
 """What a Python model tells besides its answers: metrics at Triton's /metrics, and lines in Triton's log.
 
-Metrics, each by `model`:
+Metrics, each by `model`, all there from the load on:
 
     depthface_refused_total           requests refused, by `reason`: a code of `depthface.errors`, or `overloaded`
     depthface_decode_failures_total   of those, photos that could not be decoded
     depthface_failed_total            requests answered 500
-    depthface_faces_per_photo         histogram
-    depthface_recoveries              gauge: restarts of the model's process by the watchdog since the server started
+    depthface_faces_per_photo         histogram, of a model that counts faces
+    depthface_recoveries              gauge: restarts of the model's process by the watchdog since `serve` started
+    depthface_restarts                gauge: restarts of Triton itself since then, the same for every model
 
 A line in the log is one JSON object: `event`, `model`, `request_id`, and what there is to say.
 """
@@ -15,14 +16,12 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
 from depthface.errors import InvalidImage, InvalidInput
-from depthface_server.recoveries import RECOVERIES, counted
+from depthface_server import recoveries
 
 __all__ = ["Report"]
 
@@ -33,64 +32,82 @@ _OVERLOADED = "overloaded"
 
 
 class Report:
-    """Of one model; several processes of one model add to the same metrics."""
+    """Of one model; several processes of one model add to the same metrics.
 
-    def __init__(self, model: str) -> None:
+    Args:
+        model: its name.
+        counts_faces: it has a histogram of faces.
+    """
+
+    def __init__(self, model: str, *, counts_faces: bool = False) -> None:
         self._model = model
-        recoveries = self._metric("depthface_recoveries", "Restarts by the watchdog", "GAUGE")
-        path = os.environ.get(RECOVERIES)
-        if recoveries is not None and path:
-            recoveries.set(counted(Path(path)).get(model, 0))
+        self._set("depthface_recoveries", "Restarts by the watchdog", recoveries.of_model(model))
+        self._set("depthface_restarts", "Restarts of Triton", recoveries.restarts())
+        self._decode_failures = self._metric(
+            "depthface_decode_failures_total", "Photos that could not be decoded", "COUNTER"
+        )
+        self._failures = self._metric("depthface_failed_total", "Requests answered 500", "COUNTER")
+        self._refusals = {reason: self._refusals_of(reason) for reason in (*_codes(InvalidInput), _OVERLOADED)}
+        self._faces = None
+        if counts_faces:
+            self._faces = self._metric("depthface_faces_per_photo", "Faces found in a photo", "HISTOGRAM")
 
-    def refused(self, request: Any, error: InvalidInput) -> None:
-        """A request that is wrong."""
+    def record_refusal(self, request: Any, error: InvalidInput) -> None:
+        """Record a request that was answered 400."""
         if isinstance(error, InvalidImage):
-            self._count("depthface_decode_failures_total", "Photos that could not be decoded")
-        self._refused(request, error.code, str(error))
+            _add_one(self._decode_failures)
+        self._refuse(request, error.code, str(error))
 
-    def overloaded(self, request: Any, text: str) -> None:
-        """A request that found a queue full."""
-        self._refused(request, _OVERLOADED, text)
+    def record_overload(self, request: Any, text: str) -> None:
+        """Record a request that found a queue full."""
+        self._refuse(request, _OVERLOADED, text)
 
-    def failed(self, request: Any, trace: str) -> None:
-        """A request that the model failed at."""
-        self._count("depthface_failed_total", "Requests answered 500")
+    def record_failure(self, request: Any, trace: str) -> None:
+        """Record a request that was answered 500."""
+        _add_one(self._failures)
         pb_utils.Logger.log_error(self._line("failed", request, trace=trace))
 
-    def faces(self, count: int) -> None:
-        """A photo that was answered."""
-        histogram = self._metric("depthface_faces_per_photo", "Faces found in a photo", "HISTOGRAM")
-        if histogram is not None:
-            histogram.observe(count)
+    def record_faces(self, count: int) -> None:
+        """Record the faces of a photo that was answered."""
+        if self._faces is not None:
+            self._faces.observe(count)
 
-    def said(self, event: str, **facts: object) -> None:
-        """Something that happened outside of any request."""
+    def log_event(self, event: str, **facts: object) -> None:
+        """Log something that happened outside of any request."""
         pb_utils.Logger.log_info(json.dumps({"event": event, "model": self._model, **facts}))
 
-    def _refused(self, request: Any, reason: str, text: str) -> None:
-        self._count("depthface_refused_total", "Requests refused", reason=reason)
+    def _refuse(self, request: Any, reason: str, text: str) -> None:
+        _add_one(self._refusals.get(reason))
         pb_utils.Logger.log_warn(self._line("refused", request, reason=reason, message=text))
 
     def _line(self, event: str, request: Any, **facts: str) -> str:
         return json.dumps({"event": event, "model": self._model, "request_id": request.request_id(), **facts})
 
-    def _count(self, name: str, description: str, **labels: str) -> None:
-        metric = self._metric(name, description, "COUNTER", **labels)
+    def _refusals_of(self, reason: str) -> Any:
+        return self._metric("depthface_refused_total", "Requests refused", "COUNTER", reason=reason)
+
+    def _set(self, name: str, description: str, value: int) -> None:
+        metric = self._metric(name, description, "GAUGE")
         if metric is not None:
-            metric.increment(1)
+            metric.set(value)
 
     def _metric(self, name: str, description: str, kind: str, **labels: str) -> Any:
-        return _metric(name, description, kind, model=self._model, **labels)
+        """A metric of this process; None under `--allow-metrics=false`."""
+        try:
+            buckets = {"buckets": list(_FACES)} if kind == "HISTOGRAM" else {}
+            return _family(name, description, kind).Metric(labels={"model": self._model, **labels}, **buckets)
+        except pb_utils.TritonModelException:
+            return None
 
 
-@functools.cache
-def _metric(name: str, description: str, kind: str, **labels: str) -> Any:
-    """A metric of this process; None under `--allow-metrics=false`."""
-    try:
-        buckets = {"buckets": list(_FACES)} if kind == "HISTOGRAM" else {}
-        return _family(name, description, kind).Metric(labels=labels, **buckets)
-    except pb_utils.TritonModelException:
-        return None
+def _codes(base: type[InvalidInput]) -> set[str]:
+    """The codes of an error and of those derived from it."""
+    return {base.code}.union(*(_codes(derived) for derived in base.__subclasses__()))
+
+
+def _add_one(metric: Any) -> None:
+    if metric is not None:
+        metric.increment(1)
 
 
 @functools.cache

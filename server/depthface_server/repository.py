@@ -45,8 +45,8 @@ def contents(repository: Path) -> Contents:
     for name in exported:
         if not (repository / name / CONFIG_FILE).is_file():
             raise ServeError(
-                f"{name}: {CONFIG_FILE} is missing. The repository is half copied, or was changed: export the model "
-                "again, or copy its folders anew."
+                f"{name}: {CONFIG_FILE} is missing: the repository is half copied, or was changed.",
+                "Export the model again, or copy its folders anew.",
             )
     parameters = {
         path.parent.name: config.parameters_of(config.read(path))
@@ -54,8 +54,8 @@ def contents(repository: Path) -> Contents:
     }
     if not exported:
         raise ServeError(
-            f"There is no exported model in {repository.resolve().name}/. Export one first: "
-            f"depthface export depth_anything_v2_small --repository {repository}"
+            f"There is no exported model in {repository.resolve().name}/.",
+            f"Export one first: depthface export MODEL --repository {repository}",
         )
     lazy = tuple(name for name in exported if parameters[name].is_lazy)
     networks = {network for name, found in exported.items() if name not in lazy for network in found.serves[name]}
@@ -64,7 +64,7 @@ def contents(repository: Path) -> Contents:
 
 
 def has_version_compatible_engine(repository: Path) -> bool:
-    """True if one does: it carries code of its own, which TensorRT runs only when told to trust it."""
+    """Return whether any engine is version-compatible: it holds code that TensorRT must be told to run."""
     manifests = map(manifest.read, manifest.folders(repository))
     engines = [found.engine for found in manifests if found is not None and found.engine is not None]
     return any(engine["options"]["version_compatible"] for engine in engines)

@@ -9,17 +9,20 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from depthface import cache
 from depthface.contract import ADMIN_HEADER
-from depthface.errors import InvalidInput
+from depthface.errors import InvalidInput, ServeError
 
 __all__ = ["VARIABLE", "chosen_key", "headers", "hide", "publish"]
 
 VARIABLE = "DEPTHFACE_ADMIN_KEY"
 
 _FORM = re.compile(r"[A-Za-z0-9_-]{16,}")  # Triton's own option knows no quotes
+
+_FOLDER = "keys"
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
@@ -34,22 +37,23 @@ def chosen_key() -> str:
     if not key:
         return secrets.token_urlsafe(24)
     if not _FORM.fullmatch(key):
-        raise InvalidInput(f"{VARIABLE} is no key. Give at least 16 letters, digits, `-` or `_`.")
+        raise InvalidInput(f"{VARIABLE} is no key.", "Give at least 16 letters, digits, `-` or `_`.")
     return key
 
 
 def publish(port: int, key: str) -> None:
-    """Keep the key of the server at this HTTP port where its own user finds it."""
-    path = _path(port)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(key)
+    """Keep the key of the server at this HTTP port where its own user finds it; raises `ServeError` if it cannot be."""
+    path = cache.make_folder(_FOLDER, mode=0o700) / str(port)
+    with cache.writing(path):
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(key)
 
 
 def hide(port: int) -> None:
     """Take the file away again."""
-    _path(port).unlink(missing_ok=True)
+    with suppress(OSError):
+        _path(port).unlink(missing_ok=True)
 
 
 def headers(host: str, key: str | None = None) -> dict[str, str]:
@@ -69,9 +73,9 @@ def _kept(host: str) -> str | None:
         return None
     try:
         return _path(int(port)).read_text()
-    except OSError:
+    except (OSError, ServeError):
         return None
 
 
 def _path(port: int) -> Path:
-    return cache.folder() / "keys" / str(port)
+    return cache.folder() / _FOLDER / str(port)

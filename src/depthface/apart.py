@@ -17,6 +17,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -29,10 +30,16 @@ from PIL import Image, features
 
 from depthface.errors import ImageTooLarge, InvalidImage
 
-__all__ = ["ANSWER", "ASK", "TIME_LIMIT_S", "decode", "size_of"]
+__all__ = ["ANSWER", "ASK", "TIME_LIMIT_S", "WAIT_FACTOR", "decode", "size_of"]
 
 TIME_LIMIT_S = 10.0
-"""For one photo. One of 12 megapixels takes half a second."""
+"""Of computing, for one photo. One of 12 megapixels takes half a second, the largest that is taken a few."""
+
+WAIT_FACTOR = 6
+"""How many times that may pass by the clock: the machine may have more to do."""
+
+_OUT_OF_TIME = (-signal.SIGPROF, -signal.SIGALRM)
+"""How the process ends where it is over its time: by the kernel, whatever it is doing."""
 
 _START_S = 60.0
 """A start is a matter of a tenth of a second, but of many on a machine that has too much to do."""
@@ -100,11 +107,10 @@ class _Worker:
 
     def ask(self, head: bytes, data: bytes, limit_s: float) -> tuple[bytes, int, int, bytearray]:
         """Raises TimeoutError, or EOFError if the process ended."""
-        until = time.monotonic() + limit_s + (_START_S if self.is_fresh else 1)
         if self.is_fresh:
-            self._fill(bytearray(1), until)  # it is up
-            until = time.monotonic() + limit_s + 1
+            self._fill(bytearray(1), time.monotonic() + _START_S)  # it is up
             self.is_fresh = False
+        until = time.monotonic() + WAIT_FACTOR * limit_s + 1
         for piece in (head, data):
             left = memoryview(piece)
             while left:
@@ -141,8 +147,8 @@ class _Worker:
         if not poll.poll(max(until - time.monotonic(), 0) * 1000):
             raise TimeoutError
 
-    def end(self) -> None:
-        """End the process; in a fork of its owner, only let go of it."""
+    def end(self) -> int:
+        """End the process, and say how it ended (`Popen.returncode`); in a fork of its owner, only let go of it."""
         if self.owner == os.getpid():
             self._process.kill()
             self._process.wait()
@@ -151,6 +157,7 @@ class _Worker:
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 stream.close()
+        return int(self._process.returncode)
 
 
 _worker: _Worker | None = None
@@ -177,18 +184,17 @@ def _answered(head: bytes, data: bytes, format: str) -> tuple[bytes, int, int, b
     """How it went: b"o" well, b"l" the photo is too large, b"d" damaged; its height and width; pixels or a text."""
     global _worker
     while True:
-        worker = _worker = _worker or _Worker()
+        worker = _worker = _worker or _started(format)
         was_fresh = worker.is_fresh
         try:
             return worker.ask(head, data, TIME_LIMIT_S)
-        except TimeoutError as error:
-            _let_go()
-            raise InvalidImage(
-                f"The {format} photo could not be decoded within {TIME_LIMIT_S:g} seconds; it may be damaged. "
-                "Save it as JPEG."
-            ) from error
-        except EOFError as error:
-            _let_go()
+        except (TimeoutError, EOFError) as error:
+            how = _let_go()
+            if isinstance(error, TimeoutError) or how in _OUT_OF_TIME:
+                raise InvalidImage(
+                    f"The {format} photo could not be decoded within {TIME_LIMIT_S:g} seconds; it may be damaged. Save "
+                    "it as JPEG."
+                ) from error
             if was_fresh:
                 raise InvalidImage(
                     f"The decoder of {format} ended while it read this photo; it may be damaged. Save it as JPEG."
@@ -199,11 +205,19 @@ def _answered(head: bytes, data: bytes, format: str) -> tuple[bytes, int, int, b
             raise
 
 
-def _let_go() -> None:
+def _started(format: str) -> _Worker:
+    try:
+        return _Worker()
+    except OSError as error:
+        raise InvalidImage(
+            f"No process could be started to decode {format} ({error.strerror}). Save the photo as JPEG."
+        ) from error
+
+
+def _let_go() -> int | None:
     global _worker
-    if _worker is not None:
-        _worker.end()
-        _worker = None
+    worker, _worker = _worker, None
+    return None if worker is None else worker.end()
 
 
 def _let_go_after_fork() -> None:

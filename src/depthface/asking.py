@@ -102,7 +102,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Served:
-    """Ask which models are loaded; the answer is their names. (Unlike the index, this is for everyone.)"""
+    """Ask which models are loaded; the answer is their names. Unlike the index, this is for everyone."""
 
 
 @dataclass(frozen=True)
@@ -331,8 +331,11 @@ class operation(Generic[P, T]):  # noqa: N801 (a decorator)
 
 
 def _pauses_s(retries: int) -> Generator[float | None]:
-    """Yield how long to wait after each attempt that failed; None after the last. Doubled, and drawn at random below
-    that, so that clients that were turned away together do not come back together."""
+    """Yield how long to wait after each attempt that failed, in seconds; None after the last.
+
+    It is doubled each time, and drawn at random below that, so that clients that were turned away together do not come
+    back together.
+    """
     for attempt in range(retries):
         yield random.uniform(0, min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S))
     yield None

@@ -12,7 +12,7 @@ from io import BytesIO, FileIO
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
 from depthface import picture
-from depthface.apart import ANSWER, ASK
+from depthface.apart import ANSWER, ASK, WAIT_FACTOR
 
 __all__ = ["serve"]
 
@@ -32,7 +32,10 @@ def serve() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process whatever it is doing
+    for alarm in (signal.SIGPROF, signal.SIGALRM):
+        signal.signal(alarm, signal.SIG_DFL)  # each ends the process whatever it is doing
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGPROF, signal.SIGALRM))  # the owner's thread may block them
+    Image.MAX_IMAGE_PIXELS = None  # the owner's limit holds, before anything is decoded
     source, sink = FileIO(sys.stdin.fileno(), closefd=False), sys.stdout.buffer
     sink.write(b"!")
     sink.flush()
@@ -42,13 +45,18 @@ def serve() -> None:
             return
         format, wanted, max_pixels, limit_s, count = ASK.unpack(head)
         data = bytes(_read(source, count))
-        signal.setitimer(signal.ITIMER_REAL, limit_s + 1)  # should the owner not be there any more to end it
+        _set_timers(limit_s)
         status, height, width, body = _opened_here(format.decode(), wanted, max_pixels, data)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _set_timers(0)
         sink.write(ANSWER.pack(status, height, width, len(body)))
         sink.write(body)
         sink.flush()
         del data, body
+
+
+def _set_timers(limit_s: float) -> None:
+    signal.setitimer(signal.ITIMER_PROF, limit_s)  # of computing, all threads together
+    signal.setitimer(signal.ITIMER_REAL, WAIT_FACTOR * limit_s)
 
 
 def _read(source: FileIO, count: int) -> bytearray:
@@ -70,8 +78,8 @@ def _opened_here(format: str, wanted: bytes, max_pixels: int, data: bytes) -> tu
             return b"l", height, width, b""
         if wanted == b"s":
             return b"o", height, width, b""
-        picture = load()
-        return b"o", picture.height, picture.width, picture.tobytes()
+        photo = load()
+        return b"o", photo.height, photo.width, photo.tobytes()
     except MemoryError:
         return b"d", 0, 0, b"it needs too much memory"
     except UnidentifiedImageError:  # its text tells of objects of Python

@@ -6,10 +6,13 @@ import functools
 import os
 from dataclasses import asdict, dataclass
 
-__all__ = ["LARGEST_PIXELS", "Limits", "current"]
+__all__ = ["LARGEST_PIXELS", "MAX_FACES", "Limits", "current"]
 
 LARGEST_PIXELS = 89_478_485
 """Pillow's own limit (Image.MAX_IMAGE_PIXELS): a 256 MiB picture. No server takes more."""
+
+MAX_FACES = 512
+"""Faces that a detector can give for one photo: its networks are built for as many."""
 
 _PREFIX = "DEPTHFACE_"
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from depthface_bench import figures, plots, reading, report, targets
+from depthface_bench import figures, placement, plots, reading, report, targets
 from depthface_bench.__main__ import main
 from depthface_bench.perf_analyzer import Load, Measured
 from depthface_bench.sweep import best
@@ -104,6 +104,30 @@ def test_losing_cases_are_said(results):
     assert any("transformers, in process 0.80×" in line for line in lines)
     assert not any("FastAPI" in line for line in lines)
     assert all(f"- {line}" in report.markdown(results, []) for line in lines)
+
+
+@pytest.mark.parametrize(("rate", "is_said"), [(0.8, True), (0.99, True), (0.999, True), (1.0, False), (1.01, False)])
+def test_every_loss_is_said_however_small_and_nothing_else_is(results, rate, is_said):
+    set_rates(results, "server", 1, [rate, rate, rate])
+    set_rates(results, "library", 1, [1.0, 1.0, 1.0])
+    found = [
+        line
+        for line in report.losing(results)
+        if line.startswith("depth 1920×1280: depthface, over HTTP, fp32 against transformers")
+    ]
+    assert bool(found) is is_said
+
+
+@pytest.mark.parametrize(("times", "is_said"), [(1.2, True), (1.01, True), (0.99, False)])
+def test_so_is_preprocessing_on_the_slower_side(results, times, is_said):
+    kept = [one for one in results["placement"] if one["link_mbit_s"] is None]
+    here = {one["photo"]: one for one in kept if one["way"] == placement.TENSOR}
+    for one in kept:
+        if one["way"] == placement.PHOTO:
+            one["ms"] = [times * value for value in here[one["photo"]]["ms"]]
+    assert here
+    said = [line for line in report.losing(results | {"placement": kept}) if line.startswith("preprocessing")]
+    assert len(said) == is_said * len(here)
 
 
 def test_what_was_unstable_has_no_figure(results):

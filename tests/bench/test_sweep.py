@@ -34,7 +34,7 @@ def records(monkeypatch):
 
         monkeypatch.setattr(sweep, "drive", drive)
         monkeypatch.setattr(sweep, "products_ms", lambda cores, each_s, count: [1000 * each_s] * count)
-        return sweep.swept(None, SERVED, SUBJECT, (1, 2), PLAN, 2, lambda line: None)
+        return sweep.swept(None, SERVED, SUBJECT, replace(PLAN, concurrency=(1, 2)), 2, lambda line: None)
 
     return swept
 

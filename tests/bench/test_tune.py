@@ -10,7 +10,7 @@ from depthface.config import read as read_config
 from depthface.contract import EXPORTED_CONFIG
 from depthface_bench import tune
 from depthface_bench.perf_analyzer import Load, Measured
-from depthface_bench.repositories import DEPTH, overridden
+from depthface_bench.repositories import DEPTH, Setting, overridden
 
 NETWORK = f"{DEPTH}_network"
 
@@ -18,14 +18,14 @@ NETWORK = f"{DEPTH}_network"
 def test_the_cores_are_split_and_never_shared():
     for cores in (1, 2, 6):
         some = tune.settings(cores)
-        assert some[0] == tune.Setting(1, cores, 1, 0)
+        assert some[0] == Setting(1, cores, 1, 0)
         assert len(set(some)) == len(some)
         assert all(one.instances * one.threads == cores for one in some)
 
 
 @pytest.mark.parametrize("setting", tune.settings(2)[1:], ids=str)
 def test_a_setting_reaches_the_config_of_a_copy(repository, tmp_path, setting):
-    overridden(repository, tmp_path / "copy", NETWORK, **vars(setting))
+    overridden(repository, tmp_path / "copy", NETWORK, setting)
     found = read_config(tmp_path / "copy" / NETWORK / EXPORTED_CONFIG)
     assert found.instance_group[0].count == setting.instances
     assert found.parameters["intra_op_thread_count"].string_value == str(setting.threads)
@@ -37,7 +37,7 @@ def test_a_setting_reaches_the_config_of_a_copy(repository, tmp_path, setting):
 
 def test_the_default_is_what_is_generated(repository, tmp_path):
     """Two threads on two cores is what the backend takes by itself; nothing else differs."""
-    overridden(repository, tmp_path / "copy", NETWORK, **vars(tune.settings(2)[0]))
+    overridden(repository, tmp_path / "copy", NETWORK, tune.settings(2)[0])
     found = read_config(tmp_path / "copy" / NETWORK / EXPORTED_CONFIG)
     assert found.parameters.pop("intra_op_thread_count").string_value == "2"
     assert found == read_config(repository / NETWORK / EXPORTED_CONFIG)

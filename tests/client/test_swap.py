@@ -34,6 +34,8 @@ def client(face_server):
 
 def test_it_is_loaded_when_it_is_first_used_and_gives_its_memory_back(face_server, client):
     assert any(MODEL in line and "loaded when it is first used" in line for line in face_server.lines)
+    client.unload(MODEL)  # another test may have used it
+    time.sleep(2)
     assert not {model.name: model.ready for model in client.models()}[MODEL]
     client.faces(TARGET)
     before = face_server.memory_bytes()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -32,6 +34,44 @@ GPU_METRICS = {
 }
 OF_PROMETHEUS = {"up": {"job", "instance"}}
 
+# Of a model that counts faces; the server of these tests has none.
+OF_FACES = {f"depthface_faces_per_photo_{part}": {"model"} for part in ("bucket", "count", "sum")}
+
+# One of each: nothing fires at rest; a restart, a recovery, a failure and many refusals do.
+RULES_TEST = {
+    "rule_files": ["alerts.yml"],
+    "evaluation_interval": "15s",
+    "tests": [
+        {
+            "interval": "15s",
+            "input_series": [
+                {"series": f'{name}{{model="m",instance="i",job="triton"}}', "values": values}
+                for name, values in (
+                    ("depthface_restarts", "0x40 1x120"),
+                    ("depthface_recoveries", "0x40 1x120"),
+                    ("depthface_failed_total", "0x40 3x120"),
+                    ("depthface_refused_total", "0x40 0+5x60 300x60"),
+                    ("nv_inference_request_success", "0x40 0+1x60 60x60"),
+                    ("nv_inference_request_failure", "0x40 0+5x60 300x60"),
+                )
+            ],
+            "promql_expr_test": [
+                {
+                    "expr": 'count by (alertname) (ALERTS{alertname=~"Server.*|Model.*",alertstate="firing"})',
+                    "eval_time": eval_time,
+                    "exp_samples": [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in firing],
+                }
+                for eval_time, firing in (
+                    ("9m", ()),
+                    ("12m", ("ServerRestarted", "ModelRecovered", "ModelFails")),
+                    ("22m", ("ServerRestarted", "ModelRecovered", "ModelRefuses")),
+                    ("40m", ()),
+                )
+            ],
+        }
+    ],
+}
+
 DURATION = re.compile(r"\d+(ms|s|m|h|d)")
 
 
@@ -49,7 +89,7 @@ def exported(server) -> dict[str, set[str]]:
     with urllib.request.urlopen(url, timeout=5) as answer:
         text = answer.read().decode()
     samples = re.findall(r"^(\w+)(\{.*\})? \S+$", text, re.MULTILINE)
-    return {name: set(re.findall(r'(\w+)="', labels)) for name, labels in samples}
+    return {name: set(re.findall(r'(\w+)="', labels)) | {"instance"} for name, labels in samples}
 
 
 def queries() -> list[str]:
@@ -80,7 +120,7 @@ def names_and_labels(query: str) -> tuple[set[str], set[str]]:
 
 @pytest.mark.parametrize("query", queries())
 def test_a_query_asks_for_what_there_is(query, exported):
-    known = exported | {name: {"gpu_uuid"} for name in GPU_METRICS} | OF_PROMETHEUS
+    known = exported | {name: {"gpu_uuid"} for name in GPU_METRICS} | OF_PROMETHEUS | OF_FACES
     names, labels = names_and_labels(query)
     assert names
     assert names <= set(known)
@@ -137,6 +177,41 @@ def test_alerts_have_the_form_of_rules():
         assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
         assert DURATION.fullmatch(rule.get("for", "0s"))
         assert rule["labels"]["severity"] in ("warning", "critical")
+
+
+def test_promtool_takes_the_rules_and_the_configuration(tmp_path):
+    tool = shutil.which("promtool")
+    if tool is None:
+        pytest.skip("promtool is not installed (Debian: apt install prometheus)")
+    for path in (DEPLOY / "prometheus").iterdir():
+        shutil.copy(path, tmp_path)
+    for command in (("rules", "alerts.yml"), ("config", "prometheus.yml")):
+        done = subprocess.run([tool, "check", *command], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    (tmp_path / "test.yml").write_text(json.dumps(RULES_TEST))
+    done = subprocess.run(
+        [tool, "test", "rules", "test.yml"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_our_own_metrics_are_all_in_an_alert_or_in_the_dashboard(server):
+    ours = {name.partition("{")[0] for name in server.metrics()}
+    shown = set().union(*(names_and_labels(query)[0] for query in queries()))
+    assert ours
+    assert ours <= shown
+
+
+def test_our_own_counters_are_there_from_the_load_on(server):
+    """Each label's value that is known: what appears with its first event is not seen by `increase`."""
+    metrics = server.metrics()
+    for model in ("depth_anything_v2_small", "depth_anything_v2_small_network"):
+        names = [f'depthface_{name}{{model="{model}"}}' for name in ("failed_total", "decode_failures_total")]
+        names += [f'depthface_{name}{{model="{model}"}}' for name in ("recoveries", "restarts")]
+        for reason in ("invalid_input", "invalid_image", "image_too_large", "no_face_found", "overloaded"):
+            names.append(f'depthface_refused_total{{model="{model}",reason="{reason}"}}')
+        assert set(names) <= set(metrics), set(names) - set(metrics)
+    assert metrics['depthface_restarts{model="depth_anything_v2_small"}'] == 0
 
 
 def test_grafana_finds_its_files():

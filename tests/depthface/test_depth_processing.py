@@ -19,6 +19,9 @@ from depthface.families.depth_anything_v2 import network, pipeline, processing
 from depthface.resample import upsample_bicubic
 from depthface.tasks.depth import Depth
 
+# preprocessor_config.json of depth-anything/Depth-Anything-V2-Small-hf: `image_mean`, `image_std`.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 
 @pytest.fixture(scope="module")
 def processor():
@@ -26,8 +29,8 @@ def processor():
         size={"height": 518, "width": 518},
         ensure_multiple_of=14,
         keep_aspect_ratio=True,
-        image_mean=list(network.MEAN),
-        image_std=list(network.STD),
+        image_mean=list(MEAN),
+        image_std=list(STD),
     )
 
 
@@ -53,9 +56,14 @@ def test_preprocess_equals_the_processor(name, processor):
     pixels, size = processing.preprocess(VARIETY[name])
     picture = Image.open(BytesIO(VARIETY[name])).convert("RGB")
     expected = processor(images=picture, return_tensors="np")["pixel_values"][0]
-    normalised = (pixels / 255 - np.array(network.MEAN)) / np.array(network.STD)
+    normalised = (pixels / 255 - np.array(MEAN)) / np.array(STD)
     np.testing.assert_allclose(normalised.transpose(2, 0, 1), expected, atol=1e-6)
     assert size == picture.size[::-1]
+
+
+def test_the_network_normalises_by_the_published_numbers():
+    assert tuple(network.MEAN) == MEAN
+    assert tuple(network.STD) == STD
 
 
 @pytest.mark.parametrize(("precision", "exact"), [(None, True), ("fp32", True), ("bf16", False), ("fp16", False)])
@@ -70,6 +78,25 @@ def test_the_resize_is_exact_where_the_network_is(precision, exact):
     asyncio.run(pipeline.estimate(["depth"], infer, parameters, VARIETY["4000×3000"]))
     reference, _ = processing.preprocess(VARIETY["4000×3000"])
     assert np.array_equal(asked[0], reference) == exact
+
+
+@pytest.mark.parametrize("name", ["4000×3000", "landscape JPEG"])
+def test_a_fast_decode_leaves_out_what_the_grid_does_not_need(monkeypatch, name):
+    """Never less than two pixels for one of the grid, on each side."""
+    decoded = []
+    whole = processing.image.decode
+    monkeypatch.setattr(
+        processing.image, "decode", lambda *args, **options: decoded.append(whole(*args, **options)) or decoded[-1]
+    )
+    plain, fast = (processing.preprocess(VARIETY[name], fast_decode=wish) for wish in (False, True))
+    assert plain[0].shape == fast[0].shape
+    assert plain[1] == fast[1] == decoded[0].shape[:2]
+    grid = np.array(plain[0].shape[:2])
+    if name == "4000×3000":
+        assert (np.array(decoded[1].shape[:2]) >= 2 * grid).all()
+        assert decoded[1].size < decoded[0].size / 3
+    else:  # there is nothing to leave out
+        assert decoded[1].shape == decoded[0].shape
 
 
 @pytest.mark.parametrize("size", [(1, 1), (13, 200), (27, 2000), (4000, 300)])
@@ -124,6 +151,35 @@ def test_postprocess_makes_only_what_is_asked_for():
 def result() -> Depth:
     array = np.add.outer(np.arange(14), np.arange(28)).astype(np.float32)
     return Depth(array=array, size=(60, 120), weights="random, seed 0")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "asks", "encodes"),
+    [
+        ((), 0, 0),
+        (("size",), 0, 0),
+        (("depth",), 1, 0),
+        (("depth", "size"), 1, 0),
+        (("png8",), 1, 1),
+        (("png16", "size"), 1, 1),
+        (("depth", "size", "png16", "png8"), 1, 2),
+    ],
+    ids=str,
+)
+def test_what_is_not_wanted_is_neither_asked_of_the_network_nor_encoded(monkeypatch, wanted, asks, encodes):
+    asked, encoded_ = [], []
+
+    async def infer(name, inputs, outputs):
+        asked.append((name, tuple(inputs), tuple(outputs)))
+        return {"depth": np.add.outer(np.arange(4), np.arange(4)).astype(np.float32)[None]}
+
+    whole = processing.image.encode_png
+    monkeypatch.setattr(processing.image, "encode_png", lambda picture: encoded_.append(1) or whole(picture))
+    given = asyncio.run(pipeline.estimate(wanted, infer, Parameters(networks={"network": "n"}), VARIETY["tiny 40×30"]))
+    assert asked == [("n", ("pixels",), ("depth",))] * asks
+    assert len(encoded_) == encodes
+    assert set(given) == {*wanted, "size"}
+    assert given["size"].tolist() == [30, 40]
 
 
 def test_result_at_the_photos_size(result):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ from fixtures.exporting import job_of
 from depthface.spec import ModelCard
 from depthface_export import pipeline
 
+Run = Callable[..., tuple[str, list[str]]]
 
-@pytest.fixture
-def run():
+
+@pytest.fixture(scope="session")
+def run() -> Run:
     """Export a card, collecting what is reported."""
 
     def run(card: ModelCard, target: Path, **options) -> tuple[str, list[str]]:
@@ -20,6 +23,14 @@ def run():
         return pipeline.export(job_of(card, target, report=lines.append, **options)), lines
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny_repository(tiny: ModelCard, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with the tiny network in it, in fp32; to be copied by whoever changes it."""
+    target = tmp_path_factory.mktemp("tiny")
+    assert run(tiny, target)[0] == "exported"
+    return target
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

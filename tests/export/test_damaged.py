@@ -48,9 +48,14 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_found_and_named(repository, damage):
+    DAMAGES[damage](repository / NETWORK / "1")
+    assert [verdict.network for verdict in verdicts(repository) if verdict.problems] == [NETWORK]
+
+
+@pytest.mark.parametrize("damage", ["a byte", "manifest cut"])
 def test_what_verify_prints_mends_it(repository, damage):
     before = snapshot(repository)
-    assert depthface("verify", "--repository", repository).returncode == 0
     DAMAGES[damage](repository / NETWORK / "1")
     found = depthface("verify", "--repository", repository)
     assert found.returncode == 1
@@ -62,7 +67,6 @@ def test_what_verify_prints_mends_it(repository, damage):
     mended = depthface("verify", "--repository", repository)
     assert mended.returncode == 0, mended.stderr
     assert snapshot(repository).keys() == before.keys()
-    assert "unchanged" in depthface(*shlex.split(command)[1:]).stdout
 
 
 def test_a_text_that_is_lost_or_changed_is_written_again(repository):
@@ -82,8 +86,7 @@ def test_hidden_files_are_not_part_of_a_repository(repository):
     shutil.copytree(repository / NETWORK, repository / f".{NETWORK}")
     shutil.copytree(repository / NETWORK / "1", repository / NETWORK / ".1")
     assert [verdict.network for verdict in verdicts(repository)] == [NETWORK, "face_buffalo_sc_recognizer"]
-    done = depthface("verify", "--repository", repository)
-    assert done.returncode == 0, done.stderr
+    assert not any(verdict.problems for verdict in verdicts(repository))
     assert "unchanged" in depthface("export", *PACK, "--repository", repository).stdout
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,24 +20,23 @@ import pytest
 import torch
 from export.conftest import snapshot
 from fixtures.exporting import job_of, random_sources
-from fixtures.serving import COMMAND, depthface
+from fixtures.machine import HAS_BF16
+from fixtures.serving import depthface
 
 from depthface import manifest
 from depthface.errors import ExportError, ParityError
 from depthface.families import all_cards
 from depthface.families.depth_anything_v2 import parity
+from depthface.spec import ModelCard
 from depthface_export import onnx as onnx_stage
 from depthface_export import staging
 from depthface_standins.depth_anything_v2 import random_model
+from depthface_standins.insightface import synthetic
 
 
-@pytest.fixture(scope="module")
-def exported(tiny, tmp_path_factory):
-    from depthface_export import pipeline
-
-    target = tmp_path_factory.mktemp("tiny")
-    assert pipeline.export(job_of(tiny, target)) == "exported"
-    return target
+@pytest.fixture
+def exported(tiny_repository) -> Path:
+    return tiny_repository
 
 
 @pytest.mark.parametrize(("size", "parameters"), [("small", 24_785_089), ("base", 97_470_785), ("large", 335_315_649)])
@@ -72,7 +72,8 @@ def test_the_file_is_plain_and_tells_nothing_of_this_machine(tiny, exported):
     onnx.checker.check_model(model)
     assert model.ir_version == onnx_stage.IR_VERSION
     assert {entry.domain: entry.version for entry in model.opset_import} == {"": onnx_stage.OPSET}
-    assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()
+    for place in (Path(__file__).parents[2], sys.prefix, Path(torch.__file__).parent, "site-packages"):
+        assert str(place).encode() not in path.read_bytes()
     assert not [node for node in model.graph.node if node.op_type == "IsNaN"]  # the attention mask
 
 
@@ -101,11 +102,66 @@ def test_a_changed_file_is_not_what_the_manifest_describes(tiny, exported, tmp_p
     assert manifest.read(tmp_path) is None
 
 
-def test_a_second_run_changes_nothing_and_a_changed_wish_does(tiny, exported, run):
+def test_a_second_run_changes_nothing(tiny, exported, run):
     before = snapshot(exported)
     outcome, lines = run(tiny, exported)
     assert (outcome, lines) == ("unchanged", [])
     assert snapshot(exported) == before
+
+
+class Wanted(Exception):
+    """The export went to work."""
+
+
+@pytest.fixture
+def goes_to_work(monkeypatch):
+    """Whether an export has anything to do; it is stopped before it does it."""
+    from depthface_export import pipeline
+
+    def stop(*_: object) -> None:
+        raise Wanted
+
+    monkeypatch.setattr(pipeline, "_make", stop)
+
+    def goes_to_work(card: ModelCard, target: Path, **wish: object) -> bool:
+        try:
+            return pipeline.export(job_of(card, target, **wish)) != "unchanged"
+        except Wanted:
+            return True
+
+    return goes_to_work
+
+
+def test_a_changed_wish_is_a_new_export(tiny, exported, goes_to_work, tmp_path):
+    assert not goes_to_work(tiny, exported)
+    for precision in ("fp16", "bf16"):
+        assert goes_to_work(tiny, exported, precision=precision)
+    random_model(tiny, 3).save_pretrained(tmp_path / "mine")
+    assert goes_to_work(tiny, exported, weights=str(tmp_path / "mine"))
+    assert not goes_to_work(tiny, exported)
+
+
+def test_the_command_exports_all_that_is_named_as_it_is_told(tmp_path):
+    """A pack by its name and a folder of one file, which is its own weights."""
+    mine, target = tmp_path / "mine", tmp_path / "repository"
+    mine.mkdir()
+    onnx.save(synthetic.detector(), mine / "det.onnx")
+    precision = "bf16" if HAS_BF16 else "fp32"
+    options = ("--weights", "synthetic", "--precision", precision, "--accept-license", "--repository", target)
+    done = depthface("export", "buffalo_sc", mine, *options)
+    assert done.returncode == 0, done.stderr
+    made = {path.parents[1].name: manifest.read(path.parent) for path in target.glob("*/1/manifest.json")}
+    origins = {name: found.weights["origin"] for name, found in made.items()}
+    assert origins == {
+        "face_buffalo_sc_detector": "synthetic",
+        "face_buffalo_sc_recognizer": "synthetic",
+        "face_mine_detector": "folder mine",
+    }
+    assert {found.precision for found in made.values()} == {precision}
+    assert [name for name in ("buffalo_sc", "mine") if f"{name}  exported to {target}" in done.stdout] == [
+        "buffalo_sc",
+        "mine",
+    ]
 
 
 def test_fp16_holds_its_tolerance_and_its_many_depths(tiny, tmp_path, run):
@@ -119,12 +175,12 @@ def test_fp16_holds_its_tolerance_and_its_many_depths(tiny, tmp_path, run):
     assert len(np.unique(depth)) > 10_000  # with the last convolution in fp16: about 2,000
 
 
-def test_a_failed_check_names_itself_and_leaves_the_repository_as_it_was(tiny, exported, run):
-    strict = dataclasses.replace(tiny, tolerances={"fp16": {"max_error": 0.0, "mean_error": 1.0, "delta1_loss": 1.0}})
-    before = snapshot(exported)
+def test_a_failed_check_names_itself_and_leaves_the_repository_as_it_was(tiny, stale, run):
+    strict = dataclasses.replace(tiny, tolerances={"fp32": {"max_error": 0.0, "mean_error": 1.0, "delta1_loss": 1.0}})
+    before = snapshot(stale)
     with pytest.raises(ParityError, match="max_error"):
-        run(strict, exported, precision="fp16")
-    assert snapshot(exported) == before
+        run(strict, stale)
+    assert snapshot(stale) == before
 
 
 def test_a_value_that_is_not_finite_fails_every_tolerance():
@@ -168,25 +224,43 @@ def test_an_unchanged_export_takes_seconds(repository):
     assert "RANDOM WEIGHTS" in done.stdout
 
 
-@pytest.mark.slow
+# An export in a process of its own, of the tiny network, which the command does not know.
+EXPORT = """
+import sys
+from pathlib import Path
+from depthface_export import pipeline
+from fixtures.exporting import job_of
+from fixtures.tiny import TINY
+pipeline.export(job_of(TINY, Path(sys.argv[1]), report=lambda line: print(line, flush=True)))
+"""
+
+
+@pytest.fixture
+def stale(exported, tmp_path) -> Path:
+    """The tiny network of older code, so that it is to be exported anew."""
+    copy = Path(shutil.copytree(exported, tmp_path / "stale"))
+    (path,) = copy.glob("*/1/manifest.json")
+    path.write_text(path.read_text().replace('"onnx": "', '"onnx": "old'))
+    return copy
+
+
 @pytest.mark.parametrize("stage", ["weights:", "onnx:", "1×518×518", "repository:"])
-def test_kill_minus_nine_leaves_what_was_served_before(stage, tiny, tmp_path, run):
-    """A killed export of another precision, at each stage: the one that was there is whole and can be told so."""
-    run(tiny, tmp_path)
-    network_folder = tmp_path / tiny.networks[0].name
+def test_kill_minus_nine_leaves_what_was_served_before(stage, tiny, stale):
+    """A killed export at each stage: the one that was there is whole and can be told so."""
+    network_folder = stale / tiny.networks[0].name
     before = snapshot(network_folder)
     killed = subprocess.Popen(
-        [*COMMAND, "export", tiny.name, "--weights", "random", "--precision", "fp16", "--repository", str(tmp_path)],
+        [sys.executable, "-c", EXPORT, str(stale)],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
     )
     assert killed.stdout is not None
     assert any(stage in line for line in killed.stdout)
     killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    assert killed.wait() == -signal.SIGKILL or stage == "repository:"  # which is said just before the exchange
     killed.stdout.close()
-    assert snapshot(network_folder) == before
+    assert snapshot(network_folder) == before or stage == "repository:"
     assert manifest.read(network_folder / "1").describes(network_folder / "1")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -10,14 +11,18 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from depthface.families import all_cards
+from depthface_export import configs
 from depthface_export.texts import texts
 
-COMMITTED = Path(__file__).parents[2] / "model_repository"
+ROOT = Path(__file__).parents[2]
+COMMITTED = ROOT / "model_repository"
+DOCS = " ".join(" ".join(path.read_text().split()) for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))))
 CARDS = [card for card in all_cards().values() if card.is_committed]
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
 def test_committed_text_is_fresh(card):
+    assert len(texts(card)) == len(card.networks) + 2 * len(card.pipelines)
     for path, text in texts(card).items():
         assert (COMMITTED / path).read_text() == text, path
 
@@ -37,3 +42,36 @@ def test_configs_survive_a_round_trip(card):
             config = text_format.Parse(text, pb.ModelConfig())
             assert config.name == path.parent.name
             assert config.max_batch_size > 0  # the text format drops a zero
+
+
+def queues() -> dict[str, pb.ModelQueuePolicy]:
+    """Of every public model, its queue."""
+    made = [configs.pipeline_config(pipeline) for card in all_cards().values() for pipeline in card.pipelines]
+    return {config.name: config.dynamic_batching.default_queue_policy for config in made}
+
+
+def test_a_public_models_queue_is_as_long_as_the_docs_say():
+    assert len(queues()) == 3 + 2 * 5 + 1
+    for name, queue in queues().items():
+        assert (queue.max_queue_size, queue.default_timeout_microseconds) == (256, 300_000_000), name
+        assert queue.allow_timeout_override, name  # a client may wait less
+    said = re.findall(r"whose queue of ([\d,]+) is full", DOCS)
+    assert set(said) == {"256"}
+
+
+@pytest.mark.parametrize("card", all_cards().values(), ids=lambda card: card.name)
+def test_a_network_has_no_queue_of_its_own_and_takes_no_more_at_once_than_it_says(card):
+    for network in card.networks:
+        config = configs.network_config(network)
+        assert not config.dynamic_batching.HasField("default_queue_policy")
+        assert config.max_batch_size == (8 if network.name.endswith(("_network", "_detector")) else 32)
+
+
+def test_the_limits_of_a_photo_are_those_that_the_docs_say():
+    from depthface.families.depth_anything_v2 import processing
+    from depthface.limits import MAX_FACES, Limits
+
+    assert Limits() == Limits(max_bytes=64 * 2**20, max_pixels=89_478_485, max_faces=0)
+    assert (processing.MAX_ASPECT, processing.MAX_GRID_SIDE_PX, MAX_FACES) == (10, 1554, 512)
+    for words in ("64 MiB", "89 megapixels", "longer than 10:1", "1554 pixels", "At most 512 faces"):
+        assert words in DOCS, words

@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import tempfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -15,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from fixtures import face_networks
+import pillow_heif
+from fixtures import face_networks, photo_files
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -85,6 +87,7 @@ def _photos() -> list[bytes]:
     exif = Image.Exif()
     exif[0x0112] = 6
     made = []
+    pillow_heif.register_heif_opener(thumbnails=False)
     for format, mode, options in (
         ("JPEG", "RGB", {"exif": exif}), ("JPEG", "RGB", {"progressive": True}), ("JPEG", "L", {}),
         ("JPEG", "CMYK", {}),
@@ -92,12 +95,66 @@ def _photos() -> list[bytes]:
         ("WEBP", "RGB", {}), ("WEBP", "RGB", {"lossless": True}), ("BMP", "RGB", {}), ("BMP", "P", {}),
         ("TIFF", "RGB", {}), ("TIFF", "RGB", {"compression": "tiff_lzw"}), ("TIFF", "RGB", {"compression": "jpeg"}),
         ("TIFF", "L", {"compression": "packbits"}), ("TIFF", "RGB", {"compression": "tiff_adobe_deflate"}),
+        ("TIFF", "L", {"big_tiff": True, "exif": exif}), ("TIFF", "I;16", {}), ("GIF", "P", {}), ("GIF", "L", {}),
+        ("WEBP", "RGBA", {"exif": exif, "xmp": b"<x/>"}), ("AVIF", "RGB", {"exif": exif}), ("AVIF", "L", {}),
+        ("HEIF", "RGB", {}),
     ):  # fmt: skip
         buffer = BytesIO()
         picture = gradient.convert("L").convert("I;16") if mode == "I;16" else gradient.convert(mode)
         picture.save(buffer, format, **options)
         made.append(buffer.getvalue())
     return made
+
+
+_KINDS = st.sampled_from(
+    [
+        *b"tEXt zTXt iTXt iCCP eXIf tRNS gAMA cHRM pHYs sRGB PLTE IDAT IHDR IEND acTL fcTL fdAT abcd ABCD a1cd".split(),
+        bytes(4),
+    ]
+)
+_TEXTS = st.sampled_from([b"Raw profile type exif\0", b"XML:com.adobe.xmp\0", b"Comment\0", b"\0", b""])
+_CHUNK_DATA = st.one_of(
+    st.binary(max_size=40),
+    st.tuples(_TEXTS, st.sampled_from([b"", b"\0", b"\1\0\0\0", b"\0\0\0\0"]), st.binary(max_size=30)).map(b"".join),
+    st.sampled_from([b"key\0\0" + zlib.compress(bytes(3 * 2**20)), photo_files.exif(6), photo_files.exif(0xFFFF)]),
+)
+
+
+def _chunk_edited(seeds: list[bytes]) -> st.SearchStrategy[bytes]:
+    """PNGs with whole chunks put in, left out, repeated, moved, of wrong checksums and wrong lengths."""
+    edit = st.tuples(
+        st.sampled_from(["put", "put odd", "leave out", "repeat", "move", "change", "lengthen"]),
+        st.floats(0, 1, exclude_max=True),
+        _KINDS,
+        _CHUNK_DATA,
+    )
+
+    def apply(drawn: tuple[bytes, list[tuple[str, float, bytes, bytes]]]) -> bytes:
+        parts = [photo_files.chunk(kind, data) for kind, data in photo_files.chunks(drawn[0])]
+        for what, place, kind, data in drawn[1]:
+            at = int(place * len(parts))
+            if what == "put":
+                parts.insert(at, photo_files.chunk(kind, data))
+            elif what == "put odd":
+                parts.insert(at, photo_files.chunk(kind, data, crc=7))
+            elif what == "repeat":
+                parts.insert(at, parts[at])
+            elif what == "change":
+                parts[at] = photo_files.chunk(parts[at][4:8], data)
+            elif what == "lengthen":
+                parts[at] = b"\0\0\1\0" + parts[at][4:]
+            elif len(parts) > 1:
+                part = parts.pop(at)
+                if what == "move":
+                    parts.append(part)
+        return photo_files.png_of(parts)
+
+    return st.tuples(st.sampled_from(seeds), st.lists(edit, min_size=1, max_size=5)).map(apply)
+
+
+def _images() -> st.SearchStrategy[bytes]:
+    seeds = _photos()
+    return _edited(seeds) | _chunk_edited([data for data in seeds if data.startswith(b"\x89PNG")])
 
 
 def _check_image(data: bytes, host: str) -> None:
@@ -110,6 +167,7 @@ def _check_image(data: bytes, host: str) -> None:
     assert pixels.shape[2:] == (3,)
     assert 0 < pixels.shape[0] * pixels.shape[1] <= limits.LARGEST_PIXELS
     assert pixels.flags.c_contiguous
+    assert image.size_of(data) == pixels.shape[:2]
 
 
 # Packs
@@ -297,7 +355,7 @@ def _check_http(data: bytes, host: str) -> None:
 
 
 TARGETS: dict[str, Callable[[], Target]] = {
-    "image": lambda: Target(_edited(_photos()), _check_image),
+    "image": lambda: Target(_images(), _check_image),
     "pack": lambda: Target(_packs(), _check_pack),
     "manifest": lambda: Target(_manifests(), _check_manifest),
     "http": lambda: Target(_bodies(), _check_http),

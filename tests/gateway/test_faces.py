@@ -273,6 +273,34 @@ def test_extract_refuses_what_is_no_msgpack(url):
         assert answer.status_code == 422
 
 
+def test_drawings(url, people):
+    images = {"data": [base64.b64encode(CROWD).decode()]}
+    before = np.asarray(Image.open(BytesIO(CROWD)).convert("RGB")).astype(int)
+
+    def changed(answer: requests.Response, kind: str) -> np.ndarray:
+        assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
+        after = np.asarray(Image.open(BytesIO(answer.content)).convert("RGB")).astype(int)
+        return np.abs(after - before).max(axis=2) > 60
+
+    bare = {"draw_landmarks": False, "draw_scores": False, "draw_sizes": False, "threshold": 0.5}
+    boxes = changed(requests.post(f"{url}/draw_detections", json={"images": images, **bare}, timeout=300), "image/png")
+    for face in people:
+        x1, y1, x2, _ = (int(side) for side in face.box)
+        row = boxes[min(max(y1, 0), 479), max(x1, 0) : min(x2, 640)]
+        assert row.mean() > 0.5
+    none = changed(
+        requests.post(f"{url}/draw_detections", json={"images": images, "threshold": 1}, timeout=300), "image/png"
+    )
+    assert not none[:460].any()
+    upload = post(url, "/multipart/draw_detections", {"file": CROWD}, limit_faces="1", threshold="0.5")
+    assert 0 < changed(upload, "image/jpg")[:460].sum() < boxes.sum() * 2
+    for answer in (
+        requests.post(f"{url}/draw_detections", json={"images": {}}, timeout=60),
+        post(url, "/multipart/draw_detections", {}),
+    ):
+        assert answer.status_code == 422
+
+
 def test_info(url):
     info = requests.get(f"{url}/info", timeout=60).json()
     assert info["models"]["inference_backend"] == "triton"

@@ -24,7 +24,7 @@ from fixtures.photos import with_orientation
 from depthface.errors import InvalidInput, ServeError, ServerFault
 from depthface_client import ModelInfo
 from depthface_gateway import immich
-from depthface_gateway.immich import embedding
+from depthface_gateway.immich.embedding import literal
 from depthface_gateway.immich.entries import CLIP, FACES, Entry, cleaned, parsed
 from depthface_gateway.immich.models import Models, preloaded
 
@@ -281,8 +281,12 @@ def test_names_are_cleaned_as_immich_does(theirs, clean):
     assert entry.model == clean
 
 
-def models_of(*served: ModelInfo, **aliases: str) -> Models:
-    triton = SimpleNamespace(models={model.name: model for model in served}, is_alive=True)
+def served(name: str, weights: str) -> ModelInfo:
+    return ModelInfo(name=name, ready=True, weights=weights, task="", precision="fp32", is_lazy=False)
+
+
+def models_of(*models: ModelInfo, **aliases: str) -> Models:
+    triton = SimpleNamespace(models={model.name: model for model in models}, is_alive=True)
     return Models.of(triton, aliases, {})
 
 
@@ -299,9 +303,9 @@ def models_of(*served: ModelInfo, **aliases: str) -> Models:
 )
 def test_clips_are_known_by_their_weights_their_names_and_by_aliases(theirs, type, ours):
     models = models_of(
-        ModelInfo("clip_b32_image", True, "openai/clip-vit-base-patch32@3d74acf"),
-        ModelInfo("clip_b32_text", True, "openai/clip-vit-base-patch32@3d74acf"),
-        ModelInfo("clip_vit_b_16_siglip2_webli_image", True, "random, seed 0"),
+        served("clip_b32_image", "openai/clip-vit-base-patch32@3d74acf"),
+        served("clip_b32_text", "openai/clip-vit-base-patch32@3d74acf"),
+        served("clip_vit_b_16_siglip2_webli_image", "random, seed 0"),
         **{"my-own": "b32"},
     )
     assert models.name(Entry(CLIP, type, theirs, {})) == ours
@@ -321,9 +325,9 @@ def test_what_is_to_be_preloaded_is_read_from_immichs_variables():
 
 def test_a_vector_is_a_literal_of_pgvector():
     vector = np.array([0.1, -1e-7, 1, 0], np.float32)
-    assert embedding.literal(vector) == "[0.1,-1e-07,1.0,0.0]"
+    assert literal(vector) == "[0.1,-1e-07,1.0,0.0]"
     with pytest.raises(ServerFault):
-        embedding.literal(np.array([np.nan], np.float32))
+        literal(np.array([np.nan], np.float32))
 
 
 def test_a_pack_that_does_not_fit_immichs_column_is_refused_at_the_start():
@@ -331,7 +335,7 @@ def test_a_pack_that_does_not_fit_immichs_column_is_refused_at_the_start():
         return 128
 
     def context(*names: str) -> SimpleNamespace:
-        models = {name: ModelInfo(name, True, "") for name in names}
+        models = {name: served(name, "") for name in names}
         return SimpleNamespace(triton=SimpleNamespace(models=models, width=width))
 
     with pytest.raises(ServeError, match="face vectors of 128 numbers, and immich stores 512"):

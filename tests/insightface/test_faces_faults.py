@@ -153,15 +153,7 @@ def mortal(face_repository: Path) -> Iterator[Server]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "model",
-    [
-        DETECTION,
-        ANALYSIS,
-        f"face_{PACK}_detector",
-        f"face_{PACK}_recognizer",
-    ],
-)
+@pytest.mark.parametrize("model", [ANALYSIS, f"face_{PACK}_detector"], ids=["a pipeline", "a network"])
 def test_a_killed_process_comes_back_by_itself(mortal, model):
     """Under load, which gets errors rather than silence; afterwards both models answer as before."""
     good = {public: ask(mortal, public, SIX) for public in MODELS}

@@ -12,7 +12,7 @@ import pytest
 from fixtures.detectors import folded, with_input
 from fixtures.exporting import job_of
 from fixtures.faces import AUTO, FACES, Reference, analysis_of, ask, crowd, detection_of, differences, refused
-from fixtures.serving import depthface, serving
+from fixtures.serving import serving
 
 from depthface import manifest
 from depthface.errors import ExportError
@@ -125,8 +125,7 @@ def test_fixed_detectors_are_served_as_faceanalysis_runs_them(pack, detector, fi
     }
     target = tmp_path / "target"
     for _, folder in packs.values():
-        done = depthface("export", folder, "--accept-license", "--repository", target)
-        assert done.returncode == 0, done.stderr
+        assert export(folder, target) == "exported"
     counts = set()
     with serving(target) as server:
         for name, (side_px, folder) in packs.items():

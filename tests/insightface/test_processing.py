@@ -145,21 +145,42 @@ def test_gender_and_age_are_read_as_insightface_does():
         assert processing.gender_and_age(raw) == (np.argmax(raw[:2]), int(np.round(raw[2] * 100)))
 
 
+# Height and width, far from square: along the shorter side everybody is near the middle.
+NARROW, WIDE = (900, 200), (200, 900)
+
+
+def some_boxes(photo_size: tuple[int, int]) -> np.ndarray:
+    """Six small faces, all over a photo."""
+    random = np.random.default_rng(0)
+    corners, sides = random.uniform(0, photo_size[::-1], (6, 2)), random.uniform(5, 20, (6, 2))
+    return np.hstack([corners, corners + sides]).astype(np.float32)
+
+
+@pytest.mark.parametrize("photo_size", [NARROW, WIDE])
+def test_which_faces_are_chosen_depends_on_which_way_the_photo_lies(photo_size):
+    """So that the comparison below can tell x from y, and the default metric from the area alone."""
+    boxes = some_boxes(photo_size)
+    chosen = processing.select(boxes, photo_size, 3).tolist()
+    assert chosen != processing.select(boxes, photo_size[::-1], 3).tolist()
+    assert chosen != processing.select(boxes, photo_size, 3, "max").tolist()
+
+
+@pytest.mark.parametrize("photo_size", [NARROW, WIDE])
 @pytest.mark.parametrize("metric", ["default", "max"])
-@pytest.mark.parametrize("max_faces", [0, 1, 3, 6, 9])
-def test_selection_is_insightface_s(monkeypatch, metric, max_faces):
+@pytest.mark.parametrize("max_faces", [0, 1, 3, 5, 6, 9])
+def test_selection_is_insightface_s(monkeypatch, metric, max_faces, photo_size):
     from insightface.model_zoo import scrfd
 
-    random = np.random.default_rng(0)
-    corners, sides = random.uniform(0, 400, (6, 2)), random.uniform(5, 20, (6, 2))
-    boxes = np.hstack([corners, corners + sides]).astype(np.float32)
+    boxes = some_boxes(photo_size)
     rows = np.hstack([boxes, np.linspace(0.9, 0.6, 6, dtype=np.float32)[:, None]])
     model = scrfd.SCRFD.__new__(scrfd.SCRFD)
     model.use_kps, model.static_input_size, model.nms_thresh = True, None, 0.4
     monkeypatch.setattr(model, "_detect_candidates", lambda *_: (rows, np.zeros((6, 5, 2), np.float32)))
-    expected, _ = model.detect(bgr(PHOTO), (640, 640), max_num=max_faces, metric=metric)
-    chosen = processing.select(boxes, PHOTO.shape[:2], max_faces, metric)
+    photo = np.zeros((*photo_size, 3), np.uint8)
+    expected, _ = model.detect(photo, (640, 640), max_num=max_faces, metric=metric)
+    chosen = processing.select(boxes, photo_size, max_faces, metric)
     np.testing.assert_array_equal(boxes[chosen], expected[:, :4])
+    assert len(chosen) == min(max_faces or 6, 6)
 
 
 @pytest.mark.parametrize("place", ["inside", "at the edge", "over the corner", "small", "large"])

@@ -9,13 +9,16 @@ import shutil
 import socket
 import sys
 from collections import namedtuple
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from fixtures.serving import depthface
 
 from depthface.families import card_named
 from depthface_server.doctor import checks
+from depthface_server.doctor.cli import doctor
 
 ROOT = Path(__file__).parents[2]
 NETWORK = "depth_anything_v2_small_network"
@@ -25,13 +28,38 @@ def by_name(name: str, repository: Path = Path("nowhere")) -> checks.Finding:
     return next(finding for finding in checks.findings(repository) if finding.name == name)
 
 
+@pytest.fixture
+def nothing_else(monkeypatch, tmp_path) -> None:
+    """The ports that are looked at are free, whatever else this machine serves, and the caches are empty."""
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    for name in ("HF_HOME", "HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in checks.PORTS]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        ports = [probe.getsockname()[1] for probe in probes]
+    monkeypatch.setattr(checks, "PORTS", dict(zip(checks.PORTS, ports, strict=True)))
+
+
+@pytest.mark.usefixtures("nothing_else")
 def test_this_machine_serves_and_so_is_well(repository):
-    done = depthface("doctor", "--json", "--repository", repository)
+    done = CliRunner().invoke(doctor, ["--json", "--repository", str(repository)])
     found = {finding["name"]: finding for finding in json.loads(done.stdout)}
-    assert done.returncode == (0 if all(finding["ok"] for finding in found.values()) else 1)
+    assert [finding for finding in found.values() if not finding["ok"]] == []
+    assert done.exit_code == 0
     for name in ("Python", "packages [server]", "numpy", "glibc", "Triton", "CPU", "GPU", "disk", "/dev/shm"):
         assert found[name]["ok"], found[name]
     assert "depth_anything_v2_small" in found[f"repository {repository}"]["found"]
+
+
+@pytest.mark.usefixtures("nothing_else")
+def test_one_thing_to_mend_is_exit_1(repository, monkeypatch):
+    monkeypatch.setattr(checks.platform, "libc_ver", lambda: ("glibc", "2.31"))
+    for words in (["--json"], []):
+        done = CliRunner().invoke(doctor, [*words, "--repository", str(repository)])
+        assert done.exit_code == 1
+    assert [line.split(":")[0] for line in done.stdout.splitlines() if line.startswith("mend")] == ["mend  glibc"]
 
 
 def test_a_port_in_use_and_a_changed_model_are_named_with_their_remedy(repository, tmp_path, monkeypatch):

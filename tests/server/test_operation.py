@@ -76,7 +76,7 @@ def test_the_options_reach_triton(operated):
 @pytest.mark.parametrize(("program", "said"), [(b"...", []), (b"..http-max-input-size..", [16 * 2**20])])
 def test_a_triton_that_can_is_told_how_long_a_body_may_be(program, said, tmp_path):
     (tmp_path / "tritonserver").write_bytes(program)
-    installation = Installation(tmp_path / "tritonserver", tmp_path, {})
+    installation = Installation(tmp_path / "tritonserver", tmp_path)
     options = Options(limits=Limits(max_bytes=2 * 2**20))
     words = options.arguments(installation.limits_bodies)
     lengths = [int(word.partition("=")[2]) for word in words if word.startswith("--http-max-input-size=")]

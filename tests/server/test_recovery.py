@@ -28,7 +28,7 @@ from depthface_client import (
     ServerFault,
     ServerUnavailable,
 )
-from depthface_server.embedded import Address
+from depthface_server.address import Address
 
 MODEL = "depth_anything_v2_small"
 GOOD = VARIETY["tiny 40×30"]

@@ -6,6 +6,7 @@ import base64
 import http.client
 import json
 import stat
+import uuid
 from pathlib import Path
 
 import psutil
@@ -21,6 +22,9 @@ from depthface.errors import InvalidInput
 from depthface_client import Client, NotAllowed
 
 MODEL = "depth_anything_v2_small"
+NEVER = Path("/tmp", f"depthface_{uuid.uuid4().hex}")
+"""A file that nobody makes, of a name that no other run has."""
+
 GOOD = VARIETY["tiny 40×30"]
 
 FORBIDDEN = {
@@ -39,9 +43,9 @@ FORBIDDEN = {
         {"key": "/mine", "offset": 0, "byte_size": 64},
     ),
     "CUDA shared memory": ("GET", "/v2/cudasharedmemory/status", None),
-    "trace": ("POST", "/v2/trace/setting", {"trace_file": "/tmp/depthface_never_written"}),
+    "trace": ("POST", "/v2/trace/setting", {"trace_file": str(NEVER)}),
     "a model's trace": ("POST", f"/v2/models/{MODEL}/trace/setting", {"trace_level": ["TENSORS"]}),
-    "logging": ("POST", "/v2/logging", {"log_file": "/tmp/depthface_never_written"}),
+    "logging": ("POST", "/v2/logging", {"log_file": str(NEVER)}),
 }
 
 # What an answer never holds: where the server keeps things, and how its code is called.
@@ -71,7 +75,7 @@ def test_an_operators_api_is_closed_without_the_key(server, name):
         status, text = ask(server, method, path, body, **headers)
         assert status == 403
         assert not [leak for leak in LEAKS if leak in text]
-    assert not Path("/tmp/depthface_never_written").exists()
+    assert not NEVER.exists()
     assert ask(server, "GET", f"/v2/models/{MODEL}/ready")[0] == 200
 
 

@@ -20,7 +20,8 @@ from PIL import Image
 from depthface.contract import MANIFEST_FILE
 from depthface.errors import ServeError
 from depthface_client import Client
-from depthface_server import embedded, installation
+from depthface_server import installation, processes
+from depthface_server.address import Address
 from depthface_server.repository import contents
 
 MODEL = "depth_anything_v2_small"
@@ -70,7 +71,7 @@ def test_a_killed_serve_takes_triton_with_it_and_the_next_sweeps_up(repository):
         processes = psutil.Process(server.process.pid).children(recursive=True)
         server.process.kill()
         assert not psutil.wait_procs(processes, timeout=15)[1]
-    embedded._sweep()
+    processes.sweep()
     assert not shm_regions(server.process.pid)
 
 
@@ -83,7 +84,7 @@ def test_a_step_that_outlives_its_triton_is_ended_by_the_next_server(repository,
             process.kill()
             process.wait()
         assert network.is_running()
-        embedded._sweep()
+        processes.sweep()
         network.wait(5)
     assert server.steps(NETWORK)
 
@@ -93,7 +94,7 @@ def test_what_a_server_in_another_container_has_in_shared_memory_is_left_alone()
     region = Path("/dev/shm/depthface_999999999_1_of-another-namespace")
     region.touch()
     try:
-        embedded._sweep()
+        processes.sweep()
         assert region.exists()
     finally:
         region.unlink()
@@ -182,7 +183,7 @@ def test_the_same_repository_serves_under_plain_tritonserver_options(server, rep
     """What NVIDIA's container is given: the folder and the model's name. No option of ours is needed; ours has OpenVINO
     compute what this one gives to ONNX Runtime."""
     found = installation.Installation.find()
-    address = embedded.Address.free("127.0.0.1", 0, 0, 0)
+    address = Address.free("127.0.0.1", 0, 0, 0)
     process = subprocess.Popen(
         [
             str(found.program),

@@ -31,7 +31,7 @@ class Layers:
         self._count += 1
         return self.graph.constant(f"param_{self._count}", values)
 
-    def conv(
+    def conv(  # noqa: PLR0913  most by keyword
         self,
         x: str,
         channels: tuple[int, int],

@@ -62,7 +62,7 @@ class GraphWriter:
             )
         return name
 
-    def conv(
+    def conv(  # noqa: PLR0913  most by keyword
         self,
         source: Tensor,
         weight: npt.NDArray[np.float32],

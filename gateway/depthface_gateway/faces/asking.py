@@ -16,7 +16,6 @@ DETECTOR_SIDE_PX = 640
 """The square in which InsightFace 0.7 looks for faces, as all of these services do."""
 
 _ANALYSIS = "face_analysis_"
-_SWAPPER = "face_swap_inswapper_128"
 _USUAL_PACK = "buffalo_l"
 
 
@@ -63,10 +62,10 @@ class Faces:
     @property
     def swapper(self) -> str:
         """`loaded`; `lazy-loaded`, which is to say that it will be when it is first used; or `unavailable`."""
-        swapper = self.context.triton.models.get(_SWAPPER)
-        if swapper is None:
+        swappers = [model.ready for model in self.context.triton.models.values() if model.task == "swap"]
+        if not swappers:
             return "unavailable"
-        return "loaded" if swapper.ready else "lazy-loaded"
+        return "loaded" if any(swappers) else "lazy-loaded"
 
     async def find(
         self,
@@ -75,10 +74,15 @@ class Faces:
         parts: Iterable[str] = (),
         *,
         min_score: float | None = None,
-        max_faces: int | None = None,
+        largest: int | None = None,
         det_size: int | None = DETECTOR_SIDE_PX,
     ) -> list[Face]:
-        """Return the faces, the surest first, with these parts as far as the pack has networks for them."""
+        """Return the faces, the surest first, with these parts as far as the pack has networks for them.
+
+        Args:
+            largest: only as many of them, those of the largest boxes; None or 0 for all. (The server's own `max_faces`
+                prefers those near the middle, which none of these services does.)
+        """
         model = self.model
         asked: tuple[str, ...] | None = tuple(parts)
 
@@ -89,7 +93,6 @@ class Faces:
                     model=model,
                     parts=parts,
                     min_score=min_score,
-                    max_faces=max_faces,
                     det_size=det_size,
                     request_id=id,
                 )
@@ -97,14 +100,18 @@ class Faces:
 
         if asked and (model, asked) not in self.poor:
             try:
-                return await ask(asked)
+                found = await ask(asked)
             except (InvalidImage, ImageTooLarge):
                 raise
             except InvalidInput:
                 found = await ask(None)  # all that the pack has; what it lacks stays None
                 self.poor.add((model, asked))
-                return found
-        return await ask(None if asked else ())
+        else:
+            found = await ask(None if asked else ())
+        if not largest:
+            return found
+        kept = by_area(found)[:largest]
+        return [face for face in found if any(face is one for one in kept)]
 
     async def swap(self, source: bytes, target: bytes, id: str) -> bytes:
         """Return a PNG of the target with the source's face; see `Client.swap`."""

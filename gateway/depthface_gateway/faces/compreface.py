@@ -42,7 +42,7 @@ def router(faces: Faces) -> APIRouter:
     async def find(photo: bytes, request: Request, plugins: str, threshold: float | None, limit: int) -> list[Face]:
         asked = [_PARTS[plugin] for plugin in _names(plugins) if plugin in _PARTS]
         parts = dict.fromkeys(asked)
-        found = await faces.find(photo, request_id(request), parts, min_score=threshold, max_faces=limit)
+        found = await faces.find(photo, request_id(request), parts, min_score=threshold, largest=limit)
         if not found:
             raise NoFaceFound("No face is found in the given image")
         return by_area(found)

@@ -1,5 +1,7 @@
-"""InsightFace-REST's routes (SthPhoenix/InsightFace-REST, `if_rest/api/routes/v1`): many photos in one request, in JSON
-or msgpack."""
+"""InsightFace-REST's routes (SthPhoenix/InsightFace-REST, `if_rest/api/routes/v1`).
+
+Many photos come in one request, in JSON or msgpack.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import Annotated, Any
 
 import msgpack
 from aiohttp import ClientSession
-from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi import APIRouter, File, Form, HTTPException, Request, Response, UploadFile
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
 
@@ -21,6 +23,7 @@ from depthface import __version__
 from depthface.errors import InvalidInput
 from depthface_client import Face
 from depthface_gateway.faces.asking import Faces
+from depthface_gateway.faces.drawing import Look, drawn
 from depthface_gateway.frame import request_id
 from depthface_gateway.outward import fetch
 from depthface_gateway.settings import Environment, flag, number
@@ -62,6 +65,18 @@ class Extract(BaseModel):
     verbose_timings: bool | None = False
     msgpack: bool | None = False
     img_req_headers: dict[str, str] | None = None
+
+
+class Draw(BaseModel):
+    """What a request for a picture says."""
+
+    images: Images
+    threshold: float | None = Field(default=None, ge=0, le=1)
+    draw_landmarks: bool = True
+    draw_scores: bool = True
+    draw_sizes: bool = True
+    limit_faces: int = Field(default=0, ge=0, lt=2**31)
+    min_face_size: int = Field(default=0, ge=0)
 
 
 @dataclass(frozen=True)
@@ -125,11 +140,30 @@ def router(faces: Faces, outside: Outside) -> APIRouter:
         "content": {kind: {"schema": Extract.model_json_schema()} for kind in (_JSON, _MSGPACK)},
     }
 
-    async def loaded(source: bytes | str, body: Extract, is_raw: bool) -> bytes:
+    def sources_of(images: Images) -> list[bytes] | list[str]:
+        """Return the photos of a request, or their addresses if those are fetched here."""
+        if images.urls is None:
+            return images.data or []
+        if outside.session is None:
+            raise HTTPException(
+                400,
+                "Photos are not fetched from addresses here. Send them in images.data, or have the operator set "
+                "DEPTHFACE_GATEWAY_FETCH_URLS=1.",
+            )
+        return images.urls
+
+    async def loaded(source: bytes | str, is_raw: bool, headers: Mapping[str, str] | None = None) -> bytes:
         if isinstance(source, bytes):
             return source if is_raw else _from_base64(source)
         assert outside.session is not None
-        return await fetch(outside.session, source, faces.context.settings.max_body_bytes, body.img_req_headers)
+        return await fetch(outside.session, source, faces.context.settings.max_body_bytes, headers)
+
+    async def picture(photo: bytes, body: Draw, id: str, kind: str) -> bytes:
+        threshold = defaults.threshold if body.threshold is None else body.threshold
+        found = await faces.find(photo, id, min_score=threshold, largest=body.limit_faces)
+        shown = [face for face in found if float(face.box[2] - face.box[0]) >= body.min_face_size]
+        look = Look(body.draw_landmarks, body.draw_scores, body.draw_sizes)
+        return await asyncio.to_thread(drawn, photo, shown, look, kind)
 
     @routes.post("/extract", openapi_extra={"requestBody": schema})
     async def extract(request: Request) -> Response:
@@ -139,15 +173,7 @@ def router(faces: Faces, outside: Outside) -> APIRouter:
         body = _parsed(await request.body(), kind)
         if body.embed_only:
             raise HTTPException(501, "embed_only is not done here: faces are cut out and turned by the server alone.")
-        sources: list[bytes] | list[str] = body.images.data or []
-        if body.images.urls is not None:
-            sources = body.images.urls
-            if outside.session is None:
-                raise HTTPException(
-                    400,
-                    "Photos are not fetched from addresses here. Send them in images.data, or have the operator set "
-                    "DEPTHFACE_GATEWAY_FETCH_URLS=1.",
-                )
+        sources = sources_of(body.images)
         if len(sources) > _MOST_PHOTOS:
             raise HTTPException(413, f"These are {len(sources)} photos. Send up to {_MOST_PHOTOS} at once.")
         wish, read_ms = _Wish.of(body, defaults), [0.0]
@@ -157,7 +183,7 @@ def router(faces: Faces, outside: Outside) -> APIRouter:
             async with places:
                 begun = time.perf_counter()
                 try:
-                    photo = await loaded(source, body, kind == _MSGPACK)
+                    photo = await loaded(source, kind == _MSGPACK, body.img_req_headers)
                     read_ms[0] += _ms(begun)
                     return await _extracted(faces, photo, wish, request_id(request))
                 except InvalidInput as error:  # in place of a traceback: what is wrong, and how to mend it
@@ -171,6 +197,37 @@ def router(faces: Faces, outside: Outside) -> APIRouter:
         if body.msgpack or _MSGPACK_ANSWER in request.headers.get("accept", ""):
             return Response(msgpack.packb(output, use_single_float=True), media_type=_MSGPACK_ANSWER)
         return JSONResponse(output)
+
+    @routes.post("/draw_detections", response_class=Response, responses={200: {"content": {"image/png": {}}}})
+    async def draw(request: Request, body: Draw) -> Response:
+        """Return the first photo with its faces drawn."""
+        sources = sources_of(body.images)
+        if not sources:
+            raise HTTPException(422, "There is no photo. Send one in images.data.")
+        photo = await loaded(sources[0], is_raw=False)
+        return Response(await picture(photo, body, request_id(request), "PNG"), media_type="image/png")
+
+    @routes.post("/multipart/draw_detections", response_class=Response, responses={200: {"content": {"image/jpg": {}}}})
+    async def draw_upload(  # noqa: PLR0913  the fields of a form
+        request: Request,
+        file: Annotated[UploadFile, File()],
+        threshold: Annotated[float | None, Form(ge=0, le=1)] = None,
+        draw_landmarks: Annotated[bool, Form()] = True,
+        draw_scores: Annotated[bool, Form()] = True,
+        draw_sizes: Annotated[bool, Form()] = True,
+        limit_faces: Annotated[int, Form(ge=0, lt=2**31)] = 0,
+    ) -> Response:
+        """Return the photo with its faces drawn."""
+        body = Draw(
+            images=Images(),
+            threshold=threshold,
+            draw_landmarks=draw_landmarks,
+            draw_scores=draw_scores,
+            draw_sizes=draw_sizes,
+            limit_faces=limit_faces,
+        )
+        jpeg = await picture(await file.read(), body, request_id(request), "JPEG")
+        return Response(jpeg, media_type="image/jpg")
 
     @routes.get("/info")
     async def info() -> dict[str, Any]:
@@ -202,7 +259,7 @@ def router(faces: Faces, outside: Outside) -> APIRouter:
 
 async def _extracted(faces: Faces, photo: bytes, wish: _Wish, id: str) -> dict[str, Any]:
     started = time.perf_counter()
-    found = await faces.find(photo, id, wish.parts, min_score=wish.threshold, max_faces=wish.limit)
+    found = await faces.find(photo, id, wish.parts, min_score=wish.threshold, largest=wish.limit)
     rows = [
         _face(face, index, wish)
         for index, face in enumerate(found)

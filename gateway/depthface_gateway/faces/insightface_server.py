@@ -60,26 +60,22 @@ def router(faces: Faces) -> APIRouter:
     environment = faces.context.environment
     default_threshold = number(environment, "INSIGHTFACE_DEFAULT_THRESHOLD", 0.4, 0.0, 1.0)
 
-    def said(request: Request, status: int = 200, **body: Any) -> JSONResponse:
-        return JSONResponse(body | {"request_id": request_id(request)}, status)
+    def said(request: Request, /, **body: Any) -> JSONResponse:
+        return JSONResponse(body | {"request_id": request_id(request)})
 
     async def read(upload: UploadFile) -> tuple[bytes, tuple[int, int]]:
         """Return the photo, width and height; what it refuses is refused before the server is asked."""
         photo = await upload.read()
         if len(photo) > _MOST_BYTES:
             raise ImageTooLarge(f"The image is larger than {_MOST_BYTES // 2**20} MiB.")
-        try:
-            width, height = await upright_size(photo)
-        except InvalidImage:
-            await faces.find(photo, "")  # it may say why; if it can read the photo, its size remains unknown
-            raise
+        width, height = await upright_size(photo)
         if width * height > _MOST_PIXELS:
             raise ImageTooLarge(f"The image has more than {_MOST_PIXELS // 10**6} million pixels.")
         return photo, (width, height)
 
     async def largest(upload: UploadFile, id: str) -> tuple[Face, tuple[int, int]]:
         photo, size = await read(upload)
-        found = by_area(await faces.find(photo, id, ("embedding", "crop"), max_faces=1, det_size=None))
+        found = by_area(await faces.find(photo, id, ("embedding", "crop"), largest=1, det_size=None))
         if not found:
             raise NoFaceFound("No usable face was detected.")
         if found[0].embedding is None:
@@ -105,9 +101,9 @@ def router(faces: Faces) -> APIRouter:
     async def health(request: Request) -> JSONResponse:
         """Say whether a server is there, from memory."""
         if not faces.context.triton.is_alive:
-            return said(request, 503, error=_error("not_ready", "No Triton answers."))
+            raise _Refused(503, "not_ready", "No Triton answers.")
         auth = bool(faces.context.settings.api_key)
-        return said(request, status="ready", version=__version__, auth_enabled=auth)  # type: ignore[arg-type]
+        return said(request, status="ready", version=__version__, auth_enabled=auth)
 
     @routes.get("/models")
     async def models(request: Request) -> JSONResponse:
@@ -155,7 +151,7 @@ def router(faces: Faces) -> APIRouter:
         _no_override("min_score", min_score)
         started = time.perf_counter()
         photo, size = await read(image)
-        found = await faces.find(photo, request_id(request), ("crop",), max_faces=max_faces, det_size=None)
+        found = await faces.find(photo, request_id(request), ("crop",), largest=max_faces, det_size=None)
         rows = [_face(face, size) for face in by_area(found)]
         return said(request, faces=rows, processing_ms=_ms(started))
 

@@ -22,7 +22,7 @@ from depthface.errors import DepthfaceError, ModelUnavailable, ServeError, Serve
 from depthface_client import Face
 from depthface_gateway.context import Context
 from depthface_gateway.frame import Frame, Problem, new_app, request_id
-from depthface_gateway.immich import embedding
+from depthface_gateway.immich.embedding import literal
 from depthface_gateway.immich.entries import CLIP, FACES, Entry, parsed
 from depthface_gateway.immich.models import Models, preloaded
 from depthface_gateway.immich.upstream import Upstream
@@ -157,7 +157,7 @@ def _row(face: Face, name: str) -> dict[str, Any]:
     if face.embedding is None or face.embedding.shape != (_COLUMNS,):
         raise _too_narrow(name, 0 if face.embedding is None else len(face.embedding))
     box = dict(zip(("x1", "y1", "x2", "y2"), _box(face), strict=True))
-    return {"boundingBox": box, "embedding": embedding.literal(face.embedding), "score": face.score}
+    return {"boundingBox": box, "embedding": literal(face.embedding), "score": face.score}
 
 
 def _box(face: Face) -> list[int]:
@@ -172,10 +172,12 @@ async def _clip(models: Models, entries: list[Entry], photo: bytes | None, text:
     if entry.type == "visual":
         if photo is None:
             raise HTTPException(400, "clip visual takes an image. Send one.")
-        return embedding.literal(await models.ask(name, lambda client: embedding.embed(client, photo, name, id)))
+        seen = await models.ask(name, lambda client: client.embed(photo, model=name, request_id=id))
+        return literal(seen.vector)
     if text is None:
         raise HTTPException(400, "clip textual takes a text. Send one.")
-    return embedding.literal(await models.ask(name, lambda client: embedding.embed_text(client, text, name, id)))
+    read = await models.ask(name, lambda client: client.embed_text(text, model=name, request_id=id))
+    return literal(read.vector)
 
 
 def _not_served(entry: Entry, context: Context) -> DepthfaceError:

@@ -81,7 +81,7 @@ def parsed(text: str) -> list[Entry]:
 
 
 def cleaned(name: str) -> str:
-    """Return a model's name as immich itself looks for it: without folder and dots, `:` and `\\` as `_`."""
+    """Return a model's name as immich itself looks for it: without folder and dots; colon and backslash as `_`."""
     if not isinstance(name, str):
         raise TypeError(name)
     return name.rpartition("/")[2].translate({ord(":"): "_", ord("\\"): "_", ord("."): None})

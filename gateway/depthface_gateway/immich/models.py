@@ -68,7 +68,8 @@ class Models:
         poll_s: how often that is looked at.
         used: when each was asked last, in seconds of the monotonic clock.
         busy: how many requests each is answering.
-        away: those that were unloaded here; they are loaded again when they are asked.
+        known: those that were served once; they are loaded again when they are asked.
+        away: those of them that were unloaded here.
     """
 
     triton: Triton
@@ -77,6 +78,7 @@ class Models:
     poll_s: float
     used: dict[str, float] = field(default_factory=dict)
     busy: dict[str, int] = field(default_factory=dict)
+    known: set[str] = field(default_factory=set)
     away: set[str] = field(default_factory=set)
     _loading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -89,7 +91,8 @@ class Models:
 
     def name(self, entry: Entry) -> str | None:
         """Return our name of the model that an entry means; None if it is not served."""
-        served = {*self.triton.models, *self.away}
+        self.known.update(self.triton.models)
+        served = self.known
         ours = self.aliases.get(entry.model, entry.model)
         if entry.task == FACES:
             name = _FACES.format(name=ours)
@@ -134,10 +137,8 @@ class Models:
         while not self.triton.is_alive:
             await asyncio.sleep(1)
         for entry in entries:
-            name = self.name(entry)
-            if name is None:
-                _log.warning("%s %s %s is to be preloaded, but is not served", entry.task, entry.type, entry.model)
-                continue
+            form = _FACES if entry.task == FACES else _CLIP[entry.type]
+            name = self.name(entry) or form.format(name=self.aliases.get(entry.model, entry.model))
             try:
                 await self.load(name)
                 self.used.setdefault(name, time.monotonic())

@@ -1,5 +1,6 @@
 """What depthface needs of a machine, one check after the other. Nothing heavy is imported: a check may be of what
-cannot be."""
+cannot be.
+"""
 
 from __future__ import annotations
 
@@ -134,8 +135,7 @@ def _triton() -> Finding:
     try:
         triton = Installation.find()
     except ServeError as error:
-        found, _, remedy = str(error).partition(". ")
-        return Finding("Triton", found, remedy)
+        return Finding("Triton", error.what, error.remedy)
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     return Finding("Triton", f"{triton.program}, with stub and libpython for {python}")
 
@@ -234,7 +234,7 @@ def _is_published(file: HubFile, path: Path) -> bool:
 def _repository(repository: Path) -> Iterator[Finding]:
     name = f"repository {repository}"
     if not list(repository.glob(f"[!.]*/*/{MANIFEST_FILE}")):
-        yield Finding(name, "nothing exported yet (depthface export depth_anything_v2_small)")
+        yield Finding(name, "nothing exported yet (depthface export MODEL)")
         return
     for verdict in verdicts(repository):
         if verdict.problems:
@@ -242,8 +242,7 @@ def _repository(repository: Path) -> Iterator[Finding]:
     try:
         found = contents(repository)
     except ServeError as error:
-        said, _, remedy = str(error).partition(". ")
-        yield Finding(name, said, remedy)
+        yield Finding(name, error.what, error.remedy)
         return
     yield Finding(name, f"has {', '.join(found.exported)}")
     if (repository / ".export").exists():

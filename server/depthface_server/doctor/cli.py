@@ -22,7 +22,10 @@ __all__ = ["doctor"]
 )
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def doctor(repository: Path, as_json: bool) -> None:
-    """Check this machine, and say what to mend. Exit 1 if there is something."""
+    """Check this machine, and say what to mend. Exit 1 if there is something.
+
+    Example: depthface doctor --json
+    """
     found = list(findings(repository))
     if as_json:
         click.echo(json.dumps([{"ok": not finding.remedy, **asdict(finding)} for finding in found], indent=2))
@@ -30,6 +33,6 @@ def doctor(repository: Path, as_json: bool) -> None:
         for finding in found:
             click.echo(f"{'mend' if finding.remedy else 'ok':5} {finding.name}: {finding.found}")
             if finding.remedy:
-                click.echo(f"      {finding.remedy}.")
+                click.echo(f"      {finding.remedy.removesuffix('.')}.")
     if any(finding.remedy for finding in found):
         raise SystemExit(1)

@@ -246,7 +246,7 @@ class FaceMethods(Asker):
     """What a client asks about faces."""
 
     @operation
-    def faces(
+    def faces(  # noqa: PLR0913  most by keyword
         self,
         photo: Photo,
         *,
@@ -314,8 +314,10 @@ class FaceMethods(Asker):
 
 
 def probe(description: Description) -> Infer:
-    """Return the smallest request that proves that a model answers: there is no face in it, so that the detector
-    answers and the networks after it stay idle."""
+    """Return the smallest request that proves that a model answers.
+
+    There is no face in it, so that the detector answers and the networks after it stay idle.
+    """
     return Infer(description.name, {"image": bytes_tensor(encoded(probe_picture()))}, _ALWAYS)
 
 

@@ -139,7 +139,8 @@ class DepthNetwork(nn.Module):
 
 class _Positions(nn.Module):
     """`Dinov2Embeddings` after its patches: prepends the class token and adds the position embedding, resampled to the
-    grid as `interpolate_pos_encoding` does (bicubic, a = −0.75, half-pixel centres, borders repeated, in fp32)."""
+    grid as `interpolate_pos_encoding` does (bicubic, a = −0.75, half-pixel centres, borders repeated, in fp32).
+    """
 
     class_token: torch.Tensor
     table: torch.Tensor
@@ -185,7 +186,8 @@ def _reference(model: DepthAnythingForDepthEstimation, pixels: Pixels) -> DepthM
 
 def _pretrained(card: ModelCard, folder: Path) -> DepthAnythingForDepthEstimation:
     """The weights of a folder that anybody may have made: safetensors alone, which hold numbers and no code, into the
-    card's own architecture. The folder's config only says whether it is that one; nothing is built by its numbers."""
+    card's own architecture. The folder's config only says whether it is that one; nothing is built by its numbers.
+    """
     _check_config(card, folder)
     try:
         with _hush_loading():
@@ -199,22 +201,23 @@ def _pretrained(card: ModelCard, folder: Path) -> DepthAnythingForDepthEstimatio
             )
     except Exception as error:  # safetensors', transformers', OSError
         raise WeightsCorrupt(
-            f"model.safetensors in {folder} cannot be loaded ({str(error).partition(chr(10))[0].rstrip('.')}). Fetch "
-            f"it anew from {card.weights.origin}."
+            f"model.safetensors in {folder} cannot be loaded ({str(error).partition(chr(10))[0].rstrip('.')}).",
+            f"Fetch it anew from {card.weights.origin}.",
         ) from error
     # transformers fills what a file lacks with random numbers, and goes on. Only the mask token is never used.
     missing = sorted(name for name in report["missing_keys"] if not name.endswith("mask_token"))
     if missing:
         raise WeightsCorrupt(
-            f"model.safetensors in {folder} lacks {len(missing)} of the network's tensors, {missing[0]} first. Fetch "
-            f"it anew from {card.weights.origin}."
+            f"model.safetensors in {folder} lacks {len(missing)} of the network's tensors, {missing[0]} first.",
+            f"Fetch it anew from {card.weights.origin}.",
         )
     return model
 
 
 def _check_config(card: ModelCard, folder: Path) -> None:
     """Raise `WeightsCorrupt` if config.json speaks of another network than the card; what it leaves out is not held
-    against it."""
+    against it.
+    """
     try:
         with (folder / "config.json").open("rb") as file:
             config = json.loads(file.read(MAX_CONFIG_BYTES))
@@ -222,15 +225,16 @@ def _check_config(card: ModelCard, folder: Path) -> None:
         said = {**config, **backbone, "model_type": config["model_type"], "backbone": backbone["model_type"]}
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise WeightsCorrupt(
-            f"config.json in {folder} does not describe a Depth Anything V2. Fetch it anew from {card.weights.origin}."
+            f"config.json in {folder} does not describe a Depth Anything V2.",
+            f"Fetch it anew from {card.weights.origin}.",
         ) from error
     kind = {"model_type": "depth_anything", "backbone": "dinov2", "depth_estimation_type": "relative"}
     for name, expected in {**kind, "patch_size": PATCH_PX, **card.architecture}.items():
         value = said.get(name, expected)
         if value != (list(expected) if isinstance(expected, tuple) else expected):
             raise WeightsCorrupt(
-                f"{folder} holds a network with {name} {str(value)[:40]}; {card.title} has {expected}. Give the folder "
-                f"of {card.weights.origin}, or export the model that these weights are of."
+                f"{folder} holds a network with {name} {str(value)[:40]}; {card.title} has {expected}.",
+                f"Give the folder of {card.weights.origin}, or export the model that these weights are of.",
             )
 
 

@@ -45,9 +45,9 @@ def measure(expected: DepthMap, got: DepthMap) -> dict[str, float]:
         - `delta1_loss`: the share of pixels whose depth ratio, after bringing both to 0.1…1.1 by the reference's
           range, is 1.25 or more: 1 − δ₁ of Eigen et al. 2014 (arXiv:1406.2283, section 4.3), against the reference.
 
-        A value that is not finite makes all three infinite.
+        A value that is not finite, in either, makes all three infinite; so does a reference without a range.
     """
-    if got.shape != expected.shape or not np.isfinite(got).all():
+    if got.shape != expected.shape or not (np.isfinite(got).all() and 0 < np.ptp(expected) < np.inf):
         return dict.fromkeys(("max_error", "mean_error", "delta1_loss"), float("inf"))
     low, span = expected.min(), np.ptp(expected)
     error = np.abs(got - expected) / span

@@ -105,12 +105,13 @@ def preprocess(
     height, width = image.size_of(image_bytes)
     if min(height, width) < PATCH_PX:
         raise InvalidImage(
-            f"The photo is {width}×{height}; the network sees patches of {PATCH_PX}×{PATCH_PX}. Send a larger photo."
+            f"The photo is {width}×{height}; the network sees patches of {PATCH_PX}×{PATCH_PX}.",
+            "Send a larger photo.",
         )
     if max(height, width) > MAX_ASPECT * min(height, width):
         raise InvalidImage(
-            f"The photo is {width}×{height}, more than {MAX_ASPECT:.0f} times as long as it is wide. "
-            "Cut it into shorter pieces."
+            f"The photo is {width}×{height}, more than {MAX_ASPECT:.0f} times as long as it is wide.",
+            "Cut it into shorter pieces.",
         )
     grid_h, grid_w = grid_size(height, width)
     enough = (FAST_DECODE_FACTOR * grid_h, FAST_DECODE_FACTOR * grid_w) if fast_decode else None

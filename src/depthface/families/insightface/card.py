@@ -18,13 +18,13 @@ from depthface.families.insightface.facts import (
     LANDMARKS_68_COLUMNS,
     LANDMARKS_106_COLUMNS,
     MAX_BATCH_SIZE,
-    MAX_FACES,
     MAX_PHOTOS,
     RECOGNITION_CROP_PX,
     SWAP_CROP_PX,
     SWAP_EMBEDDING_COLUMNS,
     USUAL_BATCH_SIZE,
 )
+from depthface.limits import MAX_FACES
 from depthface.spec import (
     HubFile,
     License,

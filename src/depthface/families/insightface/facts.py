@@ -16,7 +16,6 @@ __all__ = [
     "LANDMARKS_106_COLUMNS",
     "LANDMARK_CROP_PX",
     "MAX_BATCH_SIZE",
-    "MAX_FACES",
     "MAX_PHOTOS",
     "RECOGNITION_CROP_PX",
     "SWAP_CROP_PX",
@@ -24,9 +23,6 @@ __all__ = [
     "TEMPLATE_112_PX",
     "USUAL_BATCH_SIZE",
 ]
-
-MAX_FACES = 512
-"""Faces that the detector can give for one photo."""
 
 MAX_BATCH_SIZE = 32
 """Faces that go through a network at once; more are asked for in several requests."""

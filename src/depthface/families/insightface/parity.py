@@ -71,7 +71,7 @@ def _detection(reference: Any, run: Run, pictures: list[Pixels]) -> Iterator[tup
                 }
                 for metric, error in errors.items():
                     # Not max(): of a number and NaN it gives the number.
-                    worst[metric] = float(np.maximum(worst[metric], np.abs(error).max()))
+                    worst[metric] = float(np.maximum(worst[metric], _largest(error)))
         yield f"{name if fixed_side_px is None else fixed_side_px}, batch of {len(pictures)}", worst
 
 
@@ -118,9 +118,16 @@ def _raw(reference: Any, crop: Pixels) -> npt.NDArray[np.float32]:
 
 def _distance(task: str, expected: npt.NDArray[np.float32], got: npt.NDArray[np.float32]) -> dict[str, float]:
     if task == "recognition":
+        if not np.isfinite(expected).all():
+            return {"cosine_loss": float("inf")}
         unit = expected / np.linalg.norm(expected, axis=1, keepdims=True)
         return {"cosine_loss": float(1 - (unit * got).sum(axis=1).min())}
-    error = float(np.abs(got - expected).max())
+    error = _largest(got - expected)
     if task.startswith("landmark"):
         return {"landmark_error_px": error * (LANDMARK_CROP_PX // 2)}
     return {"attribute_error": error}
+
+
+def _largest(error: npt.NDArray[np.float32]) -> float:
+    """The largest magnitude; infinite if a value is not finite."""
+    return float(np.abs(error).max()) if np.isfinite(error).all() else float("inf")

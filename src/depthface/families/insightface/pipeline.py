@@ -97,8 +97,8 @@ async def _find(
     most = limits.current().max_faces
     if 0 < most < len(kept):
         raise InvalidInput(
-            f"There are {len(kept)} faces in the photo, this server takes {most}. Ask for the largest alone with "
-            f"max_faces={most}, or raise min_score."
+            f"There are {len(kept)} faces in the photo, this server takes {most}.",
+            f"Ask for the largest alone with max_faces={most}, or raise min_score.",
         )
     return photo, {"size": size, "boxes": boxes[kept], "scores": scores[kept], "keypoints": keypoints[kept]}
 
@@ -214,7 +214,8 @@ async def swap(
             raise NoFaceFound(f"There is no face in the {which} photo.", "Send one that shows a face.")
     if embeddings.shape[1] != SWAP_EMBEDDING_COLUMNS:
         raise InvalidInput(
-            f"The pack {name} gives embeddings of {embeddings.shape[1]}, the swapper takes {SWAP_EMBEDDING_COLUMNS}."
+            f"The pack {name} gives embeddings of {embeddings.shape[1]}, the swapper takes {SWAP_EMBEDDING_COLUMNS}.",
+            "Name a pack whose embeddings are as long.",
         )
     sides = sources["boxes"][0][:, 2:] - sources["boxes"][0][:, :2]
     embedding = embeddings[int(np.argmax(sides[:, 0] * sides[:, 1]))]

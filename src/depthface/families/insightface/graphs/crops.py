@@ -41,7 +41,8 @@ def emap(model: onnx.ModelProto) -> npt.NDArray[np.float32]:
     if list(last.dims) != [size, size] or any(last.name in node.input for node in graph.node):
         raise ExportError(
             f"The swapper's last initializer is {list(last.dims)}, not the {size}×{size} map of embeddings: the file "
-            "was optimised or converted. Use inswapper_128.onnx as it was published."
+            "was optimised or converted.",
+            "Use inswapper_128.onnx as it was published.",
         )
     return np.asarray(numpy_helper.to_array(last), np.float32)
 
@@ -128,8 +129,8 @@ def _single(model: onnx.ModelProto) -> Part:
     net = network(model)
     if len(net.inputs) != 1 or len(net.outputs) != 1:
         raise ExportError(
-            f"The network has {len(net.inputs)} inputs and {len(net.outputs)} outputs where one of each is expected. "
-            "Use the ONNX files of an InsightFace pack as they were published."
+            f"The network has {len(net.inputs)} inputs and {len(net.outputs)} outputs where one of each is expected.",
+            "Use the ONNX files of an InsightFace pack as they were published.",
         )
     return net
 

@@ -59,7 +59,8 @@ def kind(model: onnx.ModelProto) -> Kind:
         return "recognizer"
     raise ExportError(
         f"This is not an InsightFace network: it has {len(fed)} inputs, the first {dims}, and {len(graph.output)} "
-        f"outputs, the first of {columns} columns. Use the ONNX files of an InsightFace pack as they were published."
+        f"outputs, the first of {columns} columns.",
+        "Use the ONNX files of an InsightFace pack as they were published.",
     )
 
 
@@ -88,7 +89,8 @@ def normalization(model: onnx.ModelProto) -> tuple[float, float]:
 
 def check_size(model: onnx.ModelProto) -> None:
     """Raise `ExportError` for a network that takes crops of another size than those that are served, or that takes
-    several at once alone: InsightFace gives it one at a time."""
+    several at once alone: InsightFace gives it one at a time.
+    """
     (batch, *_), side = surgery.dims(surgery.inputs(model)[0]), surgery.dims(surgery.inputs(model)[0])[-1]
     if batch > 1:
         raise ExportError(f"It takes batches of {batch} alone.", "Export it to ONNX for one, or for any number.")

@@ -32,12 +32,12 @@ def read(path: Path) -> onnx.ModelProto:
             that is not a plain file in the same folder.
     """
     if not path.is_file():  # a folder; a pipe, which would be waited for
-        raise WeightsCorrupt(f"{path.name} is not a file. Use the ONNX files of an InsightFace pack.")
+        raise WeightsCorrupt(f"{path.name} is not a file.", "Use the ONNX files of an InsightFace pack.")
     size_bytes = path.stat().st_size
     if size_bytes > MAX_BYTES:
         raise WeightsCorrupt(
-            f"{path.name} has {size_bytes / 2**20:.0f} MiB, the limit is {MAX_BYTES // 2**20} MiB. Use the ONNX files "
-            "of an InsightFace pack as they were published."
+            f"{path.name} has {size_bytes / 2**20:.0f} MiB, the limit is {MAX_BYTES // 2**20} MiB.",
+            "Use the ONNX files of an InsightFace pack as they were published.",
         )
     try:
         model = onnx.load(path, load_external_data=False)
@@ -60,7 +60,7 @@ def read(path: Path) -> onnx.ModelProto:
 
 def _damaged(path: Path, error: Exception) -> WeightsCorrupt:
     reason = str(error).partition("\n")[0]
-    return WeightsCorrupt(f"{path.name} is not a whole ONNX file ({reason}). Fetch it anew.")
+    return WeightsCorrupt(f"{path.name} is not a whole ONNX file ({reason}).", "Fetch it anew.")
 
 
 def _check_operators(path: Path, model: onnx.ModelProto) -> None:
@@ -68,14 +68,14 @@ def _check_operators(path: Path, model: onnx.ModelProto) -> None:
     foreign = sorted({node.domain for node in graph.node} - DOMAINS)
     if foreign:
         raise WeightsCorrupt(
-            f"{path.name} uses operators outside ONNX ({', '.join(foreign)}), which no InsightFace file does. Use the "
-            "file as it was published."
+            f"{path.name} uses operators outside ONNX ({', '.join(foreign)}), which no InsightFace file does.",
+            "Use the file as it was published.",
         )
     # With neither loops nor functions a network ends after as many steps as it has nodes.
     if model.functions or any(attribute.HasField("g") or attribute.graphs for attribute in _attributes(graph)):
         raise WeightsCorrupt(
-            f"{path.name} has control flow (If, Loop or Scan) or functions, which no InsightFace file has. Use the "
-            "file as it was published."
+            f"{path.name} has control flow (If, Loop or Scan) or functions, which no InsightFace file has.",
+            "Use the file as it was published.",
         )
 
 
@@ -105,9 +105,9 @@ def _beside(path: Path, tensor: onnx.TensorProto) -> Path:
     file = folder / location
     if outside or "\0" in location or not location or file.resolve() != file:
         raise WeightsCorrupt(
-            f"{path.name} wants its data from {location!r}, which is not a plain file in its own folder. Nothing was "
-            "read. Use the file as it was published."
+            f"{path.name} wants its data from {location!r}, which is not a plain file in its own folder.",
+            "Nothing was read. Use the file as it was published.",
         )
     if not file.is_file():
-        raise WeightsCorrupt(f"{path.name} wants its data from {location!r}, which is not there. Fetch both anew.")
+        raise WeightsCorrupt(f"{path.name} wants its data from {location!r}, which is not there.", "Fetch both anew.")
     return file

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from depthface.errors import ExportError
-from depthface.families.insightface.facts import DETECTOR_MEAN, DETECTOR_STD, DETECTOR_STRIDES_PX, MAX_FACES
+from depthface.families.insightface.facts import DETECTOR_MEAN, DETECTOR_STD, DETECTOR_STRIDES_PX
 from depthface.families.insightface.graphs.surgery import (
     Part,
     again,
@@ -23,6 +23,7 @@ from depthface.families.insightface.graphs.surgery import (
     stage,
     value,
 )
+from depthface.limits import MAX_FACES
 
 __all__ = ["IOU_THRESHOLD", "detector"]
 
@@ -112,7 +113,8 @@ def _let_batch(model: onnx.ModelProto) -> onnx.ModelProto:
     if len(inputs(copy)) != 1 or len(graph.output) not in (6, 9):
         raise ExportError(
             f"This is not an SCRFD with 3 strides and 2 anchors: it has {len(graph.output)} outputs, not 9 (or 6 "
-            "without keypoints). Export a detector of the buffalo or antelope packs."
+            "without keypoints).",
+            "Export a detector of the buffalo or antelope packs.",
         )
     producers = {name: node for node in graph.node for name in node.output}
     for index, output in enumerate(graph.output):
@@ -143,7 +145,8 @@ def _let_head_batch(graph: onnx.GraphProto, producers: dict[str, onnx.NodeProto]
     if shape is None or "Transpose" not in chain or int(shape[-1]) != channels:
         raise ExportError(
             f"Output {output!r} of the detector does not end in Transpose and Reshape to {channels} columns, as "
-            "InsightFace's SCRFD files do. Export the file as published, not simplified or converted."
+            "InsightFace's SCRFD files do.",
+            "Export the file as published, not simplified or converted.",
         )
     permutation = chain["Transpose"].attribute[0]
     del permutation.ints[:]

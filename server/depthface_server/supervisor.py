@@ -1,0 +1,98 @@
+"""Starts a Triton that died again, more slowly each time, and gives up when it dies too often."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from depthface.errors import ServeError
+from depthface_server.embedded import Triton
+from depthface_server.watchdog import Watchdog
+
+__all__ = ["MOST_RESTARTS", "WITHIN_S", "Restarts", "supervise"]
+
+_log = logging.getLogger(__name__)
+
+MOST_RESTARTS = 5
+WITHIN_S = 600.0
+"""More restarts than that many in so many seconds are not tried."""
+
+_FIRST_PAUSE_S = 0.5
+"""The pause before a restart; it doubles with each one that is not yet `WITHIN_S` ago."""
+
+_POLL_S = 0.2
+
+
+class Restarts:
+    """When the server was started again, and how long to wait before the next time."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._times: list[float] = []
+
+    def next_pause_s(self, now_s: float) -> float | None:
+        """Count a restart at `now_s`; return the pause before it, or None if there were too many."""
+        self._times = [time_s for time_s in self._times if now_s - time_s < WITHIN_S]
+        if len(self._times) >= MOST_RESTARTS:
+            return None
+        self._times.append(now_s)
+        self.count += 1
+        return float(_FIRST_PAUSE_S * 2 ** (len(self._times) - 1))
+
+    @property
+    def recent(self) -> int:
+        """Those that count still."""
+        return len(self._times)
+
+
+def supervise(triton: Triton, stop: threading.Event) -> None:
+    """Watch a server that is ready until `stop` is set: its models' processes, and itself.
+
+    It comes back with the models that it had, also those that an operator loaded; those that were unloaded stay out.
+
+    Raises:
+        ServeError: it died once more after `MOST_RESTARTS` restarts within `WITHIN_S`.
+    """
+    restarts = Restarts()
+    while True:
+        watchdog = Watchdog(triton.api, triton.recoveries, triton.processes)
+        watchdog.start()
+        while triton.is_running and not stop.wait(_POLL_S):
+            triton.reap()
+        watchdog.stop()
+        if stop.is_set():
+            return
+        models = triton.models if watchdog.loaded is None else watchdog.loaded
+        while not _restarted(triton, models, restarts, stop):
+            pass
+        if stop.is_set():
+            return
+
+
+def _restarted(triton: Triton, models: tuple[str, ...], restarts: Restarts, stop: threading.Event) -> bool:
+    """Try once; return False if it died while it started."""
+    cause = triton.cause()
+    pause_s = restarts.next_pause_s(time.monotonic())
+    if pause_s is None:
+        raise ServeError(
+            f"Triton {cause}, {MOST_RESTARTS + 1} times within {WITHIN_S / 60:.0f} minutes.",
+            f"Its logs say what came before: {triton.log}, and {triton.log.name}.1 and on beside it.",
+        )
+    _log.error(
+        "Triton %s; its log is kept as %s.1; starting it again in %g s (%d of %d in %.0f minutes)",
+        *(cause, triton.log, pause_s, restarts.recent, MOST_RESTARTS, WITHIN_S / 60),
+    )
+    if stop.wait(pause_s):
+        return True
+    triton.restart(models, restarts.count)
+    try:
+        if not triton.wait_until_live(stop):
+            return True
+        for name, reason in triton.failures().items():
+            _log.error("%s: not served any more: %s", name, reason)
+    except ServeError as error:
+        _log.error("%s", error)
+        return False
+    _log.warning("Triton serves again at %s", triton.address.url)
+    return True

@@ -1,0 +1,86 @@
+"""The site of docs/: it builds without a warning, its commands and code run, and it says what is so."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from depthface.cli import group
+from depthface.commands import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built as `make docs` builds it: a broken link, anchor or reference is an error."""
+    folder: Path = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [Path(sys.executable).with_name("mkdocs"), "build", "--strict", "--quiet", "--site-dir", folder],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def text_of(page: Path) -> str:
+    return re.sub(r"<[^>]+>", "", page.read_text())
+
+
+def test_every_page_is_in_the_site_and_in_its_contents(site):
+    listed = yaml.safe_load((ROOT / "mkdocs.yml").read_text().replace("!!python", ""))["nav"]
+    found: list[str] = []
+    while listed:
+        entry = listed.pop()
+        if isinstance(entry, str):
+            found.append(entry)
+        else:
+            listed += next(iter(entry.values()))
+    assert sorted(found) == sorted(str(path.relative_to(ROOT / "docs")) for path in PAGES)
+    for name in found:
+        stem = name.removesuffix(".md")
+        assert (site / ("" if stem == "index" else stem) / "index.html").is_file()
+
+
+def test_the_page_of_commands_has_each_with_its_example(site):
+    text = text_of(site / "cli" / "index.html")
+    for name in COMMANDS:
+        assert f"Usage: depthface {name} " in text
+        assert f"Example: depthface {name}" in text
+
+
+def test_the_reference_has_the_public_names_of_the_client(site):
+    import depthface_client
+
+    pages = "".join(path.read_text() for path in (site / "api").rglob("index.html"))
+    missing = [name for name in depthface_client.__all__ if f">{name}<" not in pages and f".{name}" not in pages]
+    assert missing == []
+
+
+def test_the_page_of_the_client_has_every_variable_that_is_read():
+    said = set(re.findall(r"`((?:DEPTHFACE|XDG|HF)_[A-Z_]+)`", (ROOT / "docs" / "client.md").read_text()))
+    read: set[str] = set()
+    for room in ("src", "client", "export", "server"):
+        for path in (ROOT / room).rglob("*.py"):
+            read |= set(re.findall(r"\"(DEPTHFACE_[A-Z_]+)\"", path.read_text()))
+    internal = {name for name in read if re.search(r"DEPTHFACE_(LIMITS|MAX_|RECOVERIES|IDLE)", name)}
+    assert read - internal <= said
+
+
+def test_options_that_the_pages_name_exist():
+    known = {option for name in COMMANDS for param in group.get_command(None, name).params for option in param.opts}  # type: ignore[arg-type, union-attr]
+    for page in [*PAGES, ROOT / "README.md"]:
+        for line in re.findall(r"^depthface (?!COMMAND)[^#\n]*", page.read_text(), re.MULTILINE):
+            assert set(re.findall(r"(?<= )--[a-z-]+", line)) <= known | {"--help"}, (page.name, line)

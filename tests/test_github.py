@@ -1,0 +1,88 @@
+"""The files of .github/, which only GitHub can run, and of pre-commit: held by actionlint and by their schemas."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+GITHUB = ROOT / ".github"
+BIN = Path(sys.executable).parent
+WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
+FORMS = sorted(path for path in (GITHUB / "ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml")
+
+
+def actionlint(path: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([BIN / "actionlint", "-no-color", path], capture_output=True, text=True, check=False)
+
+
+def schema(name: str, path: Path) -> subprocess.CompletedProcess[str]:
+    command = [BIN / "check-jsonschema", "--builtin-schema", name, path]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_actionlint_finds_nothing(path):
+    done = actionlint(path)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_actionlint_finds_what_is_there(tmp_path):
+    wrong = tmp_path / "wrong.yml"
+    wrong.write_text(WORKFLOWS[0].read_text().replace("github.ref", "github.reef"))
+    done = actionlint(wrong)
+    assert done.returncode == 1
+    assert "reef" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        *(("vendor.github-workflows", path) for path in WORKFLOWS),
+        *(("custom.github-workflows-require-timeout", path) for path in WORKFLOWS),
+        *(("vendor.github-issue-forms", path) for path in FORMS),
+        ("vendor.github-issue-config", GITHUB / "ISSUE_TEMPLATE" / "config.yml"),
+        ("vendor.dependabot", GITHUB / "dependabot.yml"),
+    ],
+    ids=lambda value: value.name if isinstance(value, Path) else value,
+)
+def test_each_file_is_of_its_schema(name, path):
+    done = schema(name, path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_what_a_workflow_runs_is_there(path):
+    text = path.read_text()
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z-]+)", text)) <= targets
+    for tool in re.findall(r"\btools/\w+\.py", text):
+        assert (ROOT / tool).is_file()
+    for job in yaml.safe_load(text)["jobs"].values():
+        assert job["steps"]
+
+
+def test_no_workflow_may_write_to_the_repository():
+    for path in WORKFLOWS:
+        workflow = yaml.safe_load(path.read_text())
+        assert workflow["permissions"] == {"contents": "read"}
+        for job in workflow["jobs"].values():
+            assert job.get("permissions", {}).get("contents", "read") == "read"
+
+
+def test_pre_commit_runs_what_make_lint_runs():
+    configuration = ROOT / ".pre-commit-config.yaml"
+    done = subprocess.run([BIN / "pre-commit", "validate-config", configuration], capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout
+    hooks = [hook for repo in yaml.safe_load(configuration.read_text())["repos"] for hook in repo["hooks"]]
+    lint = re.search(r"^lint:.*?\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert lint is not None
+    tools = re.findall(r"\$\(BIN\)/(\w+(?: (?:check|format))?)", lint[1])
+    assert {f".venv/bin/{tool}" for tool in tools if tool != "python"} <= {
+        " ".join(word for word in hook["entry"].split() if not word.startswith("--")) for hook in hooks
+    }
