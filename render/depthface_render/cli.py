@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import time
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from depthface.image import size_of
+from depthface_client.cli import shared
 from depthface_render import frames as framing
 from depthface_render import sources, video
 from depthface_render.frames import Timing
@@ -77,9 +77,9 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 @click.option(
     "--mask", type=click.Path(path_type=Path), metavar="OUT", help="Also a clip of what was invented, in white."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document about the clip.")
-@click.option("--timeout", "timeout_s", default=60.0, show_default=True, help="Seconds to wait for an answer.")
-@click.option("--url", default="127.0.0.1:8000", show_default=True, help="host:port of the server.")
+@shared.as_json
+@shared.timeout
+@shared.url
 def parallax(
     photo: Path,
     out: Path,
@@ -99,7 +99,12 @@ def parallax(
     timeout_s: float,
     url: str,
 ) -> None:
-    """A clip in which a photo moves, as if the camera did."""
+    """Turn a photo into a clip in which it moves, as if the camera did.
+
+    The depth comes from a server, or from a file that `depthface depth` has written.
+
+    Example: depthface parallax photo.jpg --out clip.mp4 --motion circle
+    """
     started = time.monotonic()
     form = video.format_of(out)
     outs = [out] if mask is None else [out, mask]
@@ -127,34 +132,22 @@ def parallax(
     except KeyboardInterrupt:
         raise _Stopped("Stopped. Nothing of the clip was kept.") from None
     count = len(timing.times)
+    seconds = float(count / timing.rate)
+    elapsed_s = time.monotonic() - started
     if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "photo": str(photo),
-                    "out": str(out),
-                    "mask": None if mask is None else str(mask),
-                    "frames": count,
-                    "fps": float(timing.rate),
-                    "seconds": float(count / timing.rate),
-                    "size": [frame[1], frame[0]],
-                    "motion": motion,
-                    "intensity": intensity,
-                    "loop": loop,
-                    "reverse": reverse,
-                    "quality": quality,
-                    "weights": depth.weights or None,
-                    "elapsed_s": round(time.monotonic() - started, 3),
-                }
-            )
-        )
+        facts: dict[str, object] = {
+            "photo": str(photo),
+            "out": str(out),
+            "mask": mask and str(mask),
+            "size": [frame[1], frame[0]],
+        }
+        facts |= {"frames": count, "fps": float(timing.rate), "seconds": seconds, "loop": loop, "reverse": reverse}
+        facts |= {"motion": motion, "intensity": intensity, "quality": quality, "weights": depth.weights or None}
+        shared.say_json(facts | {"elapsed_s": round(elapsed_s, 3)})
     else:
-        click.echo(
-            f"{photo} → {out} ({count} frames of {frame[1]}×{frame[0]}, {float(count / timing.rate):g} s, made in "
-            f"{time.monotonic() - started:.1f} s)"
-        )
-    if not depth.is_meaningful:
-        click.secho("RANDOM WEIGHTS: this depth means nothing.", fg="red", bold=True, err=True)
+        made = f"{count} frames of {frame[1]}×{frame[0]}, {seconds:g} s, made in {elapsed_s:.1f} s"
+        shared.say(f"{photo} → {out} ({made})")
+    shared.warn(depth.weights)
 
 
 class _Stopped(click.ClickException):

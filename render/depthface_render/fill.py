@@ -209,8 +209,11 @@ class _Level:
         flat[own] = total / votes[:, None]
 
     def join(self, sources: Indices) -> None:
-        """Take away the seam: what the known pixels at the border differ by from what would be said of them is spread
-        smoothly over the unknown ones (as Pérez et al., Poisson Image Editing, 2003, by push-pull)."""
+        """Take away the seam.
+
+        What the known pixels at the border differ by from what would be said of them is spread smoothly over the
+        unknown ones (as Pérez et al., Poisson Image Editing, 2003; here by push-pull).
+        """
         width = self.known.shape[1]
         flat, own = self.picture.reshape(-1, 3), self.rows * width + self.columns
         total = np.zeros((self.known.size, 3), np.float32)

@@ -80,7 +80,7 @@ class Timing:
         return [-time % 1.0 for time in forward] if self.loop else forward[::-1]
 
 
-def parallax(
+def parallax(  # noqa: PLR0913  most by keyword
     photo: Pixels,
     depth: AnyDepth,
     motion: Motion | CameraPath | None = None,
@@ -90,7 +90,7 @@ def parallax(
     quality: str = "normal",
     threads: int | None = None,
 ) -> Iterator[Pixels]:
-    """The frames of a photo that moves.
+    """Make the frames of a photo that moves.
 
         for frame in parallax(photo, depth, orbital(1.0), timing=Timing(seconds=3, fps=30)):
             …
@@ -116,7 +116,7 @@ def parallax(
     return (frame for frame, _ in made)
 
 
-def parallax_with_masks(
+def parallax_with_masks(  # noqa: PLR0913  most by keyword
     photo: Pixels,
     depth: AnyDepth,
     motion: Motion | CameraPath | None = None,
@@ -126,8 +126,11 @@ def parallax_with_masks(
     quality: str = "normal",
     threads: int | None = None,
 ) -> Iterator[tuple[Pixels, Flags]]:
-    """The frames of `parallax`, each with its mask: `(height, width) bool`, True where a pixel is not the photo's but
-    invented (background that came into view, and what is mirrored beyond the photo's borders)."""
+    """Make the frames of `parallax`, each with its mask.
+
+    A mask is `(height, width) bool`, True where a pixel is not the photo's but invented: background that came into
+    view, and what is mirrored beyond the photo's borders.
+    """
     made = _made(photo, depth, motion, timing, size, _Work(quality, threads, with_mask=True))
     return ((frame, mask) for frame, mask in made if mask is not None)
 

@@ -162,8 +162,10 @@ def zoom(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True) 
 
 
 def dolly(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True) -> CameraPath:
-    """The vertigo effect: isometric = ½ i · (1 + cos 2π(τ + phase)); not looping ½ i · (1 − cos πτ); height i / 3, at
-    most `HIGHEST`; steady and focus 0.35."""
+    """The vertigo effect: isometric = ½ i · (1 + cos 2π(τ + phase)); not looping ½ i · (1 − cos πτ).
+
+    Height i / 3, at most `HIGHEST`; steady and focus 0.35.
+    """
     base = replace(base, height=min(intensity / 3, HIGHEST), steady=0.35, focus=0.35)
 
     def at(time: float) -> Motion:
@@ -174,8 +176,10 @@ def dolly(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True)
 
 
 def orbital(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True) -> CameraPath:
-    """Around what stands at depth 0.3: isometric = ½ + ½ i + ¼ i · cos 2π(τ + phase), offset.x = ¼ i · sin 2π(τ +
-    phase); steady and focus 0.3, zoom 0.98."""
+    """Around depth 0.3: isometric = ½ + ½ i + ¼ i · cos 2π(τ + phase), offset.x = ¼ i · sin 2π(τ + phase).
+
+    Steady and focus 0.3, zoom 0.98.
+    """
     base = replace(base, steady=0.3, focus=0.3, zoom=0.98)
 
     def at(time: float) -> Motion:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from depthface import image
 from depthface.errors import InvalidInput
+from depthface.weights import is_meaningful
 from depthface_client import Client, draw
 from depthface_render.frames import AnyDepth
 
@@ -30,7 +31,8 @@ class Map:
 
     @property
     def is_meaningful(self) -> bool:
-        return not self.weights.startswith("random")
+        """False if random weights made it."""
+        return is_meaningful(self.weights)
 
 
 def photo_bytes(path: Path) -> bytes:

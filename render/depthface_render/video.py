@@ -19,7 +19,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from depthface.errors import DepthfaceError, InvalidInput
+from depthface.errors import InvalidInput, OutputError
 from depthface_render.convert import converter
 
 __all__ = ["FORMATS", "Format", "check_rate", "format_of", "write"]
@@ -127,7 +127,7 @@ def write(out: Path, frames: Iterable[Pixels], *, rate: Fraction, loop: bool, so
     Raises:
         InvalidInput: the rate is above what the format's players keep to, or older PNGs would be taken for a part of
             the sequence.
-        DepthfaceError: it cannot be written.
+        OutputError: it cannot be written.
     """
     form = format_of(out)
     check_rate(out, rate)
@@ -157,7 +157,7 @@ def _aside(out: Path) -> Iterator[Path]:
                     parent.rmdir()
             raise
     except OSError as error:  # FFmpeg's errors are of this kind, too
-        raise DepthfaceError(f"{out} cannot be written ({error.strerror or error}). Nothing of it was kept.") from error
+        raise OutputError(f"{out} cannot be written ({error.strerror or error}). Nothing of it was kept.") from error
 
 
 def _write_pngs(folder: Path, out: Path, frames: Iterable[Pixels], source: str) -> None:

@@ -46,6 +46,7 @@ _ENTRIES = (
     Entry("swap", "Ask", "depthface_client.cli.swap:swap", "Put the face of one photo on another"),
     Entry("embed", "Ask", "depthface_client.cli.embedding:embed", "Turn photos or texts into vectors"),
     Entry("classify", "Ask", "depthface_client.cli.embedding:classify", "Say which of some labels fit photos best"),
+    Entry("parallax", "Ask", "depthface_render.cli:parallax", "Turn a photo into a clip in which it moves"),
     Entry("models", "Look after", "depthface_client.cli.server:models", "List what a server serves"),
     Entry("health", "Look after", "depthface_client.cli.server:health", "Send every model a real request"),
     Entry("load", "Look after", "depthface_client.cli.server:load", "Load a model into a running server"),
