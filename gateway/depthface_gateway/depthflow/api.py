@@ -1,5 +1,8 @@
-"""The routes of the DepthFlow API. Errors are `{"error", "message", "detail"}`, and the same once more under `detail`:
-its documents and its own tests look in different places."""
+"""The routes of the DepthFlow API.
+
+Errors are `{"error", "message", "detail"}`, and the same once more under `detail`: its documents and its own tests look
+in different places.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Jobs that outlive their caller: a queue in a database, workers, results in files; and the asynchronous inference
-service's contract on them.
+"""Jobs that outlive their caller, and the asynchronous inference service's contract on them.
 
-    wire → api → queue (models, database, migrations) → worker → media, inference, results → sync
+wire → api → queue (models, database, migrations) → worker → media, inference, results → sync
 """
 
 from __future__ import annotations

@@ -85,7 +85,6 @@ class TritonModels:
         Raises:
             ModelUnavailable: the server has no model for it.
         """
-
         model = self._embedding_model
         answer = await self._triton.ask(lambda client: client.embed(photo, model=model, request_id=request_id))
         return np.asarray(answer.vector, np.float32)
