@@ -58,6 +58,8 @@ def gateway_worker(
 
     Start as many as you like, on one machine with SQLite, on several with PostgreSQL and a shared data folder.
     SIGTERM lets it end what it does.
+
+    Example: depthface gateway-worker jobs --data gateway-data --database postgresql://anna@db/jobs
     """
     logs.start(log_format == "json", log_level)
     environment = dict(os.environ)
