@@ -173,7 +173,7 @@ def _checked_photo(photo: Pixels) -> Pixels:
 
 
 def _checked_depth(depth: AnyDepth) -> Floats:
-    """The map brought to 0…1."""
+    """Return the map brought to 0…1."""
     if depth.ndim != 2 or depth.dtype.kind not in "fiu" or not depth.size:
         raise InvalidInput(
             f"An array of {depth.dtype} and shape {depth.shape} is not a depth map. Give (h, w) numbers, larger is "

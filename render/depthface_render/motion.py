@@ -98,7 +98,7 @@ class Motion:
             )
 
     def rays(self) -> Rays:
-        """The coefficients of P(d)."""
+        """Return the coefficients of P(d)."""
         height, spread = self.height, (1 - self.isometric) / (1 - self.height * self.focus)
         drift = height / (1 - height * self.steady)
         axes = list(zip(self.offset, self.centre, self.origin, strict=True))
@@ -162,7 +162,7 @@ def zoom(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True) 
 
 
 def dolly(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True) -> CameraPath:
-    """The vertigo effect: isometric = ½ i · (1 + cos 2π(τ + phase)); not looping ½ i · (1 − cos πτ).
+    """Return the vertigo effect: isometric = ½ i · (1 + cos 2π(τ + phase)); not looping ½ i · (1 − cos πτ).
 
     Height i / 3, at most `HIGHEST`; steady and focus 0.35.
     """

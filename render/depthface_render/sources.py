@@ -36,7 +36,7 @@ class Map:
 
 
 def photo_bytes(path: Path) -> bytes:
-    """The bytes of a file; raises `InvalidInput` if it cannot be read."""
+    """Return the bytes of a file; raises `InvalidInput` if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -44,7 +44,7 @@ def photo_bytes(path: Path) -> bytes:
 
 
 def photo_at_least(data: bytes, size: tuple[int, int]) -> Pixels:
-    """The photo, upright, decoded no finer than frames of `size` (height, width) need."""
+    """Return the photo, upright, decoded no finer than frames of `size` (height, width) need."""
     return image.decode(data, at_least=size)
 
 
@@ -56,7 +56,7 @@ def asked(photo: Path, url: str, timeout_s: float) -> Map:
 
 
 def from_file(path: Path) -> Map:
-    """A depth map as `depthface depth` writes it: a grey PNG of 16 or 8 bits, or a .npy array.
+    """Return a depth map as `depthface depth` writes it: a grey PNG of 16 or 8 bits, or a .npy array.
 
     Raises:
         InvalidInput: it cannot be read, or is neither.
@@ -84,7 +84,7 @@ def from_file(path: Path) -> Map:
 
 
 def banner(height: int, width: int) -> Pixels:
-    """The label of what random weights made, to lay over the foot of a frame: `(h, width, 3) uint8`."""
+    """Return the label of what random weights made, to lay over the foot of a frame: `(h, width, 3) uint8`."""
     black = Image.new("RGB", (width, height))
     labelled = np.asarray(draw.banner(black, _WARNING))
     return labelled[labelled.any(axis=(1, 2)).argmax() :].copy()

@@ -86,7 +86,7 @@ _NUMBER = re.compile(r"%0?\d*d")
 
 
 def format_of(out: Path) -> Format:
-    """What the name of a file asks for.
+    """Return what the name of a file asks for.
 
     Raises:
         InvalidInput: an unknown suffix; PNGs without a number in their name, or a film with one.
@@ -141,7 +141,7 @@ def write(out: Path, frames: Iterable[Pixels], *, rate: Fraction, loop: bool, so
 
 @contextmanager
 def _aside(out: Path) -> Iterator[Path]:
-    """A folder beside `out`, gone afterwards; and if anything goes wrong, so are the folders that were made for it."""
+    """Yield a folder beside `out`, gone afterwards; after a failure, so are the folders made for it."""
     missing = [parent for parent in out.parents if not parent.exists()]
     try:
         try:

@@ -56,11 +56,11 @@ class _Renderer(logging.Handler):
 
 @contextmanager
 def rendering(is_json: bool, echo: Callable[..., None]) -> Iterator[None]:
-    """Say what this package logs, from the level INFO on, while the block runs."""
+    """Say what this package logs while the block runs: from INFO on, or from a lower level that the logger has."""
     logger, renderer = logging.getLogger(LOGGER), _Renderer(is_json, echo)
     level, propagates = logger.level, logger.propagate
     logger.addHandler(renderer)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(min(level, logging.INFO) or logging.INFO)
     logger.propagate = False
     try:
         yield
@@ -74,7 +74,8 @@ def rendering(is_json: bool, echo: Callable[..., None]) -> Iterator[None]:
 def follow(path: Path) -> Iterator[None]:
     """Log what Triton writes to its log while the block runs, also to a new file that takes the old one's place."""
     stop = threading.Event()
-    thread = threading.Thread(target=_follow, args=(path, stop), name="log", daemon=True)
+    file = path.open(errors="replace")
+    thread = threading.Thread(target=_follow, args=(path, file, stop), name="log", daemon=True)
     thread.start()
     try:
         yield
@@ -83,15 +84,14 @@ def follow(path: Path) -> Iterator[None]:
         thread.join()
 
 
-def _follow(path: Path, stop: threading.Event) -> None:
-    file = path.open(errors="replace")
+def _follow(path: Path, file: TextIO, stop: threading.Event) -> None:
     rest = ""
     try:
         while True:
             is_last = stop.is_set()
             is_left = _is_another(path, file)
             *lines, rest = (rest + file.read()).split("\n")
-            if is_left:
+            if is_left or is_last:
                 lines, rest = [*lines, rest], ""
             for line in filter(str.strip, lines):
                 _triton.info("%s", line, extra={"entry": as_object(line, datetime.now(UTC))})
@@ -129,7 +129,7 @@ def as_object(line: str, now: datetime) -> dict[str, object]:
 
 
 def _fields(text: str) -> dict[str, object]:
-    """The text of a line: Triton writes it as a JSON string, and what a step writes into that is a JSON object."""
+    """Return the text of a line: Triton writes it as a JSON string, and a step writes a JSON object into that."""
     message: object = text
     try:
         message = json.loads(text)
