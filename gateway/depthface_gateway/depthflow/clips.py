@@ -120,7 +120,7 @@ def path_of(wanted: Parameters) -> CameraPath:
 def _told(
     frames: Iterable[npt.NDArray[np.uint8]], count: int, attempt: Try, stopped: threading.Event
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    """The frames, with their progress; none after somebody has stopped it."""
+    """Yield the frames, with their progress; none after somebody has stopped it."""
     for number, frame in enumerate(frames):
         if stopped.is_set():
             raise _Stopped("Nobody wants the clip any more.")

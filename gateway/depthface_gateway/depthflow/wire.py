@@ -94,7 +94,7 @@ class Task(BaseModel):
 
 
 def time_of(milliseconds: int) -> datetime:
-    """A time as it travels: ISO 8601, UTC."""
+    """Return a time as it travels: ISO 8601, UTC."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 

@@ -156,7 +156,7 @@ TheCore = Annotated[Core, Depends(_core)]
 
 
 def _job_id(job_id: str) -> str:
-    """An id as it stands in the table; what cannot be one is not looked for."""
+    """Return an id as it stands in the table; what cannot be one is not looked for."""
     try:
         return str(uuid.UUID(job_id))
     except ValueError:

@@ -35,7 +35,7 @@ class Core:
     worker: Worker | None = None
 
     def wake(self) -> None:
-        """A job has come."""
+        """Say that a job has come."""
         if self.worker is not None:
             self.worker.wake()
 

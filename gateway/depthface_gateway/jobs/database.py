@@ -52,18 +52,18 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A transaction that only reads."""
+        """Open a transaction that only reads."""
         with Session(self.engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
-        """A transaction that writes, committed at the end; one at a time with SQLite."""
+        """Open a transaction that writes, committed at the end; one at a time with SQLite."""
         with Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
 
     def now_ms(self, session: Session) -> int:
-        """The time by which leases are kept: PostgreSQL's, where workers may be on several machines."""
+        """Return the time by which leases are kept: PostgreSQL's, where workers may be on several machines."""
         if self._clock is not None:
             return self._clock()
         if self.is_sqlite:
@@ -138,7 +138,7 @@ def _prepare_sqlite(connection: Any, record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    """A writer takes the lock at once: one that has read first would fail when another has written meanwhile."""
+    """Take a writer's lock at once: one that has read first would fail when another has written meanwhile."""
     writes = connection.get_execution_options().get(_WRITES)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 

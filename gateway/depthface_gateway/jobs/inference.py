@@ -151,7 +151,7 @@ def _fields(job_id: str, index: int, face: Face) -> dict[str, Any]:
 
 
 def _corners(face: Face, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The box in whole pixels inside the picture, one pixel at least."""
+    """Return the box in whole pixels inside the picture, one pixel at least."""
     width, height = size
     x1, y1 = max(0, min(int(face.box[0]), width - 1)), max(0, min(int(face.box[1]), height - 1))
     x2, y2 = max(x1 + 1, min(round(float(face.box[2])), width)), max(y1 + 1, min(round(float(face.box[3])), height))
@@ -159,7 +159,7 @@ def _corners(face: Face, size: tuple[int, int]) -> tuple[int, int, int, int]:
 
 
 def _upright(photo: bytes) -> Image.Image:
-    """The photo as the server has seen it: turned as its EXIF says, RGB."""
+    """Return the photo as the server has seen it: turned as its EXIF says, RGB."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large photos, which the server has taken already
@@ -172,7 +172,7 @@ def _upright(photo: bytes) -> Image.Image:
 
 
 def _finite(array: Vector) -> Vector:
-    """The array; raises `ServerFault` if it holds what is no number."""
+    """Return the array; raises `ServerFault` if it holds what is no number."""
     if not bool(np.isfinite(array).all()):
         raise ServerFault("The model answered with what is no number.")
     return array

@@ -111,5 +111,5 @@ def _check(status: int, url: str, what: str) -> None:
 
 
 def _as_it_is(url: str) -> URL:
-    """A URL whose escapes are kept: an id with a slash stays one part of the path."""
+    """Return a URL whose escapes are kept: an id with a slash stays one part of the path."""
     return URL(url, encoded=True)

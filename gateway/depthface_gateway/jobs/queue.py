@@ -185,7 +185,7 @@ class Queue:
             return True
 
     def older_than(self, before_ms: int | None, status: str | None) -> list[str]:
-        """The ids of jobs made before a time, and in a state; None for all."""
+        """Return the ids of jobs made before a time, and in a state; None for all."""
         wanted: list[ColumnElement[bool]] = [self._mine]
         if before_ms is not None:
             wanted.append(Job.created_at < before_ms)
@@ -195,7 +195,7 @@ class Queue:
             return list(session.scalars(select(Job.job_id).where(*wanted).order_by(Job.id)))
 
     def now_ms(self) -> int:
-        """The queue's time."""
+        """Return the queue's time."""
         with self.database.reading() as session:
             return self.database.now_ms(session)
 
@@ -219,7 +219,7 @@ class Queue:
             return session.scalar(living) or 0
 
     def active_claims(self) -> set[str]:
-        """The claims that somebody holds, of any task."""
+        """Return the claims that somebody holds, of any task."""
         with self.database.reading() as session:
             held = session.scalars(select(QueueEntry.claim).where(QueueEntry.claim.is_not(None)))
             return {claim for claim in held if claim is not None}
@@ -370,7 +370,7 @@ class Queue:
             return True
 
     def forget(self, worker_id: str) -> None:
-        """A worker has ended."""
+        """Note that a worker has ended."""
         with self.database.writing() as session:
             session.execute(delete(WorkerRow).where(WorkerRow.worker_id == worker_id))
 

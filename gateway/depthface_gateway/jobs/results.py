@@ -133,11 +133,11 @@ class ResultStore:
                     path.unlink()
 
     def folders(self) -> list[str]:
-        """The ids of all jobs that have files here."""
+        """Return the ids of all jobs that have files here."""
         return [path.name for path in self.root.iterdir() if path.is_dir() and _UUID.fullmatch(path.name)]
 
     def usage_bytes(self) -> int:
-        """What all files take together."""
+        """Return what all files take together."""
         total = 0
         for folder, _, names in os.walk(self.root):
             for name in names:
@@ -181,7 +181,7 @@ def _sync(path: Path) -> None:
 
 
 def _checked(job_id: str) -> str:
-    """A job's id, which is a UUID and so no path to elsewhere."""
+    """Return a job's id, which is a UUID and so no path to elsewhere."""
     if not _UUID.fullmatch(job_id):
         raise ValueError(f"{job_id!r} is no job id")
     return job_id

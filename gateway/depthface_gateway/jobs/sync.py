@@ -72,7 +72,7 @@ class Outbox:
             )
 
     def delivered(self, parcel: Parcel) -> None:
-        """The media store has it."""
+        """Note that the media store has it."""
         with self._database.writing() as session:
             now_ms = self._database.now_ms(session)
             session.execute(
@@ -82,7 +82,7 @@ class Outbox:
             )
 
     def refused(self, parcel: Parcel, reason: str) -> None:
-        """It was not delivered: try again after 1, 2, 4 s, and then not again."""
+        """Note that it was not delivered: try again after 1, 2, 4 s, and then not again."""
         tries = parcel.tries + 1
         with self._database.writing() as session:
             now_ms = self._database.now_ms(session)

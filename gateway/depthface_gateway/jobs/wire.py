@@ -20,7 +20,7 @@ __all__ = ["Asked", "Cleaned", "Cleanup", "Health", "JobAnswer", "Service", "Sta
 
 
 def _text(value: object) -> object:
-    """Some clients send their ids as numbers."""
+    """Take the ids of clients that send them as numbers."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 

@@ -128,7 +128,7 @@ class Worker:
         self._heart = ThreadPoolExecutor(1, "heartbeat")
 
     def wake(self) -> None:
-        """A job has come: do not wait for the next look."""
+        """Say that a job has come, so that nobody waits for the next look."""
         self._wake.set()
 
     def stop(self) -> None:
