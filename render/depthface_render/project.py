@@ -76,7 +76,7 @@ class View:
 
     @classmethod
     def of(cls, motion: Motion, height: int, width: int, margin_px: int) -> View:
-        """Return what `motion` sees, for a frame of `height` × `width` and layers with a margin of `margin_px`."""
+        """Return what `motion` sees, of a frame of `height` × `width` and layers with a margin of `margin_px`."""
         rays = motion.rays()
         axes = []
         for side, up, axis in ((width, 1, 0), (height, -1, 1)):
@@ -100,7 +100,7 @@ class View:
 def project(
     layers: Layers, motion: Motion, quality: Quality, *, with_mask: bool = False
 ) -> tuple[Pixels, Flags | None]:
-    """Return the frame that `motion` sees.
+    """Make the frame that `motion` sees.
 
     Returns:
         `(H, W, 3) uint8 RGB`, and with `with_mask` `(H, W) bool`: True where the photo has no pixel and one was

@@ -36,11 +36,13 @@ class Map:
 
 
 def photo_bytes(path: Path) -> bytes:
-    """Return the bytes of a file; raises `InvalidInput` if it cannot be read."""
+    """Return the bytes of a file; raise `InvalidInput` if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InvalidInput(f"{path} cannot be read ({error.strerror}).") from error
+        raise InvalidInput(
+            f"{path} cannot be read ({error.strerror}).", "Check its name and who may read it."
+        ) from error
 
 
 def photo_at_least(data: bytes, size: tuple[int, int]) -> Pixels:
@@ -56,7 +58,7 @@ def asked(photo: Path, url: str, timeout_s: float) -> Map:
 
 
 def from_file(path: Path) -> Map:
-    """Return a depth map as `depthface depth` writes it: a grey PNG of 16 or 8 bits, or a .npy array.
+    """Read a depth map as `depthface depth` writes it: a grey PNG of 16 or 8 bits, or a .npy array.
 
     Raises:
         InvalidInput: it cannot be read, or is neither.
@@ -66,20 +68,22 @@ def from_file(path: Path) -> Map:
         try:
             array = np.load(path, allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
-            raise InvalidInput(f"{path} is not a numpy array. Give the .npy of `depthface depth --as npy`.") from error
+            raise InvalidInput(
+                f"{path} is not a numpy array.", "Give the .npy of `depthface depth --as npy`."
+            ) from error
         return Map(array, "")
     try:
         with Image.open(path, formats=("PNG",)) as picture:
             picture.load()
             if picture.mode not in ("L", "I", "I;16"):
                 raise InvalidInput(
-                    f"{path} has colours and is not a depth map. Give the grey PNG of `depthface depth`, or a .npy."
+                    f"{path} has colours and is not a depth map.", "Give the grey PNG of `depthface depth`, or a .npy."
                 )
             source = str(picture.info.get("Source", ""))
             return Map(np.asarray(picture), source.removeprefix("depthface: "))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InvalidInput(
-            f"{path} is not a depth map that can be read. Give the grey PNG of `depthface depth`, or a .npy."
+            f"{path} is not a depth map that can be read.", "Give the grey PNG of `depthface depth`, or a .npy."
         ) from error
 
 

@@ -1,6 +1,6 @@
 """A numpy array as the photo: what a camera or another library gives, never written to a file.
 
-python examples/numpy_array.py
+python examples/arrays.py
 """
 
 import os
