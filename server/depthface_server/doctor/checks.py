@@ -15,21 +15,18 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-from depthface import manifest
-from depthface.contract import MANIFEST_FILE
 from depthface.errors import ServeError
-from depthface.families import all_cards
-from depthface.spec import HubFile, HubWeights, ModelCard
-from depthface.verify import verdicts
 from depthface_server.installation import Installation
-from depthface_server.repository import contents
 
 __all__ = ["Finding", "findings"]
 
 EXTRAS = ("client", "export", "steps", "server")
+
+PYTHONS = ((3, 11), (3, 12))
+"""Those that the server runs on: numpy 1, which Triton's Python stub needs, has no wheels for newer ones."""
 
 GLIBC = (2, 35)
 """What the wheel of nvidia-pytriton is built for (manylinux_2_35)."""
@@ -64,17 +61,16 @@ def findings(repository: Path, host: str = "127.0.0.1") -> Iterator[Finding]:
     yield _room("disk", repository, MIN_DISK_BYTES)
     yield _room("temporary folder", Path(tempfile.gettempdir()), MIN_DISK_BYTES)
     yield _shm()
-    yield from _weights()
-    yield from _repository(repository)
+    yield from _exports(repository)
     yield from (_port(name, host, port) for name, port in PORTS.items())
 
 
 def _python() -> Finding:
-    wanted = metadata("depthface")["Requires-Python"] or ""
     found = platform.python_version()
-    bounds = {sign: (int(major), int(minor)) for sign, major, minor in re.findall(r"(>=|<)(\d+)\.(\d+)", wanted)}
-    is_right = bounds.get(">=", (0, 0)) <= sys.version_info[:2] < bounds.get("<", (99, 0))
-    return Finding("Python", found, "" if is_right else f"Use a Python {wanted}: make clean setup PYTHON=python3.11")
+    if PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
+        return Finding("Python", found)
+    remedy = "Use Python 3.11 or 3.12 for the server and for exports: make clean setup PYTHON=python3.12"
+    return Finding("Python", f"{found}, on which the client alone runs", remedy)
 
 
 def _packages() -> Iterator[Finding]:
@@ -195,59 +191,15 @@ def _shm() -> Finding:
     )
 
 
-def _weights() -> Iterator[Finding]:
-    """Yield what of the published weights lies in the caches, and whether it is what was published."""
-    absent = []
-    for card in all_cards().values():
-        if not card.is_published:
-            continue
-        present = [(file, path) for file in card.weights.files if (path := _cached(card, file)).is_file()]
-        if not present:
-            absent.append(card.name)
-            continue
-        wrong = [path for file, path in present if not _is_published(file, path)]
-        if wrong:
-            yield Finding(f"weights {card.name}", f"{wrong[0].name} is not the published file", f"Delete {wrong[0]}")
-        elif len(present) < len(card.weights.files):
-            yield Finding(f"weights {card.name}", "not complete; an export fetches the rest")
-        else:
-            yield Finding(f"weights {card.name}", "in the cache, as published")
-    if absent:
-        yield Finding("weights", f"not downloaded yet: {', '.join(absent)}")
-
-
-def _cached(card: ModelCard, file: HubFile) -> Path:
-    """Where huggingface_hub and InsightFace keep a file."""
-    if isinstance(card.weights, HubWeights):
-        home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
-        hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-        folder = "models--" + card.weights.repo_id.replace("/", "--")
-        return hub / folder / "snapshots" / card.weights.revision / file.name
-    return Path("~/.insightface/models").expanduser() / card.weights.name / file.name
-
-
-def _is_published(file: HubFile, path: Path) -> bool:
-    if file.size_bytes not in (None, path.stat().st_size):
-        return False
-    return file.sha256 is None or manifest.sha256_of(path) == file.sha256
-
-
-def _repository(repository: Path) -> Iterator[Finding]:
-    name = f"repository {repository}"
-    if not list(repository.glob(f"[!.]*/*/{MANIFEST_FILE}")):
-        yield Finding(name, "nothing exported yet (depthface export MODEL)")
-        return
-    for verdict in verdicts(repository):
-        if verdict.problems:
-            yield Finding(name, f"{verdict.network}: {'; '.join(verdict.problems)}", f"Run {verdict.command}")
+def _exports(repository: Path) -> Iterator[Finding]:
+    """Yield what is known of weights and exported models, if the packages that read them can be imported."""
     try:
-        found = contents(repository)
-    except ServeError as error:
-        yield Finding(name, error.what, error.remedy)
+        from depthface_server.doctor.exports import of_repository, of_weights
+    except ImportError as error:
+        yield Finding("exports", f"not looked at: {error}", "Install the packages that are missing above")
         return
-    yield Finding(name, f"has {', '.join(found.exported)}")
-    if (repository / ".export").exists():
-        yield Finding(name, "an export is at work, or was killed; the next one sweeps up after it")
+    for findings_of in (of_weights(), of_repository(repository)):
+        yield from (Finding(*finding) for finding in findings_of)
 
 
 def _port(name: str, host: str, port: int) -> Finding:

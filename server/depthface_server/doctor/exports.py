@@ -1,0 +1,78 @@
+"""What the doctor finds of weights and exported models; unlike the other checks it imports what reads them.
+
+Each finding is the words of a `checks.Finding`: its name, what was found and, if something is to be mended, how.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from depthface import manifest
+from depthface.contract import MANIFEST_FILE
+from depthface.errors import ServeError
+from depthface.families import all_cards
+from depthface.spec import HubFile, HubWeights, ModelCard
+from depthface.verify import verdicts
+from depthface_server.repository import contents
+
+__all__ = ["of_repository", "of_weights"]
+
+Words = tuple[str, str] | tuple[str, str, str]
+
+
+def of_weights() -> Iterator[Words]:
+    """Yield what of the published weights lies in the caches, and whether it is what was published."""
+    absent = []
+    for card in all_cards().values():
+        if not card.is_published:
+            continue
+        present = [(file, path) for file in card.weights.files if (path := _cached(card, file)).is_file()]
+        if not present:
+            absent.append(card.name)
+            continue
+        wrong = [path for file, path in present if not _is_published(file, path)]
+        if wrong:
+            yield f"weights {card.name}", f"{wrong[0].name} is not the published file", f"Delete {wrong[0]}"
+        elif len(present) < len(card.weights.files):
+            yield f"weights {card.name}", "not complete; an export fetches the rest"
+        else:
+            yield f"weights {card.name}", "in the cache, as published"
+    if absent:
+        yield "weights", f"not downloaded yet: {', '.join(absent)}"
+
+
+def _cached(card: ModelCard, file: HubFile) -> Path:
+    """Where huggingface_hub and InsightFace keep a file."""
+    if isinstance(card.weights, HubWeights):
+        home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+        hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+        folder = "models--" + card.weights.repo_id.replace("/", "--")
+        return hub / folder / "snapshots" / card.weights.revision / file.name
+    return Path("~/.insightface/models").expanduser() / card.weights.name / file.name
+
+
+def _is_published(file: HubFile, path: Path) -> bool:
+    if file.size_bytes not in (None, path.stat().st_size):
+        return False
+    return file.sha256 is None or manifest.sha256_of(path) == file.sha256
+
+
+def of_repository(repository: Path) -> Iterator[Words]:
+    """Yield what is wrong with a repository, or what it holds."""
+    name = f"repository {repository}"
+    if not list(repository.glob(f"[!.]*/*/{MANIFEST_FILE}")):
+        yield name, "nothing exported yet (depthface export MODEL)"
+        return
+    for verdict in verdicts(repository):
+        if verdict.problems:
+            yield name, f"{verdict.network}: {'; '.join(verdict.problems)}", f"Run {verdict.command}"
+    try:
+        found = contents(repository)
+    except ServeError as error:
+        yield name, error.what, error.remedy
+        return
+    yield name, f"has {', '.join(found.exported)}"
+    if (repository / ".export").exists():
+        yield name, "an export is at work, or was killed; the next one sweeps up after it"
