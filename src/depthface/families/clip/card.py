@@ -1,0 +1,156 @@
+"""The facts of the CLIP models."""
+
+from __future__ import annotations
+
+from depthface.contract import Precision
+from depthface.spec import (
+    HubFile,
+    HubWeights,
+    License,
+    Makers,
+    ModelCard,
+    Network,
+    Pipeline,
+    Profile,
+    TensorSpec,
+)
+from depthface.tasks import embedding
+
+__all__ = ["CARDS", "MAKERS", "PHOTO_SIDE_PX", "TEXT_TOKENS", "TOKENIZER_FILE"]
+
+FAMILY = "clip"
+
+PHOTO_SIDE_PX = 224
+"""The square that the network sees (preprocessor_config.json, `size` and `crop_size`)."""
+
+TEXT_TOKENS = 77
+"""The tokens of a text, with those of its start and end (config.json, `max_position_embeddings`)."""
+
+TOKENIZER_FILE = "tokenizer.json"
+"""Beside the network of texts: how a text becomes tokens."""
+
+MAX_BATCH_SIZE = 16
+
+MIT = License("MIT", True, "https://github.com/openai/CLIP/blob/main/LICENSE")
+OPEN_CLIP_MIT = License("MIT", True, "https://github.com/mlfoundations/open_clip/blob/main/LICENSE")
+
+MAKERS = Makers(
+    modules=tuple(f"depthface.families.{FAMILY}.{name}" for name in ("card", "network")),
+    packages=("torch", "transformers", "onnxscript"),
+)
+"""What has a hand in its networks, before anything is made of them."""
+
+PIXELS = TensorSpec("pixels", "UINT8", (PHOTO_SIDE_PX, PHOTO_SIDE_PX, 3))
+TOKENS = TensorSpec("tokens", "INT32", (TEXT_TOKENS,))
+
+# Of 1 − cosine; `centred_loss` is that of vectors less their mean, since one dimension carries much of every vector.
+TOLERANCES: dict[Precision, dict[str, float]] = {
+    "fp32": {"cosine_loss": 1e-6, "centred_loss": 1e-5},
+    "fp16": {"cosine_loss": 1e-3, "centred_loss": 1e-2},
+    "bf16": {"cosine_loss": 2e-3, "centred_loss": 2e-2},
+    "int8": {"cosine_loss": 2e-2, "centred_loss": 1e-1},
+}
+
+# config.json of the hub's repository.
+_VIT_B_32: dict[str, object] = {
+    "projection_dim": 512,
+    "vision_hidden_size": 768,
+    "vision_intermediate_size": 3072,
+    "vision_layers": 12,
+    "vision_heads": 12,
+    "patch_size": 32,
+    "text_hidden_size": 512,
+    "text_intermediate_size": 2048,
+    "text_layers": 12,
+    "text_heads": 8,
+    "vocab_size": 49408,
+}
+
+
+def _card(
+    name: str, *, title: str, license: License, weights: HubWeights, activation: str, is_committed: bool, rank: int
+) -> ModelCard:
+    width = _VIT_B_32["projection_dim"]
+    assert isinstance(width, int)
+    out = TensorSpec("embedding", "FP32", (width,))
+    facts = {embedding.SPACE: name, embedding.SCALE: "100"}  # exp(logit_scale), which training had clipped there
+    networks, pipelines = [], []
+    for kind, public, private in (
+        ("image", TensorSpec("image", "BYTES", (1,)), PIXELS),
+        ("text", TensorSpec("text", "BYTES", (1,)), TOKENS),
+    ):
+        shapes = Profile((1, *private.dims), (1, *private.dims), (MAX_BATCH_SIZE, *private.dims))
+        network = Network(
+            name=f"{name}_{kind}_network",
+            inputs=(private,),
+            outputs=(out,),
+            max_batch_size=MAX_BATCH_SIZE,
+            profiles=({private.name: shapes},),
+            by_openvino=True,
+        )
+        networks.append(network)
+        pipelines.append(
+            Pipeline(
+                name=f"{name}_{kind}",
+                task=embedding.NAME,
+                function=f"depthface.families.{FAMILY}.pipeline:embed_{kind}",
+                inputs=(public,),
+                outputs=(out,),
+                max_batch_size=MAX_BATCH_SIZE,
+                networks={kind: network.name},
+                rank=rank,
+                facts=facts,
+            )
+        )
+    return ModelCard(
+        name=name,
+        family=FAMILY,
+        title=title,
+        license=license,
+        weights=weights,
+        networks=tuple(networks),
+        pipelines=tuple(pipelines),
+        tolerances=TOLERANCES,
+        stand_ins=("random",),
+        is_committed=is_committed,
+        architecture={**_VIT_B_32, "hidden_act": activation},
+    )
+
+
+# Revisions and sizes: the hub's public record. Of OpenAI's it is the commit that brought safetensors.
+CARDS = (
+    _card(
+        "clip_vit_b_32",
+        title="CLIP ViT-B/32 (OpenAI)",
+        license=MIT,
+        weights=HubWeights(
+            "openai/clip-vit-base-patch32",
+            "c237dc49a33fc61debc9276459120b7eac67e7ef",
+            (
+                HubFile("config.json", None, None),
+                HubFile(TOKENIZER_FILE, None, None),
+                HubFile("model.safetensors", 605_157_884, None),
+            ),
+        ),
+        activation="quick_gelu",
+        is_committed=True,
+        rank=0,
+    ),
+    _card(
+        "clip_vit_b_32_laion2b",
+        title="CLIP ViT-B/32 (LAION-2B)",
+        license=OPEN_CLIP_MIT,
+        weights=HubWeights(
+            "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+            "1a25a446712ba5ee05982a381eed697ef9b435cf",
+            (
+                HubFile("config.json", None, None),
+                HubFile(TOKENIZER_FILE, None, None),
+                HubFile("model.safetensors", None, None),
+            ),
+        ),
+        activation="gelu",
+        is_committed=False,
+        rank=1,
+    ),
+)
