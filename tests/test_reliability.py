@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "reliability.md").read_text()
 NAMED = set(re.findall(r"`(test_\w+)`", PAGE))
 FILES = re.findall(r"`(tests/[\w/]+\.py)`", PAGE)
-SECTIONS = ("Who may do what", "Limits", "Photos", "Overload", "Faults", "Fuzz", "Soak", "Idle models",
-            "Seeing what happens", "Supply chain")  # fmt: skip
+SECTIONS = ("Who may do what", "Limits", "Where it serves", "Photos", "Overload", "Faults", "Fuzz", "Soak",
+            "Idle models", "Seeing what happens", "Supply chain")  # fmt: skip
 
 
 def names_in(path: Path) -> set[str]:

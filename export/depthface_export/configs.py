@@ -113,8 +113,10 @@ def exported_configs(
 
 
 def _take_one_by_one(config: pb.ModelConfig) -> None:
-    """Each request by itself, as soon as it can be: a CPU saves no time on several together, and they would all have
-    to wait for the last of them, in as much more memory.
+    """Have each request computed by itself, as soon as it can be.
+
+    A CPU saves no time on several together, and they would all have to wait for the last of them, in as much more
+    memory.
     """
     if config.max_batch_size > 1:
         config.dynamic_batching.preferred_batch_size[:] = [1]

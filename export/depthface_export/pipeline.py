@@ -190,9 +190,7 @@ def _make_network(making: NetworkJob, weights: Folder | Random | Synthetic) -> N
 
 
 def _checks_by_openvino(making: NetworkJob) -> list[dict[str, Any]] | None:
-    """Of the file that is proven already; None where it is not OpenVINO's, or where that does not hold the
-    tolerances.
-    """
+    """Return the checks of the proven file by OpenVINO; None where that does not serve it, or does not hold."""
     if not making.network.by_openvino or making.precision not in configs.BY_OPENVINO:
         return None
     from depthface_export import validate
@@ -207,8 +205,9 @@ def _checks_by_openvino(making: NetworkJob) -> list[dict[str, Any]] | None:
 
 
 def _install(job: Job, build: Path | None, exported: Mapping[str, pb.ModelConfig]) -> None:
-    """Put what was made into its place, and the texts round it right; those are mended also where nothing was made:
-    an export that was killed may have got no further than the networks.
+    """Put what was made into its place, and write the texts round it.
+
+    Those are mended also where nothing was made: an export that was killed may have got no further than the networks.
     """
     networks = job.card.networks if build is not None else ()
     if build is not None:

@@ -163,7 +163,10 @@ def _pack_folder(published: PublishedPack) -> Path:
 
 
 def _within(seconds: float, call: Callable[[], object]) -> None:
-    """Run `call` in a thread; raise its error, or TimeoutError. (A name lookup can hang past any socket timeout.)"""
+    """Run `call` in a thread; raise its error, or TimeoutError.
+
+    A name lookup can hang past any socket timeout.
+    """
     outcome: list[BaseException | None] = []
 
     def run() -> None:

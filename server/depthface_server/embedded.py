@@ -151,7 +151,7 @@ class Triton:
 
     def processes(self) -> dict[str, set[int]]:
         """Return the IDs of the living Python processes by model."""
-        return processes.by_model(self._workspace.folder / "repository", self._region)
+        return processes.by_model(self._served, self._region)
 
     def restart(self, models: Collection[str], restarts: int) -> None:
         """Start the server again at the same ports, with `models`, after what is left of it is gone.
@@ -172,10 +172,11 @@ class Triton:
         workspace = self._workspace
         self.recoveries = workspace.folder / "recoveries.json"
         if changes_queues(self.options):
-            write_queues(self._repository, self.options, workspace.folder / "repository")
+            self._served = workspace.folder / "queues"
+            write_queues(self._repository, self.options, self._served)
         else:
-            workspace.link("repository", self._repository)
-        workspace.link("backends", self._installation.backends)
+            self._served = workspace.plain("repository", self._repository)
+        self._backends = workspace.plain("backends", self._installation.backends)
         self._environment = {
             **self._installation.environment_in(workspace),
             **self.options.environment(),
@@ -212,11 +213,10 @@ class Triton:
                 region.unlink(missing_ok=True)
 
     def _command(self) -> list[str]:
-        folder = self._workspace.folder
         return [
             str(self._installation.program),
-            f"--model-repository={folder / 'repository'}",
-            f"--backend-directory={folder / 'backends'}",
+            f"--model-repository={self._served}",
+            f"--backend-directory={self._backends}",
             "--model-control-mode=explicit",
             *(f"--load-model={model}" for model in self.models),
             f"--model-config-name={EXPORTED_CONFIG_NAME}",

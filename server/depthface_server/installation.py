@@ -55,7 +55,7 @@ class Installation:
 
     def environment_in(self, workspace: Workspace) -> dict[str, str]:
         """Return the environment for a run in a workspace, where every path has a plain name."""
-        links = [workspace.link(f"lib-{number}", folder) for number, folder in enumerate(self.libraries)]
+        links = [workspace.plain(f"lib-{number}", folder) for number, folder in enumerate(self.libraries)]
         return _environment(links, workspace.make_python())
 
     @classmethod

@@ -74,7 +74,8 @@ def rendering(is_json: bool, echo: Callable[..., None]) -> Iterator[None]:
 def follow(path: Path) -> Iterator[None]:
     """Log what Triton writes to its log while the block runs, also to a new file that takes the old one's place."""
     stop = threading.Event()
-    thread = threading.Thread(target=_follow, args=(path, stop), name="log", daemon=True)
+    file = path.open(errors="replace")
+    thread = threading.Thread(target=_follow, args=(path, file, stop), name="log", daemon=True)
     thread.start()
     try:
         yield
@@ -83,15 +84,14 @@ def follow(path: Path) -> Iterator[None]:
         thread.join()
 
 
-def _follow(path: Path, stop: threading.Event) -> None:
-    file = path.open(errors="replace")
+def _follow(path: Path, file: TextIO, stop: threading.Event) -> None:
     rest = ""
     try:
         while True:
             is_last = stop.is_set()
             is_left = _is_another(path, file)
             *lines, rest = (rest + file.read()).split("\n")
-            if is_left:
+            if is_left or is_last:
                 lines, rest = [*lines, rest], ""
             for line in filter(str.strip, lines):
                 _triton.info("%s", line, extra={"entry": as_object(line, datetime.now(UTC))})

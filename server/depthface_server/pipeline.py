@@ -192,8 +192,10 @@ async def _infer(
 
 
 def _what_went_wrong(model: str, is_own: bool, message: str) -> Exception:
-    """Triton hands whatever a model answers to a pipeline as text. That a model is not there is the request's fault
-    if the request named it, and the server's if it is one of the pipeline's own.
+    """Return the error in what Triton says of a model's answer, which it hands to a pipeline as text.
+
+    That a model is not there is the request's fault if the request named it, and the server's if it is one of the
+    pipeline's own.
     """
     invalid = decode(message)
     if invalid is not None:

@@ -54,6 +54,7 @@ class Watchdog:
         self._wanted: dict[str, int] = {}
         self._leaving: set[int] = set()
         self._failing = 0
+        self._has_complained = False
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def start(self) -> None:
@@ -71,9 +72,9 @@ class Watchdog:
             except Exception as error:
                 self._complain(error)
             else:
-                if self._failing > 1:
+                if self._has_complained:
                     _log.warning("the models' processes are watched again")
-                self._failing = 0
+                self._failing, self._has_complained = 0, False
             self._stop.wait(self._interval_s)
 
     def _complain(self, error: Exception) -> None:
@@ -82,6 +83,7 @@ class Watchdog:
         refused = isinstance(error, ApiError) and error.status in (401, 403)
         every = max(int(_COMPLAINT_S / self._interval_s), 1)
         if not self._stop.is_set() and (self._failing % every == 2 % every or (refused and self._failing == 1)):
+            self._has_complained = True
             _log.error("the models' processes cannot be watched, one that dies stays dead: %s", error)
 
     def _look(self) -> None:

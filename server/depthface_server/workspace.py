@@ -3,7 +3,7 @@
 Triton starts its Python processes by an unquoted line of shell, their interpreter knows no letters but ASCII, and it
 looks for modules in the working folder first. A space or `ö` in a path, or a file `numpy.py` where the command is run,
 would break a server, and such a file would be run. So Triton gets an empty working folder of its own, and meets every
-other folder by a link in it with a plain name.
+folder whose path is not plain by a link with a plain name.
 """
 
 from __future__ import annotations
@@ -56,10 +56,13 @@ class Workspace:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def link(self, name: str, target: Path) -> Path:
-        """Return a path with a plain name that leads to `target`."""
+    def plain(self, name: str, target: Path) -> Path:
+        """Return a path with a plain name that leads to `target`: its own, or a link of this name."""
+        path = target.absolute()
+        if _PLAIN.fullmatch(str(path)):
+            return path
         link = self.folder / name
-        link.symlink_to(target.absolute())
+        link.symlink_to(path)
         return link
 
     def make_python(self) -> Path:
@@ -72,13 +75,12 @@ class Workspace:
         packages = environment / "lib" / _VERSION / "site-packages"
         for folder in (environment / "bin", packages):
             folder.mkdir(parents=True)
-        base = Path(sys.base_prefix)
-        home = base if _PLAIN.fullmatch(str(base)) else self.link("base", base)
+        home = self.plain("base", Path(sys.base_prefix))
         (environment / "pyvenv.cfg").write_text(f"home = {home}/bin\ninclude-system-site-packages = false\n")
         (environment / "bin" / "python3").symlink_to(Path(sys.executable).absolute())
         for package in (depthface, depthface_server):
             (packages / package.__name__).symlink_to(Path(package.__path__[0]).absolute())
-        links = [self.link(f"packages-{number}", Path(path)) for number, path in enumerate(_package_folders())]
+        links = [self.plain(f"packages-{number}", Path(path)) for number, path in enumerate(_package_folders())]
         (packages / "depthface.pth").write_text("".join(f"{link}\n" for link in links))
         return environment / "bin"
 

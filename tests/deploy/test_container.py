@@ -15,10 +15,12 @@ import pytest
 from fixtures.container import Container, build, lay_out, running, wait_for
 from fixtures.deploy import stages
 from fixtures.photos import VARIETY, difference
+from fixtures.serving import serving
 from PIL import Image
 
 from depthface.errors import ServeError
-from depthface_server import installation
+from depthface_server import embedded, installation
+from depthface_server.address import Address
 from depthface_server.installation import Installation
 
 pytestmark = pytest.mark.slow
@@ -76,6 +78,19 @@ def test_its_health_check_is_a_real_inference(container):
     assert "depth_anything_v2_small: answers" in done.stdout
 
 
+def test_at_rest_no_network_is_asked_for_anything(container, root):
+    """NVIDIA's own backends compute whatever comes; under bf16 a failing probe would spoil what comes after it."""
+    port = 8002 if container.is_isolated else container.server.port("metrics")
+    code = (
+        "import time, urllib.request as u\n"
+        f"get = lambda: [line for line in u.urlopen('http://127.0.0.1:{port}/metrics').read().decode().splitlines() "
+        "if line.startswith('nv_inference_')]\n"
+        "before = get(); time.sleep(6); assert before and before == get()"
+    )
+    done = container.run(root / "opt" / "depthface" / "bin" / "python3", "-c", code)
+    assert done.returncode == 0, done.stderr
+
+
 def test_its_models_cannot_be_written(container):
     if not container.is_isolated:
         pytest.skip("this user may not mount anything")
@@ -110,6 +125,18 @@ def test_nvidias_is_taken_where_it_is(triton, monkeypatch):
     assert (found.program, found.backends) == (triton / "bin" / "tritonserver", triton / "backends")
     assert wheel.program != found.program
     assert found.environment["LD_LIBRARY_PATH"].startswith(str(triton / "lib"))
+    assert (found.is_native, wheel.is_native) == (True, False)
+    assert not [name for name in found.environment if name.startswith("MALLOC_") and name not in os.environ]
+
+
+def test_what_nvidias_backends_do_not_know_is_said_and_what_they_need_is_given(triton, tmp_path, repository):
+    """Idle networks stay in memory there; and one pool of threads is for all networks."""
+    native = embedded.Triton(repository, [], Address("h", "127.0.0.1", 1, 2, 3), installation=Installation.find(triton))
+    native._served = native._backends = tmp_path
+    assert "--backend-config=onnxruntime,enable-global-threadpool=1" in native._command()
+    options = ("--idle-minutes", "30", "--triton", str(triton))
+    with serving(repository, *options) as server:
+        assert sum("--idle-minutes" in line for line in server.lines) == 1
 
 
 def test_a_folder_without_triton_is_refused(tmp_path):

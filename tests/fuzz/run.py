@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--host", default="", help="of a server that runs, for the target http")
+    parser.add_argument("--host", default="", help="of a server that runs, for the targets http and parameters")
     parser.add_argument("--pid", type=int, default=0, help="its process, whose memory is measured")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -107,8 +107,8 @@ def _keep(name: str, data: bytes) -> None:
 
 @contextlib.contextmanager
 def _server(target: str, host: str, pid: int) -> Iterator[tuple[str, int]]:
-    """The server that is given; one of one's own for `http` without; none for the rest."""
-    if target != "http" or host:
+    """The server that is given; one of one's own for requests without; none for the rest."""
+    if target not in ("http", "parameters") or host:
         yield host, pid
         return
     import tempfile

@@ -25,10 +25,11 @@ def fuzz(target: str, *options: str) -> None:
     assert "nothing found" in done.stdout
 
 
-@pytest.mark.parametrize("target", sorted(set(TARGETS) - {"http"}))
+@pytest.mark.parametrize("target", sorted(set(TARGETS) - {"http", "parameters"}))
 def test_edited_files_are_read_or_refused(target):
     fuzz(target)
 
 
-def test_edited_requests_are_answered(server):
-    fuzz("http", "--host", server.host, "--pid", str(server.process.pid))
+@pytest.mark.parametrize("target", ["http", "parameters"])
+def test_edited_requests_are_answered(server, target):
+    fuzz(target, "--host", server.host, "--pid", str(server.process.pid))

@@ -208,7 +208,7 @@ def test_the_crops_are_the_faces_as_the_recogniser_sees_them(face_server):
 
 
 def test_what_is_not_asked_for_is_not_computed(face_server):
-    """The watchdog's probes count too, a few; a network that 20 times saw six faces would count 120."""
+    """And nothing is counted that nobody asked for."""
     asked_for = {
         ("size",): (),
         (*FACES, "size"): (),
@@ -220,18 +220,18 @@ def test_what_is_not_asked_for_is_not_computed(face_server):
     }
     for outputs, kinds in asked_for.items():
         before = {network: inferences(face_server, network) for network in NETWORKS}
-        for _ in range(20):
+        for _ in range(2):
             answer = ask(face_server, ANALYSIS, SIX, outputs)
             assert set(answer) == set(outputs)
-        ran = {network for network in NETWORKS if inferences(face_server, network) - before[network] > 30}
+        ran = {network for network in NETWORKS if inferences(face_server, network) > before[network]}
         assert ran == {f"face_{PACK}_{kind}" for kind in kinds}, outputs
 
 
 def test_the_size_alone_needs_no_detector(face_server):
     before = inferences(face_server, f"face_{PACK}_detector")
-    for _ in range(40):
+    for _ in range(4):
         assert tuple(ask(face_server, ANALYSIS, ONE, ["size"])["size"]) == (480, 640)
-    assert inferences(face_server, f"face_{PACK}_detector") - before < 20
+    assert inferences(face_server, f"face_{PACK}_detector") == before
 
 
 def test_where_nobody_is_no_network_but_the_detector_is_asked(face_server):

@@ -15,9 +15,10 @@ from fixtures.machine import HAS_BF16
 from onnx import TensorProto, helper, numpy_helper
 from tritonclient.utils import InferenceServerException
 
+from depthface.config import text_from_config
 from depthface.families import card_named
 from depthface.spec import Network
-from depthface_export import repository
+from depthface_export import configs
 
 
 def doubling(first: str | int = "batch", side: str | int = "n", dtype: int = TensorProto.FLOAT) -> onnx.ModelProto:
@@ -244,13 +245,13 @@ def test_loads_and_unloads_leave_nothing_behind(lab):
 @pytest.mark.parametrize(("card", "network"), ENGINES, ids=lambda each: each.name)
 def test_the_config_of_an_engine_is_right_but_for_the_gpu(lab, card, network):
     """Triton reads it whole, and lacks only the backend; with the CPU's in its place the ONNX file fits it."""
-    config = repository.exported_configs(card, "fp32", "random, seed 0", frozenset({network.name}))[network.name]
+    config = configs.exported_configs(card, "fp32", "random, seed 0", frozenset({network.name}))[network.name]
     folder = lab.folder / network.name
     (folder / "1").mkdir(parents=True)
     (folder / "1" / "model.plan").write_bytes(b"an engine")
     onnx.save(of_signature(network), folder / "1" / "model.onnx")
 
-    repository.write_config(config, folder / "config.pbtxt")
+    (folder / "config.pbtxt").write_text(text_from_config(config))
     with pytest.raises(InferenceServerException, match="unable to find backend library for backend 'tensorrt'"):
         lab.load_there(network.name)
 
@@ -259,7 +260,7 @@ def test_the_config_of_an_engine_is_right_but_for_the_gpu(lab, card, network):
         assert group.kind == group.KIND_GPU
         group.kind = group.KIND_CPU
         del group.profile[:]
-    repository.write_config(config, folder / "config.pbtxt")
+    (folder / "config.pbtxt").write_text(text_from_config(config))
     lab.load_there(network.name)
     served = lab.client.get_model_metadata(network.name)
     for kind, tensors in (("inputs", network.inputs), ("outputs", network.outputs)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import signal
 import threading
@@ -137,8 +138,83 @@ def test_several_photos_of_different_grids_in_one_request_are_refused_with_a_rem
     with InferenceServerClient(server.host, network_timeout=60) as client:
         tensor = InferInput("image", [2, 1], "BYTES")
         tensor.set_data_from_numpy(np.array([[resized(40, 30)], [resized(30, 40)]], np.object_))
+        before = client.get_inference_statistics(f"{MODEL}_network")["model_stats"][0]["inference_count"]
         with pytest.raises(InferenceServerException, match="requests of their own"):
             client.infer(MODEL, [tensor])
+        after = client.get_inference_statistics(f"{MODEL}_network")["model_stats"][0]["inference_count"]
+        assert after == before  # neither was computed
+
+
+def tensors(photos: list[bytes], **more: object) -> tuple[bytes, str]:
+    """A request of several photos, as the client sends it: the body, and the length of its JSON."""
+    data = b"".join(len(photo).to_bytes(4, "little") + photo for photo in photos)
+    image = {
+        "name": "image",
+        "shape": [len(photos), 1],
+        "datatype": "BYTES",
+        "parameters": {"binary_data_size": len(data)},
+    }
+    header = json.dumps({"inputs": [image], **more}).encode()
+    return header + data, str(len(header))
+
+
+@pytest.mark.parametrize("value", ["false", "true", 0, 1, 1.5])
+def test_a_parameter_of_another_type_is_a_400(server, value):
+    body, length = tensors([GOOD], parameters={"fast_decode": value}, outputs=[{"name": "size"}])
+    status, text = post(server, body, header=length)
+    assert (status, "fast_decode" in text, "true or false" in text) == (400, True, True)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"fast_decode": True}, {"priority": 3}, {"sequence_id": 5, "sequence_start": True}, {"sequence_id": "a"},
+     {"timeout": 300_000_000}, {"anybodys": "own", "number": 1.5}],
+    ids=str,
+)  # fmt: skip
+def test_parameters_of_tritons_own_and_of_others_do_no_harm(server, parameters):
+    body, length = tensors([GOOD], parameters=parameters, outputs=[{"name": "size"}])
+    assert post(server, body, header=length) == (200, "")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff\xff\xff\x7fabc", b"\x01\0\0\0", b"abc"], ids=["none", "too long", "cut", "no length"]
+)
+def test_items_that_are_not_bytes_are_a_400(server, data):
+    image = {"name": "image", "shape": [1, 1], "datatype": "BYTES", "parameters": {"binary_data_size": len(data)}}
+    header = json.dumps({"inputs": [image]}).encode()
+    assert post(server, header + data, header=str(len(header)))[0] == 400
+    assert post(server, request(data=[5]), header=None)[0] == 400
+    assert post(server, request(shape=(0, 1), data=[]), header=None)[0] == 400
+    assert post(server, GOOD) == (200, "")
+
+
+def test_outputs_come_in_the_order_of_the_config_however_they_are_asked_for(server):
+    """In every process, each of which has its own order of a set."""
+    orders = set()
+    for wanted in (["png8", "size", "depth", "png16"], ["depth", "size"], ["size", "png8"]) * 4:
+        body, length = tensors([GOOD], outputs=[{"name": name, "parameters": {"binary_data": True}} for name in wanted])
+        connection = http.client.HTTPConnection(server.host, timeout=60)
+        headers = {"Inference-Header-Content-Length": length}
+        connection.request("POST", f"/v2/models/{MODEL}/infer", body, headers)
+        answer = connection.getresponse()
+        size = int(answer.headers["Inference-Header-Content-Length"])
+        orders.add(tuple(output["name"] for output in json.loads(answer.read()[:size])["outputs"]))
+        connection.close()
+    assert orders == {("depth", "size", "png16", "png8"), ("depth", "size"), ("size", "png8")}
+
+
+def test_a_server_at_rest_computes_nothing_and_counts_nothing(server):
+    """The watchdog looks at processes; a request of its own would be an answer or a failure that nobody asked for."""
+
+    def counted() -> dict[str, str]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port('metrics')}/metrics", timeout=10) as response:
+            lines = response.read().decode().splitlines()
+        return dict(line.rsplit(" ", 1) for line in lines if line.startswith(("nv_inference_", "depthface_")))
+
+    before = counted()
+    assert before
+    time.sleep(5)
+    assert counted() == before
 
 
 def test_the_answer_is_what_was_asked_for_and_the_size_alone_asks_no_network(server):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import shutil
 import signal
 import socket
@@ -15,10 +16,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from fixtures.photos import VARIETY, encoded
+from fixtures.photos import VARIETY, encoded, photo
 from fixtures.serving import Server, serving
+from fuzz.targets import ENDING
 from PIL import Image
 
+from depthface import cache
 from depthface_client import (
     AsyncClient,
     Client,
@@ -178,6 +181,100 @@ def test_asyncio_retries_too(repository):
         assert len(set(asyncio.run(run(server.host)))) == 1
     with pytest.raises(InvalidInput, match="retries"):
         AsyncClient(retries=-1)
+
+
+def send(server: Server, model: str, body: bytes) -> str:
+    """Send a request of JSON; the class of the error, or the status."""
+    connection = http.client.HTTPConnection(server.host, timeout=60)
+    try:
+        connection.request("POST", f"/v2/models/{model}/infer", body)
+        return str(connection.getresponse().status)
+    except (OSError, http.client.HTTPException) as error:
+        return type(error).__name__
+    finally:
+        connection.close()
+
+
+def wait_for_line(server: Server, text: str, times: int = 1, within_s: float = 90) -> str:
+    """The line that holds `text`, when it is said so many times."""
+    deadline = time.monotonic() + within_s
+    while len(lines := [line for line in server.lines if text in line]) < times:
+        assert time.monotonic() < deadline, "\n".join(server.lines)
+        assert server.process.poll() is None, "\n".join(server.lines)
+        time.sleep(0.05)
+    return lines[times - 1]
+
+
+def test_a_triton_that_a_request_ends_comes_back_as_it_was(repository):
+    """At the same ports, with the same answers; counted, its last words kept, what it died of said."""
+    with serving(repository) as server, Client(server.host) as client:
+        expected = client.depth_png(GOOD)
+        port = server.host.rpartition(":")[2]
+        for times, (model, body) in enumerate(ENDING.values(), start=1):
+            first = server.triton
+            assert send(server, model, body[4:]) in ("RemoteDisconnected", "ConnectionResetError", "500", "200")
+            first.wait(30)
+            cause = wait_for_line(server, "Triton was ended by SIG", times)
+            assert f"triton-{port}.log.1" in cause
+            wait_for_line(server, "Triton serves again at", times)
+            assert client.depth_png(GOOD) == expected
+            assert server.metrics()[f'depthface_restarts{{model="{MODEL}"}}'] == times
+        assert sum("ready: http" in line for line in server.lines) == 1
+        assert (cache.folder() / "logs" / f"triton-{port}.log.2").is_file()
+        # A model's process that dies is found after a restart as before it.
+        server.steps(MODEL)[0].kill()
+        wait_for_line(server, f"{MODEL}: serves again")
+        assert client.depth_png(GOOD) == expected
+
+
+def test_a_model_that_was_taken_out_stays_out_when_triton_comes_back(repository):
+    with serving(repository) as server, Client(server.host) as client:
+        client.depth_png(GOOD)
+        client.unload(MODEL)
+        time.sleep(5)  # the watchdog looks every two seconds
+        server.triton.kill()
+        wait_for_line(server, "Triton serves again at")
+        assert "SIGKILL" in wait_for_line(server, "Triton was ended by")
+        assert not server.steps(MODEL)
+
+
+def test_a_triton_that_dies_for_ever_is_given_up(repository):
+    """Six times within ten minutes: exit 1, and a sentence that says where its last words are."""
+    with serving(repository) as server:
+        for times in range(1, 7):
+            server.triton.send_signal(signal.SIGSEGV)
+            if times < 6:
+                wait_for_line(server, "Triton serves again at", times)
+        assert server.process.wait(60) == 1
+        deadline = time.monotonic() + 10
+        while not (last := [line for line in server.lines if line.startswith("Error: ")]):
+            assert time.monotonic() < deadline
+        assert "SIGSEGV" in last[0]
+        assert "6 times within 10 minutes" in last[0]
+        assert not list(Path("/dev/shm").glob(f"depthface_{server.process.pid}_*"))
+        assert not list(Path("/tmp").glob(f"depthface_{server.process.pid}_*"))
+
+
+def test_memory_comes_back_after_large_photos(repository):
+    """Some seconds after the last of them every process of the model has, but for 48 MB, what it had before."""
+    large = encoded(photo().resize((9000, 7000)), "JPEG")
+
+    def own_bytes() -> dict[int, int]:
+        return {process.pid: process.memory_full_info().uss for process in server.steps(MODEL)}
+
+    with serving(repository) as server, Client(server.host, timeout_s=300) as client:
+        for _ in range(4):
+            client.depth_png(GOOD)
+        time.sleep(5)
+        before = own_bytes()
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(client.depth_png, 4 * [large]))
+        peak = own_bytes()
+        assert max(peak[pid] - before[pid] for pid in before) > 100e6  # or nothing is shown
+        deadline = time.monotonic() + 30
+        while any(own_bytes()[pid] - before[pid] > 48e6 for pid in before):
+            assert time.monotonic() < deadline, (before, peak, own_bytes())
+            time.sleep(0.5)
 
 
 def small_shm(size: str) -> tuple[str, ...]:

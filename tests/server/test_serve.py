@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +21,7 @@ from PIL import Image
 from depthface.contract import MANIFEST_FILE
 from depthface.errors import ServeError
 from depthface_client import Client
-from depthface_server import installation, processes
+from depthface_server import embedded, installation, processes
 from depthface_server.address import Address
 from depthface_server.repository import contents
 
@@ -214,6 +215,15 @@ def test_the_same_repository_serves_under_plain_tritonserver_options(server, rep
     finally:
         process.terminate()
         process.wait(30)
+
+
+def test_a_template_that_was_never_exported_does_not_load(repository, tmp_path):
+    """As a plain `tritonserver` meets the depth sizes that nobody exported: a sentence, and not ready."""
+    copy = Path(shutil.copytree(repository, tmp_path / "models"))
+    (copy / NETWORK / "1" / "model.onnx").unlink()
+    triton = embedded.Triton(copy, [MODEL], Address.free("127.0.0.1", 0, 0, 0))
+    with triton, pytest.raises(ServeError, match=f"its network {NETWORK} is not exported. Export it"):
+        triton.wait_until_ready(threading.Event())
 
 
 def test_threads_of_this_process_are_what_the_network_uses(server):

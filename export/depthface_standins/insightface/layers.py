@@ -28,6 +28,7 @@ class Layers:
         return values
 
     def constant(self, values: npt.ArrayLike) -> str:
+        """Add a tensor of the graph's own and return its name."""
         self._count += 1
         return self.graph.constant(f"param_{self._count}", values)
 
@@ -72,19 +73,24 @@ class Layers:
         )
 
     def relu(self, x: str) -> str:
+        """max(x, 0)."""
         return self.graph.node("Relu", [x])
 
     def prelu(self, x: str, channels: int) -> str:
+        """A ReLU that lets a quarter of what is below 0 through."""
         return self.graph.node("PRelu", [x, self.constant(np.full((channels, 1, 1), 0.25))])
 
     def norm(self, x: str, channels: int, output: str = "") -> str:
+        """A batch normalisation that changes nothing."""
         parameters = [self.constant(np.full(channels, value)) for value in (1.0, 0.0, 0.0, 1.0)]
         return self.graph.node("BatchNormalization", [x, *parameters], output, epsilon=1e-5, momentum=0.9)
 
     def add(self, left: str, right: str) -> str:
+        """The sum of two values."""
         return self.graph.node("Add", [left, right])
 
     def fully(self, x: str, sizes: tuple[int, int], output: str = "", *, gain: float = 1.0, bias: float = 0.0) -> str:
+        """A fully connected layer of `sizes` in and out."""
         weight = self.constant(self.weights(sizes[1], sizes[0], variance=gain / sizes[0]))
         inputs = [x, weight, self.constant(np.full(sizes[1], bias))]
         return self.graph.node("Gemm", inputs, output, alpha=1.0, beta=1.0, transB=1)

@@ -1,5 +1,6 @@
-"""What depthface needs of a machine, one check after the other. Nothing heavy is imported: a check may be of what
-cannot be.
+"""What depthface needs of a machine, one check after the other.
+
+Nothing heavy is imported: a check may be of what cannot be.
 """
 
 from __future__ import annotations

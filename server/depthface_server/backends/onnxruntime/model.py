@@ -62,6 +62,7 @@ class TritonPythonModel(NetworkBackend):
     def open(
         self, path: Path, config: dict[str, Any], parameters: Mapping[str, str], args: Mapping[str, str]
     ) -> tuple[list[Tensor], list[Tensor]]:
+        """Load the file; return its inputs and outputs."""
         if parameters.get("cpu_runtime") == "openvino" and args["model_instance_kind"] != "GPU":
             from depthface_server.backends.openvino.model import TritonPythonModel as OpenVino  # or memory is lost
 
@@ -79,12 +80,14 @@ class TritonPythonModel(NetworkBackend):
         return [*map(_tensor, self._session.get_inputs())], [*map(_tensor, self._session.get_outputs())]
 
     def run(self, wanted: Sequence[str], feed: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Compute the outputs named."""
         if self._openvino is not None:
             return self._openvino.run(wanted, feed)
         results: list[npt.NDArray[Any]] = self._session.run(wanted, feed, self._run_options)
         return results
 
     def close(self) -> None:
+        """Let go of what `open` has loaded."""
         if self._openvino is not None:
             self._openvino.close()
         else:

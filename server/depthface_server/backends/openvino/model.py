@@ -40,12 +40,14 @@ class TritonPythonModel(NetworkBackend):
     def open(
         self, path: Path, config: dict[str, Any], parameters: Mapping[str, str], args: Mapping[str, str]
     ) -> tuple[list[Tensor], list[Tensor]]:
+        """Load the file; return its inputs and outputs."""
         self._compile = functools.partial(ov.Core().compile_model, path, "CPU", _options(parameters))
         model = self._compile()
         self._request = model.create_infer_request()
         return [*map(_tensor, model.inputs)], [*map(_tensor, model.outputs)]
 
     def run(self, wanted: Sequence[str], feed: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Compute the outputs named."""
         if self._request is None:
             self._request = self._compile().create_infer_request()
         try:
@@ -57,6 +59,7 @@ class TritonPythonModel(NetworkBackend):
         return [results[name] for name in wanted]
 
     def close(self) -> None:
+        """Let go of what `open` has loaded."""
         self._request = None
 
 

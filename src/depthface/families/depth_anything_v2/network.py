@@ -119,6 +119,7 @@ class DepthNetwork(nn.Module):
         self.register_buffer("offset", (-mean / std).float().reshape(1, 3, 1, 1))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the maps of photos; the shapes are the class's."""
         grid_h, grid_w = pixels.shape[1] // PATCH_PX, pixels.shape[2] // PATCH_PX
         # First to float: TensorRT takes uint8 as a network's input, and then wants a Cast and nothing else
         # (docs.nvidia.com/deeplearning/tensorrt, DataType.UINT8).
@@ -138,8 +139,10 @@ class DepthNetwork(nn.Module):
 
 
 class _Positions(nn.Module):
-    """`Dinov2Embeddings` after its patches: prepends the class token and adds the position embedding, resampled to the
-    grid as `interpolate_pos_encoding` does (bicubic, a = −0.75, half-pixel centres, borders repeated, in fp32).
+    """`Dinov2Embeddings` after its patches: the class token goes before them, the position embedding onto them.
+
+    It is resampled to the grid as `interpolate_pos_encoding` does (bicubic, a = −0.75, half-pixel centres, borders
+    repeated, in fp32).
     """
 
     class_token: torch.Tensor
@@ -185,8 +188,10 @@ def _reference(model: DepthAnythingForDepthEstimation, pixels: Pixels) -> DepthM
 
 
 def _pretrained(card: ModelCard, folder: Path) -> DepthAnythingForDepthEstimation:
-    """The weights of a folder that anybody may have made: safetensors alone, which hold numbers and no code, into the
-    card's own architecture. The folder's config only says whether it is that one; nothing is built by its numbers.
+    """Return the card's own architecture with the weights of a folder that anybody may have made.
+
+    Safetensors alone are read, which hold numbers and no code. The folder's config only says whether it is that
+    architecture; nothing is built by its numbers.
     """
     _check_config(card, folder)
     try:
@@ -215,8 +220,9 @@ def _pretrained(card: ModelCard, folder: Path) -> DepthAnythingForDepthEstimatio
 
 
 def _check_config(card: ModelCard, folder: Path) -> None:
-    """Raise `WeightsCorrupt` if config.json speaks of another network than the card; what it leaves out is not held
-    against it.
+    """Raise `WeightsCorrupt` if config.json speaks of another network than the card.
+
+    What it leaves out is not held against it.
     """
     try:
         with (folder / "config.json").open("rb") as file:

@@ -1,7 +1,7 @@
-"""The server's pipelines for faces: the analysis, and, offering only what its detector gives, the detection; and the
-swap of one photo's face onto every face of another.
+"""The server's pipelines for faces: the analysis, the detection, and the swap.
 
-They ask the networks only for what is wanted, and none behind the detector where there is no face.
+The detection is the analysis with the detector's outputs alone; the swap puts one photo's face onto every face of
+another. They ask the networks only for what is wanted, and none behind the detector where there is no face.
 """
 
 from __future__ import annotations

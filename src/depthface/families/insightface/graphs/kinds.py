@@ -88,8 +88,9 @@ def normalization(model: onnx.ModelProto) -> tuple[float, float]:
 
 
 def check_size(model: onnx.ModelProto) -> None:
-    """Raise `ExportError` for a network that takes crops of another size than those that are served, or that takes
-    several at once alone: InsightFace gives it one at a time.
+    """Raise `ExportError` for a network that takes crops of another size than those that are served.
+
+    Or that takes several at once alone: InsightFace gives it one at a time.
     """
     (batch, *_), side = surgery.dims(surgery.inputs(model)[0]), surgery.dims(surgery.inputs(model)[0])[-1]
     if batch > 1:

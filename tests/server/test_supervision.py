@@ -1,0 +1,205 @@
+"""When a server that died is started again, and what is said of it; without one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from depthface.errors import ServeError
+from depthface_server import embedded, supervisor
+from depthface_server.address import Address
+from depthface_server.api import Api, ApiError
+from depthface_server.log import follow, rendering
+from depthface_server.supervisor import MOST_RESTARTS, WITHIN_S, Restarts
+from depthface_server.watchdog import Watchdog
+
+
+def test_pauses_double_and_end_and_begin_anew_when_it_has_lived_long():
+    restarts = Restarts()
+    pauses = [restarts.next_pause_s(float(index)) for index in range(MOST_RESTARTS + 2)]
+    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, None, None]
+    assert restarts.next_pause_s(WITHIN_S + 3.5) == 1.0  # the last of the five is in the time still
+    assert restarts.next_pause_s(3 * WITHIN_S) == 0.5
+    assert restarts.count == MOST_RESTARTS + 2
+
+
+class Dying:
+    """A Triton that dies so many times, each time while it starts, and then serves."""
+
+    address = Address("127.0.0.1", "127.0.0.1", 1, 2, 3)
+    log = Path("/nowhere/triton-1.log")
+    models = ("a", "b")
+
+    def __init__(self, deaths: int) -> None:
+        self.deaths = deaths
+        self.started: list[tuple[tuple[str, ...], int]] = []
+
+    def cause(self) -> str:
+        return "was ended by SIGFPE (signal 8)"
+
+    def restart(self, models: tuple[str, ...], restarts: int) -> None:
+        self.started.append((models, restarts))
+
+    def wait_until_live(self, stop: threading.Event) -> bool:
+        if len(self.started) < self.deaths:
+            raise ServeError("Triton was ended by SIGFPE (signal 8) while starting")
+        return True
+
+    def failures(self) -> dict[str, str]:
+        return {"b": "its file is gone"}
+
+
+def restart(triton: Dying) -> None:
+    restarts = Restarts()
+    while not supervisor._restarted(triton, triton.models, restarts, threading.Event()):
+        pass
+
+
+@pytest.fixture
+def short_pauses(monkeypatch):
+    monkeypatch.setattr(supervisor, "_FIRST_PAUSE_S", 0.001)
+
+
+def test_one_that_dies_while_it_starts_is_started_again(caplog, short_pauses):
+    triton = Dying(3)
+    with caplog.at_level(logging.INFO):
+        restart(triton)
+    assert triton.started == [(("a", "b"), 1), (("a", "b"), 2), (("a", "b"), 3)]
+    assert "SIGFPE" in caplog.text
+    assert "b: not served any more: its file is gone" in caplog.text
+    assert "serves again" in caplog.text
+
+
+def test_one_that_dies_for_ever_is_given_up_by_number_time_and_cause(short_pauses):
+    triton = Dying(100)
+    with pytest.raises(ServeError, match=r"SIGFPE.*6 times within 10 minutes.*triton-1\.log") as caught:
+        restart(triton)
+    assert caught.value.remedy
+    assert len(triton.started) == MOST_RESTARTS
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [("import os; os.kill(os.getpid(), 8)", "SIGFPE (signal 8)"), ("import sys; sys.exit(3)", "exit code 3"),
+     ("import os; os.kill(os.getpid(), 9)", "SIGKILL (signal 9; the system does so too where memory runs out)")],
+)  # fmt: skip
+def test_what_it_died_of_is_named(code, text):
+    triton = object.__new__(embedded.Triton)
+    triton._process = subprocess.Popen([sys.executable, "-c", code])
+    triton._process.wait()
+    assert text in triton.cause()
+
+
+def test_logs_of_earlier_runs_are_kept_in_a_bounded_number(tmp_path):
+    log = tmp_path / "triton-1.log"
+    for run in range(10):
+        embedded._keep(log)
+        log.write_text(str(run))
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["triton-1.log", *(f"triton-1.log.{number}" for number in range(1, embedded.KEPT_LOGS + 1))]
+    assert [(tmp_path / name).read_text() for name in names] == ["9", "8", "7", "6", "5", "4"]
+
+
+def test_a_log_is_followed_into_the_file_that_takes_its_place(tmp_path):
+    said: list[str] = []
+    log = tmp_path / "triton-1.log"
+    log.write_text("first\n")
+    with rendering(True, lambda text, **_: said.append(text)), follow(log):
+        embedded._keep(log)
+        log.write_text("second\nthird")
+    assert [json.loads(line)["message"] for line in said] == ["first", "second", "third"]
+
+
+class Index(Api):
+    """A Triton of one model, whose answers a test chooses."""
+
+    def __init__(self) -> None:
+        super().__init__("127.0.0.1", 1, "key")
+        self.error: ApiError | None = None
+        self.calls: list[str] = []
+
+    def index(self) -> list[dict[str, str]]:
+        if self.error:
+            raise self.error
+        return [{"name": "m", "state": "READY"}, {"name": "idle"}]
+
+    def config(self, model: str) -> dict[str, object]:
+        return {"instance_group": [{"count": 2}]}
+
+    def load(self, model: str) -> None:
+        self.calls.append(f"load {model}")
+
+    def unload(self, model: str) -> None:
+        self.calls.append(f"unload {model}")
+
+
+def test_a_watchdog_that_may_not_watch_says_so(tmp_path, caplog):
+    """A wrong key, say: a recovery that is switched off in silence is none."""
+    api = Index()
+    api.error = ApiError(403, "restricted")
+    watchdog = Watchdog(api, tmp_path / "counts", dict, interval_s=0.01)
+    with caplog.at_level(logging.INFO):
+        watchdog.start()
+        while "cannot be watched" not in caplog.text:
+            watchdog._thread.join(0.01)
+        api.error = None
+        while "watched again" not in caplog.text:
+            watchdog._thread.join(0.01)
+    watchdog.stop()
+    watchdog._thread.join(10)
+    assert "restricted" in caplog.text
+    assert watchdog.loaded == ("m",)
+
+
+def test_a_watchdog_counts_processes_and_touches_no_model_without_any(tmp_path):
+    """A network in Triton's own process has none, and is left alone."""
+    api = Index()
+    mine = os.getpid()
+    living: dict[str, set[int]] = {}
+    watchdog = Watchdog(api, tmp_path / "counts", lambda: living)
+    watchdog._look()
+    watchdog._look()
+    assert api.calls == []
+    watchdog = Watchdog(api, tmp_path / "counts", lambda: living)
+    living["m"] = {mine, mine + 1}
+    watchdog._look()
+    assert api.calls == []
+    living["m"] = {mine}
+    watchdog._end = lambda *_: None  # type: ignore[method-assign]
+    watchdog._look()
+    assert api.calls == ["unload m", "load m"]
+
+
+@pytest.mark.parametrize(
+    ("host", "ip", "url", "argument"),
+    [
+        ("127.0.0.1", "127.0.0.1", "http://127.0.0.1:", "--http-address=127.0.0.1"),
+        ("localhost", "127.0.0.1", "http://localhost:", "--metrics-address=127.0.0.1"),
+        ("[::1]", "::1", "http://[::1]:", "--http-address=ipv6:::1"),
+        ("::", "::", "http://[::]:", "--grpc-address=[::]"),
+        ("0", "0.0.0.0", "http://0:", "--grpc-address=0.0.0.0"),
+    ],
+)
+def test_a_host_as_triton_takes_it(host, ip, url, argument):
+    if ":" in host and not Path("/proc/net/if_inet6").exists():
+        pytest.skip("this machine has no IPv6")
+    address = Address.free(host, 0, 0, 0)
+    assert address.ip == ip
+    assert address.url.startswith(url)
+    assert argument in address.arguments()
+    assert len({address.http_port, address.grpc_port, address.metrics_port}) == 3
+
+
+@pytest.mark.parametrize(
+    "host", ["", "[]", "a b", "http://localhost", "127.0.0.1:8000", "x" * 300, "fe80::1", "224.0.0.1"]
+)
+def test_a_host_that_is_none_is_refused(host):
+    with pytest.raises(ServeError, match="--host"):
+        Address.free(host, 0, 0, 0)
