@@ -37,7 +37,7 @@ def random_model(card: ModelCard, seed: int = Random().seed) -> CLIPModel:
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter *= RANDOM_GAIN
-    return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
+    return model.eval().requires_grad_(False)
 
 
 def byte_tokenizer() -> bytes:
@@ -53,7 +53,7 @@ def byte_tokenizer() -> bytes:
     vocabulary |= {START: 49406, END: 49407}
     special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": True}
     pattern = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-    document = {
+    document: dict[str, object] = {
         "version": "1.0",
         "truncation": None,
         "padding": None,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 from depthface.contract import Precision
 from depthface.spec import (
     HubFile,
@@ -67,9 +70,23 @@ _VIT_B_32: dict[str, object] = {
 }
 
 
-def _card(
-    name: str, *, title: str, license: License, weights: HubWeights, activation: str, is_committed: bool, rank: int
-) -> ModelCard:
+@dataclass(frozen=True)
+class _Training:
+    """One training of an architecture: what was published of it.
+
+    Attributes:
+        activation: of its MLPs; the other one gives plausible vectors, and wrong ones.
+    """
+
+    name: str
+    title: str
+    license: License
+    weights: HubWeights
+    activation: Literal["quick_gelu", "gelu"]
+
+
+def _card(training: _Training, *, rank: int) -> ModelCard:
+    name = training.name
     width = _VIT_B_32["projection_dim"]
     assert isinstance(width, int)
     out = TensorSpec("embedding", "FP32", (width,))
@@ -105,52 +122,44 @@ def _card(
     return ModelCard(
         name=name,
         family=FAMILY,
-        title=title,
-        license=license,
-        weights=weights,
+        title=training.title,
+        license=training.license,
+        weights=training.weights,
         networks=tuple(networks),
         pipelines=tuple(pipelines),
         tolerances=TOLERANCES,
         stand_ins=("random",),
-        is_committed=is_committed,
-        architecture={**_VIT_B_32, "hidden_act": activation},
+        is_committed=rank == 0,  # the text of one is kept as the reference
+        architecture={**_VIT_B_32, "hidden_act": training.activation},
     )
 
 
+_FILES = (HubFile("config.json", None, None), HubFile(TOKENIZER_FILE, None, None))
+
 # Revisions and sizes: the hub's public record. Of OpenAI's it is the commit that brought safetensors.
-CARDS = (
-    _card(
+_TRAININGS = (
+    _Training(
         "clip_vit_b_32",
-        title="CLIP ViT-B/32 (OpenAI)",
-        license=MIT,
-        weights=HubWeights(
+        "CLIP ViT-B/32 (OpenAI)",
+        MIT,
+        HubWeights(
             "openai/clip-vit-base-patch32",
             "c237dc49a33fc61debc9276459120b7eac67e7ef",
-            (
-                HubFile("config.json", None, None),
-                HubFile(TOKENIZER_FILE, None, None),
-                HubFile("model.safetensors", 605_157_884, None),
-            ),
+            (*_FILES, HubFile("model.safetensors", 605_157_884, None)),
         ),
-        activation="quick_gelu",
-        is_committed=True,
-        rank=0,
+        "quick_gelu",
     ),
-    _card(
+    _Training(
         "clip_vit_b_32_laion2b",
-        title="CLIP ViT-B/32 (LAION-2B)",
-        license=OPEN_CLIP_MIT,
-        weights=HubWeights(
+        "CLIP ViT-B/32 (LAION-2B)",
+        OPEN_CLIP_MIT,
+        HubWeights(
             "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
             "1a25a446712ba5ee05982a381eed697ef9b435cf",
-            (
-                HubFile("config.json", None, None),
-                HubFile(TOKENIZER_FILE, None, None),
-                HubFile("model.safetensors", None, None),
-            ),
+            (*_FILES, HubFile("model.safetensors", None, None)),
         ),
-        activation="gelu",
-        is_committed=False,
-        rank=1,
+        "gelu",
     ),
 )
+
+CARDS = tuple(_card(training, rank=rank) for rank, training in enumerate(_TRAININGS))

@@ -103,7 +103,7 @@ def reference_model(card: ModelCard, folder: Path) -> CLIPModel:
         raise WeightsCorrupt(
             f"model.safetensors in {folder} lacks {len(missing)} of the network's tensors, {missing[0]} first.", remedy
         )
-    return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
+    return model.eval().requires_grad_(False)
 
 
 def config_of(card: ModelCard) -> CLIPConfig:
@@ -142,6 +142,8 @@ class ImageNetwork(nn.Module):
 
     gain: torch.Tensor
     offset: torch.Tensor
+    class_token: torch.Tensor
+    positions: torch.Tensor
 
     def __init__(self, model: CLIPModel, precision: Precision) -> None:
         super().__init__()
@@ -179,6 +181,8 @@ class TextNetwork(nn.Module):
     """
 
     mask: torch.Tensor
+    places: torch.Tensor
+    positions: torch.Tensor
 
     def __init__(self, model: CLIPModel, precision: Precision) -> None:
         super().__init__()
@@ -191,21 +195,25 @@ class TextNetwork(nn.Module):
         self.after = _copy(text.final_layer_norm, torch.float32)
         self.projection = _copy(model.text_projection, torch.float32)
         self.register_buffer("mask", torch.full((TEXT_TOKENS, TEXT_TOKENS), _HIDDEN).triu(1))
+        self.register_buffer("places", torch.arange(TEXT_TOKENS, dtype=torch.int32))
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return the vectors of texts."""
         hidden = self.words(tokens) + self.positions
         for layer in self.layers:
             hidden = layer(hidden, self.mask)
-        end = tokens.argmax(dim=-1)
-        chosen = F.one_hot(end, TEXT_TOKENS).to(hidden.dtype)
-        return F.normalize(self.projection(self.after((chosen.unsqueeze(1) @ hidden).squeeze(1))), dim=-1)
+        # The largest token, the first of several: a rank of its own for each, so that nothing hangs on how a runtime
+        # breaks ties.
+        rank = tokens * TEXT_TOKENS - self.places
+        chosen = (rank == rank.amax(dim=-1, keepdim=True)).to(hidden.dtype)
+        end = (chosen.unsqueeze(1) @ hidden).squeeze(1)
+        return F.normalize(self.projection(self.after(end)), dim=-1)
 
 
 class _Layer(nn.Module):
     """`CLIPEncoderLayer`, with eager attention; the residual path and the normalisations stay in fp32."""
 
-    def __init__(self, layer: nn.Module, heads: int, dtype: torch.dtype) -> None:
+    def __init__(self, layer: Any, heads: int, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype, self.heads = dtype, heads
         attention = layer.self_attn
@@ -229,10 +237,12 @@ class _Layer(nn.Module):
         hidden = hidden + self.out(mixed).float()
         x = self.up(self.norm2(hidden).to(self.dtype))
         x = x * torch.sigmoid(1.702 * x) if self.is_quick else F.gelu(x)  # activations.py, `QuickGELUActivation`
-        return hidden + self.down(x).float()
+        y: torch.Tensor = hidden + self.down(x).float()
+        return y
 
     def _split(self, x: torch.Tensor) -> torch.Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        batch, length, width = x.shape
+        return x.reshape(batch, length, self.heads, width // self.heads).transpose(1, 2)
 
 
 def _copy(module: Any, dtype: torch.dtype) -> Any:
@@ -258,7 +268,7 @@ def _reference_of_texts(model: CLIPModel, tokens: npt.NDArray[np.int32]) -> npt.
 
 def _unit(found: Any) -> npt.NDArray[np.float32]:
     features = found if isinstance(found, torch.Tensor) else found.pooler_output
-    return F.normalize(features, dim=-1).numpy()  # type: ignore[no-any-return]
+    return F.normalize(features, dim=-1).numpy()
 
 
 def _check_config(card: ModelCard, folder: Path) -> None:
