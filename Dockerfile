@@ -1,5 +1,6 @@
 # syntax=docker/dockerfile:1
-# NVIDIA's Triton with depthface in it. Two targets: `serve`, the default, and `export`, which makes what it serves.
+# NVIDIA's Triton with depthface in it: `serve`, the default target, and `export`, which makes what it serves. And `gateway`,
+# a Python without Triton.
 #     docker build --build-arg TRITON_TAG=26.11 --target serve .
 ARG TRITON_TAG=26.11
 
@@ -14,6 +15,7 @@ COPY src ./src
 COPY export ./export
 COPY server ./server
 COPY client ./client
+COPY gateway ./gateway
 RUN python3 -m venv --without-pip /opt/depthface \
     && python3 -m pip --python /opt/depthface/bin/python3 install --no-cache-dir --constraint constraints.txt '.[steps]'
 
@@ -28,6 +30,34 @@ RUN python3 -m pip --python /opt/depthface/bin/python3 install --no-cache-dir --
         --no-deps --force-reinstall opencv-python-headless
 RUN python3 deploy/tensorrt_requirements.py > tensorrt.txt \
     && python3 -m pip --python /opt/depthface/bin/python3 install --no-cache-dir --no-deps --requirement tensorrt.txt
+
+
+# The gateway asks a Triton elsewhere: no NVIDIA in its image.
+FROM python:3.12-slim-bookworm AS gateway-environment
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY src ./src
+COPY export ./export
+COPY server ./server
+COPY client ./client
+COPY gateway ./gateway
+RUN python3 -m venv --without-pip /opt/depthface \
+    && python3 -m pip --python /opt/depthface/bin/python3 install --no-cache-dir --constraint constraints.txt '.[gateway]'
+
+
+FROM python:3.12-slim-bookworm AS gateway
+COPY --from=gateway-environment /opt/depthface /opt/depthface
+ENV PATH=/opt/depthface/bin:${PATH} \
+    PYTHONUNBUFFERED=1 \
+    DEPTHFACE_GATEWAY_DATA=/data
+RUN mkdir /data && chown 1000:1000 /data
+USER 1000:1000
+VOLUME ["/data"]
+EXPOSE 3003 5000 8000 8001 8080
+ENTRYPOINT ["depthface", "gateway"]
+CMD ["--help"]
 
 
 # What both targets share: the user that NVIDIA's image has for it, the model repository's place, and NVIDIA's entry

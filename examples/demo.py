@@ -6,6 +6,7 @@ Exports Depth Anything V2 Small and a face pack, starts the embedded Triton, sen
     astronaut_depth.png     its depth: 16-bit grey, the nearest is white
     astronaut_preview.png   the two side by side, the depth in colours
     faces.png               faces found, with their points, and who is who
+    parallax.webp, .mp4     a photo that moves; of a drawn scene, whose depth is known without any weights
 
 Without the hub it goes on with random weights for depth and marks all that it makes. InsightFace's packs are for
 research only: for those who have accepted that (DEPTHFACE_ACCEPT_LICENSE=1) it fetches buffalo_l and looks at the
@@ -24,6 +25,7 @@ from io import BytesIO
 from pathlib import Path
 
 import click
+import parallax_scene
 from PIL import Image
 
 from depthface.errors import DepthfaceError, WeightsUnavailable
@@ -52,6 +54,7 @@ def main(out: Path, repository: Path) -> None:
 
 def run(out: Path, repository: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
+    print(f"parallax  a drawn scene → {parallax_scene.make(out)}", flush=True)
     photo = out / "astronaut.png"
     shutil.copy(str(files("skimage") / "data" / "astronaut.png"), photo)
 

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = [path for room in ("src", "export", "server", "client") for path in sorted((ROOT / room).rglob("*.py"))]
+SOURCES = [
+    path
+    for room in ("src", "export", "server", "client", "render", "gateway")
+    for path in sorted((ROOT / room).rglob("*.py"))
+]
 
 # What is imported, and the only places (path prefixes) that may.
 TABLE = {
@@ -35,7 +39,9 @@ TABLE = {
         "src/depthface/image.py",
         "src/depthface/families/*/processing.py",
         "src/depthface/families/*/parity.py",
+        "render/",
     ),
+    "av": ("render/",),
     "pillow_heif": ("src/depthface/decoder.py",),
     "simplejpeg": ("src/depthface/image.py",),
     "isal": ("src/depthface/image.py",),
@@ -55,15 +61,21 @@ TABLE = {
     "google.protobuf": ("client/depthface_client/_transports/", "src/depthface/config.py"),
     "rich": ("export/depthface_export/cli.py", "export/depthface_export/progress.py"),
     "urllib3": ("client/depthface_client/_transports/",),
-    "aiohttp": ("client/depthface_client/_transports/",),
+    "aiohttp": ("client/depthface_client/_transports/", "gateway/"),
     "grpc": ("client/depthface_client/_transports/",),
     "tensorrt": ("export/depthface_export/tensorrt.py",),
     "polygraphy": ("export/depthface_export/tensorrt.py",),
+    "fastapi": ("gateway/",),
+    "sqlalchemy": ("gateway/",),
+    "alembic": ("gateway/",),
+    "jwt": ("gateway/",),
     "click": ("*/cli.py", "client/depthface_client/cli/"),
     "depthface_export": ("export/depthface_export/",),
     "depthface_standins": ("export/",),
     "depthface_server": ("server/",),
-    "depthface_client": ("client/",),
+    "depthface_client": ("client/", "render/", "gateway/"),
+    "depthface_render": ("render/",),
+    "depthface_gateway": ("gateway/",),
 }
 
 

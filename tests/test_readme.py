@@ -108,6 +108,10 @@ def test_the_demo_leaves_its_pictures(repository, tmp_path):
         "astronaut_depth_random_weights.png",
         "astronaut_preview_random_weights.png",
         "faces.png",
+        "parallax.mp4",
+        "parallax.webp",
+        "parallax_depth.png",
+        "parallax_photo.png",
     }
     with Image.open(tmp_path / "demo" / "astronaut_depth_random_weights.png") as picture:
         assert (picture.size, picture.text["Source"]) == ((512, 512), "depthface: random, seed 0")

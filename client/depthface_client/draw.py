@@ -38,7 +38,7 @@ def beside(left: Image.Image, right: Image.Image, height_px: int = 518) -> Image
 
 
 def banner(picture: Image.Image, text: str) -> Image.Image:
-    """A copy with `text` in white on a red bar along its foot."""
+    """Return a copy with `text` in white on a red bar along its foot."""
     picture = picture.convert("RGB")
     size_px = max(picture.width // 24, 10)
     draw = ImageDraw.Draw(picture)
@@ -50,7 +50,7 @@ def banner(picture: Image.Image, text: str) -> Image.Image:
 
 
 def faces(photo: Photo, found: Sequence[Face]) -> Image.Image:
-    """The photo, upright, with each face's box, landmarks (the 106, or else the 68), five keypoints and label.
+    """Return the photo, upright, with each face's box, landmarks (the 106, or else the 68), five keypoints and label.
 
     A label is the face's number in `found`, its score, and its gender and age as far as they are known.
     """
@@ -74,7 +74,7 @@ def faces(photo: Photo, found: Sequence[Face]) -> Image.Image:
 
 
 def labelled(png: bytes, weights: str) -> bytes:
-    """The PNG with a text chunk `Source` that says which weights made it (PNG specification, 11.3.4.3 tEXt)."""
+    """Return the PNG with a text chunk `Source` that says which weights made it (PNG specification, 11.3.4.3 tEXt)."""
     end_of_header = 8 + 25  # signature, IHDR
     chunk = b"tEXt" + f"Source\0depthface: {weights}".encode("latin-1", "replace")
     framed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
@@ -91,7 +91,7 @@ def _box(draw: ImageDraw.ImageDraw, face: Face, colour: _Colour, line_px: int) -
 
 
 def _dots(picture: Image.Image, points: npt.NDArray[np.float32], colour: _Colour, radius_px: float) -> None:
-    """A cased, smooth dot at each point; `points` is `(N, 2 or more)`."""
+    """Draw a cased, smooth dot at each point; `points` is `(N, 2 or more)`."""
     radius_px = max(radius_px, 0.7)
     outer_px = radius_px + max(radius_px / 3, 0.5)
     smooth, half = 8, round(outer_px) + 1

@@ -33,7 +33,7 @@ takes to decode them."""
 
 
 def network_config(network: Network) -> pb.ModelConfig:
-    """The config of a network, the same for everyone.
+    """Return the config of a network, the same for everyone.
 
     Its queue has no limit of its own: the pipelines that ask it bound what waits there. With any limit Triton stops
     looking ahead, and wakes its batcher up to half a second late for a request that comes while the network computes
@@ -52,7 +52,7 @@ def network_config(network: Network) -> pb.ModelConfig:
 
 
 def pipeline_config(pipeline: Pipeline) -> pb.ModelConfig:
-    """The config of a pipeline, the same for everyone: requests wait here, in a queue with an end.
+    """Return the config of a pipeline, the same for everyone: requests wait here, in a queue with an end.
 
     Triton is as late here (see `network_config`) only for a request that comes while every instance is at work.
     """
@@ -123,7 +123,7 @@ def _take_one_by_one(config: pb.ModelConfig) -> None:
 
 
 def _serve_by_tensorrt(config: pb.ModelConfig, network: Network) -> None:
-    """The engine in place of the ONNX file, and all else the same.
+    """Put the engine in the place of the ONNX file, and leave all else the same.
 
     The backend takes for each request the profile that it fits best (github.com/triton-inference-server/server,
     model_configuration.md, `instance_group.profile`), and serves TYPE_UINT8 inputs as they are.

@@ -61,7 +61,7 @@ def engine_from_export(making: NetworkJob, options: EngineOptions) -> dict[str, 
 
 
 def is_current(found: dict[str, Any], options: EngineOptions) -> bool:
-    """True if a manifest's `engine` is what these options would build on this machine."""
+    """Return True if a manifest's `engine` is what these options would build on this machine."""
     return bool(found["options"] == asdict(options) and _belongs(tensorrt.require()).items() <= found.items())
 
 

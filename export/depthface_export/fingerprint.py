@@ -40,7 +40,7 @@ _REPLACED_BY = {"onnxruntime": "onnxruntime-gpu"}
 
 
 def makers(job: Job, network: Network) -> dict[str, Makers]:
-    """What has a hand in a network's artefact, by stage."""
+    """Return what has a hand in a network's artefact, by stage."""
     family = module_of(job.card, "card").MAKERS
     parity = f"{module_of(job.card, 'card').__package__}.parity"
     stages = {"network": family, "onnx": ONNX, "proof": replace(PROOF, modules=(*PROOF.modules, parity))}
@@ -85,7 +85,7 @@ def code_of(module: str) -> str:
 
 
 def _is_text(statement: ast.stmt) -> bool:
-    """True for a docstring, of whatever it is: a string that stands by itself."""
+    """Return True for a docstring, of whatever it is: a string that stands by itself."""
     return (
         isinstance(statement, ast.Expr)
         and isinstance(statement.value, ast.Constant)
@@ -94,7 +94,7 @@ def _is_text(statement: ast.stmt) -> bool:
 
 
 def _place_of(module: str) -> Path:
-    """The path of a module without its suffix: `find_spec` would import the packages above it."""
+    """Return the path of a module without its suffix: `find_spec` would import the packages above it."""
     top, *rest = module.split(".")
     spec = PathFinder.find_spec(top)
     if spec is None or not spec.submodule_search_locations:
@@ -108,7 +108,7 @@ def _file_of(module: str) -> Path:
 
 
 def _modules_below(package: str) -> tuple[str, ...]:
-    """A module, or a package with all that is in it."""
+    """Return a module, or a package with all that is in it."""
     place = _place_of(package)
     inner = (path.relative_to(place).with_suffix("") for path in sorted(place.rglob("[!.]*.py")))
     return (package, *(".".join((package, *path.parts)) for path in inner if path.name != "__init__"))

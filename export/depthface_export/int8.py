@@ -94,7 +94,7 @@ def write_int8(
 
 
 def products(model: onnx.ModelProto) -> dict[str, str]:
-    """The products of a Q/DQ model, and of each the activation that is rounded for it."""
+    """Return the products of a Q/DQ model, and of each the activation that is rounded for it."""
     rounded = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     sources = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
     return {
@@ -105,7 +105,7 @@ def products(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def by_sensitivity(model: Path, int8: Path, feeds: Sequence[Arrays], ranges: Path) -> list[str]:
-    """The products of the Q/DQ model `int8`, made of `model`, the most sensitive first.
+    """Return the products of the Q/DQ model `int8`, made of `model`, the most sensitive first.
 
     That is how far the outputs go from fp32, on the feed of middle size, if those of one activation alone are rounded.
     """
@@ -132,7 +132,7 @@ class _Feeds(CalibrationDataReader):  # type: ignore[misc]
 
 @contextmanager
 def _hush() -> Iterator[None]:
-    """The quantizer warns, on the root logger, of a preparation that this graph does not need."""
+    """Silence the quantizer, which warns on the root logger of a preparation that this graph does not need."""
     logging.disable(logging.WARNING)
     try:
         yield

@@ -14,7 +14,7 @@ __all__ = ["hold_signals"]
 def hold_signals() -> Iterator[None]:
     """Let SIGINT and SIGTERM wait for the end of the block.
 
-    Inside of the import of a C++ library an interrupt aborts the process, and between two renames it would leave
+        Inside of the import of a C++ library an interrupt aborts the process, and between two renames it would leave
     networks of two exports side by side.
     """
     if threading.current_thread() is not threading.main_thread():

@@ -21,7 +21,7 @@ Report = Callable[[str], None]
 
 
 def say_nothing(line: str) -> None:
-    """A `Report` that tells nobody."""
+    """Tell nobody: the `Report` of who wants none."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Job:
     report: Report = say_nothing
 
     def precision_of(self, network: Network) -> Precision:
-        """The network's own."""
+        """Return the precision that the network gets: one that is `only_fp32` keeps it."""
         return "fp32" if network.only_fp32 else self.precision
 
     def engine_of(self, network: Network) -> EngineOptions | None:

@@ -57,7 +57,7 @@ def onnx_from_torch(source: Source, network: Network) -> onnx.ModelProto:
 
 
 def versions(path: Path) -> dict[str, int]:
-    """The opset and IR version of a file."""
+    """Return the opset and IR version of a file."""
     model = onnx.load(path, load_external_data=False)
     return {"opset": model.opset_import[0].version, "ir_version": model.ir_version}
 

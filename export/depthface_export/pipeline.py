@@ -104,7 +104,7 @@ def _changes_of(job: Job, network: Network) -> list[str]:
 
 
 def _may_be(sha256: Mapping[str, str], job: Job) -> bool:
-    """True unless these are known to be other files than the job's. Of published ones the origin says enough."""
+    """Return True unless these are known to be other files than the job's. Of published ones the origin says enough."""
     return not isinstance(job.weights, Folder) or dict(job.weights.sha256) == dict(sha256)
 
 

@@ -25,7 +25,7 @@ _POINTWISE = frozenset(("Add", "Div", "Mul", "Sub", "Where"))
 
 
 def attention_scores(model: onnx.ModelProto) -> frozenset[str]:
-    """The names of every Softmax, of the MatMul that it is of, and of what stands between."""
+    """Return the names of every Softmax, of the MatMul that it is of, and of what stands between."""
     producers = _producers(model)
     names: set[str] = set()
     for node in model.graph.node:
@@ -40,14 +40,14 @@ def attention_scores(model: onnx.ModelProto) -> frozenset[str]:
 
 
 def normalisations(model: onnx.ModelProto) -> frozenset[str]:
-    """The names of every LayerNormalization."""
+    """Return the names of every LayerNormalization."""
     return frozenset(node.name for node in model.graph.node if node.op_type == "LayerNormalization")
 
 
 def near_overflow(
     model: onnx.ModelProto, feeds: Iterable[Arrays], runner: Callable[[bytes], Callable[[Arrays], Arrays]]
 ) -> frozenset[str]:
-    """The names of the nodes that give or take a value near fp16's limit, on these inputs.
+    """Return the names of the nodes that give or take a value near fp16's limit, on these inputs.
 
     The values are those of the graph in fp32: in fp16 the first that is too large makes all that follow it so.
 
@@ -69,7 +69,7 @@ def near_overflow(
 
 
 def in_fp32(model: onnx.ModelProto, names: frozenset[str]) -> onnx.ModelProto:
-    """A copy of the graph in which the nodes of these names compute in fp32, with casts round them.
+    """Return a copy of the graph in which the nodes of these names compute in fp32, with casts round them.
 
     Between two such nodes nothing is cast, so no value is rounded or lost on the way. Inputs and outputs stay as they
     are.
@@ -114,7 +114,7 @@ def in_fp32(model: onnx.ModelProto, names: frozenset[str]) -> onnx.ModelProto:
 
 
 def _with_peaks(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """The model with the largest magnitude of each raised tensor as its outputs, and their names by the tensor's."""
+    """Return the model with each raised tensor's largest magnitude as its outputs, and their names by the tensor's."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     tensors = [name for node in copy.graph.node for name in node.output if name.endswith(_RAISED)]
@@ -139,7 +139,7 @@ def _cast(source: str, target: str, to: int) -> onnx.NodeProto:
 
 
 def _halves(model: onnx.ModelProto) -> set[str]:
-    """The names of all fp16 tensors."""
+    """Return the names of all fp16 tensors."""
     graph = onnx.shape_inference.infer_shapes(model).graph
     values = (*graph.value_info, *graph.input, *graph.output)
     names = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT16}

@@ -43,14 +43,14 @@ class Display:
         self._progress.update(self._stage, description=f"{self._name}  {line.strip()}")
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
-        """A phase begins."""
+        """Begin a phase."""
         self._phases[name] = self._progress.add_task(f"  {name}", total=steps)
 
     def advance(self, name: str, step: int) -> bool:
-        """A step of it is done; a build is never given up here."""
+        """Count a step of it as done; a build is never given up here."""
         self._progress.update(self._phases[name], completed=step + 1)
         return True
 
     def finish(self, name: str) -> None:
-        """It is over: its bar goes."""
+        """End it: its bar goes."""
         self._progress.remove_task(self._phases.pop(name))

@@ -20,7 +20,7 @@ __all__ = ["install", "stage", "write_whole"]
 
 @contextmanager
 def stage(repository: Path) -> Iterator[Path]:
-    """A folder on the repository's file system to build in. One export at a time; leftovers of killed ones go.
+    """Yield a folder on the repository's file system to build in. One export at a time; leftovers of killed ones go.
 
     Raises:
         ExportError: another export is at work in this repository, or it cannot be written to, now or later.
@@ -54,7 +54,7 @@ def stage(repository: Path) -> Iterator[Path]:
 
 
 def _lock(root: Path) -> IO[str]:
-    """The lock of a repository, held; raises BlockingIOError if another process holds it, and other OSErrors.
+    """Return the lock of a repository, held; raises BlockingIOError if another process holds it, and other OSErrors.
 
     Who held it before removes it in the end. So a lock that was opened may be no longer the one that others will see.
     """

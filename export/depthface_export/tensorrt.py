@@ -31,17 +31,17 @@ class Phases(Protocol):
     """Who is told how far a build is. Phases nest; a build has thousands of steps and lasts minutes."""
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
-        """A phase begins."""
+        """Begin a phase."""
 
     def advance(self, name: str, step: int) -> bool:
-        """A step of it is done; False to give the build up."""
+        """Count a step of it as done; False to give the build up."""
 
     def finish(self, name: str) -> None:
-        """It is over."""
+        """End it."""
 
 
 def require() -> machine.Machine:
-    """This machine; raises `EngineError` if it cannot build engines."""
+    """Return this machine; raises `EngineError` if it cannot build engines."""
     here = machine.read()
     _tensorrt()
     if here.tensorrt is None:
@@ -105,7 +105,7 @@ def engine_from_onnx(
 
 @contextlib.contextmanager
 def runner(plan: Path, network: Network) -> Iterator[Run]:
-    """An engine on the GPU, as a function from inputs by name to outputs by name."""
+    """Yield an engine on the GPU, as a function from inputs by name to outputs by name."""
     trt = _tensorrt()
     from polygraphy.backend.trt import EngineFromBytes, TrtRunner
     from polygraphy.exception import PolygraphyException
@@ -167,7 +167,7 @@ def _profiles(network: Network) -> list[Any]:
 
 
 def _profile_for(network: Network, inputs: Arrays) -> int:
-    """The index of the first profile that these inputs fit."""
+    """Return the index of the first profile that these inputs fit."""
     for index, shapes in enumerate(network.profiles):
         if all(
             least <= side <= most

@@ -56,7 +56,7 @@ class Check:
 
 
 def runner(model: Path | bytes, precision: Precision = "fp32", *, by_openvino: bool = False) -> Run:
-    """What will serve it, on the CPU, as a function from inputs by name to outputs by name.
+    """Return what will serve it, on the CPU, as a function from inputs by name to outputs by name.
 
     Args:
         by_openvino: as bf16 is anyway, instead of by ONNX Runtime.
@@ -145,7 +145,7 @@ def inputs(making: NetworkJob, run: Run, names: Sequence[str] = PROOF) -> list[A
 
 
 def _pictures(making: NetworkJob, names: Sequence[str]) -> list[npt.NDArray[np.uint8]]:
-    """The photographs, and what the family's stand-ins see something in."""
+    """Return the photographs, and what the family's stand-ins see something in."""
     photos = [image.decode((files("skimage") / "data" / name).read_bytes()) for name in names]
     return [*photos, *depthface_standins.module_of(making.card).pictures()]
 

@@ -89,7 +89,7 @@ def fetch(card: ModelCard, weights: Weights) -> Folder | Random | Synthetic:
 
 
 def _check_files(published: HubWeights | PublishedPack, folder: Path, remedy: str = "") -> dict[str, str]:
-    """The sha256 of each file in `folder`; raises `WeightsCorrupt` naming the first that is not the published one."""
+    """Return the sha256 of each file in `folder`; raise `WeightsCorrupt` for one that is not the published one."""
     found = {}
     for file in published.files:
         path = folder / file.name
@@ -126,7 +126,7 @@ def _hub_file(published: HubWeights, file: HubFile) -> Path:
 
 
 def _pack_folder(published: PublishedPack) -> Path:
-    """The pack in InsightFace's own storage; downloaded aside and checked, then moved in whole.
+    """Return the pack in InsightFace's own storage; downloaded aside and checked, then moved in whole.
 
     InsightFace itself checks nothing, and takes any folder of that name, even an empty one, for a finished download.
     """

@@ -25,7 +25,7 @@ def load(card: ModelCard, weights: Random, precision: Precision) -> dict[str, So
 
 
 def random_model(card: ModelCard, seed: int = Random().seed) -> DepthAnythingForDepthEstimation:
-    """The card's architecture as `transformers` has it, in fp32, to be evaluated; the same seed, the same weights."""
+    """Return the card's architecture as `transformers` has it, in fp32, for evaluation; a seed is a set of weights."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         model = DepthAnythingForDepthEstimation(network.config_of(card))

@@ -141,7 +141,7 @@ class NetworkBackend(ABC):
         return [feed if isinstance(feed, InvalidInput) else next(answers) for feed in feeds]
 
     def _feed(self, request: Any) -> dict[str, Array] | InvalidInput:
-        """A request's tensors by name, or why they cannot be touched."""
+        """Return a request's tensors by name, or why they cannot be touched."""
         try:
             return {name: array_of(name, pb_utils.get_input_tensor_by_name(request, name)) for name in self._inputs}
         except InvalidInput as error:

@@ -58,7 +58,7 @@ _repository = click.option(
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
-    """What `serve` takes, in the order of its help."""
+    """Return what `serve` takes, in the order of its help."""
     for option in reversed((
         _repository,
         click.option(
@@ -153,7 +153,7 @@ def serve(
 
 
 def _read(settings: dict[str, Any]) -> Options:
-    """The settings as an operator's options."""
+    """Return the settings as an operator's options."""
     limits = Limits(
         max_bytes=max(round(settings["max_mib"] * _MIB), 1),
         max_pixels=max(round(settings["max_megapixels"] * 1e6), 1),

@@ -251,7 +251,7 @@ def _keep(log: Path) -> None:
 
 
 def _reason(model: dict[str, str]) -> str:
-    """The sentence in what the index says of a model; a Python exception's `At:` and its paths are cut off."""
+    """Return the sentence in what the index says of a model; a Python exception's `At:` and its paths are cut off."""
     text = model.get("reason", "unknown").partition("\nAt:")[0].strip().rstrip(";")
     return text.rpartition("TritonModelException: ")[2] or text
 

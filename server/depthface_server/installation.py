@@ -60,7 +60,7 @@ class Installation:
 
     @classmethod
     def find(cls, folder: Path | None = None) -> Installation:
-        """The one in `folder`, or in /opt/tritonserver if there is one, or the wheel's.
+        """Return the one in `folder`, or in /opt/tritonserver if there is one, or the wheel's.
 
         Raises `ServeError` if there is none, or it is for another Python.
         """
@@ -100,7 +100,7 @@ def _from_wheel(wheel: Path) -> Installation:
 
 
 def _wheel() -> Path:
-    """The `tritonserver` folder of the installed wheel."""
+    """Return the `tritonserver` folder of the installed wheel."""
     spec = importlib.util.find_spec("pytriton")
     if spec is None or not spec.submodule_search_locations:
         raise ServeError("The nvidia-pytriton wheel is not installed.", "Install it: pip install 'depthface[server]'")
@@ -112,7 +112,7 @@ def _wheel() -> Path:
 
 
 def _lay_out(wheel: Path) -> Path:
-    """The backend directory, copied from the wheel and this package (Triton refuses links out of it).
+    """Return the backend directory, copied from the wheel and this package (Triton refuses links out of it).
 
     Its name is of its content: servers of another version, or of another environment, have one of their own.
     """
@@ -136,7 +136,7 @@ def _lay_out(wheel: Path) -> Path:
 
 
 def _environment(libraries: Sequence[Path], python: Path) -> dict[str, str]:
-    """This process's environment for a Triton that needs the folders `libraries`, and the Python in `python`."""
+    """Return this process's environment for a Triton that needs the folders `libraries`, and the Python in `python`."""
     # What names other code than that of this environment is left out.
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     return kept | {
@@ -147,7 +147,7 @@ def _environment(libraries: Sequence[Path], python: Path) -> dict[str, str]:
 
 
 def _libpython() -> list[Path]:
-    """The folder of the shared library that the stub is linked with, where the linker would not look by itself."""
+    """Return the folder of the shared library that the stub is linked with, which the linker would not find."""
     name = f"libpython{_PYTHON}.so.1.0"
     folder = sysconfig.get_config_var("LIBDIR")
     if folder and (Path(folder) / name).is_file():

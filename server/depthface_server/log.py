@@ -129,7 +129,7 @@ def as_object(line: str, now: datetime) -> dict[str, object]:
 
 
 def _fields(text: str) -> dict[str, object]:
-    """The text of a line: Triton writes it as a JSON string, and what a step writes into that is a JSON object."""
+    """Return the text of a line: Triton writes it as a JSON string, and a step writes a JSON object into that."""
     message: object = text
     try:
         message = json.loads(text)

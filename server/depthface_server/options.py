@@ -55,7 +55,7 @@ class Options:
         ]
 
     def environment(self) -> dict[str, str]:
-        """What the Python models read."""
+        """Return what the Python models read."""
         return self.limits.environment() | {IDLE_MINUTES: str(self.idle_minutes)}
 
 

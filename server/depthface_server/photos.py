@@ -110,7 +110,7 @@ class _Meeting:
 
 
 def _plain(hint: Any) -> type:
-    """The one type of an annotation, without None."""
+    """Return the one type of an annotation, without None."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         (hint,) = (part for part in typing.get_args(hint) if part is not types.NoneType)
     if hint not in _NAMES:

@@ -58,7 +58,7 @@ class Pipeline:
     run: Callable[..., Any]
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Called by Triton once, when the model loads; refuses to load before its networks are exported."""
+        """Make ready, when Triton loads the model; refuse to load before its networks are exported."""
         config = json.loads(args["model_config"])
         self._name: str = config["name"]
         self._inputs: dict[str, str] = {tensor["name"]: tensor["data_type"] for tensor in config["input"]}
@@ -73,7 +73,7 @@ class Pipeline:
         image.use_one_thread()  # the cores belong to the network
 
     async def execute(self, requests: list[Any]) -> list[Any]:
-        """Called by Triton with the requests of one batch; they run at once, and each gets an answer of its own."""
+        """Run the requests of one batch at once, for Triton; each gets an answer of its own."""
         self._trimmer.touch()
         answers = await asyncio.gather(*(self._answer(request) for request in requests))
         self._trimmer.touch()
@@ -103,7 +103,7 @@ class Pipeline:
         return response
 
     def _photos(self, request: Any) -> list[tuple[Value | None, ...]]:
-        """The inputs of a request, photo by photo."""
+        """Return the inputs of a request, photo by photo."""
         columns: list[list[Value] | None] = []
         for name, data_type in self._inputs.items():
             tensor = pb_utils.get_input_tensor_by_name(request, name)
@@ -208,7 +208,7 @@ def _what_went_wrong(model: str, is_own: bool, message: str) -> Exception:
 
 
 def _items(name: str, tensor: Any, data_type: str) -> list[Value]:
-    """The photos of a batched tensor, one by one; arrays are read-only views into shared memory."""
+    """Return the photos of a batched tensor, one by one; arrays are read-only views into shared memory."""
     if data_type != "TYPE_STRING":
         return list(array_of(name, tensor))
     items = [row[0] for row in tensor.as_numpy()]
@@ -218,7 +218,7 @@ def _items(name: str, tensor: Any, data_type: str) -> list[Value]:
 
 
 def _tensor(name: str, values: list[Value]) -> Any:
-    """The photos' values as one batched tensor."""
+    """Return the photos' values as one batched tensor."""
     arrays = [value for value in values if isinstance(value, np.ndarray)]
     if not arrays:
         return pb_utils.Tensor(name, np.array([[value] for value in values], np.object_))

@@ -92,7 +92,7 @@ class Report:
             metric.set(value)
 
     def _metric(self, name: str, description: str, kind: str, **labels: str) -> Any:
-        """A metric of this process; None under `--allow-metrics=false`."""
+        """Return a metric of this process; None under `--allow-metrics=false`."""
         try:
             buckets = {"buckets": list(_FACES)} if kind == "HISTOGRAM" else {}
             return _family(name, description, kind).Metric(labels={"model": self._model, **labels}, **buckets)
@@ -101,7 +101,7 @@ class Report:
 
 
 def _codes(base: type[InvalidInput]) -> set[str]:
-    """The codes of an error and of those derived from it."""
+    """Return the codes of an error and of those derived from it."""
     return {base.code}.union(*(_codes(derived) for derived in base.__subclasses__()))
 
 

@@ -105,7 +105,7 @@ def parents() -> Iterator[Path]:
 
 
 def _package_folders() -> Sequence[str]:
-    """The folders in which an isolated interpreter of this environment finds packages."""
+    """Return the folders in which an isolated interpreter of this environment finds packages."""
     code = "import os, sys; sys.stdout.buffer.write(b'\\0'.join(map(os.fsencode, sys.path)))"
     found = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, check=True).stdout
     standard = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}

@@ -1,3 +1,5 @@
+"""`python -m depthface`."""
+
 from depthface.cli import main
 
 main()

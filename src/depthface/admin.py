@@ -28,7 +28,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 def chosen_key() -> str:
-    """The key that the environment gives, or a new random one.
+    """Return the key that the environment gives, or a new random one.
 
     Raises:
         InvalidInput: the environment's is too short, or has characters that Triton's options cannot hold.
@@ -57,7 +57,7 @@ def hide(port: int) -> None:
 
 
 def headers(host: str, key: str | None = None) -> dict[str, str]:
-    """What a request to an operator's API carries.
+    """Return what a request to an operator's API carries.
 
     Args:
         host: `host:port`.

@@ -57,7 +57,7 @@ _F_SETPIPE_SZ = 1031  # fcntl.F_SETPIPE_SZ; Linux
 
 
 def size_of(data: bytes, format: str, *, max_pixels: int) -> tuple[int, int]:
-    """The height and width of an AVIF or HEIC file, upright, read from its head. Raises as `decode` does."""
+    """Return the height and width of an AVIF or HEIC file, upright, read from its head. Raises as `decode` does."""
     height, width, _ = _ask(data, format, b"s", max_pixels)
     return height, width
 
@@ -106,7 +106,7 @@ class _Worker:
         _widen(self._from)
 
     def ask(self, head: bytes, data: bytes, limit_s: float) -> tuple[bytes, int, int, bytearray]:
-        """Raises TimeoutError, or EOFError if the process ended."""
+        """Send a request and return its answer; raise TimeoutError, or EOFError if the process ended."""
         if self.is_fresh:
             self._fill(bytearray(1), time.monotonic() + _START_S)  # it is up
             self.is_fresh = False
@@ -244,7 +244,7 @@ def _must_have_decoder(format: str) -> None:
 
 
 def _python() -> str:
-    """The Python of this process's version and packages, which may not be its program."""
+    """Return the Python of this process's version and packages, which may not be its program."""
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     folders = dict.fromkeys([sys.exec_prefix, sys.base_exec_prefix, sys.prefix, sys.base_prefix])
     program = Path(sys.executable or "")

@@ -44,20 +44,20 @@ class Lean:
 
 
 def lean(data: bytes, format: str) -> Lean:
-    """The lean file of a photo of a format of `formats.FORMATS`."""
+    """Return the lean file of a photo of a format of `formats.FORMATS`."""
     make = _BY_FORMAT.get(format)
     return make(data) if make else Lean(data)
 
 
 def _in_exif(exif: bytes) -> int | None:
-    """The Orientation in an EXIF block (EXIF 2.32, 4.6.4 A), which is a TIFF file; None if it has none that counts."""
+    """Return the Orientation in an EXIF block (EXIF 2.32, 4.6.4 A), a TIFF file; None if it has none that counts."""
     exif = re.sub(rb"^(Exif\x00\x00){1,2}", b"", exif)
     directory = Directory.first(exif)
     return None if directory is None else directory.orientation()
 
 
 def _in_xmp(xmp: bytes | memoryview) -> int | None:
-    """The `tiff:Orientation` of an XMP packet; None if it has none. As Pillow finds it (Image.getexif)."""
+    """Return the `tiff:Orientation` of an XMP packet; None if it has none. As Pillow finds it (Image.getexif)."""
     found = re.search(rb'tiff:Orientation(?:="|>)([0-9])', xmp)
     return int(found[1]) if found else None
 
@@ -145,7 +145,7 @@ def _lean_png(data: bytes) -> Lean:
 
 
 def _whole_chunk(data: bytes, at: int, stop: int) -> bytes:
-    """A chunk's data; none if they are not whole, by their length and their CRC."""
+    """Return a chunk's data; none if they are not whole, by their length and their CRC."""
     if stop > len(data) or zlib.crc32(data[at + 4 : stop - 4]) != int.from_bytes(data[stop - 4 : stop], "big"):
         return b""
     return data[at + 8 : stop - 4]
@@ -167,7 +167,7 @@ def _png_text(name: bytes, text: bytes) -> bytes:
 
 
 def _exif_of_hex(text: bytes) -> bytes | None:
-    """The EXIF block in ImageMagick's text: three lines of head, then hexadecimal digits."""
+    """Return the EXIF block in ImageMagick's text: three lines of head, then hexadecimal digits."""
     try:
         return bytes.fromhex("".join(text.decode("latin-1").split("\n")[3:]))
     except ValueError:
@@ -270,7 +270,7 @@ def _lean_gif(data: bytes) -> Lean:
 
 
 def _colours(flags: int) -> int:
-    """The bytes of a GIF's table of colours."""
+    """Return the bytes of a GIF's table of colours."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 

@@ -67,7 +67,7 @@ _HEIC_BRANDS = frozenset(
 
 
 def format_of(data: bytes) -> str | None:
-    """The name, one of `FORMATS`, of the format whose signature the file has; None for any other.
+    """Return the name, one of `FORMATS`, of the format whose signature the file has; None for any other.
 
     AVIF and HEIC are told apart by the brands of their `ftyp` box (ISO/IEC 14496-12, 4.3; 23008-12, 10.2).
     """
@@ -83,7 +83,7 @@ def format_of(data: bytes) -> str | None:
 
 
 def stranger(data: bytes) -> str | None:
-    """What a file is that is not taken, as it stands in "This is …"; None where its bytes do not say."""
+    """Return what a file is that is not taken, as it stands in "This is …"; None where its bytes do not say."""
     head = data[:_HEAD_BYTES]
     for signature, name in _STRANGERS:
         if re.match(signature, head, re.DOTALL):

@@ -63,7 +63,7 @@ def decode(data: bytes, *, at_least: tuple[int, int] | None = None) -> Pixels:
 
 
 def size_of(data: bytes) -> tuple[int, int]:
-    """The height and width of an encoded photo, upright, without decoding it; raises as `decode` does."""
+    """Return the height and width of an encoded photo, upright, without decoding it; raises as `decode` does."""
     with picture.opened(_of_bytes_allowed(data), max_pixels=limits.current().max_pixels) as photo:
         return photo.size
 

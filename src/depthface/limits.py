@@ -32,12 +32,12 @@ class Limits:
     max_faces: int = 0
 
     def environment(self) -> dict[str, str]:
-        """The variables that tell them to a step."""
+        """Return the variables that tell them to a step."""
         return {f"{_PREFIX}{name.upper()}": str(value) for name, value in asdict(self).items()}
 
 
 @functools.cache
 def current() -> Limits:
-    """The limits of this process."""
+    """Return the limits of this process."""
     told = {name: os.environ.get(f"{_PREFIX}{name.upper()}") for name in asdict(Limits())}
     return Limits(**{name: int(value) for name, value in told.items() if value})

@@ -36,12 +36,12 @@ class Machine:
 
 
 def read() -> Machine:
-    """This machine, as far as this process may see it; loads TensorRT's library, if there is one."""
+    """Return this machine, as far as this process may see it; loads TensorRT's library, if there is one."""
     return Machine(_tensorrt(), gpus())
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """The GPUs that CUDA_VISIBLE_DEVICES allows. NVIDIA's container toolkit brings `nvidia-smi` with every GPU."""
+    """Return the GPUs that CUDA_VISIBLE_DEVICES allows. NVIDIA's container toolkit brings `nvidia-smi` with each."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible == "":
         return ()
@@ -57,7 +57,7 @@ def gpus() -> tuple[Gpu, ...]:
 
 
 def _tensorrt() -> str | None:
-    """The version of the library that will run engines, asked of the library itself: Triton has no Python package."""
+    """Return the version of the library that will run engines, asked of the library: Triton has no Python package."""
     wheel = importlib.util.find_spec("tensorrt_libs")
     folders = [None, *(wheel.submodule_search_locations or [] if wheel else [])]
     for major in TENSORRT_MAJORS:

@@ -61,11 +61,11 @@ class Manifest:
         (folder / MANIFEST_FILE).write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
 
     def describes(self, folder: Path) -> bool:
-        """True if `model.onnx` and the engine in `folder` are those that this manifest speaks of."""
+        """Return True if `model.onnx` and the engine in `folder` are those that this manifest speaks of."""
         return not self.differences(folder)
 
     def differences(self, folder: Path) -> list[str]:
-        """What in `folder` is not as this manifest says, each in a few words."""
+        """Return what in `folder` is not as this manifest says, each in a few words."""
         found = []
         sections = {ONNX_FILE: self.onnx, ENGINE_FILE: self.engine}
         for name, section in (sections | {name: {"sha256": digest} for name, digest in self.files.items()}).items():
@@ -80,12 +80,12 @@ class Manifest:
 
 
 def folders(repository: Path) -> list[Path]:
-    """The version folders of a repository that hold a manifest, sound or not; hidden folders are not part of it."""
+    """Return the version folders of a repository that hold a manifest, sound or not; hidden folders do not count."""
     return [path.parent for path in sorted(repository.glob(f"[!.]*/[!.]*/{MANIFEST_FILE}"))]
 
 
 def read(folder: Path) -> Manifest | None:
-    """The manifest in `folder`; None if there is none, or not a sound one of this version."""
+    """Return the manifest in `folder`; None if there is none, or not a sound one of this version."""
     try:
         with (folder / MANIFEST_FILE).open("rb") as file:
             text = file.read(MAX_BYTES + 1)
@@ -96,7 +96,7 @@ def read(folder: Path) -> Manifest | None:
 
 
 def _is_sound(found: Manifest) -> bool:
-    """True if every field has its expected type, and every model's name is a plain file name."""
+    """Return True if every field has its expected type, and every model's name is a plain file name."""
     try:
         names = [*found.serves, *found.files, *(network for needed in found.serves.values() for network in needed)]
         texts = [
@@ -133,7 +133,7 @@ def _is_sound_engine(engine: dict[str, Any]) -> bool:
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file, as lowercase hexadecimal."""
+    """Return the sha256 of a file, as lowercase hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -43,7 +43,7 @@ _SHOWN_CHARACTERS = 120
 
 
 def encoded(photo: Photo) -> bytes:
-    """What travels: files and bytes as they are, pictures in memory and arrays as lossless PNG.
+    """Return what travels: files and bytes as they are, pictures in memory and arrays as lossless PNG.
 
     Raises:
         InvalidImage: it is none of these, cannot be read, or has no pixels.
@@ -61,7 +61,7 @@ def encoded(photo: Photo) -> bytes:
 
 
 def upright(photo: Photo) -> Image.Image:
-    """The photo as an RGB picture of its own, turned as it says it is: the pixels that a server counts in.
+    """Return the photo as an RGB picture of its own, turned as it says it is: the pixels that a server counts in.
 
     Raises:
         InvalidImage, ImageTooLarge: as `encoded`, and what a server would refuse.
@@ -79,7 +79,7 @@ def probe_picture() -> npt.NDArray[np.uint8]:
 
 
 def _picture(photo: Any) -> Image.Image:
-    """A picture or an array, as an upright RGB picture."""
+    """Return a picture or an array, as an upright RGB picture."""
     if isinstance(photo, np.ndarray):
         return _of_array(photo)
     if isinstance(photo, Image.Image):
@@ -129,7 +129,7 @@ def _read(path: str | os.PathLike[str]) -> bytes:
 
 
 def _whole(file: BinaryIO) -> bytes:
-    """The file, but of one over `_MOST_BYTES` only so much that it is known."""
+    """Return the file, but of one over `_MOST_BYTES` only so much that it is known."""
     data = BytesIO()
     while (chunk := file.read(2**22)) and data.tell() <= _MOST_BYTES:
         data.write(chunk)
@@ -145,7 +145,7 @@ def _remedy(error: OSError) -> str:
 
 
 def _shown(path: str | os.PathLike[str]) -> str:
-    """A path as it can be said in one line, in any encoding that has its characters."""
+    """Return a path as it can be said in one line, in any encoding that has its characters."""
     try:
         name = os.fsdecode(path)
     except TypeError:

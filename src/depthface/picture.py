@@ -100,7 +100,7 @@ def opened(data: bytes, *, max_pixels: int = LARGEST_PIXELS) -> Iterator[Opened]
 
 
 def upright(picture: Image.Image) -> Image.Image:
-    """A picture in memory, or one that Pillow has opened, as an upright RGB picture of its own, without metadata.
+    """Return a picture in memory, or one that Pillow has opened, as an upright RGB picture without metadata.
 
     Raises:
         InvalidImage: closed, without pixels, damaged, or of samples that say not how bright they are.
@@ -140,7 +140,7 @@ def turned(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def rgb(picture: Image.Image) -> Image.Image:
-    """A loaded picture of any mode as RGB, 8 bits a sample; a new one unless it is RGB already.
+    """Return a loaded picture of any mode as RGB, 8 bits a sample; a new one unless it is RGB already.
 
     Raises:
         InvalidImage: the mode does not say which value is white.
@@ -218,7 +218,7 @@ def _not_taken(name: str | None) -> str:
 
 
 def _again(picture: Image.Image) -> bytes | None:
-    """The file of a picture that Pillow could not load, if it is still there and was to give its first frame."""
+    """Return the file of a picture that Pillow could not load, if it is still there and was to give its first frame."""
     file = getattr(picture, "fp", None)
     if file is None or picture.tell():
         return None

@@ -33,7 +33,7 @@ def upsample_bicubic(array: npt.NDArray[np.float32], height: int, width: int) ->
 
 
 def _taps(size: int, new_size: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-    """The four source indices and weights of each of `new_size` samples: `(new_size, 4)` both, borders repeated."""
+    """Return the four source indices and weights of each new sample: `(new_size, 4)` both, borders repeated."""
     position = (np.arange(new_size, dtype=np.float64) + 0.5) * (size / new_size) - 0.5
     base = np.floor(position)
     near = np.abs(position[:, None] - (base[:, None] + np.arange(-1, 3)))

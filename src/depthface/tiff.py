@@ -30,6 +30,7 @@ class Directory:
 
     @classmethod
     def first(cls, data: bytes) -> Directory | None:
+        """Return the first directory of a TIFF file; None if the data are none."""
         order = {b"II": "<", b"MM": ">"}.get(data[:2])
         if order is None or len(data) < 8:
             return None
@@ -46,6 +47,7 @@ class Directory:
 
     @property
     def entry_bytes(self) -> int:
+        """The size of an entry."""
         return 20 if self.is_big else 12
 
     @property
@@ -54,12 +56,12 @@ class Directory:
         return self.start + self.count * self.entry_bytes
 
     def entries(self) -> Iterator[tuple[int, int]]:
-        """The tag of each entry that is there, and where it begins."""
+        """Yield the tag of each entry that is there, and where it begins."""
         for at in range(self.start, min(self.stop, len(self.data) - self.entry_bytes + 1), self.entry_bytes):
             yield struct.unpack_from(self.order + "H", self.data, at)[0], at
 
     def value(self, at: int) -> bytes:
-        """The bytes of an entry's value; none where they are not in the file."""
+        """Return the bytes of an entry's value; none where they are not in the file."""
         kind, count = struct.unpack_from(self.order + ("HQ" if self.is_big else "HI"), self.data, at + 2)
         size = _TYPE_BYTES.get(kind, 0) * count
         place = at + self.entry_bytes - (8 if self.is_big else 4)
@@ -68,7 +70,7 @@ class Directory:
         return self.data[place : place + size] if place + size <= len(self.data) else b""
 
     def numbers(self, tag: int) -> tuple[int, ...]:
-        """The first few whole numbers of a tag; of one that comes twice, of the last."""
+        """Return the first few whole numbers of a tag; of one that comes twice, of the last."""
         found: tuple[int, ...] = ()
         for each, at in self.entries():
             letter = _INTEGERS.get(struct.unpack_from(self.order + "H", self.data, at + 2)[0])
@@ -79,5 +81,6 @@ class Directory:
         return found
 
     def orientation(self) -> int | None:
+        """Return the value of the tag Orientation; None if there is none."""
         numbers = self.numbers(_ORIENTATION)
         return numbers[0] if numbers else None

@@ -109,7 +109,7 @@ def _command(words: list[str], repository: Path) -> str:
 
 
 def _guess(network: Path) -> list[str]:
-    """What was typed to export a network whose manifest does not say so, as far as its card and its config tell."""
+    """Return what was typed to export a network whose manifest does not say so, as far as its card and config tell."""
     card = next((card for card in all_cards().values() if network.name in {each.name for each in card.networks}), None)
     if card is None:
         return ["depthface", "export", "FOLDER"]  # of the pack

@@ -81,5 +81,5 @@ def label_of(origin: str) -> str | None:
 
 
 def is_meaningful(origin: str) -> bool:
-    """False for the weights of nobody: fine for plumbing and speed, not for looking at."""
+    """Return False for the weights of nobody: fine for plumbing and speed, not for looking at."""
     return warning_of(origin) is None

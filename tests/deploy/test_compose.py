@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import yaml
 from fixtures.deploy import ROOT, composed, is_ours, stages, variables
 
 SERVICES = composed()["services"]
+GATEWAYS = {"immich": 3003, "immichvr": 5000, "faces": 8000}
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 
 
@@ -43,7 +45,10 @@ def test_the_schema_would_say_otherwise(tmp_path):
 
 
 def test_the_services_are_those_that_are_promised():
-    assert set(SERVICES) == {"triton", "triton-cpu", "export", "export-cpu", "bench", "prometheus", "grafana"}
+    assert set(SERVICES) == {
+        *("triton", "triton-cpu", "export", "export-cpu", "bench", "prometheus", "grafana"),
+        *GATEWAYS,
+    }
     assert all(service["profiles"] for service in SERVICES.values())  # nothing starts that nobody asked for
     assert {name for name, service in SERVICES.items() if service["profiles"] == ["monitoring"]} == {
         "prometheus",
@@ -68,7 +73,7 @@ def test_gpus_are_for_those_that_say_so():
 
 def test_ports_are_on_loopback():
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
-    assert len(ports) == 8
+    assert len(ports) == 8 + len(GATEWAYS)
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
@@ -79,7 +84,7 @@ def test_images_are_pinned():
         if "triton" in service["image"] or "build" in service:
             assert tag in service["image"]
     bases = {stage.base for stage in stages().values() if ":" in stage.base}
-    assert bases == {f"nvcr.io/nvidia/tritonserver:{tag}-py3"}
+    assert bases == {f"nvcr.io/nvidia/tritonserver:{tag}-py3", "python:3.12-slim-bookworm"}
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -90,7 +95,25 @@ def test_what_is_built_is_in_the_dockerfile(name):
     assert is_ours(target.command)
     assert f"ARG {next(iter(build['args']))}=" in (ROOT / "Dockerfile").read_text()
     exposed = " ".join(target.values("EXPOSE")).split()
-    assert [port.rpartition(":")[2] for port in OURS[name].get("ports", [])] == exposed
+    ports = [port.rpartition(":")[2] for port in OURS[name].get("ports", [])]
+    assert ports == ([str(GATEWAYS[name])] if name in GATEWAYS else exposed)
+    assert set(ports) <= set(exposed)
+
+
+@pytest.mark.parametrize(("name", "port"), GATEWAYS.items())
+def test_a_gateway_is_shut_in_and_asked_whether_it_lives(name, port):
+    service = SERVICES[name]
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
+    target = stages()[service["build"]["target"]]
+    assert target.values("USER") == ["1000:1000"]
+    assert target.entry_point == ["depthface", "gateway"]
+    assert is_ours([*target.entry_point, *service["command"]])
+    assert service["command"][0] == name == importlib.import_module(f"depthface_gateway.{name}").NAME
+    assert port == importlib.import_module(f"depthface_gateway.{name}").DEFAULT_PORT
+    assert f"http://127.0.0.1:{port}/" in service["healthcheck"]["test"][-1]
+    url = service["command"][service["command"].index("--url") + 1]
+    assert url.partition(":")[0] in SERVICES["triton"]["networks"]["default"]["aliases"]
 
 
 def test_every_path_that_is_mounted_exists():

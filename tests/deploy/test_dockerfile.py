@@ -38,7 +38,7 @@ def test_what_is_copied_exists_and_is_let_through():
         assert stage == "=" and path in stages()
 
 
-@pytest.mark.parametrize("name", ["serve", "export"])
+@pytest.mark.parametrize("name", ["serve", "export", "gateway"])
 def test_a_target_builds_nothing_and_is_not_root(name):
     target = stages()[name]
     assert target.values("USER") == ["1000:1000"]

@@ -34,7 +34,7 @@ def embed(
     timeout_s: float,
     url: str,
 ) -> None:
-    """What is in photos, or what texts say, as vectors of unit length.
+    """Turn photos or texts into vectors of unit length, which say what is in them.
 
     Example: depthface embed *.jpg --out vectors.npy
     """

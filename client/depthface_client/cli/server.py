@@ -46,7 +46,7 @@ def load(model: str, as_json: bool, url: str) -> None:
 @shared.timeout
 @shared.url
 def models(as_json: bool, timeout_s: float, url: str) -> None:
-    """What the server serves, and with which weights.
+    """List what the server serves, and with which weights.
 
     Example: depthface models
     """

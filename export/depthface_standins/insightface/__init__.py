@@ -25,7 +25,7 @@ SYNTHETIC_FILES = {
 
 
 def load(card: ModelCard, weights: Random | Synthetic, precision: Precision) -> dict[str, Source]:
-    """The graphs of a pack whose files are made here; as `network.load`."""
+    """Return the graphs of a pack whose files are made here; as `network.load`."""
 
     def original(file: PackFile) -> onnx.ModelProto:
         if isinstance(weights, Random):
@@ -36,5 +36,5 @@ def load(card: ModelCard, weights: Random | Synthetic, precision: Precision) -> 
 
 
 def pictures() -> list[npt.NDArray[np.uint8]]:
-    """A drawn scene of six faces."""
+    """Return a drawn scene of six faces."""
     return [scenes.draw_crowd(6).image]

@@ -227,7 +227,7 @@ def _mobilenet(net: Layers, x: str, width: float) -> tuple[str, int]:
 
 
 def _normalised(net: Layers) -> str:
-    """The graph's own normalisation, by the names from which InsightFace concludes that the input is 0…255."""
+    """Return the graph's own normalisation, by the names from which InsightFace concludes that the input is 0…255."""
     centred = net.graph.node("Sub", ["data", net.constant(127.5)], called="_minusscalar0")
     return net.graph.node("Mul", [centred, net.constant(1 / 128)], called="_mulscalar0")
 

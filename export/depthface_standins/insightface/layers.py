@@ -46,7 +46,7 @@ class Layers:
         contrast: bool = False,
         name: str = "",
     ) -> str:
-        """A convolution of `channels` in and out; padded to keep the size unless `pad` says.
+        """Add a convolution of `channels` in and out; padded to keep the size unless `pad` says.
 
         Args:
             gain: variance of what comes out over the mean square of what goes in.
@@ -77,25 +77,25 @@ class Layers:
         return self.graph.node("Relu", [x])
 
     def prelu(self, x: str, channels: int) -> str:
-        """A ReLU that lets a quarter of what is below 0 through."""
+        """Return a ReLU that lets a quarter of what is below 0 through."""
         return self.graph.node("PRelu", [x, self.constant(np.full((channels, 1, 1), 0.25))])
 
     def norm(self, x: str, channels: int, output: str = "") -> str:
-        """A batch normalisation that changes nothing."""
+        """Return a batch normalisation that changes nothing."""
         parameters = [self.constant(np.full(channels, value)) for value in (1.0, 0.0, 0.0, 1.0)]
         return self.graph.node("BatchNormalization", [x, *parameters], output, epsilon=1e-5, momentum=0.9)
 
     def add(self, left: str, right: str) -> str:
-        """The sum of two values."""
+        """Return the sum of two values."""
         return self.graph.node("Add", [left, right])
 
     def fully(self, x: str, sizes: tuple[int, int], output: str = "", *, gain: float = 1.0, bias: float = 0.0) -> str:
-        """A fully connected layer of `sizes` in and out."""
+        """Return a fully connected layer of `sizes` in and out."""
         weight = self.constant(self.weights(sizes[1], sizes[0], variance=gain / sizes[0]))
         inputs = [x, weight, self.constant(np.full(sizes[1], bias))]
         return self.graph.node("Gemm", inputs, output, alpha=1.0, beta=1.0, transB=1)
 
     def separable(self, x: str, channels: tuple[int, int], stride: int = 1) -> str:
-        """A depthwise and a pointwise convolution, each with ReLU: the brick of MobileNet."""
+        """Add a depthwise and a pointwise convolution, each with ReLU: the brick of MobileNet."""
         x = self.relu(self.conv(x, (channels[0], channels[0]), stride=stride, groups=channels[0]))
         return self.relu(self.conv(x, channels, kernel=1))

@@ -69,7 +69,7 @@ _LIPS = np.array([[110, 20, 20], [30, 190, 190]], np.float32)  # of gender 0 and
 
 
 def _grid_nodes() -> Floats:
-    """The nodes of the 6×6 grid that lie well on the disc and are not hidden by an eye: `(K, 2) float32`."""
+    """Return the nodes of the 6×6 grid that lie well on the disc and are not hidden by an eye: `(K, 2) float32`."""
     steps = np.linspace(-0.8, 0.8, 6)
     nodes = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
     on_disc = np.hypot(nodes[:, 0], nodes[:, 1]) < 0.95
@@ -222,7 +222,7 @@ def place(
 
 
 def draw_crowd(count: int, seed: int = 0, size: tuple[int, int] | None = None) -> Scene:
-    """A scene of `count` faces which the detector finds at 640×640: 0, 1, 2, 6, 33, 200 and what lies between.
+    """Return a scene of `count` faces which the detector finds at 640×640: 0, 1, 2, 6, 33, 200 and what lies between.
 
     Args:
         count: how many; up to 230 fit.
@@ -368,7 +368,7 @@ def _background(kind: Background, size: tuple[int, int], rng: np.random.Generato
 
 
 def _cool_colour(rng: np.random.Generator) -> Floats:
-    """A grey, blue, green or cyan: red never exceeds green or blue.
+    """Return a grey, blue, green or cyan: red never exceeds green or blue.
 
     Neither green nor blue is pure, since an edge between it and a red face is yellow or magenta.
     """
@@ -378,6 +378,6 @@ def _cool_colour(rng: np.random.Generator) -> Floats:
 
 
 def _rotation(clockwise_deg: float) -> npt.NDArray[np.float64]:
-    """The matrix that turns a column (x, y), y down, clockwise."""
+    """Return the matrix that turns a column (x, y), y down, clockwise."""
     turn = np.deg2rad(clockwise_deg)
     return np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])

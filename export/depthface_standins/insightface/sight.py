@@ -57,7 +57,7 @@ def cell_moments(g: GraphWriter, masks: Tensor) -> Tensor:
 
 
 def gathering(count: int, first: int, unit: float) -> npt.NDArray[np.float32]:
-    """The kernel that sums the four moments of `count`×`count` cells round a new origin in a new unit of length.
+    """Return the kernel that sums the four moments of `count`×`count` cells round a new origin in a new unit of length.
 
     Args:
         first: where the first cell begins, seen from the new origin, in cells.

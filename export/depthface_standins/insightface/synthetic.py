@@ -57,7 +57,7 @@ LEVELS = {
 
 
 def detector() -> onnx.ModelProto:
-    """An SCRFD with five keypoints: input `input.1` `[1, 3, H, W]`, RGB, (x − 127.5) / 128.
+    """Return an SCRFD with five keypoints: input `input.1` `[1, 3, H, W]`, RGB, (x − 127.5) / 128.
 
     Nine outputs, for strides 8, 16, 32: scores `[A, 1]`, then box distances `[A, 4]`, then keypoint offsets `[A, 10]`,
     both in strides, A = 2·(H/stride)·(W/stride). As in the published files the shapes are declared for 640×640.
@@ -95,7 +95,7 @@ def _red_around(g: GraphWriter, cells: dict[int, Tensor]) -> dict[int, Tensor]:
 
 
 def _eye_pairs(g: GraphWriter, cells: Tensor, red: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """What one level's head is given: the pairs of eyes at each place, and their faults, each about 0 for a face."""
+    """Return what one level's head is given: the pairs of eyes at each place, and their faults, near 0 for a face."""
     prefixes = ("a.", "b.")
     windows = []
     for prefix, anchor in zip(prefixes, LEVELS[stride], strict=True):
@@ -130,7 +130,7 @@ def _eye_pairs(g: GraphWriter, cells: Tensor, red: Tensor, stride: int) -> tuple
 
 
 def _head_rows(stride: int, faults: tuple[str, ...]) -> dict[str, dict[str, Row]]:
-    """What the three convolutions of a level's head compute, for both anchors."""
+    """Return what the three convolutions of a level's head compute, for both anchors."""
     rows: dict[str, dict[str, Row]] = {"score": {}, "bbox": {}, "kps": {}}
     for p, anchor in zip(("a.", "b."), LEVELS[stride], strict=True):
         rows["score"][f"{p}score"] = {fault: -1.0 for fault in faults if fault.startswith(p)} | {"": 5.0}
@@ -144,7 +144,7 @@ def _head_rows(stride: int, faults: tuple[str, ...]) -> dict[str, dict[str, Row]
 
 
 def recognizer(dim: int = 512) -> onnx.ModelProto:
-    """An ArcFace: input `input.1` `[N, 3, 112, 112]`, RGB, (x − 127.5) / 127.5; output `683` `[N, dim]`.
+    """Return an ArcFace: input `input.1` `[N, 3, 112, 112]`, RGB, (x − 127.5) / 127.5; output `683` `[N, dim]`.
 
     As in the published files the output is declared `[1, dim]`, though N may be anything.
 
@@ -173,7 +173,7 @@ _POOL_PX = 7
 
 
 def _code_reader() -> Floats:
-    """The matrix that reads a code from the pooled, normalised crop: `(CODE_LENGTH, 2·16·16)`."""
+    """Return the matrix that reads a code from the pooled, normalised crop: `(CODE_LENGTH, 2·16·16)`."""
     axis = (np.arange(112, dtype=np.float32) + 0.5)[:, None]
     u = ((axis.T - scenes.CROP_CENTRE_PX[0]) / scenes.CROP_RADIUS_PX).repeat(112, axis=0)
     v = ((axis - scenes.CROP_CENTRE_PX[1]) / scenes.CROP_RADIUS_PX).repeat(112, axis=1)
@@ -239,7 +239,7 @@ def landmarks_68() -> onnx.ModelProto:
 
 
 def _crop_eyes(g: GraphWriter, crop: Tensor) -> Tensor:
-    """The eyes of the face in the middle of a 192×192 crop, in half crops from its middle."""
+    """Return the eyes of the face in the middle of a 192×192 crop, in half crops from its middle."""
     cells = cell_moments(g, masks_of(g, crop))
     half = 192 // CELL_PX // 2
     weight = np.zeros((8, 9, 2 * half, 2 * half), np.float32)
@@ -285,13 +285,13 @@ def attributes() -> onnx.ModelProto:
 
 
 def _nose_area() -> tuple[float, float]:
-    """The nose's squared radius at age 0 and what each year adds."""
+    """Return the nose's squared radius at age 0 and what each year adds."""
     at_0, at_100 = scenes.nose_radius(0) ** 2, scenes.nose_radius(100) ** 2
     return at_0, (at_100 - at_0) / 100
 
 
 def pack() -> dict[str, onnx.ModelProto]:
-    """A whole pack, by file name; the names are made like those of the published packs."""
+    """Return a whole pack, by file name; the names are made like those of the published packs."""
     return {
         "1k3d68.onnx": landmarks_68(),
         "2d106det.onnx": landmarks_106(),

@@ -73,7 +73,7 @@ class GraphWriter:
         stride: int = 1,
         pads: tuple[int, int, int, int] = (0, 0, 0, 0),
     ) -> Tensor:
-        """A convolution with `weight` `(out, in, kh, kw)` and `bias` `(out,)`; pads are top, left, bottom, right."""
+        """Add a convolution: `weight` `(out, in, kh, kw)`, `bias` `(out,)`; pads are top, left, bottom, right."""
         stem = name or f"conv_{len(self._model.graph.node)}"
         inputs = [source.name, self.constant(f"{stem}.weight", weight), self.constant(f"{stem}.bias", bias)]
         output = self.node(
@@ -105,7 +105,7 @@ class GraphWriter:
         return self.conv(source, weight, bias, tuple(rows), name=name, pads=(pad, pad, pad, pad))
 
     def concat(self, *sources: Tensor) -> Tensor:
-        """The channels of all sources, one after the other."""
+        """Return the channels of all sources, one after the other."""
         channels = tuple(channel for source in sources for channel in source.channels)
         return Tensor(self.node("Concat", [source.name for source in sources], axis=1), channels)
 
@@ -140,7 +140,7 @@ class GraphWriter:
         )
 
     def scrfd_output(self, source: str, width: int, output: str, *, sigmoid: bool) -> None:
-        """The end of an SCRFD head: from `(1, 2·width, h, w)` to `(h·w·2, width)`, in the published files' nodes."""
+        """Add the end of an SCRFD head: from `(1, 2·width, h, w)` to `(h·w·2, width)`, in the published nodes."""
         anchors_last = self.node("Transpose", [source], perm=[2, 3, 0, 1])
         shape = self.constant(f"rows_of_{width}", [-1, width], np.int64)
         flat = self.node("Reshape", [anchors_last, shape], "" if sigmoid else output)
@@ -150,7 +150,7 @@ class GraphWriter:
     def model(
         self, name: str, inputs: Mapping[str, Sequence[int | str]], outputs: Mapping[str, Sequence[int | str]]
     ) -> onnx.ModelProto:
-        """The finished model; all inputs and outputs are float32."""
+        """Return the finished model; all inputs and outputs are float32."""
         graph = self._model.graph
         graph.name = name
         for infos, shapes in ((graph.input, inputs), (graph.output, outputs)):

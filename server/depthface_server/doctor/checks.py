@@ -93,7 +93,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _satisfies(name: str, requirement: str) -> bool:
-    """False if the version that is here is known not to be one of those asked for."""
+    """Return False if the version that is here is known not to be one of those asked for."""
     found = _version(name)
     try:
         from packaging.requirements import Requirement
@@ -196,7 +196,7 @@ def _shm() -> Finding:
 
 
 def _weights() -> Iterator[Finding]:
-    """What of the published weights lies in the caches, and whether it is what was published."""
+    """Yield what of the published weights lies in the caches, and whether it is what was published."""
     absent = []
     for card in all_cards().values():
         if not card.is_published:

@@ -31,7 +31,7 @@ def all_cards() -> dict[str, ModelCard]:
 
 
 def card_named(name: str) -> ModelCard:
-    """The card of one model, or of a folder of a family's files; raises `DepthfaceError` naming those there are."""
+    """Return the card of a model, or of a folder of a family's files; raise `DepthfaceError` naming those there are."""
     cards = all_cards()
     if name in cards:
         return cards[name]
@@ -50,5 +50,5 @@ def _families() -> list[str]:
 
 
 def module_of(card: ModelCard, room: str) -> ModuleType:
-    """A module of the card's family, such as its `network`; imported only now, since it may need torch."""
+    """Return a module of the card's family, such as its `network`; imported only now, since it may need torch."""
     return importlib.import_module(f"{__name__}.{card.family}.{room}")

@@ -117,7 +117,7 @@ def _session_options(config: dict[str, Any], parameters: Mapping[str, str]) -> o
 
 
 def _providers(name: str, config: dict[str, Any], args: Mapping[str, str]) -> list[Provider]:
-    """The execution providers, the first that can run a node runs it: accelerators, CUDA, the CPU."""
+    """Return the execution providers, the first that can run a node runs it: accelerators, CUDA, the CPU."""
     cpu: Provider = ("CPUExecutionProvider", {})
     if args["model_instance_kind"] != "GPU":
         return [cpu]

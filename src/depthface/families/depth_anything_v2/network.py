@@ -69,7 +69,7 @@ def sources(card: ModelCard, model: DepthAnythingForDepthEstimation, precision: 
 
 
 def reference_model(card: ModelCard, folder: Path) -> DepthAnythingForDepthEstimation:
-    """The model as `transformers` has it, in fp32 and evaluation mode."""
+    """Return the model as `transformers` has it, in fp32 and evaluation mode."""
     return _pretrained(card, folder).eval().requires_grad_(False)
 
 
@@ -179,7 +179,7 @@ class _Positions(nn.Module):
 
 
 def _reference(model: DepthAnythingForDepthEstimation, pixels: Pixels) -> DepthMap:
-    """The published model on what its processor would feed it: rescale by 1/255, then normalise, channels first."""
+    """Return the published model on what its processor feeds it: rescaled by 1/255, then normalised, channels first."""
     x = pixels.astype(np.float32) / 255
     x = (x - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
     with torch.inference_mode():
@@ -256,7 +256,7 @@ def _hush_loading() -> Iterator[None]:
 
 
 def config_of(card: ModelCard) -> DepthAnythingConfig:
-    """The card's architecture as `transformers` describes it."""
+    """Return the card's architecture as `transformers` describes it."""
     facts: dict[str, Any] = dict(card.architecture)
     backbone = Dinov2Config(
         hidden_size=facts["hidden_size"],

@@ -34,7 +34,7 @@ MAX_ASPECT = 10.0
 
 
 def grid_size(height: int, width: int) -> tuple[int, int]:
-    """The network's grid for a photo of `height` × `width` pixels.
+    """Return the network's grid for a photo of `height` × `width` pixels.
 
     The scale is whichever of 518/height and 518/width is nearer 1; then both sides go to the nearest multiple of 14
     (image_processing_pil_dpt.py `get_resize_output_image_size`), never below 14 or above `MAX_GRID_SIDE_PX`.
@@ -87,7 +87,7 @@ def grey_levels(depth: npt.NDArray[np.float32], dtype: type[Level]) -> npt.NDArr
 def preprocess(
     image_bytes: bytes, precision: str = "fp32", *, fast_decode: bool = False
 ) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
-    """An encoded photo to the network's grid.
+    """Return an encoded photo to the network's grid.
 
     Args:
         precision: the network's. For fp32 the resize is the reference's to the bit. Below, it is the faster one (see
@@ -123,7 +123,7 @@ def preprocess(
 def postprocess(
     wanted: Collection[str], depth: npt.NDArray[np.float32], size: tuple[int, int]
 ) -> dict[str, npt.NDArray[np.generic] | bytes]:
-    """The network's depth to what was asked for.
+    """Return the network's depth to what was asked for.
 
     Args:
         wanted: what of `depth`, `png16`, `png8` to compute; other names do no harm.

@@ -246,7 +246,7 @@ def _additions(file: PackFile) -> _Addition:
 
 
 def pack_card(name: str, files: tuple[PackFile, ...]) -> ModelCard:
-    """The card of a pack: a detector and whatever else it holds, at most one file of each kind."""
+    """Return the card of a pack: a detector and whatever else it holds, at most one file of each kind."""
     networks = {file.kind: _network(f"face_{name}_{file.kind}", file) for file in files}
     detector = networks["detector"]
     detection, analysis = f"face_detection_{name}", f"face_analysis_{name}"
@@ -293,7 +293,7 @@ def pack_card(name: str, files: tuple[PackFile, ...]) -> ModelCard:
 
 
 def swapper_card(name: str, file: PackFile) -> ModelCard:
-    """The card of a face swapper. It comes from the user's own file, and uses a served pack to find the faces."""
+    """Return the card of a face swapper: the user's own file, which uses a served pack to find the faces."""
     network = Network(
         f"face_{name}_swapper",
         inputs=SWAPPER_INPUTS,
@@ -350,7 +350,7 @@ def _detector_inputs(side_px: int | None) -> tuple[TensorSpec, ...]:
 
 
 def _detector_profile(inputs: tuple[TensorSpec, ...]) -> dict[str, Profile]:
-    """A photo at a time is usual. The small square is the stride's where one size is asked for."""
+    """Return a photo at a time is usual. The small square is the stride's where one size is asked for."""
     sides_px = {
         "pixels": (DET_SIZE_STRIDE_PX, DETECTOR_SIDE_PX, MAX_DET_SIZE_PX),
         "pixels_small": (DET_SIZE_STRIDE_PX, DETECTOR_SMALL_SIDE_PX, DETECTOR_SMALL_SIDE_PX),

@@ -26,7 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def card_of_folder(folder: Path) -> ModelCard:
-    """The card of a folder of InsightFace's ONNX files; the pack's name is the folder's.
+    """Return the card of a folder of InsightFace's ONNX files; the pack's name is the folder's.
 
     Raises:
         ExportError: a file that is not ONNX or of no kind that is known, two of one kind, or no detector; or a folder
@@ -61,7 +61,7 @@ def card_of_folder(folder: Path) -> ModelCard:
 
 
 def load(card: ModelCard, folder: Path, precision: Precision) -> dict[str, Source]:
-    """The graphs of a pack, each under its network's name, with InsightFace's own model of the file as reference.
+    """Return the graphs of a pack, by the names of their networks, with InsightFace's model of the file as reference.
 
     Args:
         folder: of the pack's files.
@@ -115,7 +115,7 @@ def _pack_file(path: Path, model: onnx.ModelProto) -> PackFile:
 
 
 def _check(model: onnx.ModelProto, file: PackFile, is_published: bool) -> tuple[float, float]:
-    """The mean and std of a file that is what the card says of it."""
+    """Return the mean and std of a file that is what the card says of it."""
     kind = kinds.kind(model)
     if kind != file.kind:
         raise WeightsCorrupt(f"It is a network of kind {kind}, where the {file.kind} should be.")
@@ -151,7 +151,7 @@ def _graph(original: onnx.ModelProto, file: PackFile, mean: float, std: float) -
 
 
 def _columns(model: onnx.ModelProto) -> int:
-    """The length of an embedding, asked of the network itself: not every file declares it."""
+    """Return the length of an embedding, asked of the network itself: not every file declares it."""
     import numpy as np
     import onnxruntime
 

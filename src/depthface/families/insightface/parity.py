@@ -129,5 +129,5 @@ def _distance(task: str, expected: npt.NDArray[np.float32], got: npt.NDArray[np.
 
 
 def _largest(error: npt.NDArray[np.float32]) -> float:
-    """The largest magnitude; infinite if a value is not finite."""
+    """Return the largest magnitude; infinite if a value is not finite."""
     return float(np.abs(error).max()) if np.isfinite(error).all() else float("inf")

@@ -81,7 +81,7 @@ async def analyse(
 async def _find(
     wanted: Collection[str], infer: AskNetwork, parameters: Parameters, image_bytes: bytes, options: Options
 ) -> tuple[Pixels, dict[str, Array]]:
-    """The decoded photo; its `size`, and the faces in it unless the size alone is wanted."""
+    """Return the decoded photo; its `size`, and the faces in it unless the size alone is wanted."""
     fixed_side_px = _fixed_side_px(parameters, options.det_size)
     photo = image.decode(image_bytes)
     height, width, _ = photo.shape
@@ -104,7 +104,7 @@ async def _find(
 
 
 def _fixed_side_px(parameters: Parameters, det_size: int) -> int | None:
-    """The side of the one square that the pack's detector takes, if there is but one; `det_size` may name no other."""
+    """Return the side of the one square that the pack's detector takes, if there is but one; `det_size` must be it."""
     said = parameters.facts.get(DETECTOR_SIDE_FACT)
     if said is not None and det_size not in (DET_SIZE_AUTO, int(said)):
         raise InvalidInput(

@@ -94,7 +94,7 @@ def letterboxes(
 
 
 def alignment(keypoints: Floats, size: int) -> Matrix:
-    """The rotation, scale and shift that brings five keypoints nearest to the template (face_align.py:12-25).
+    """Return the rotation, scale and shift that brings five keypoints nearest to the template (face_align.py:12-25).
 
     Least squares after Umeyama (1991), in the steps and the precision of skimage's SimilarityTransform, which
     insightface calls: OpenCV rounds the matrix to steps of 1/32 of a pixel, so its last digits show in the crop.
@@ -154,7 +154,7 @@ def crop_box(photo: Pixels, box: Floats, size: int) -> tuple[Pixels, Matrix]:
 
 
 def place_landmarks(raw: Floats, matrix: Matrix, size: int = LANDMARK_CROP_PX) -> Floats:
-    """The landmark network's output in the photo (landmark.py:96-109, face_align.py:80-113).
+    """Return the landmark network's output in the photo (landmark.py:96-109, face_align.py:80-113).
 
     Args:
         raw: `(212,)` or `(3309,) float32`, −1…1 across the crop.
@@ -176,7 +176,7 @@ def place_landmarks(raw: Floats, matrix: Matrix, size: int = LANDMARK_CROP_PX) -
 
 @functools.cache
 def mean_shape_68() -> Floats:
-    """The mean face of the 68 landmarks, `(68, 3) float32`, read-only.
+    """Return the mean face of the 68 landmarks, `(68, 3) float32`, read-only.
 
     insightface's data/objects/meanshape_68.pkl (of its MIT-licensed library, not of a model pack), as numbers.
     """
@@ -214,7 +214,7 @@ def pose(landmarks_68: Floats) -> Floats:
 
 
 def gender_and_age(raw: Floats) -> tuple[int, int]:
-    """The attribute network's output, `(3,) float32`, read: 0 female or 1 male, and years (attribute.py:87-91)."""
+    """Return what the attribute network's `(3,) float32` says: 0 female or 1 male, and years (attribute.py:87-91)."""
     return int(np.argmax(raw[:2])), round(float(raw[2]) * 100)
 
 

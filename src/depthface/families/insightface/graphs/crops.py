@@ -24,7 +24,7 @@ SMALLEST_NORM = 1e-12
 
 
 def emap(model: onnx.ModelProto) -> npt.NDArray[np.float32]:
-    """The matrix that turns a recogniser's embedding into the swapper's latent, `[512, 512] float32`.
+    """Return the matrix that turns a recogniser's embedding into the swapper's latent, `[512, 512] float32`.
 
     It is the last initializer of the original file and no node uses it (inswapper.py:19): whatever optimises the file
     drops it, and then insightface takes another tensor for it.

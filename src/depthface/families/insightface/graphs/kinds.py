@@ -33,7 +33,7 @@ MAX_RECOGNITION_CROP_PX = 512
 
 
 def kind(model: onnx.ModelProto) -> Kind:
-    """What an original file is, by insightface's own rule: count of outputs, then input size (model_zoo.py:127-159).
+    """Return what an original file is, by insightface's rule: count of outputs, then input size (model_zoo.py:127-159).
 
     Raises:
         ExportError: insightface knows no such file, or depthface does not serve it.
@@ -65,7 +65,7 @@ def kind(model: onnx.ModelProto) -> Kind:
 
 
 def normalization(model: onnx.ModelProto) -> tuple[float, float]:
-    """The mean and standard deviation that insightface feeds an original file with: `(pixels − mean) / std`.
+    """Return the mean and standard deviation that insightface feeds an original file with: `(pixels − mean) / std`.
 
     A file exported from MXNet normalises in its graph; insightface tells by the names of its first nodes
     (arcface_onnx.py:30-45, landmark.py:31-49, attribute.py:31-49). Simplifying or renaming a file changes the answer:

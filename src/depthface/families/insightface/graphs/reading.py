@@ -25,7 +25,7 @@ DOMAINS = frozenset({"", "ai.onnx"})
 
 
 def read(path: Path) -> onnx.ModelProto:
-    """The model in a file, whole and checked, its external data loaded.
+    """Return the model in a file, whole and checked, its external data loaded.
 
     Raises:
         WeightsCorrupt: not an ONNX file, damaged, over `MAX_BYTES`, with operators outside ONNX, or with external data
@@ -97,7 +97,7 @@ def _external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 def _beside(path: Path, tensor: onnx.TensorProto) -> Path:
-    """The file of a tensor's external data, known to be a plain one in the folder of `path`."""
+    """Return the file of a tensor's external data, known to be a plain one in the folder of `path`."""
     location: str = {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
     names = (PurePosixPath(location), PureWindowsPath(location))
     outside = any(name.is_absolute() or name.drive or ".." in name.parts for name in names)

@@ -42,7 +42,7 @@ def detector(
     max_faces: int = MAX_FACES,
     two_sizes: bool = False,
 ) -> onnx.ModelProto:
-    """The graph that is served for a published SCRFD file of 3 strides and 2 anchors, with or without keypoints.
+    """Return the graph that is served for a published SCRFD file of 3 strides and 2 anchors, with or without keypoints.
 
     Inputs:
         `pixels` `[N, H, W, 3] uint8 RGB`, H and W multiples of 32, or what the file is fixed to: the photo scaled to
@@ -101,7 +101,7 @@ def detector(
 
 
 def _let_batch(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose heads give `[N, anchors, C]` and whose two upsamplings are by a constant factor.
+    """Return a copy whose heads give `[N, anchors, C]` and whose two upsamplings are by a constant factor.
 
     Published heads are `Transpose(2, 3, 0, 1) → Reshape[−1, C]`, which mixes the photos of a batch; published
     upsamplings take their size from the map they are added to, through Shape, Gather, Slice and Concat, or, where

@@ -50,18 +50,18 @@ class Part:
 
 
 def inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """The inputs that a caller feeds: IR 3 lists every initializer among the inputs too."""
+    """Return the inputs that a caller feeds: IR 3 lists every initializer among the inputs too."""
     held = {tensor.name for tensor in model.graph.initializer}
     return [each for each in model.graph.input if each.name not in held]
 
 
 def dims(info: onnx.ValueInfoProto) -> list[int]:
-    """Declared dimensions, 0 for one that varies."""
+    """Return declared dimensions, 0 for one that varies."""
     return [int(dim.dim_value) for dim in info.type.tensor_type.shape.dim]
 
 
 def constant(graph: onnx.GraphProto, name: str) -> npt.NDArray[np.generic] | None:
-    """The value of tensor `name` if the graph holds it as an initializer or a `Constant`; None otherwise."""
+    """Return the value of tensor `name` if the graph holds it as an initializer or a `Constant`; None otherwise."""
     for tensor in graph.initializer:
         if tensor.name == name:
             return np.asarray(numpy_helper.to_array(tensor))
@@ -72,7 +72,7 @@ def constant(graph: onnx.GraphProto, name: str) -> npt.NDArray[np.generic] | Non
 
 
 def network(model: onnx.ModelProto, prefix: str = "net/") -> Part:
-    """A published network as a part: at `OPSET`, any batch size, every name prefixed. `model` stays as it is."""
+    """Return a published network as a part: at `OPSET`, any batch size, every name prefixed. `model` stays as it is."""
     model = _let_batch_vary(_at_opset(model))
     graph = model.graph
     if any(
@@ -95,7 +95,7 @@ def network(model: onnx.ModelProto, prefix: str = "net/") -> Part:
 
 
 def again(part: Part, prefix: str) -> Part:
-    """The same network a second time, on the same initializers."""
+    """Return the same network a second time, on the same initializers."""
     held = {tensor.name for tensor in part.initializers}
     used = {name for node in part.nodes for name in (*node.input, *node.output) if name}
     names = {name: prefix + name for name in used - held}
@@ -107,7 +107,7 @@ def again(part: Part, prefix: str) -> Part:
 
 
 def _rename(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> list[onnx.NodeProto]:
-    """Copies of `nodes` with their tensors named by `names`; a name that is not in it stays."""
+    """Return copies of `nodes` with their tensors named by `names`; a name that is not in it stays."""
     copies = []
     for node in nodes:
         copy = onnx.NodeProto()
@@ -148,7 +148,7 @@ def normalise(pixels: str, x: str, mean: float, std: float) -> Part:
 
 
 def value(name: str, dtype: int, *dims: int | str) -> onnx.ValueInfoProto:
-    """A graph input or output; a dimension with a name varies."""
+    """Return a graph input or output; a dimension with a name varies."""
     return onnx.helper.make_tensor_value_info(name, dtype, dims)
 
 

@@ -1,0 +1,190 @@
+"""The edge of an app, before anything is read: its size, its time, its id, its key, a log line a request."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from depthface.errors import ClientError, RequestTimeout
+
+__all__ = ["Edge", "Problem", "Rules"]
+
+_log = logging.getLogger("depthface_gateway.requests")
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_CLOSED_BY_CALLER = 499  # nobody reads it; nginx logs the same
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What went wrong with a request.
+
+    Attributes:
+        status: of HTTP.
+        message: what is wrong and how to mend it.
+        request_id: as in the log.
+        path: what was asked for.
+        error: what was raised, if anything was.
+    """
+
+    status: int
+    message: str
+    request_id: str
+    error: Exception | None = None
+    path: str = ""
+
+
+class TooMuch(Exception):
+    """The body is larger than the limit; raised inside the app by its own reading."""
+
+
+class NotInTime(ClientError):
+    """The body did not come within the deadline."""
+
+    status = 408
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the edge of one app holds requests to; see `depthface_gateway.frame.Frame` and the settings.
+
+    Attributes:
+        name: of the contract.
+        answer: an error in the contract's own form.
+        max_body_bytes: the largest request.
+        deadline_s: the longest that one may take.
+        api_key: what callers must show; empty: nobody is asked.
+        open_paths: where nobody is asked.
+    """
+
+    name: str
+    answer: Callable[[Problem], Response]
+    max_body_bytes: int
+    deadline_s: float
+    api_key: str
+    open_paths: frozenset[str]
+
+
+class Edge:
+    """ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+        self._app = app
+        self._rules = rules
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, receive, send, self._rules.max_body_bytes)
+        started = time.monotonic()
+        try:
+            problem = self._refusal(scope, exchange) or await self._served(scope, exchange)
+            if problem is not None and not exchange.is_answered:
+                response = self._rules.answer(problem)
+                if exchange.is_unread:
+                    response.headers["connection"] = "close"  # nobody reads the rest of the body
+                await response(scope, receive, exchange.send)
+        finally:
+            fields = {
+                "contract": self._rules.name,
+                "method": scope["method"],
+                "path": scope["path"],
+                "status": exchange.status,
+                "ms": round((time.monotonic() - started) * 1000, 1),
+                "request_id": exchange.request_id,
+            }
+            _log.info("%(method)s %(path)s %(status)d %(ms).1f ms", fields, extra=fields)
+
+    def _refusal(self, scope: Scope, exchange: _Exchange) -> Problem | None:
+        headers = Headers(scope=scope)
+        if self._rules.api_key and scope["method"] != "OPTIONS" and scope["path"] not in self._rules.open_paths:
+            scheme, _, token = headers.get("authorization", "").partition(" ")
+            shown = (headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")).encode()
+            if not hmac.compare_digest(shown, self._rules.api_key.encode()):
+                return Problem(
+                    401,
+                    "Show the gateway's key in the header x-api-key, or as a bearer token.",
+                    exchange.request_id,
+                    path=scope["path"],
+                )
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self._rules.max_body_bytes:
+            exchange.is_unread = True
+            return self._too_large(scope, exchange)
+        return None
+
+    async def _served(self, scope: Scope, exchange: _Exchange) -> Problem | None:
+        try:
+            async with asyncio.timeout(self._rules.deadline_s):
+                # Whoever answers GET answers HEAD; the server leaves the body out.
+                asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+                await self._app(asked, exchange.receive, exchange.send)
+        except TooMuch:
+            return self._too_large(scope, exchange)
+        except ClientDisconnect:
+            exchange.status = exchange.status or _CLOSED_BY_CALLER
+        except TimeoutError:
+            late = "The request did not come" if exchange.is_unread else "There was no answer"
+            error = (NotInTime if exchange.is_unread else RequestTimeout)(
+                f"{late} within {self._rules.deadline_s:g} s.", "Send it again, or send less."
+            )
+            return Problem(error.status, str(error), exchange.request_id, error, scope["path"])
+        except Exception as error:
+            _log.exception("%s %s failed", scope["method"], scope["path"], extra={"request_id": exchange.request_id})
+            if exchange.is_answered:
+                raise
+            return Problem(500, "The gateway failed; its log says why.", exchange.request_id, error, scope["path"])
+        return None
+
+    def _too_large(self, scope: Scope, exchange: _Exchange) -> Problem:
+        mib = self._rules.max_body_bytes / 2**20
+        return Problem(
+            413,
+            f"The request is larger than {mib:g} MiB. Send a smaller file.",
+            exchange.request_id,
+            path=scope["path"],
+        )
+
+
+class _Exchange:
+    """One request and its answer, on their way through the edge."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
+        shown = Headers(scope=scope).get("x-request-id", "")
+        self.request_id = shown if _ID.fullmatch(shown) else str(uuid.uuid4())
+        scope["depthface_request_id"] = self.request_id
+        self.status = 0
+        self.is_answered = False
+        self.is_unread = True
+        self._receive = receive
+        self._send = send
+        self._left_bytes = max_body_bytes
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._left_bytes -= len(message.get("body", b""))
+            if self._left_bytes < 0:
+                raise TooMuch
+            self.is_unread = message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.is_answered = True
+            self.status = message["status"]
+            MutableHeaders(scope=message)["x-request-id"] = self.request_id
+        await self._send(message)

@@ -1,0 +1,124 @@
+"""What the four contracts about faces ask of Triton, and which model they ask."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from depthface.errors import ImageTooLarge, InvalidImage, InvalidInput, ModelUnavailable, ServerUnavailable
+from depthface_client import Face
+from depthface_gateway.context import Context
+from depthface_gateway.settings import text
+
+__all__ = ["DETECTOR_SIDE_PX", "Faces", "by_area"]
+
+DETECTOR_SIDE_PX = 640
+"""The square in which InsightFace 0.7 looks for faces, as all of these services do."""
+
+_ANALYSIS = "face_analysis_"
+_USUAL_PACK = "buffalo_l"
+
+
+@dataclass
+class Faces:
+    """The faces in photos, by one pack.
+
+    Attributes:
+        pack: its name, without the task; empty for buffalo_l or else the only one that is served.
+        poor: what was asked for in vain, by model: its pack has no network for it.
+    """
+
+    context: Context
+    pack: str
+    poor: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, context: Context) -> Faces:
+        """Make it with the pack that the environment names in FACES_PACK."""
+        name = text(context.environment, "FACES_PACK")
+        return cls(context, context.settings.aliases.get(name, name))
+
+    @property
+    def model(self) -> str:
+        """The model that is asked.
+
+        Raises:
+            ServerUnavailable: no server is known to answer.
+            ModelUnavailable: none serves faces, or several packs are served and none was chosen.
+        """
+        if not self.context.triton.is_alive:
+            raise ServerUnavailable("No Triton answers.", "Start one with `depthface serve`.")
+        served = sorted(name for name in self.context.triton.models if name.startswith(_ANALYSIS))
+        chosen = _ANALYSIS + (self.pack or _USUAL_PACK)
+        if chosen in served or (self.pack and served):
+            return chosen
+        if not served:
+            raise ModelUnavailable("No face pack is served.", "Export one: `depthface export buffalo_l`.")
+        if len(served) > 1:
+            packs = ", ".join(name.removeprefix(_ANALYSIS) for name in served)
+            raise ModelUnavailable(f"Several face packs are served: {packs}.", "Choose one by the variable FACES_PACK.")
+        return served[0]
+
+    @property
+    def swapper(self) -> str:
+        """`loaded`; `lazy-loaded`, which is to say that it will be when it is first used; or `unavailable`."""
+        swappers = [model.ready for model in self.context.triton.models.values() if model.task == "swap"]
+        if not swappers:
+            return "unavailable"
+        return "loaded" if any(swappers) else "lazy-loaded"
+
+    async def find(
+        self,
+        photo: bytes,
+        id: str,
+        parts: Iterable[str] = (),
+        *,
+        min_score: float | None = None,
+        largest: int | None = None,
+        det_size: int | None = DETECTOR_SIDE_PX,
+    ) -> list[Face]:
+        """Return the faces, the surest first, with these parts as far as the pack has networks for them.
+
+        Args:
+            largest: only as many of them, those of the largest boxes; None or 0 for all. (The server's own `max_faces`
+                prefers those near the middle, which none of these services does.)
+        """
+        model = self.model
+        asked: tuple[str, ...] | None = tuple(parts)
+
+        async def ask(parts: Collection[str] | None) -> list[Face]:
+            return await self.context.triton.ask(
+                lambda client: client.faces(
+                    photo,
+                    model=model,
+                    parts=parts,
+                    min_score=min_score,
+                    det_size=det_size,
+                    request_id=id,
+                )
+            )
+
+        if asked and (model, asked) not in self.poor:
+            try:
+                found = await ask(asked)
+            except (InvalidImage, ImageTooLarge):
+                raise
+            except InvalidInput:
+                found = await ask(None)  # all that the pack has; what it lacks stays None
+                self.poor.add((model, asked))
+        else:
+            found = await ask(None if asked else ())
+        if not largest:
+            return found
+        kept = by_area(found)[:largest]
+        return [face for face in found if any(face is one for one in kept)]
+
+    async def swap(self, source: bytes, target: bytes, id: str) -> bytes:
+        """Return a PNG of the target with the source's face; see `Client.swap`."""
+        model = self.model
+        return await self.context.triton.ask(lambda client: client.swap(source, target, analysis=model, request_id=id))
+
+
+def by_area(faces: Iterable[Face]) -> list[Face]:
+    """Return the faces, the largest first."""
+    return sorted(faces, key=lambda face: -face.area)

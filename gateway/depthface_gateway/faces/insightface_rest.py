@@ -1,0 +1,320 @@
+"""InsightFace-REST's routes (SthPhoenix/InsightFace-REST, `if_rest/api/routes/v1`).
+
+Many photos come in one request, in JSON or msgpack.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Annotated, Any
+
+import msgpack
+from aiohttp import ClientSession
+from fastapi import APIRouter, File, Form, HTTPException, Request, Response, UploadFile
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field, ValidationError
+
+from depthface import __version__
+from depthface.errors import InvalidInput
+from depthface_client import Face
+from depthface_gateway.faces.asking import Faces
+from depthface_gateway.faces.drawing import Look, drawn
+from depthface_gateway.frame import request_id
+from depthface_gateway.outward import fetch
+from depthface_gateway.settings import Environment, flag, number
+
+__all__ = ["Outside", "router"]
+
+_AT_ONCE = 8  # photos of one request
+_MOST_PHOTOS = 1000
+_JSON, _MSGPACK, _MSGPACK_ANSWER = "application/json", "application/msgpack", "application/x-msgpack"
+
+
+@dataclass
+class Outside:
+    """How photos are fetched whose addresses callers give; off while there is no session."""
+
+    session: ClientSession | None = None
+
+
+class Images(BaseModel):
+    """Photos as base64 (in msgpack as they are), or their addresses."""
+
+    data: list[bytes] | None = None
+    urls: list[str] | None = None
+
+
+class Extract(BaseModel):
+    """What a request says; the defaults are of the variables DEF_…."""
+
+    images: Images
+    threshold: float | None = Field(default=None, ge=0, le=1)
+    embed_only: bool | None = False
+    return_face_data: bool | None = None
+    return_landmarks: bool | None = None
+    extract_embedding: bool | None = None
+    extract_ga: bool | None = None
+    detect_masks: bool | None = False
+    limit_faces: int | None = Field(default=0, ge=0, lt=2**31)
+    min_face_size: int | None = Field(default=0, ge=0)
+    verbose_timings: bool | None = False
+    msgpack: bool | None = False
+    img_req_headers: dict[str, str] | None = None
+
+
+class Draw(BaseModel):
+    """What a request for a picture says."""
+
+    images: Images
+    threshold: float | None = Field(default=None, ge=0, le=1)
+    draw_landmarks: bool = True
+    draw_scores: bool = True
+    draw_sizes: bool = True
+    limit_faces: int = Field(default=0, ge=0, lt=2**31)
+    min_face_size: int = Field(default=0, ge=0)
+
+
+@dataclass(frozen=True)
+class _Defaults:
+    threshold: float
+    face_data: bool
+    landmarks: bool
+    embedding: bool
+    gender_age: bool
+
+    @classmethod
+    def of(cls, environment: Environment) -> _Defaults:
+        return cls(
+            threshold=number(environment, "DEF_DET_THRESH", 0.6, 0.0, 1.0),
+            face_data=flag(environment, "DEF_RETURN_FACE_DATA"),
+            landmarks=flag(environment, "DEF_RETURN_LANDMARKS"),
+            embedding=flag(environment, "DEF_EXTRACT_EMBEDDING", True),
+            gender_age=flag(environment, "DEF_EXTRACT_GA"),
+        )
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What of a face is wanted."""
+
+    threshold: float
+    limit: int
+    least_px: int
+    face_data: bool
+    landmarks: bool
+    embedding: bool
+    gender_age: bool
+
+    @classmethod
+    def of(cls, body: Extract, defaults: _Defaults) -> _Wish:
+        def or_default(said: bool | None, default: bool) -> bool:
+            return default if said is None else said
+
+        return cls(
+            threshold=defaults.threshold if body.threshold is None else body.threshold,
+            limit=body.limit_faces or 0,
+            least_px=body.min_face_size or 0,
+            face_data=or_default(body.return_face_data, defaults.face_data),
+            landmarks=or_default(body.return_landmarks, defaults.landmarks),
+            embedding=or_default(body.extract_embedding, defaults.embedding),
+            gender_age=or_default(body.extract_ga, defaults.gender_age),
+        )
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        wanted = {"embedding": self.embedding, "attributes": self.gender_age, "crop": self.face_data}
+        return tuple(part for part, is_wanted in wanted.items() if is_wanted)
+
+
+def router(faces: Faces, outside: Outside) -> APIRouter:
+    """Return its routes."""
+    routes = APIRouter(tags=["InsightFace-REST"])
+    defaults = _Defaults.of(faces.context.environment)
+    schema = {
+        "required": True,
+        "content": {kind: {"schema": Extract.model_json_schema()} for kind in (_JSON, _MSGPACK)},
+    }
+
+    def sources_of(images: Images) -> list[bytes] | list[str]:
+        """Return the photos of a request, or their addresses if those are fetched here."""
+        if images.urls is None:
+            return images.data or []
+        if outside.session is None:
+            raise HTTPException(
+                400,
+                "Photos are not fetched from addresses here. Send them in images.data, or have the operator set "
+                "DEPTHFACE_GATEWAY_FETCH_URLS=1.",
+            )
+        return images.urls
+
+    async def loaded(source: bytes | str, is_raw: bool, headers: Mapping[str, str] | None = None) -> bytes:
+        if isinstance(source, bytes):
+            return source if is_raw else _from_base64(source)
+        assert outside.session is not None
+        return await fetch(outside.session, source, faces.context.settings.max_body_bytes, headers)
+
+    async def picture(photo: bytes, body: Draw, id: str, kind: str) -> bytes:
+        threshold = defaults.threshold if body.threshold is None else body.threshold
+        found = await faces.find(photo, id, min_score=threshold, largest=body.limit_faces)
+        shown = [face for face in found if float(face.box[2] - face.box[0]) >= body.min_face_size]
+        look = Look(body.draw_landmarks, body.draw_scores, body.draw_sizes)
+        return await asyncio.to_thread(drawn, photo, shown, look, kind)
+
+    @routes.post("/extract", openapi_extra={"requestBody": schema})
+    async def extract(request: Request) -> Response:
+        """Return the faces of every photo; one that fails does so alone."""
+        started = time.perf_counter()
+        kind = request.headers.get("content-type", _JSON).partition(";")[0].strip()
+        body = _parsed(await request.body(), kind)
+        if body.embed_only:
+            raise HTTPException(501, "embed_only is not done here: faces are cut out and turned by the server alone.")
+        sources = sources_of(body.images)
+        if len(sources) > _MOST_PHOTOS:
+            raise HTTPException(413, f"These are {len(sources)} photos. Send up to {_MOST_PHOTOS} at once.")
+        wish, read_ms = _Wish.of(body, defaults), [0.0]
+        places = asyncio.Semaphore(_AT_ONCE)
+
+        async def done(source: bytes | str) -> dict[str, Any]:
+            async with places:
+                begun = time.perf_counter()
+                try:
+                    photo = await loaded(source, kind == _MSGPACK, body.img_req_headers)
+                    read_ms[0] += _ms(begun)
+                    return await _extracted(faces, photo, wish, request_id(request))
+                except InvalidInput as error:  # in place of a traceback: what is wrong, and how to mend it
+                    return {"status": "failed", "took_ms": 0.0, "faces": [], "traceback": str(error)}
+
+        rows = await asyncio.gather(*(done(source) for source in sources))
+        took = {"total_ms": _ms(started)}
+        if body.verbose_timings:
+            took |= {"read_imgs_ms": read_ms[0], "embed_all_ms": took["total_ms"] - read_ms[0]}
+        output = {"took": took, "data": rows}
+        if body.msgpack or _MSGPACK_ANSWER in request.headers.get("accept", ""):
+            return Response(msgpack.packb(output, use_single_float=True), media_type=_MSGPACK_ANSWER)
+        return JSONResponse(output)
+
+    @routes.post("/draw_detections", response_class=Response, responses={200: {"content": {"image/png": {}}}})
+    async def draw(request: Request, body: Draw) -> Response:
+        """Return the first photo with its faces drawn."""
+        sources = sources_of(body.images)
+        if not sources:
+            raise HTTPException(422, "There is no photo. Send one in images.data.")
+        photo = await loaded(sources[0], is_raw=False)
+        return Response(await picture(photo, body, request_id(request), "PNG"), media_type="image/png")
+
+    @routes.post("/multipart/draw_detections", response_class=Response, responses={200: {"content": {"image/jpg": {}}}})
+    async def draw_upload(  # noqa: PLR0913  the fields of a form
+        request: Request,
+        file: Annotated[UploadFile, File()],
+        threshold: Annotated[float | None, Form(ge=0, le=1)] = None,
+        draw_landmarks: Annotated[bool, Form()] = True,
+        draw_scores: Annotated[bool, Form()] = True,
+        draw_sizes: Annotated[bool, Form()] = True,
+        limit_faces: Annotated[int, Form(ge=0, lt=2**31)] = 0,
+    ) -> Response:
+        """Return the photo with its faces drawn."""
+        body = Draw(
+            images=Images(),
+            threshold=threshold,
+            draw_landmarks=draw_landmarks,
+            draw_scores=draw_scores,
+            draw_sizes=draw_sizes,
+            limit_faces=limit_faces,
+        )
+        jpeg = await picture(await file.read(), body, request_id(request), "JPEG")
+        return Response(jpeg, media_type="image/jpg")
+
+    @routes.get("/info")
+    async def info() -> dict[str, Any]:
+        """Say how this service is set up."""
+        return {
+            "version": __version__,
+            "tensorrt_version": None,
+            "log_level": "INFO",
+            "models": {
+                "inference_backend": "triton",
+                "det_name": faces.model,
+                "rec_name": faces.model,
+                "ga_name": faces.model,
+                "mask_detector": None,
+                "max_size": [640, 640],
+            },
+            "defaults": {
+                "return_face_data": defaults.face_data,
+                "return_landmarks": defaults.landmarks,
+                "extract_embedding": defaults.embedding,
+                "extract_ga": defaults.gender_age,
+                "detect_masks": False,
+                "det_thresh": defaults.threshold,
+            },
+        }
+
+    return routes
+
+
+async def _extracted(faces: Faces, photo: bytes, wish: _Wish, id: str) -> dict[str, Any]:
+    started = time.perf_counter()
+    found = await faces.find(photo, id, wish.parts, min_score=wish.threshold, largest=wish.limit)
+    rows = [
+        _face(face, index, wish)
+        for index, face in enumerate(found)
+        if not wish.least_px or float(face.box[2] - face.box[0]) >= wish.least_px
+    ]
+    return {"status": "ok", "took_ms": _ms(started), "faces": rows}
+
+
+def _face(face: Face, index: int, wish: _Wish) -> dict[str, Any]:
+    """Return a face as it is there. `norm` is that of the vector, which is of unit length: no network tells another."""
+    box = face.box.astype(int).tolist()
+    has_vector = face.embedding is not None and wish.embedding
+    row: dict[str, Any] = {
+        "num_det": index,
+        "prob": face.score,
+        "size": int(face.box[2] - face.box[0]),
+        "bbox": box,
+        "norm": 1.0 if has_vector else None,
+        "vec": face.embedding.tolist() if face.embedding is not None and has_vector else None,
+        "gender": ("female", "male").index(face.gender) if face.gender and wish.gender_age else None,
+        "age": face.age if wish.gender_age else None,
+        "mask": None,
+        "mask_probs": None,
+    }
+    if wish.landmarks:
+        row["landmarks"] = face.keypoints.astype(int).tolist()
+    if wish.face_data and face.aligned is not None:
+        jpeg = BytesIO()
+        face.crop().save(jpeg, "JPEG", quality=95)
+        row["facedata"] = base64.b64encode(jpeg.getvalue()).decode()
+    return row
+
+
+def _parsed(body: bytes, kind: str) -> Extract:
+    """Return what the body says; raises 422 naming what is wrong with it, and where."""
+    try:
+        if kind == _MSGPACK:
+            return Extract.model_validate(msgpack.unpackb(body))
+        return Extract.model_validate_json(body)
+    except ValidationError as error:
+        where: list[Mapping[str, Any]] = [
+            {"loc": ["body", *one["loc"]], "msg": one["msg"], "type": one["type"]} for one in error.errors()
+        ]
+        raise HTTPException(422, where) from error
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise HTTPException(422, f"The body is no msgpack ({error}).") from error
+
+
+def _from_base64(text: bytes) -> bytes:
+    """Return the bytes of base64, with or without `data:…;base64,` before it; raises `InvalidInput` for another."""
+    try:
+        return base64.b64decode(text.rpartition(b",")[2], validate=True)
+    except ValueError as error:
+        raise InvalidInput(f"This is no base64 ({error}).", "Encode the photo's file.") from error
+
+
+def _ms(started: float) -> float:
+    return (time.perf_counter() - started) * 1000

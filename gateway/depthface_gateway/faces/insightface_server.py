@@ -1,0 +1,283 @@
+"""InsightFace Server's stateless routes (deepinsight/insightface, `server/docs/api.md`, 0.2), under `/v1`."""
+
+from __future__ import annotations
+
+import platform
+import time
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, File, Form, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.responses import Response
+
+from depthface import __version__
+from depthface.errors import (
+    DepthfaceError,
+    ImageTooLarge,
+    InvalidImage,
+    InvalidInput,
+    NoFaceFound,
+    RequestTimeout,
+    ServerOverloaded,
+)
+from depthface_client import Face
+from depthface_gateway.faces.asking import Faces, by_area
+from depthface_gateway.frame import Problem, request_id
+from depthface_gateway.photos import upright_size
+from depthface_gateway.settings import number
+
+__all__ = ["PREFIX", "answer", "router"]
+
+PREFIX = "/v1"
+
+_MOST_BYTES = 10 * 2**20
+_MOST_PIXELS = 40_000_000
+_MOST_FACES = 100
+
+_CODES = {
+    400: "invalid_request",
+    401: "unauthorized",
+    404: "route_not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "request_too_large",
+}
+
+
+class _Refused(InvalidInput):
+    """A refusal with a code of that server's own."""
+
+    def __init__(self, status: int, code: str, what: str) -> None:
+        super().__init__(what)
+        self.answer = status, code
+
+
+def router(faces: Faces) -> APIRouter:
+    """Return its routes."""
+    routes = APIRouter(prefix=PREFIX, tags=["InsightFace Server"])
+    environment = faces.context.environment
+    default_threshold = number(environment, "INSIGHTFACE_DEFAULT_THRESHOLD", 0.4, 0.0, 1.0)
+
+    def said(request: Request, /, **body: Any) -> JSONResponse:
+        return JSONResponse(body | {"request_id": request_id(request)})
+
+    async def read(upload: UploadFile) -> tuple[bytes, tuple[int, int]]:
+        """Return the photo, width and height; what it refuses is refused before the server is asked."""
+        photo = await upload.read()
+        if len(photo) > _MOST_BYTES:
+            raise ImageTooLarge(f"The image is larger than {_MOST_BYTES // 2**20} MiB.")
+        width, height = await upright_size(photo)
+        if width * height > _MOST_PIXELS:
+            raise ImageTooLarge(f"The image has more than {_MOST_PIXELS // 10**6} million pixels.")
+        return photo, (width, height)
+
+    async def largest(upload: UploadFile, id: str) -> tuple[Face, tuple[int, int]]:
+        photo, size = await read(upload)
+        found = by_area(await faces.find(photo, id, ("embedding", "crop"), largest=1, det_size=None))
+        if not found:
+            raise NoFaceFound("No usable face was detected.")
+        if found[0].embedding is None:
+            raise _Refused(503, "runtime_unavailable", "The served face pack has no recogniser.")
+        return found[0], size
+
+    def summary() -> dict[str, Any]:
+        name = faces.model
+        weights = faces.context.triton.models[name].weights if name in faces.context.triton.models else ""
+        part = {"model_id": name, "model_version": weights, "sha256": "", "task": "face_analysis"}
+        return {
+            "model_id": name,
+            "model_version": weights,
+            "model_digest": "",
+            "embedding_dimension": 512,
+            "preprocessing_version": "insightface",
+            "provider": "Triton",
+            "models": [part],
+            "license": None,
+        }
+
+    @routes.get("/health", responses={503: {}})
+    async def health(request: Request) -> JSONResponse:
+        """Say whether a server is there, from memory."""
+        if not faces.context.triton.is_alive:
+            raise _Refused(503, "not_ready", "No Triton answers.")
+        auth = bool(faces.context.settings.api_key)
+        return said(request, status="ready", version=__version__, auth_enabled=auth)
+
+    @routes.get("/models")
+    async def models(request: Request) -> JSONResponse:
+        """Name what is served."""
+        return said(request, models=summary()["models"], execution_provider="Triton", license=None)
+
+    @routes.get("/system")
+    async def system(request: Request) -> JSONResponse:
+        """Say what an operator may want to know; nothing secret."""
+        auth = bool(faces.context.settings.api_key)
+        return said(
+            request,
+            server_version=__version__,
+            os=platform.system(),
+            architecture=platform.machine(),
+            cpu={},
+            runtime={},
+            execution_provider="Triton",
+            model=summary(),
+            database={},
+            data={},
+            models={name: model.ready for name, model in faces.context.triton.models.items()},
+            stats={},
+            search={},
+            api_key={"authentication_enabled": auth, "configured": auth},
+            safe_config={
+                "default_threshold": default_threshold,
+                "max_image_bytes": _MOST_BYTES,
+                "max_image_pixels": _MOST_PIXELS,
+                "max_request_bytes": faces.context.settings.max_body_bytes,
+            },
+            recent_errors=[],
+        )
+
+    @routes.post("/detect")
+    async def detect(
+        request: Request,
+        image: Annotated[UploadFile, File()],
+        max_faces: Annotated[int | None, Form(ge=1, le=_MOST_FACES)] = None,
+        collection_id: Annotated[str | None, Form()] = None,
+        min_score: Annotated[str | None, Form(deprecated=True)] = None,
+    ) -> JSONResponse:
+        """Return the faces, the largest first; no face is a success."""
+        _no_collection(collection_id)
+        _no_override("min_score", min_score)
+        started = time.perf_counter()
+        photo, size = await read(image)
+        found = await faces.find(photo, request_id(request), ("crop",), largest=max_faces, det_size=None)
+        rows = [_face(face, size) for face in by_area(found)]
+        return said(request, faces=rows, processing_ms=_ms(started))
+
+    @routes.post("/compare")
+    async def compare(
+        request: Request,
+        source: Annotated[UploadFile, File()],
+        target: Annotated[UploadFile, File()],
+        threshold: Annotated[float | None, Form(ge=0.0, le=1.0)] = None,
+        collection_id: Annotated[str | None, Form()] = None,
+    ) -> JSONResponse:
+        """Say whether the largest face of each photo is the same person's."""
+        _no_collection(collection_id)
+        started = time.perf_counter()
+        id = request_id(request)
+        (one, one_size), (other, other_size) = await largest(source, id), await largest(target, id)
+        limit = default_threshold if threshold is None else threshold
+        similarity = one.similarity(other)
+        return said(
+            request,
+            matched=similarity >= limit,
+            similarity=similarity,
+            threshold=limit,
+            source_face=_face(one, one_size),
+            target_face=_face(other, other_size),
+            processing_ms=_ms(started),
+        )
+
+    @routes.post("/embeddings")
+    async def embeddings(
+        request: Request,
+        image: Annotated[UploadFile, File()],
+        collection_id: Annotated[str | None, Form()] = None,
+        face_selection: Annotated[str | None, Form(deprecated=True)] = None,
+    ) -> JSONResponse:
+        """Return the largest face with its embedding, of unit length."""
+        _no_collection(collection_id)
+        _no_override("face_selection", face_selection)
+        started = time.perf_counter()
+        face, size = await largest(image, request_id(request))
+        assert face.embedding is not None
+        row = _face(face, size) | {"embedding": face.embedding.tolist()}
+        return said(request, faces=[row], model=summary(), processing_ms=_ms(started))
+
+    return routes
+
+
+def answer(problem: Problem) -> Response:
+    """Return an error in that server's envelope."""
+    error, status = problem.error, problem.status
+    code = _CODES.get(status, "internal_error")
+    if isinstance(error, _Refused):
+        status, code = error.answer
+    elif isinstance(error, NoFaceFound):
+        status, code = 422, "face_not_found"
+    elif isinstance(error, InvalidImage):
+        status, code = 422, "invalid_image"
+    elif isinstance(error, ImageTooLarge):
+        status, code = 413, "image_too_large"
+    elif isinstance(error, RequestTimeout | ServerOverloaded):
+        status, code = 503, "request_timeout"
+    elif isinstance(error, RequestValidationError | InvalidInput):
+        status, code = 400, "invalid_request"
+    elif isinstance(error, DepthfaceError) and status in (404, 502):
+        status, code = 503, "runtime_unavailable"
+    message = "A valid Bearer API key is required." if status == 401 else problem.message
+    return JSONResponse({"error": _error(code, message), "request_id": problem.request_id}, status)
+
+
+def _error(code: str, message: str) -> dict[str, Any]:
+    return {"code": code, "message": message, "details": {}}
+
+
+def _no_collection(id: str | None) -> None:
+    if id:
+        raise _Refused(404, "collection_not_found", f"Collection '{id}' was not found: no collections are kept here.")
+
+
+def _no_override(name: str, value: str | None) -> None:
+    if value is not None:
+        what = f"{name} is not taken from a request. Leave it out."
+        raise _Refused(400, "request_detection_override_not_supported", what)
+
+
+def _ms(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 3)
+
+
+def _face(face: Face, size: tuple[int, int]) -> dict[str, Any]:
+    """Return a face as its documents have it: the box within the photo, in pixels and in shares of its sides."""
+    width, height = size
+    x1, x2 = (min(max(round(float(x)), 0), width) for x in face.box[[0, 2]])
+    y1, y2 = (min(max(round(float(y)), 0), height) for y in face.box[[1, 3]])
+    return {
+        "bbox": {
+            "pixels": {"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1},
+            "normalized": {
+                "left": round(x1 / width, 8),
+                "top": round(y1 / height, 8),
+                "width": round((x2 - x1) / width, 8),
+                "height": round((y2 - y1) / height, 8),
+            },
+        },
+        "landmarks": face.keypoints.astype(float).round(3).tolist(),
+        "detection_score": round(face.score, 6),
+        "quality": _quality(face),
+    }
+
+
+def _quality(face: Face) -> dict[str, float]:
+    """Return how good a photo of a face it is, each 0…1, from its aligned crop and its five keypoints.
+
+    As that server says of its own, these are local signals and no standard: the mean brightness; the sharpness
+    1 − exp(−v/100) of the variance v of a Laplacian; how far the face looks into the camera.
+    """
+    grey = np.asarray(face.crop().convert("L"), np.float64)
+    inner = grey[1:-1, 1:-1]
+    laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * inner
+    sharpness = 1 - float(np.exp(-laplacian.var() / 100))
+    brightness = float(grey.mean()) / 255
+    left, right, nose, *_ = face.keypoints.astype(np.float64)
+    across = right - left
+    span = max(float(np.hypot(*across)), 1e-6)
+    roll = abs(float(np.degrees(np.arctan2(across[1], across[0])))) / 90
+    yaw = abs(float((nose - (left + right) / 2) @ across)) / span**2
+    pose = max(0.0, 1 - max(roll, yaw))
+    score = (face.score + sharpness + (1 - abs(2 * brightness - 1)) + pose) / 4
+    values = {"score": score, "sharpness": sharpness, "brightness": brightness, "pose": pose}
+    return {name: round(min(max(value, 0.0), 1.0), 6) for name, value in values.items()}

@@ -1,0 +1,98 @@
+"""What all apps share: limits, time, ids, keys, a log line a request, and errors in the contract's own form."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from depthface import __version__
+from depthface.errors import DepthfaceError
+from depthface_gateway.context import Context
+from depthface_gateway.edge import Edge, Problem, Rules
+
+__all__ = ["Frame", "Problem", "new_app", "request_id"]
+
+_log = logging.getLogger(__name__)
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How one contract fills the frame.
+
+    Attributes:
+        name: of the contract, for the log.
+        title: of its OpenAPI.
+        version: of its OpenAPI.
+        answer: an error in the contract's own form.
+        open_paths: what anybody may ask where a key is set: health checks.
+        is_keyed: whether the settings' `api_key` counts: not where the callers cannot show one.
+        max_body_bytes: its own limit, where it is lower than the settings'.
+    """
+
+    name: str
+    title: str
+    answer: Callable[[Problem], Response]
+    version: str = __version__
+    open_paths: frozenset[str] = frozenset({"/", "/health"})
+    is_keyed: bool = True
+    max_body_bytes: int | None = None
+
+
+def new_app(context: Context, frame: Frame, lifespan: Lifespan | None = None) -> FastAPI:
+    """Make an app without routes."""
+    settings = context.settings
+    app = FastAPI(title=frame.title, version=frame.version, lifespan=lifespan, docs_url=None, redoc_url=None)
+
+    async def depthface_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, DepthfaceError)
+        if error.status >= 500:
+            _log.warning("%s", error, extra={"request_id": request_id(request)})
+        return frame.answer(Problem(error.status, str(error), request_id(request), error, request.url.path))
+
+    async def http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        response = frame.answer(
+            Problem(error.status_code, str(error.detail), request_id(request), error, request.url.path)
+        )
+        response.headers.update(error.headers or {})
+        return response
+
+    async def validation_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        parts = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()]
+        return frame.answer(Problem(422, "; ".join(parts), request_id(request), error, request.url.path))
+
+    app.add_exception_handler(DepthfaceError, depthface_error)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(RequestValidationError, validation_error)
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["*"],
+            expose_headers=["*"],
+        )  # fmt: skip
+    rules = Rules(
+        name=frame.name,
+        answer=frame.answer,
+        max_body_bytes=min(settings.max_body_bytes, frame.max_body_bytes or settings.max_body_bytes),
+        deadline_s=settings.deadline_s,
+        api_key=settings.api_key if frame.is_keyed else "",
+        open_paths=frame.open_paths,
+    )
+    app.add_middleware(Edge, rules=rules)
+    return app
+
+
+def request_id(request: Request) -> str:
+    """Return the id of a request: the caller's `x-request-id`, or one made up."""
+    return str(request.scope["depthface_request_id"])

@@ -1,0 +1,228 @@
+"""immich's machine learning service: `/ping` and `/predict`, for faces and CLIP; the rest goes to an upstream.
+
+immich takes one failed answer for a sign that the whole service is down. So a full queue waits here, `/ping` answers
+from memory, and it says no once Triton is known to be gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Annotated, Any
+
+from fastapi import APIRouter, FastAPI, File, Form, HTTPException, Request, UploadFile
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse
+from starlette.responses import Response
+
+from depthface.errors import DepthfaceError, ModelUnavailable, ServeError, ServerUnavailable
+from depthface_client import Face
+from depthface_gateway.context import Context
+from depthface_gateway.frame import Frame, Problem, new_app, request_id
+from depthface_gateway.immich.embedding import literal
+from depthface_gateway.immich.entries import CLIP, FACES, Entry, parsed
+from depthface_gateway.immich.models import Models, preloaded
+from depthface_gateway.immich.upstream import Upstream
+from depthface_gateway.photos import upright_size
+
+__all__ = ["DEFAULT_PORT", "HOST_VARIABLE", "NAME", "PORT_VARIABLE", "app"]
+
+NAME = "immich"
+DEFAULT_PORT = 3003
+HOST_VARIABLE, PORT_VARIABLE = "IMMICH_HOST", "IMMICH_PORT"
+
+_log = logging.getLogger(__name__)
+
+_DETECTOR_SIDE_PX = 640
+_MIN_SCORE = 0.7
+_COLUMNS = 512
+"""The width of immich's column for face vectors."""
+
+_HEEDED = ("MODEL_TTL", "MODEL_TTL_POLL_S", "PRELOAD__")
+
+
+def app(context: Context) -> FastAPI:
+    """Make the app; raises `InvalidInput` if a variable says what cannot be."""
+    models = Models.of(context.triton, context.settings.aliases, context.environment)
+    upstream = Upstream(context.upstream, context.settings.deadline_s) if context.upstream else None
+    _tell_what_has_no_effect(context)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(context.triton)
+            if upstream:
+                await stack.enter_async_context(upstream)
+            await _check_width(context)
+            tasks = [
+                asyncio.create_task(models.preload(preloaded(context.environment))),
+                asyncio.create_task(models.watch()),
+            ]
+            yield
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    frame = Frame(NAME, "Immich ML", _answer, open_paths=frozenset({"/", "/ping"}), is_keyed=False)
+    made = new_app(context, frame, lifespan)
+    made.include_router(_router(context, models, upstream))
+    return made
+
+
+def _router(context: Context, models: Models, upstream: Upstream | None) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/")
+    async def root() -> dict[str, str]:
+        """Say what this is."""
+        return {"message": "Immich ML"}
+
+    @routes.get("/ping", response_class=PlainTextResponse, responses={503: {"content": {"text/plain": {}}}})
+    async def ping() -> PlainTextResponse:
+        """Say whether a Triton is there, from memory."""
+        if context.triton.is_alive:
+            return PlainTextResponse("pong")
+        return PlainTextResponse("no Triton answers", 503)
+
+    @routes.post("/predict", responses={400: {}, 413: {}, 500: {}, 503: {}, 504: {}})
+    async def predict(
+        request: Request,
+        entries: Annotated[str, Form()],
+        image: Annotated[UploadFile | None, File()] = None,
+        text: Annotated[str | None, Form()] = None,
+    ) -> Response:
+        """Return what each task of `entries` finds in `image`, or in `text`."""
+        asked = parsed(entries)
+        photo = await image.read() if image is not None else None
+        if photo is None and text is None:
+            raise HTTPException(400, "Either image or text must be provided")
+        id = request_id(request)
+        missing = [entry for entry in asked if models.name(entry) is None]
+        if not context.triton.is_alive and any(entry.task in (CLIP, FACES) for entry in asked):
+            raise ServerUnavailable("No Triton answers.", "Start one with `depthface serve`.")
+        if missing and upstream:
+            return await upstream.predict(entries, photo, text, id)
+        if missing:
+            raise _not_served(missing[0], context)
+        answer: dict[str, Any] = {}
+        for task in dict.fromkeys(entry.task for entry in asked):
+            some = [entry for entry in asked if entry.task == task]
+            if task == FACES:
+                answer[FACES] = await _faces(models, some, photo, id)
+            else:
+                answer[CLIP] = await _clip(models, some, photo, text, id)
+        if photo is not None:
+            answer["imageWidth"], answer["imageHeight"] = await upright_size(photo)
+        return JSONResponse(answer)
+
+    return routes
+
+
+async def _faces(models: Models, entries: list[Entry], photo: bytes | None, id: str) -> object:
+    """Return the faces as immich stores them: whole pixels, vectors as text."""
+    if photo is None:
+        raise HTTPException(400, "Faces are looked for in an image. Send one.")
+    names = {name for entry in entries if (name := models.name(entry))}
+    if len(names) > 1:
+        raise HTTPException(400, "Detection and recognition are of two packs. Choose one pack for both.")
+    (name,) = names
+    detection = next((entry for entry in entries if entry.type == "detection"), entries[0])
+    min_score = min(max(detection.number("minScore", _MIN_SCORE), 0.0), 1.0)
+    is_whole = any(entry.type == "recognition" for entry in entries)
+    found = await models.ask(
+        name,
+        lambda client: client.faces(
+            photo,
+            model=name,
+            parts=("embedding",) if is_whole else (),
+            min_score=min_score,
+            det_size=_DETECTOR_SIDE_PX,
+            request_id=id,
+        ),
+    )
+    if not is_whole:
+        return {
+            "boxes": [_box(face) for face in found],
+            "scores": [face.score for face in found],
+            "landmarks": [face.keypoints.tolist() for face in found],
+        }
+    return [_row(face, name) for face in found]
+
+
+def _row(face: Face, name: str) -> dict[str, Any]:
+    if face.embedding is None or face.embedding.shape != (_COLUMNS,):
+        raise _too_narrow(name, 0 if face.embedding is None else len(face.embedding))
+    box = dict(zip(("x1", "y1", "x2", "y2"), _box(face), strict=True))
+    return {"boundingBox": box, "embedding": literal(face.embedding), "score": face.score}
+
+
+def _box(face: Face) -> list[int]:
+    return [round(float(side)) for side in face.box]
+
+
+async def _clip(models: Models, entries: list[Entry], photo: bytes | None, text: str | None, id: str) -> str:
+    """Return the vector of the photo, or else of the text, as text."""
+    entry = next((entry for entry in entries if (entry.type == "visual") == (photo is not None)), entries[0])
+    name = models.name(entry)
+    assert name is not None
+    if entry.type == "visual":
+        if photo is None:
+            raise HTTPException(400, "clip visual takes an image. Send one.")
+        seen = await models.ask(name, lambda client: client.embed(photo, model=name, request_id=id))
+        return literal(seen.vector)
+    if text is None:
+        raise HTTPException(400, "clip textual takes a text. Send one.")
+    read = await models.ask(name, lambda client: client.embed_text(text, model=name, request_id=id))
+    return literal(read.vector)
+
+
+def _not_served(entry: Entry, context: Context) -> DepthfaceError:
+    served = ", ".join(sorted(context.triton.models)) or "nothing"
+    return ModelUnavailable(
+        f"The model {entry.model!r} for {entry.task} {entry.type} is not served here; what is: {served}.",
+        "Export it, name its like in DEPTHFACE_GATEWAY_ALIASES, or give an --upstream that has it.",
+    )
+
+
+async def _check_width(context: Context) -> None:
+    """Refuse to start where the only face pack does not fit immich's column; warn where it is one of several."""
+    packs = [name for name in context.triton.models if name.startswith("face_analysis_")]
+    for name in packs:
+        width = await context.triton.width(name, "embeddings")
+        if width not in (None, _COLUMNS):
+            error = _too_narrow(name, width or 0)
+            if len(packs) == 1:
+                raise error
+            _log.warning("%s", error)
+
+
+def _too_narrow(name: str, width: int) -> ServeError:
+    return ServeError(
+        f"{name} gives face vectors of {width} numbers, and immich stores {_COLUMNS}.",
+        "Serve a pack whose recogniser gives as many, such as buffalo_l.",
+    )
+
+
+def _tell_what_has_no_effect(context: Context) -> None:
+    prefix = "MACHINE_LEARNING_"
+    for name in sorted(context.environment):
+        if name.startswith(prefix) and not name.removeprefix(prefix).startswith(_HEEDED):
+            _log.info("%s has no effect here: Triton has settings of its own", name)
+
+
+def _answer(problem: Problem) -> Response:
+    error, status = problem.error, problem.status
+    detail: object = problem.message
+    if isinstance(error, RequestValidationError):
+        detail = jsonable_encoder([{name: one[name] for name in ("type", "loc", "msg")} for one in error.errors()])
+    elif isinstance(error, ModelUnavailable):
+        status = 400
+    elif isinstance(error, DepthfaceError) and status == 502:
+        status = 503
+    elif isinstance(error, DepthfaceError) and status == 422:
+        detail = error.what  # word for word as there
+    return JSONResponse({"detail": detail}, status)

@@ -1,0 +1,177 @@
+"""Which of the served models immich's names mean, and how long they stay loaded."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from depthface.errors import DepthfaceError, ModelUnavailable, ServerUnavailable
+from depthface_client import AsyncClient
+from depthface_gateway.immich.entries import CLIP, FACES, Entry
+from depthface_gateway.settings import Environment, number, words
+from depthface_gateway.triton import Triton
+
+__all__ = ["Models", "preloaded"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+_FACES = "face_analysis_{name}"
+_CLIP = {"visual": "clip_{name}_image", "textual": "clip_{name}_text"}
+
+# immich's names are OpenCLIP's; the same weights' ids at the hub, by which a served model says where it is from.
+_HUB = {
+    "ViT-B-32__openai": "openai/clip-vit-base-patch32",
+    "ViT-B-16__openai": "openai/clip-vit-base-patch16",
+    "ViT-L-14__openai": "openai/clip-vit-large-patch14",
+    "ViT-L-14-336__openai": "openai/clip-vit-large-patch14-336",
+    "ViT-B-32__laion2b-s34b-b79k": "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+    "ViT-B-32__laion2b_s34b_b79k": "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+    "ViT-B-16-SigLIP2__webli": "google/siglip2-base-patch16-224",
+    "ViT-B-32-SigLIP2-256__webli": "google/siglip2-base-patch32-256",
+}
+
+_PRELOAD = "MACHINE_LEARNING_PRELOAD__"
+_PRELOADED = {  # variables to the task and type of what they name; those without a type are immich's before 3
+    "CLIP": (CLIP, ("visual", "textual")),
+    "CLIP__VISUAL": (CLIP, ("visual",)),
+    "CLIP__TEXTUAL": (CLIP, ("textual",)),
+    "FACIAL_RECOGNITION": (FACES, ("recognition",)),
+    "FACIAL_RECOGNITION__DETECTION": (FACES, ("detection",)),
+    "FACIAL_RECOGNITION__RECOGNITION": (FACES, ("recognition",)),
+}
+
+
+def preloaded(environment: Environment) -> list[Entry]:
+    """Return what immich's variables want loaded from the start."""
+    return [
+        Entry(task, type, name, {})
+        for variable, (task, types) in _PRELOADED.items()
+        for name in words(environment, _PRELOAD + variable)
+        for type in types
+    ]
+
+
+@dataclass
+class Models:
+    """The served models, by immich's names.
+
+    Attributes:
+        aliases: immich's name to ours, without the task.
+        ttl_s: how long a model that nobody asks for stays loaded; 0 for ever.
+        poll_s: how often that is looked at.
+        used: when each was asked last, in seconds of the monotonic clock.
+        busy: how many requests each is answering.
+        known: those that were served once; they are loaded again when they are asked.
+        away: those of them that were unloaded here.
+    """
+
+    triton: Triton
+    aliases: Mapping[str, str]
+    ttl_s: float
+    poll_s: float
+    used: dict[str, float] = field(default_factory=dict)
+    busy: dict[str, int] = field(default_factory=dict)
+    known: set[str] = field(default_factory=set)
+    away: set[str] = field(default_factory=set)
+    _loading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @classmethod
+    def of(cls, triton: Triton, aliases: Mapping[str, str], environment: Environment) -> Models:
+        """Make it with immich's own variables for times; without one that is set, nothing is unloaded."""
+        ttl_s = number(environment, "MACHINE_LEARNING_MODEL_TTL", 0.0, -1e9)
+        poll_s = number(environment, "MACHINE_LEARNING_MODEL_TTL_POLL_S", 10.0, 0.01)
+        return cls(triton, aliases, max(ttl_s, 0.0), poll_s)
+
+    def name(self, entry: Entry) -> str | None:
+        """Return our name of the model that an entry means; None if it is not served."""
+        self.known.update(self.triton.models)
+        served = self.known
+        ours = self.aliases.get(entry.model, entry.model)
+        if entry.task == FACES:
+            name = _FACES.format(name=ours)
+            return name if name in served else None
+        if entry.task != CLIP or entry.type not in _CLIP:
+            return None
+        form = _CLIP[entry.type]
+        before, after = form.split("{name}")
+        for name in sorted(served):
+            if name.startswith(before) and name.endswith(after):
+                own = name[len(before) : len(name) - len(after)]
+                if own == ours or _letters(own) == _letters(entry.model) or self._is_of(name, entry.model):
+                    return name
+        return None
+
+    async def ask(self, name: str, call: Callable[[AsyncClient], Awaitable[T]]) -> T:
+        """Ask a model, which is loaded first if it was unloaded."""
+        self.busy[name] = self.busy.get(name, 0) + 1
+        try:
+            if name in self.away:
+                await self.load(name)
+            try:
+                return await self.triton.ask(call)
+            except ModelUnavailable:
+                await self.load(name)
+                return await self.triton.ask(call)
+        finally:
+            self.busy[name] -= 1
+            self.used[name] = time.monotonic()
+
+    async def load(self, name: str) -> None:
+        """Load a model unless it is; those who want it meanwhile wait for the same loading."""
+        async with self._loading:
+            if name in self.away or name not in self.triton.models or not self.triton.models[name].ready:
+                await self.triton.on_every_server(lambda client: client.load(name))
+                self.away.discard(name)
+                self.used[name] = time.monotonic()
+                _log.info("loaded %s", name)
+
+    async def preload(self, entries: list[Entry]) -> None:
+        """Load these as soon as a server answers; what cannot be is said in the log."""
+        while not self.triton.is_alive:
+            await asyncio.sleep(1)
+        for entry in entries:
+            form = _FACES if entry.task == FACES else _CLIP[entry.type]
+            name = self.name(entry) or form.format(name=self.aliases.get(entry.model, entry.model))
+            try:
+                await self.load(name)
+                self.used.setdefault(name, time.monotonic())
+            except DepthfaceError as error:
+                _log.warning("%s cannot be preloaded: %s", name, error)
+
+    async def watch(self) -> None:
+        """Unload for ever what nobody asks for."""
+        while self.ttl_s:
+            await asyncio.sleep(self.poll_s)
+            now = time.monotonic()
+            for name in [name for name, last in self.used.items() if now - last > self.ttl_s]:
+                if not self.busy.get(name):
+                    await self._unload(name)
+
+    async def _unload(self, name: str) -> None:
+        self.used.pop(name, None)
+        self.away.add(name)  # before: who asks meanwhile waits until it is loaded again
+        async with self._loading:
+            with suppress(ServerUnavailable):
+                try:
+                    await self.triton.on_every_server(lambda client: client.unload(name))
+                    _log.info("unloaded %s: nobody asked for it for %g s", name, self.ttl_s)
+                except ServerUnavailable:
+                    raise
+                except DepthfaceError as error:
+                    self.away.discard(name)
+                    _log.warning("%s cannot be unloaded: %s", name, error)
+
+    def _is_of(self, name: str, theirs: str) -> bool:
+        served = self.triton.models.get(name)
+        return served is not None and served.weights.partition("@")[0] == _HUB.get(theirs, "\0")
+
+
+def _letters(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())

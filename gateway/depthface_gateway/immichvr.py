@@ -1,0 +1,361 @@
+"""ImmichVR's depth service (Papyszoo/ImmichVR, `services/ai`): a photo in, its depth as a grey PNG out.
+
+Its fields, words and statuses are those of its README and of its routes of 2026-01. Videos and splats are not done
+here, and are refused in its own form.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import struct
+import unicodedata
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, FastAPI, File, Query, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from PIL import Image
+from starlette.datastructures import UploadFile as Part
+
+from depthface.errors import (
+    DepthfaceError,
+    InvalidInput,
+    ModelUnavailable,
+    RequestTimeout,
+    ServerOverloaded,
+    ServerUnavailable,
+)
+from depthface_gateway.context import Context
+from depthface_gateway.frame import Frame, Problem, new_app, request_id
+from depthface_gateway.settings import text
+
+__all__ = ["DEFAULT_PORT", "NAME", "PORT_VARIABLE", "app"]
+
+NAME = "immichvr"
+DEFAULT_PORT = 5000
+PORT_VARIABLE = "AI_SERVICE_PORT"
+
+_log = logging.getLogger(__name__)
+
+_OURS = "depth_anything_v2_{key}"
+
+# What its list says of each, word for word.
+_MODELS: Mapping[str, Mapping[str, str]] = {
+    "small": {
+        "name": "Small", "type": "depth", "params": "25M", "memory": "~100MB",
+        "description": "Fast, good for previews", "huggingface_id": "depth-anything/Depth-Anything-V2-Small-hf",
+    },
+    "base": {
+        "name": "Base", "type": "depth", "params": "97M", "memory": "~400MB",
+        "description": "Balanced quality/speed", "huggingface_id": "depth-anything/Depth-Anything-V2-Base-hf",
+    },
+    "large": {
+        "name": "Large", "type": "depth", "params": "335M", "memory": "~1.3GB",
+        "description": "Best detail (hair, fences)", "huggingface_id": "depth-anything/Depth-Anything-V2-Large-hf",
+    },
+}  # fmt: skip
+
+_ROOT = {
+    "message": "ImmichVR AI Service",
+    "version": "1.0.0",
+    "model": "Depth Anything V2",
+    "endpoints": {
+        "health": "/health",
+        "process_depth": "/api/depth (POST)",
+        "extract_video_frames": "/api/video/frames (POST) [EXPERIMENTAL]",
+        "process_video_depth": "/api/video/depth (POST) [EXPERIMENTAL]",
+        "process_video_sbs": "/api/video/sbs (POST) [EXPERIMENTAL]",
+    },
+}
+
+_NOT_DONE = {
+    "/api/video/frames": "Videos are not processed here.",
+    "/api/video/depth": "Videos are not processed here.",
+    "/api/video/sbs": "Videos are not processed here.",
+    "/api/splat": "Splats (ml-sharp) are not made here.",
+    "/api/splat/download": "Splats (ml-sharp) are not made here.",
+}
+
+_DEVICES = ("auto", "cpu", "gpu")
+
+_CONSTANT_LEVEL = 128
+_CONSTANT_MOST_BYTES_A_PIXEL = 1 / 50  # a PNG of one level has far fewer, one of a photo's depth far more
+
+
+class _Refusal(Exception):
+    """An answer that is an error, with its two texts."""
+
+    def __init__(self, status: int, error: str, message: str, **more: object) -> None:
+        super().__init__(message)
+        self.response = JSONResponse({**more, "error": error, "message": message}, status)
+
+
+@dataclass
+class _Depth:
+    """The service, and what it remembers.
+
+    Attributes:
+        default: the key of the model for who asks for none.
+        device: what computes, `cpu` or `gpu`, as its operator says: Triton does not tell its clients.
+        current: the key of the model that was used or loaded last.
+        seen: the keys that were ready once: what they name is exported.
+    """
+
+    context: Context
+    default: str
+    device: str
+    current: str | None = None
+    seen: set[str] = field(default_factory=set)
+
+    def ready(self) -> list[str]:
+        """Return the keys of the models that Triton has loaded, the last used first."""
+        models = self.context.triton.models
+        ready = [key for key in _MODELS if (name := _OURS.format(key=key)) in models and models[name].ready]
+        self.seen.update(ready)
+        return sorted(ready, key=lambda key: (key != self.current, key != self.default))
+
+    async def png(self, photo: bytes, key: str, id: str) -> bytes:
+        """Return the depth of a photo; a model that is not loaded is loaded, as there."""
+        name = _OURS.format(key=key)
+        try:
+            png = await self.context.triton.ask(
+                lambda client: client.depth_png(photo, bits=8, model=name, request_id=id)
+            )
+        except ModelUnavailable:
+            await self.load(key)
+            png = await self.context.triton.ask(
+                lambda client: client.depth_png(photo, bits=8, model=name, request_id=id)
+            )
+        self.current = key
+        self.seen.add(key)
+        return as_there(png)
+
+    async def load(self, key: str) -> None:
+        """Have Triton load a model."""
+        name = _OURS.format(key=key)
+        if key not in self.ready():
+            try:
+                await self.context.triton.on_every_server(lambda client: client.load(name))
+            except DepthfaceError:
+                with suppress(DepthfaceError):  # a pipeline whose network was never exported would count as ready
+                    await self.context.triton.on_every_server(lambda client: client.unload(name))
+                raise
+        self.current = key
+        self.seen.add(key)
+
+    async def unload(self, key: str) -> bool:
+        """Have Triton unload a model; return whether it was loaded."""
+        name = _OURS.format(key=key)
+        if key not in self.ready():
+            return False
+        await self.context.triton.on_every_server(lambda client: client.unload(name))
+        return True
+
+
+def app(context: Context) -> FastAPI:
+    """Make the app; raises `InvalidInput` if a variable says what cannot be."""
+    default = text(context.environment, "DEPTH_MODEL", "small")
+    if default not in _MODELS:
+        raise InvalidInput(f"DEPTH_MODEL is {default!r}, which is no model.", f"Set it to one of {', '.join(_MODELS)}.")
+    device = "gpu" if text(context.environment, "CUDA_VISIBLE_DEVICES") else "cpu"  # as there
+    depth = _Depth(context, default, device)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with context.triton:
+            yield
+
+    made = new_app(context, Frame(NAME, "ImmichVR AI Service", _answer, "1.0.0"), lifespan)
+    made.add_exception_handler(_Refusal, _refused)
+    made.add_exception_handler(RequestValidationError, _refused)
+    made.include_router(_router(depth))
+    return made
+
+
+def _router(depth: _Depth) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/")
+    async def index() -> dict[str, Any]:
+        """Say what this is."""
+        return _ROOT
+
+    @routes.get("/health")
+    async def health() -> dict[str, str]:
+        """Say whether a model is loaded; always 200."""
+        status = "loaded" if depth.ready() else "not_loaded"
+        return {"status": "healthy", "service": "ai", "model": "Depth-Anything-V2", "model_status": status}
+
+    @routes.post("/api/depth", response_class=Response, responses={200: {"content": {"image/png": {}}}})
+    async def process_depth(
+        request: Request,
+        image: Annotated[UploadFile | None, File()] = None,  # None too where no file was chosen
+        model: Annotated[str | None, Query()] = None,
+    ) -> Response:
+        """Return the depth of `image` as an 8-bit grey PNG of its size."""
+        part = (await request.form()).get("image")
+        if isinstance(part, Part) and not part.filename:
+            raise _Refusal(400, "Empty filename", "No file selected")
+        if image is None:
+            raise _Refusal(400, "No image provided", "Please upload an image file with key 'image'")
+        key = model or depth.default
+        if key not in _MODELS:
+            raise _Refusal(400, "Invalid model", f"Unknown model '{key}'. Available: {[*_MODELS]}")
+        try:
+            png = await depth.png(await image.read(), key, request_id(request))
+        except (ModelUnavailable, ServerUnavailable) as error:
+            _log.warning("%s", error, extra={"request_id": request_id(request)})
+            raise _Refusal(503, "Model not initialized", "Depth estimation model is not available") from error
+        headers = {"Content-Disposition": disposition(image.filename or ""), "X-Model-Used": key}
+        return Response(png, media_type="image/png", headers=headers)
+
+    @routes.get("/api/models")
+    async def models() -> dict[str, Any]:
+        """List the models: `is_loaded` is ready in Triton, `is_downloaded` exported."""
+        ready = depth.ready()
+        found = [
+            {"key": key, **facts, "is_loaded": key in ready, "is_downloaded": key in depth.seen}
+            for key, facts in _MODELS.items()
+        ]
+        return {
+            "models": found,
+            "current_model": ready[0] if ready else None,
+            "current_device": depth.device if ready else None,
+            "default_model": depth.default,
+        }
+
+    @routes.get("/api/models/current")
+    async def current() -> dict[str, Any]:
+        """Say which model is loaded."""
+        ready = depth.ready()
+        return {
+            "loaded": bool(ready),
+            "current_model": ready[0] if ready else None,
+            "device": "CUDA GPU" if depth.device == "gpu" else "CPU",
+            "available_models": [*_MODELS],
+            "downloaded_models": sorted(depth.seen),
+        }
+
+    @routes.post("/api/models/{key}/load")
+    async def load(key: str, request: Request) -> dict[str, Any]:
+        """Load a model; which device computes it is Triton's affair."""
+        _known(key)
+        device = await _device(request)
+        if device not in _DEVICES:
+            raise _Refusal(400, "Invalid device", f"Unknown device '{device}'. Available: {[*_DEVICES]}")
+        try:
+            await depth.load(key)
+        except ModelUnavailable as error:
+            message = f"Could not load model '{key}'. {_export(key)}"
+            raise _Refusal(500, "Failed to load model", message, success=False) from error
+        except DepthfaceError as error:
+            raise _Refusal(500, "Model load error", str(error), success=False) from error
+        return {"success": True, "message": f"Model '{key}' loaded successfully", "current_model": key}
+
+    @routes.post("/api/models/{key}/unload")
+    async def unload(key: str) -> dict[str, Any]:
+        """Give a model's memory back."""
+        _known(key)
+        return {"success": True, "message": await _unloaded(key)}
+
+    @routes.post("/api/models/{key}/download")
+    async def download(key: str) -> dict[str, Any]:
+        """See that a model is there; weights come with an export, not through the web."""
+        _known(key)
+        try:
+            await depth.load(key)
+        except DepthfaceError as error:
+            raise _Refusal(500, "Download failed", f"{error} {_export(key)}", success=False) from error
+        return {"success": True, "message": f"Model '{key}' is already downloaded"}
+
+    @routes.delete("/api/models/{key}")
+    async def delete(key: str) -> dict[str, Any]:
+        """Give a model's memory back; an export is not deleted through the web."""
+        _known(key)
+        return {"success": True, "message": f"{await _unloaded(key)}; its export stays in the model repository"}
+
+    async def _unloaded(key: str) -> str:
+        try:
+            was = await depth.unload(key)
+        except DepthfaceError as error:
+            raise _Refusal(500, "Model unload error", str(error), success=False) from error
+        return f"Model '{key}' unloaded successfully" if was else f"Model '{key}' is not currently loaded"
+
+    async def not_done(request: Request) -> Response:
+        """Refuse."""
+        raise _Refusal(501, "Not implemented", _NOT_DONE.get(request.url.path, _NOT_DONE["/api/splat"]))
+
+    for path in _NOT_DONE:
+        routes.add_api_route(path, not_done, methods=["POST"], status_code=501)
+    routes.add_api_route("/api/splat/status", not_done, methods=["GET"], status_code=501)
+    return routes
+
+
+def as_there(png: bytes) -> bytes:
+    """Return the PNG as that service makes it: a depth that is the same everywhere is a middle grey, not black."""
+    width, height = struct.unpack(">II", png[16:24])  # PNG specification, 11.2.2 IHDR
+    if len(png) > 1024 + width * height * _CONSTANT_MOST_BYTES_A_PIXEL:
+        return png
+    with Image.open(BytesIO(png)) as picture:
+        if picture.getextrema() != (0, 0):
+            return png
+    buffer = BytesIO()
+    Image.new("L", (width, height), _CONSTANT_LEVEL).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def disposition(filename: str) -> str:
+    """Return the header that names the answer `depth_<name without its last suffix>.png` (RFC 6266)."""
+    name = re.split(r"[/\\]", "".join(letter for letter in filename if letter.isprintable()))[-1]
+    name = f"depth_{name.rpartition('.')[0] or name}.png"
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    quoted = (
+        ascii_name if re.fullmatch(r"[\w.+-]+", ascii_name) else '"' + re.sub(r'(["\\])', r"\\\1", ascii_name) + '"'
+    )
+    extended = "" if ascii_name == name else f"; filename*=UTF-8''{quote(name, safe='')}"
+    return f"attachment; filename={quoted}{extended}"
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    if isinstance(error, _Refusal):
+        return error.response
+    return _Refusal(400, "No image provided", "Please upload an image file with key 'image'").response
+
+
+def _answer(problem: Problem) -> Response:
+    error = problem.error
+    what = {404: "Not found", 405: "Method not allowed", 413: "File too large"}.get(problem.status, "Processing failed")
+    status = problem.status
+    if isinstance(error, InvalidInput):
+        status = 400
+    elif isinstance(error, ServerOverloaded):
+        what = "Service busy"
+    elif isinstance(error, RequestTimeout):
+        what = "Processing timeout"
+    elif isinstance(error, DepthfaceError) and status != 408:
+        status = 500
+    return _Refusal(status, what, problem.message).response
+
+
+def _known(key: str) -> None:
+    if key not in _MODELS:
+        raise _Refusal(400, "Unknown model", f"Model '{key}' not found. Available: {[*_MODELS]}")
+
+
+def _export(key: str) -> str:
+    return f"Export it first: depthface export {_OURS.format(key=key)}"
+
+
+async def _device(request: Request) -> object:
+    """Return the device that the body asks for; a body that is no JSON object asks for none, as with Flask's."""
+    try:
+        body = await request.json()
+    except ValueError:
+        return "auto"
+    return body.get("device", "auto") if isinstance(body, dict) else "auto"

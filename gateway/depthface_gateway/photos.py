@@ -1,0 +1,24 @@
+"""What a gateway itself looks at in a photo: its size, from its head."""
+
+from __future__ import annotations
+
+import asyncio
+
+from depthface import picture
+
+__all__ = ["upright_size"]
+
+
+async def upright_size(data: bytes) -> tuple[int, int]:
+    """Return width and height in pixels of an encoded photo, turned as it says it is; nothing is decoded.
+
+    Raises:
+        InvalidInput: it is no photo, or one that is too large.
+    """
+    return await asyncio.to_thread(_upright_size, data)
+
+
+def _upright_size(data: bytes) -> tuple[int, int]:
+    with picture.opened(data) as photo:
+        height, width = photo.size
+    return width, height

@@ -1,0 +1,88 @@
+"""Several apps in one process and one event loop, each at its own address, until they are told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import uvicorn
+from fastapi import FastAPI
+
+from depthface.errors import ServeError
+
+__all__ = ["Listener", "listen", "serve"]
+
+_GRACE_S = 25  # for requests in flight
+_KEEP_ALIVE_S = 75  # longer than callers keep a connection, so that none sends into one that is closing
+
+
+@dataclass(frozen=True)
+class Listener:
+    """An app's name and the socket that it will answer at."""
+
+    name: str
+    socket: socket.socket
+
+    @property
+    def url(self) -> str:
+        """`http://HOST:PORT`."""
+        host, port = self.socket.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def listen(name: str, host: str, port: int) -> Listener:
+    """Take an address; raises `ServeError` if it cannot be had. Port 0 takes a free one."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        both = family == socket.AF_INET6 and host == "::" and socket.has_dualstack_ipv6()
+        taken = socket.create_server(address[:2], family=family, backlog=2048, dualstack_ipv6=both)
+    except (OSError, UnicodeError) as error:
+        raise ServeError(
+            f"{name} cannot listen at {host}:{port} ({error}).", "Give another address: --host, --port."
+        ) from error
+    return Listener(name, taken)
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Leave the signals to `serve`, who stops all servers."""
+        yield
+
+
+async def serve(apps: Sequence[tuple[Listener, FastAPI]], say: Callable[[str], None]) -> None:
+    """Start every app, say `ready: NAME URL` for each, serve until SIGTERM or SIGINT, end what is in flight, stop.
+
+    Raises whatever an app's start raises.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as started:
+        servers = []
+        for _, app in apps:
+            await started.enter_async_context(app.router.lifespan_context(app))
+            config = uvicorn.Config(
+                app, lifespan="off", log_config=None, access_log=False, server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_S, timeout_graceful_shutdown=_GRACE_S,
+            )  # fmt: skip
+            servers.append(_Server(config))
+        tasks = [
+            asyncio.create_task(server.serve(sockets=[listener.socket]))
+            for server, (listener, _) in zip(servers, apps, strict=True)
+        ]
+        while not stop.is_set() and not all(server.started for server in servers):
+            await asyncio.sleep(0.01)
+        if not stop.is_set():
+            for listener, _ in apps:
+                say(f"ready: {listener.name} {listener.url}")
+        await stop.wait()
+        for server in servers:
+            server.should_exit = True
+        await asyncio.gather(*tasks)

@@ -1,0 +1,96 @@
+"""What the environment says, typed: the frame's own settings, and the readers that every contract uses for its own.
+
+A contract keeps the names that its users have set already (`IMMICH_PORT`, `DEPTH_MODEL`, …). The frame's begin with
+`DEPTHFACE_GATEWAY_`. A variable that is set to nothing counts as not set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from depthface.errors import InvalidInput
+
+__all__ = ["Environment", "Settings", "flag", "number", "text", "words"]
+
+Environment = Mapping[str, str]
+
+_PREFIX = "DEPTHFACE_GATEWAY_"
+_YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+def text(environment: Environment, name: str, default: str = "") -> str:
+    """Return a variable without the blanks round it."""
+    return environment.get(name, "").strip() or default
+
+
+def words(environment: Environment, name: str) -> tuple[str, ...]:
+    """Return the parts of a comma-separated variable, without the empty ones."""
+    return tuple(part.strip() for part in text(environment, name).split(",") if part.strip())
+
+
+def flag(environment: Environment, name: str, default: bool = False) -> bool:
+    """Return a yes or no; raises `InvalidInput` for anything else."""
+    said = text(environment, name).lower()
+    if said and said not in (*_YES, *_NO):
+        raise InvalidInput(f"{name} is {said!r}, which is neither yes nor no.", "Set it to 1 or 0.")
+    return said in _YES if said else default
+
+
+def number(
+    environment: Environment, name: str, default: float, least: float = 0.0, most: float = float(2**40)
+) -> float:
+    """Return a number from `least` to `most`; raises `InvalidInput` for anything else."""
+    said = text(environment, name)
+    if not said:
+        return default
+    try:
+        value = float(said)
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:  # NaN is in no range
+        raise InvalidInput(f"{name} is {said!r}, which is no number from {least:g} to {most:g}.", "Set it to one.")
+    return value
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds for every contract.
+
+    Attributes:
+        max_body_bytes: the largest request.
+        deadline_s: the longest that a request may take, from its first byte to the last of the answer.
+        in_flight: the most requests at one Triton at once; more wait here.
+        waiting: the most requests that wait; more are refused with 503.
+        origins: the web origins whose pages may ask (CORS); none by default.
+        api_key: what callers must show in `x-api-key`; empty: nobody is asked.
+        aliases: a foreign model name to the name that Triton's model has, without its task.
+    """
+
+    max_body_bytes: int
+    deadline_s: float
+    in_flight: int
+    waiting: int
+    origins: tuple[str, ...]
+    api_key: str
+    aliases: Mapping[str, str]
+
+    @classmethod
+    def of(cls, environment: Environment) -> Settings:
+        """Read them; raises `InvalidInput` naming the variable that cannot be."""
+        pairs = [pair.partition("=") for pair in words(environment, f"{_PREFIX}ALIASES")]
+        for foreign, equals, ours in pairs:
+            if not (foreign.strip() and equals and ours.strip()):
+                raise InvalidInput(
+                    f"{_PREFIX}ALIASES has {foreign + equals + ours!r}, which is no alias.",
+                    "Write it as THEIR-NAME=OUR-NAME, with commas between several.",
+                )
+        return cls(
+            max_body_bytes=round(number(environment, f"{_PREFIX}MAX_MIB", 64, 0.001, 1024) * 2**20),
+            deadline_s=number(environment, f"{_PREFIX}DEADLINE_S", 280, 0.1, 86400),
+            in_flight=round(number(environment, f"{_PREFIX}IN_FLIGHT", 32, 1, 1000)),
+            waiting=round(number(environment, f"{_PREFIX}WAITING", 1000, 0, 100_000)),
+            origins=words(environment, f"{_PREFIX}ORIGINS"),
+            api_key=text(environment, f"{_PREFIX}API_KEY"),
+            aliases={foreign.strip(): ours.strip() for foreign, _, ours in pairs},
+        )

@@ -1,0 +1,270 @@
+"""The Triton servers behind a gateway: who of them is alive, what they serve, and every request to them.
+
+What is known of them is kept in memory and looked at again every few seconds, so that a question about it costs
+nothing and is answered at once under any load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from typing import TypeVar
+from urllib.parse import quote
+
+import aiohttp
+
+from depthface.errors import (
+    DepthfaceError,
+    InvalidInput,
+    RequestTimeout,
+    ServerOverloaded,
+    ServerUnavailable,
+)
+from depthface_client import AsyncClient, ModelInfo
+from depthface_gateway.settings import Settings
+
+__all__ = ["Triton"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+_LOOK_EVERY_S = 5.0
+_LOOK_AT_THE_DEAD_EVERY_S = 1.0
+_LOOK_TIMEOUT_S = 5.0
+_TIMEOUTS_OF_THE_DEAD = 3  # one that is only busy may miss a look
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+
+
+@dataclass
+class _Server:
+    """One server, as it was last seen."""
+
+    url: str
+    asking: AsyncClient
+    looking: AsyncClient
+    in_flight: int = 0
+    is_alive: bool = False
+    timeouts: int = 0
+    models: dict[str, ModelInfo] = field(default_factory=dict)
+
+    def seen(self, is_alive: bool, why: object = "") -> None:
+        if is_alive != self.is_alive:
+            _log.warning("Triton at %s %s", self.url, "answers" if is_alive else f"does not answer: {why}")
+        self.is_alive, self.timeouts = is_alive, 0
+
+
+class Triton:
+    """All servers as one. It belongs to one event loop, and may be opened several times; the last to leave closes it.
+
+    Args:
+        urls: `host:port` of each server; all serve the same models.
+        settings: how much is in flight and waits, and for how long.
+        admin_key: for `load` and `unload`; see `depthface_client.Client`.
+    """
+
+    def __init__(self, urls: Sequence[str], settings: Settings, admin_key: str | None = None) -> None:
+        if not urls:
+            raise InvalidInput("There is no Triton to ask.", "Give its address: --url HOST:PORT.")
+        self._settings = settings
+        self._servers = [
+            _Server(
+                url,
+                AsyncClient(
+                    url, timeout_s=settings.deadline_s, connections=settings.in_flight + 4, admin_key=admin_key
+                ),
+                AsyncClient(url, timeout_s=_LOOK_TIMEOUT_S, connections=2),
+            )
+            for url in urls
+        ]
+        self._opened = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._stack = AsyncExitStack()
+        self._look_now = asyncio.Event()
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a server answered when it was last asked."""
+        return any(server.is_alive for server in self._servers)
+
+    @property
+    def models(self) -> Mapping[str, ModelInfo]:
+        """What the live servers have, by name, ready before not ready."""
+        found: dict[str, ModelInfo] = {}
+        for server in self._servers:
+            for name, model in server.models.items() if server.is_alive else ():
+                if name not in found or model.ready:
+                    found[name] = model
+        return found
+
+    async def ask(self, call: Callable[[AsyncClient], Awaitable[T]], patience_s: float | None = None) -> T:
+        """Have the least busy live server do `call`, and return what it returns.
+
+        A server whose queue is full is asked again after a pause, one that is gone is left for the next. Nothing that
+        `call` does may change anything on a server.
+
+        Args:
+            call: `lambda client: client.faces(photo)`.
+            patience_s: the longest wait for a place, and for the answer; None for the settings' deadline.
+
+        Raises:
+            ServerOverloaded: too many wait here already.
+            ServerUnavailable: none of the servers answers.
+            RequestTimeout: the patience has ended.
+        """
+        patience_s = self._settings.deadline_s if patience_s is None else patience_s
+        try:
+            async with asyncio.timeout(patience_s):
+                return await self._asked(call)
+        except TimeoutError as error:
+            raise RequestTimeout(
+                f"No server answered within {patience_s:g} s.", "It may be busy: try again in a while."
+            ) from error
+
+    async def on_every_server(self, call: Callable[[AsyncClient], Awaitable[object]]) -> None:
+        """Have every live server do `call`, such as to load or unload a model, and look at what they serve anew.
+
+        Raises:
+            ServerUnavailable: none of the servers answers.
+        """
+        live = [server for server in self._servers if server.is_alive]
+        if not live:
+            raise self._nobody()
+        try:
+            await asyncio.gather(*(call(server.asking) for server in live))
+        finally:
+            await asyncio.gather(*(self._look_at(server) for server in live))
+
+    async def width(self, model: str, output: str) -> int | None:
+        """Return the last dimension of an output, as a server tells it; None if it does not or if that varies."""
+        for server in self._servers:
+            address = server.url if "://" in server.url else f"http://{server.url}"
+            timeout = aiohttp.ClientTimeout(total=_LOOK_TIMEOUT_S)
+            with suppress(aiohttp.ClientError, TimeoutError, KeyError, ValueError, IndexError):
+                async with (
+                    aiohttp.ClientSession(timeout=timeout) as session,
+                    session.get(f"{address}/v2/models/{quote(model)}") as response,
+                ):
+                    outputs = {one["name"]: one["shape"] for one in (await response.json())["outputs"]}
+                size = int(outputs[output][-1])
+                return size if size > 0 else None
+        return None
+
+    async def look(self) -> None:
+        """Look at every server now."""
+        await asyncio.gather(*(self._look_at(server) for server in self._servers))
+
+    async def __aenter__(self) -> Triton:
+        self._opened += 1
+        if self._opened == 1:
+            for server in self._servers:
+                await self._stack.enter_async_context(server.asking)
+                await self._stack.enter_async_context(server.looking)
+            await self.look()
+            self._watch = asyncio.create_task(self._watching(), name="watch over Triton")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._opened -= 1
+        if self._opened == 0 and self._watch is not None:
+            self._watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watch
+            await self._stack.aclose()
+
+    async def _asked(self, call: Callable[[AsyncClient], Awaitable[T]]) -> T:
+        lost: list[_Server] = []
+        refusals = 0
+        while True:
+            server = await self._place(lost)
+            try:
+                answer = await call(server.asking)
+            except ServerOverloaded:
+                refusals += 1
+            except ServerUnavailable as error:
+                # A connection that was kept breaks when a server starts anew: each is tried twice before it is lost.
+                lost.append(server)
+                if lost.count(server) > 1:
+                    server.seen(False, error)
+                self._look_now.set()
+                if all(lost.count(other) > 1 for other in self._servers):
+                    raise
+            else:
+                server.seen(True)
+                return answer
+            finally:
+                self._leave(server)
+            longest_s = min(_FIRST_PAUSE_S * 2**refusals, _LONGEST_PAUSE_S)
+            await asyncio.sleep(random.uniform(longest_s / 2, longest_s))
+
+    async def _place(self, lost: Sequence[_Server]) -> _Server:
+        """Wait for a place at a live server, or at a dead one if all are: it may be back."""
+        while True:
+            hopeful = [server for server in self._servers if lost.count(server) < 2]
+            candidates = [server for server in hopeful if server.is_alive] or hopeful
+            server = min(candidates, key=lambda server: (lost.count(server), server.in_flight))
+            if server.in_flight < self._settings.in_flight:
+                server.in_flight += 1
+                return server
+            if len(self._waiting) >= self._settings.waiting:
+                raise ServerOverloaded(
+                    f"{len(self._waiting)} requests wait here already.", "Send this one again in a moment."
+                )
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():  # its turn had come: the next one's now
+                    self._wake()
+                raise
+            finally:
+                with suppress(ValueError):
+                    self._waiting.remove(turn)
+
+    def _leave(self, server: _Server) -> None:
+        server.in_flight -= 1
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let the first who waits look for a place; all of them where servers differ: the first may want another."""
+        for turn in [turn for turn in self._waiting if not turn.done()]:
+            turn.set_result(None)
+            if len(self._servers) == 1:
+                return
+
+    async def _watching(self) -> None:
+        while True:
+            alive = all(server.is_alive for server in self._servers)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY_S if alive else _LOOK_AT_THE_DEAD_EVERY_S):
+                    await self._look_now.wait()
+                    await asyncio.sleep(_FIRST_PAUSE_S)
+            self._look_now.clear()
+            await self.look()
+
+    async def _look_at(self, server: _Server) -> None:
+        try:
+            server.models = {model.name: model for model in await server.looking.models()}
+        except RequestTimeout as error:
+            server.timeouts += 1
+            if server.timeouts >= _TIMEOUTS_OF_THE_DEAD:
+                server.seen(False, error)
+        except DepthfaceError as error:
+            server.seen(False, error)
+        except Exception:  # whatever it is, the watch goes on
+            _log.exception("%s could not be looked at", server.url)
+            server.seen(False, "see the log")
+        else:
+            server.seen(True)
+
+    def _nobody(self) -> ServerUnavailable:
+        urls = ", ".join(server.url for server in self._servers)
+        return ServerUnavailable(f"No Triton answers at {urls}.", "Start one with `depthface serve`.")

@@ -1,0 +1,90 @@
+"""What a clip is made of: the photo, its depth from a file or from a server, and what is said of that depth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from depthface import image
+from depthface.errors import InvalidInput
+from depthface.weights import is_meaningful
+from depthface_client import Client, draw
+from depthface_render.frames import AnyDepth
+
+__all__ = ["Map", "asked", "banner", "from_file", "photo_at_least", "photo_bytes"]
+
+Pixels = npt.NDArray[np.uint8]
+
+_WARNING = "RANDOM WEIGHTS: NOT A DEPTH MAP"
+
+
+@dataclass(frozen=True)
+class Map:
+    """A depth map and which weights made it; empty where nobody says."""
+
+    array: AnyDepth
+    weights: str
+
+    @property
+    def is_meaningful(self) -> bool:
+        """False if random weights made it."""
+        return is_meaningful(self.weights)
+
+
+def photo_bytes(path: Path) -> bytes:
+    """The bytes of a file; raises `InvalidInput` if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read ({error.strerror}).") from error
+
+
+def photo_at_least(data: bytes, size: tuple[int, int]) -> Pixels:
+    """The photo, upright, decoded no finer than frames of `size` (height, width) need."""
+    return image.decode(data, at_least=size)
+
+
+def asked(photo: Path, url: str, timeout_s: float) -> Map:
+    """Ask a server for the depth of a photo; raises the client's errors."""
+    with Client(url, timeout_s=timeout_s) as client:
+        depth = client.depth(photo)
+    return Map(depth.array, depth.weights)
+
+
+def from_file(path: Path) -> Map:
+    """A depth map as `depthface depth` writes it: a grey PNG of 16 or 8 bits, or a .npy array.
+
+    Raises:
+        InvalidInput: it cannot be read, or is neither.
+    """
+    photo_bytes(path)
+    if path.suffix.lower() == ".npy":
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise InvalidInput(f"{path} is not a numpy array. Give the .npy of `depthface depth --as npy`.") from error
+        return Map(array, "")
+    try:
+        with Image.open(path, formats=("PNG",)) as picture:
+            picture.load()
+            if picture.mode not in ("L", "I", "I;16"):
+                raise InvalidInput(
+                    f"{path} has colours and is not a depth map. Give the grey PNG of `depthface depth`, or a .npy."
+                )
+            source = str(picture.info.get("Source", ""))
+            return Map(np.asarray(picture), source.removeprefix("depthface: "))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InvalidInput(
+            f"{path} is not a depth map that can be read. Give the grey PNG of `depthface depth`, or a .npy."
+        ) from error
+
+
+def banner(height: int, width: int) -> Pixels:
+    """The label of what random weights made, to lay over the foot of a frame: `(h, width, 3) uint8`."""
+    black = Image.new("RGB", (width, height))
+    labelled = np.asarray(draw.banner(black, _WARNING))
+    return labelled[labelled.any(axis=(1, 2)).argmax() :].copy()

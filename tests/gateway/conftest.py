@@ -1,0 +1,43 @@
+"""Gateways that the whole session shares: before the servers of faces and of depth, and before nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from fixtures.gateways import MOST_MIB, PACK, Gateway, gateway
+from fixtures.serving import Server
+
+from depthface_client import Client
+
+
+@pytest.fixture(scope="session")
+def faces_gateway(face_server: Server) -> Iterator[Gateway]:
+    """immich and faces, before the shared face server."""
+    variables = {
+        "DEPTHFACE_GATEWAY_ALIASES": f"buffalo_l={PACK}",
+        "DEPTHFACE_GATEWAY_MAX_MIB": str(MOST_MIB),
+        "FACES_PACK": PACK,
+    }
+    with gateway("immich", "faces", url=face_server.host, **variables) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def depth_gateway(server: Server) -> Iterator[Gateway]:
+    """ImmichVR's service, before the shared depth server."""
+    with gateway("immichvr", url=server.host, DEPTHFACE_GATEWAY_MAX_MIB=str(MOST_MIB)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def lonely_gateway() -> Iterator[Gateway]:
+    """All three, where no Triton answers."""
+    with gateway("immich", "immichvr", "faces", url="127.0.0.1:1") as running:
+        yield running
+
+
+@pytest.fixture
+def face_client(face_server: Server) -> Iterator[Client]:
+    with Client(face_server.host) as client:
+        yield client

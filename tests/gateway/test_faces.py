@@ -1,0 +1,418 @@
+"""Faces over REST: the answers of four services, held against our client's."""
+
+from __future__ import annotations
+
+import base64
+import json
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+
+import msgpack
+import numpy as np
+import pytest
+import requests
+from fixtures.gateways import (
+    CROWD,
+    MODEL,
+    MOST_MIB,
+    NO_PHOTO,
+    NOBODY,
+    PORTRAIT,
+    STRANGER,
+    gateway,
+)
+from fixtures.photos import with_orientation
+from PIL import Image
+
+from depthface_client import Client
+
+
+@pytest.fixture(scope="session")
+def url(faces_gateway) -> str:
+    return faces_gateway.urls["faces"]
+
+
+@pytest.fixture(scope="session")
+def people(face_server):
+    """The crowd as our client sees it at 640, the surest first."""
+    with Client(face_server.host) as client:
+        return client.faces(CROWD, model=MODEL, det_size=640)
+
+
+def post(url: str, path: str, files: dict[str, bytes], **fields: str) -> requests.Response:
+    """A multipart request."""
+    parts = {name: (f"{name}.jpg", data) for name, data in files.items()}
+    return requests.post(f"{url}{path}", files=parts, data=fields, timeout=300)
+
+
+# Seed 002.
+
+
+def test_health_tells_the_swappers_state(url):
+    answer = requests.get(f"{url}/health", timeout=60)
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "status": "healthy",
+        "service": "InsightFace REST API",
+        "models": {"detector": "loaded", "recognizer": "loaded", "swapper": "unavailable"},
+    }
+
+
+def test_an_embedding(url, people):
+    answer = post(url, "/recognition/embedding", {"file": CROWD})
+    assert answer.status_code == 200
+    np.testing.assert_allclose(answer.json()["embedding"], people[0].embedding, atol=1e-4)
+    nobody = post(url, "/recognition/embedding", {"file": NOBODY})
+    assert (nobody.status_code, nobody.json()) == (200, {"error": "No face detected"})
+
+
+def test_swapping_without_a_swapper_says_how_to_get_one(url):
+    answer = post(url, "/swap", {"source": PORTRAIT, "target": STRANGER})
+    assert answer.status_code == 503
+    assert "depthface export inswapper_128" in answer.json()["detail"]
+
+
+def test_detecting_faces(url, people):
+    answer = post(url, "/api/detect-faces", {"file": CROWD}).json()
+    assert answer["success"] is True
+    assert answer["faces_count"] == len(answer["faces"]) == len(people) >= 4
+    assert answer["image_size"] == {"width": 640, "height": 480}
+    for index, (row, face) in enumerate(zip(answer["faces"], people, strict=True)):
+        assert row["id"] == index
+        x1, y1, x2, y2 = (round(float(side)) for side in face.box)
+        assert (row["x"], row["y"], row["width"], row["height"]) == (x1, y1, x2 - x1, y2 - y1)
+        assert row["confidence"] == pytest.approx(face.score, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("path", "files", "status"),
+    [
+        ("/recognition/embedding", {"file": NO_PHOTO}, 400),
+        ("/recognition/embedding", {"photo": CROWD}, 422),
+        ("/api/detect-faces", {"file": b""}, 400),
+        ("/api/detect-faces", {}, 422),
+        ("/swap", {"source": PORTRAIT}, 422),
+        ("/recognition/embedding", {"file": bytes(MOST_MIB * 2**20)}, 413),
+        ("/nothing", {"file": CROWD}, 404),
+    ],
+)
+def test_seed_002_refuses_with_detail(url, path, files, status):
+    answer = post(url, path, files)
+    assert answer.status_code == status
+    assert set(answer.json()) == {"detail"}
+
+
+# InsightFace Server.
+
+
+def test_v1_detect(url, face_client):
+    answer = post(url, "/v1/detect", {"image": CROWD})
+    body = answer.json()
+    assert set(body) == {"faces", "processing_ms", "request_id"}
+    assert answer.headers["x-request-id"] == body["request_id"]
+    expected = sorted(face_client.faces(CROWD, model=MODEL, parts=()), key=lambda face: -face.area)
+    assert len(body["faces"]) == len(expected) >= 4
+    for row, face in zip(body["faces"], expected, strict=True):
+        box = row["bbox"]["pixels"]
+        assert (box["x"], box["y"]) == (max(round(float(face.box[0])), 0), max(round(float(face.box[1])), 0))
+        assert box["x"] + box["width"] <= 640
+        assert row["bbox"]["normalized"]["width"] == pytest.approx(box["width"] / 640)
+        assert row["bbox"]["normalized"]["top"] == pytest.approx(box["y"] / 480)
+        np.testing.assert_allclose(row["landmarks"], face.keypoints, atol=2e-3)
+        assert 0 <= row["quality"]["score"] <= 1
+        assert set(row["quality"]) == {"score", "sharpness", "brightness", "pose"}
+    assert len(post(url, "/v1/detect", {"image": CROWD}, max_faces="2").json()["faces"]) == 2
+    assert post(url, "/v1/detect", {"image": NOBODY}).json()["faces"] == []
+
+
+def test_v1_boxes_are_of_the_upright_photo(url):
+    for turn in (1, 6):
+        assert post(url, "/v1/detect", {"image": with_orientation(turn)}).status_code == 200
+
+
+def test_v1_compare(url, face_client):
+    same = post(url, "/v1/compare", {"source": PORTRAIT, "target": PORTRAIT}, threshold="0.9").json()
+    assert (same["matched"], same["threshold"]) == (True, 0.9)
+    assert same["similarity"] == pytest.approx(1, abs=1e-3)
+    assert same["source_face"]["bbox"] == same["target_face"]["bbox"]
+    other = post(url, "/v1/compare", {"source": PORTRAIT, "target": STRANGER}).json()
+    expected = face_client.compare(PORTRAIT, STRANGER, model=MODEL)
+    assert other["threshold"] == 0.4
+    assert other["similarity"] == pytest.approx(expected.similarity, abs=1e-3)
+    assert other["matched"] == (expected.similarity >= 0.4)
+
+
+def test_v1_embeddings(url, face_client):
+    body = post(url, "/v1/embeddings", {"image": CROWD}).json()
+    (row,) = body["faces"]
+    largest = max(face_client.faces(CROWD, model=MODEL, parts=["embedding"]), key=lambda face: face.area)
+    np.testing.assert_allclose(row["embedding"], largest.embedding, atol=1e-4)
+    assert np.linalg.norm(row["embedding"]) == pytest.approx(1, abs=1e-4)
+    assert body["model"]["embedding_dimension"] == 512
+
+
+def test_v1_tells_what_it_is(url):
+    health = requests.get(f"{url}/v1/health", timeout=60).json()
+    assert (health["status"], health["auth_enabled"]) == ("ready", False)
+    assert requests.get(f"{url}/v1/models", timeout=60).json()["models"][0]["model_id"] == MODEL
+    system = requests.get(f"{url}/v1/system", timeout=60).json()
+    assert system["safe_config"]["default_threshold"] == 0.4
+    given = requests.get(f"{url}/v1/health", headers={"x-request-id": "mine-1"}, timeout=60)
+    assert given.headers["x-request-id"] == given.json()["request_id"] == "mine-1"
+
+
+@pytest.mark.parametrize(
+    ("path", "files", "fields", "status", "code"),
+    [
+        ("/v1/detect", {"image": NO_PHOTO}, {}, 422, "invalid_image"),
+        ("/v1/detect", {}, {}, 400, "invalid_request"),
+        ("/v1/detect", {"image": CROWD}, {"max_faces": "0"}, 400, "invalid_request"),
+        ("/v1/detect", {"image": CROWD}, {"max_faces": "101"}, 400, "invalid_request"),
+        ("/v1/detect", {"image": CROWD}, {"min_score": "1.0"}, 400, "request_detection_override_not_supported"),
+        ("/v1/detect", {"image": CROWD}, {"collection_id": "x"}, 404, "collection_not_found"),
+        ("/v1/detect", {"image": bytes(11 * 2**20)}, {}, 413, "image_too_large"),
+        ("/v1/detect", {"image": bytes(MOST_MIB * 2**20)}, {}, 413, "request_too_large"),
+        ("/v1/compare", {"source": PORTRAIT, "target": NOBODY}, {}, 422, "face_not_found"),
+        ("/v1/compare", {"source": PORTRAIT, "target": PORTRAIT}, {"threshold": "2"}, 400, "invalid_request"),
+        ("/v1/compare", {"source": PORTRAIT, "target": PORTRAIT}, {"threshold": "nan"}, 400, "invalid_request"),
+        ("/v1/embeddings", {"image": NOBODY}, {}, 422, "face_not_found"),
+        ("/v1/embeddings", {"image": CROWD}, {"face_selection": "x"}, 400, "request_detection_override_not_supported"),
+        ("/v1/nothing", {}, {}, 404, "route_not_found"),
+        ("/v1/health", {}, {}, 405, "method_not_allowed"),
+    ],
+)  # fmt: skip
+def test_v1_refuses_in_its_envelope(url, path, files, fields, status, code):
+    answer = post(url, path, files, **fields)
+    assert answer.status_code == status
+    body = answer.json()
+    assert set(body) == {"error", "request_id"}
+    assert body["error"]["code"] == code
+    assert body["error"]["message"]
+    assert body["error"]["details"] == {}
+    assert answer.headers["x-request-id"] == body["request_id"]
+
+
+# InsightFace-REST.
+
+
+def test_extract_in_json(url, people):
+    images = {"data": [base64.b64encode(photo).decode() for photo in (CROWD, NO_PHOTO, NOBODY)]}
+    images["data"].append("data:image/jpeg;base64," + images["data"][0])
+    images["data"].append("no base64!")
+    wish = {"threshold": 0.5, "return_landmarks": True, "extract_ga": True, "return_face_data": True}
+    answer = requests.post(
+        f"{url}/extract", json={"images": images, **wish, "verbose_timings": True}, timeout=300
+    ).json()
+    assert set(answer["took"]) == {"total_ms", "read_imgs_ms", "embed_all_ms"}
+    crowd, broken, nobody, as_url, no_base64 = answer["data"]
+    assert [row["status"] for row in answer["data"]] == ["ok", "failed", "ok", "ok", "failed"]
+    assert broken["faces"] == nobody["faces"] == []
+    assert "not an image" in broken["traceback"]
+    assert "base64" in no_base64["traceback"]
+    assert len(crowd["faces"]) == len(as_url["faces"]) == len(people) >= 4
+    for index, (row, face) in enumerate(zip(crowd["faces"], people, strict=True)):
+        assert row["num_det"] == index
+        assert row["bbox"] == [int(side) for side in face.box]
+        assert row["size"] == int(face.box[2] - face.box[0])
+        assert row["prob"] == pytest.approx(face.score, abs=1e-4)
+        np.testing.assert_allclose(row["vec"], face.embedding, atol=1e-4)
+        assert (row["gender"], row["age"]) == (["female", "male"].index(face.gender), face.age)
+        assert row["landmarks"] == face.keypoints.astype(int).tolist()
+        assert Image.open(BytesIO(base64.b64decode(row["facedata"]))).size == (112, 112)
+
+
+def test_extract_in_msgpack_both_ways(url, people):
+    body = msgpack.packb({"images": {"data": [CROWD]}, "threshold": 0.5, "msgpack": True})
+    headers = {"content-type": "application/msgpack"}
+    answer = requests.post(f"{url}/extract", data=body, headers=headers, timeout=300)
+    assert answer.headers["content-type"] == "application/x-msgpack"
+    (row,) = msgpack.unpackb(answer.content)["data"]
+    assert len(row["faces"]) == len(people)
+    np.testing.assert_allclose(row["faces"][0]["vec"], people[0].embedding, atol=1e-4)
+    assert "landmarks" not in row["faces"][0]
+    asked = requests.post(
+        f"{url}/extract", data=body, headers=headers | {"accept": "application/x-msgpack"}, timeout=300
+    )
+    assert asked.headers["content-type"] == "application/x-msgpack"
+
+
+def test_extract_does_what_its_options_say(url, people):
+    def extract(**options: object) -> list[dict]:
+        body = {"images": {"data": [base64.b64encode(CROWD).decode()]}, **options}
+        return requests.post(f"{url}/extract", json=body, timeout=300).json()["data"][0]["faces"]
+
+    assert len(extract(limit_faces=2)) == 2
+    widths = sorted(int(face.box[2] - face.box[0]) for face in people)
+    assert len(extract(min_face_size=widths[-2], threshold=0.5)) == 2
+    assert extract(threshold=1.0) == []
+    assert all(row["vec"] is None for row in extract(extract_embedding=False))
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 422),
+        (b"{}", 422),
+        (b'{"images": {"data": 3}}', 422),
+        (b'{"images": {"data": []}, "threshold": 2}', 422),
+        (b'{"images": {"data": []}, "embed_only": true}', 501),
+        (b'{"images": {"urls": ["http://127.0.0.1/"]}}', 400),
+        (json.dumps({"images": {"data": ["x"] * 1001}}).encode(), 413),
+    ],
+)
+def test_extract_refuses_with_detail(url, body, status):
+    answer = requests.post(f"{url}/extract", data=body, headers={"content-type": "application/json"}, timeout=60)
+    assert answer.status_code == status
+    assert answer.json()["detail"]
+
+
+def test_extract_refuses_what_is_no_msgpack(url):
+    for body in (b"\xc1", b"\x91" * 5000, b"", msgpack.packb([1])):
+        headers = {"content-type": "application/msgpack"}
+        answer = requests.post(f"{url}/extract", data=body, headers=headers, timeout=60)
+        assert answer.status_code == 422
+
+
+def test_drawings(url, people):
+    images = {"data": [base64.b64encode(CROWD).decode()]}
+    before = np.asarray(Image.open(BytesIO(CROWD)).convert("RGB")).astype(int)
+
+    def changed(answer: requests.Response, kind: str) -> np.ndarray:
+        assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
+        after = np.asarray(Image.open(BytesIO(answer.content)).convert("RGB")).astype(int)
+        return np.abs(after - before).max(axis=2) > 60
+
+    bare = {"draw_landmarks": False, "draw_scores": False, "draw_sizes": False, "threshold": 0.5}
+    boxes = changed(requests.post(f"{url}/draw_detections", json={"images": images, **bare}, timeout=300), "image/png")
+    for face in people:
+        x1, y1, x2, _ = (int(side) for side in face.box)
+        row = boxes[min(max(y1, 0), 479), max(x1, 0) : min(x2, 640)]
+        assert row.mean() > 0.5
+    none = changed(
+        requests.post(f"{url}/draw_detections", json={"images": images, "threshold": 1}, timeout=300), "image/png"
+    )
+    assert not none[:460].any()
+    upload = post(url, "/multipart/draw_detections", {"file": CROWD}, limit_faces="1", threshold="0.5")
+    assert 0 < changed(upload, "image/jpg")[:460].sum() < boxes.sum() * 2
+    for answer in (
+        requests.post(f"{url}/draw_detections", json={"images": {}}, timeout=60),
+        post(url, "/multipart/draw_detections", {}),
+    ):
+        assert answer.status_code == 422
+
+
+def test_info(url):
+    info = requests.get(f"{url}/info", timeout=60).json()
+    assert info["models"]["inference_backend"] == "triton"
+    assert info["defaults"]["det_thresh"] == 0.6
+
+
+# CompreFace.
+
+
+def test_compreface_detects(url, people):
+    path = "/api/v1/detection/detect?face_plugins=landmarks,calculator,age,gender,pose&status=true"
+    body = post(url, path, {"file": CROWD}).json()
+    assert set(body) == {"result", "plugins_versions"}
+    expected = sorted(people, key=lambda face: -face.area)
+    for row, face in zip(body["result"], expected, strict=True):
+        box = row["box"]
+        assert [box[name] for name in ("x_min", "y_min", "x_max", "y_max")] == [round(float(side)) for side in face.box]
+        assert row["landmarks"] == face.keypoints.round().astype(int).tolist()
+        np.testing.assert_allclose(row["embedding"], face.embedding, atol=1e-4)
+        assert row["gender"]["value"] == face.gender
+        assert row["age"]["low"] <= face.age <= row["age"]["high"]
+        assert set(row["pose"]) == {"pitch", "yaw", "roll"}
+        assert "execution_time" in row
+    bare = post(url, "/api/v1/detection/detect?limit=2", {"file": CROWD}).json()
+    assert set(bare) == {"result"}
+    assert len(bare["result"]) == 2
+    assert set(bare["result"][0]) == {"box"}
+
+
+def test_compreface_verifies_and_takes_base64(url, face_client):
+    photos = {"source_image": PORTRAIT, "target_image": CROWD}
+    (result,) = post(url, "/api/v1/verification/verify", photos).json()["result"]
+    similarities = [match["similarity"] for match in result["face_matches"]]
+    assert similarities == sorted(similarities, reverse=True)
+    (source,) = face_client.faces(PORTRAIT, model=MODEL, parts=["embedding"], det_size=640)
+    targets = face_client.faces(CROWD, model=MODEL, parts=["embedding"], det_size=640)
+    assert similarities[0] == pytest.approx(max(source.similarity(face) for face in targets), abs=1e-3)
+    assert "embedding" not in result["source_image_face"]
+    encoded = {name: base64.b64encode(photo).decode() for name, photo in photos.items()}
+    answer = requests.post(f"{url}/api/v1/verification/verify", json=encoded, timeout=300)
+    assert len(answer.json()["result"][0]["face_matches"]) == len(similarities)
+
+
+@pytest.mark.parametrize(
+    ("path", "files", "status", "code"),
+    [
+        ("/detection/detect", {"file": NOBODY}, 400, 28),
+        ("/detection/detect", {}, 400, 34),
+        ("/detection/detect", {"file": NO_PHOTO}, 400, 0),
+        ("/detection/detect?limit=-1", {"file": CROWD}, 400, 26),
+        ("/detection/detect?det_prob_threshold=nan", {"file": CROWD}, 400, 26),
+        ("/detection/detect", {"file": bytes(6 * 2**20)}, 413, 0),
+        ("/verification/verify", {"source_image": PORTRAIT, "target_image": NOBODY}, 400, 28),
+        ("/verification/verify", {"source_image": PORTRAIT}, 400, 34),
+        ("/recognition/recognize", {"file": CROWD}, 404, 0),
+    ],
+)
+def test_compreface_refuses_with_message_and_code(url, path, files, status, code):
+    answer = post(url, f"/api/v1{path}", files)
+    assert answer.status_code == status
+    assert set(answer.json()) == {"message", "code"}
+    assert answer.json()["code"] == code
+    if code == 28:
+        assert answer.json()["message"] == "No face is found in the given image"
+
+
+def test_compreface_refuses_json_that_is_none(url):
+    for body in ("{", "[]", '{"file": 3}', '{"file": "no base64!"}', '{"file": ""}'):
+        headers = {"content-type": "application/json"}
+        answer = requests.post(f"{url}/api/v1/detection/detect", data=body, headers=headers, timeout=60)
+        assert answer.status_code == 400
+        assert set(answer.json()) == {"message", "code"}
+
+
+# All of them.
+
+
+def test_without_a_triton_each_says_so(lonely_gateway):
+    url = lonely_gateway.urls["faces"]
+    health = requests.get(f"{url}/health", timeout=60)
+    assert (health.status_code, health.json()["models"]["detector"]) == (503, "unavailable")
+    assert requests.get(f"{url}/v1/health", timeout=60).json()["error"]["code"] == "not_ready"
+    assert post(url, "/recognition/embedding", {"file": CROWD}).status_code == 503
+    assert post(url, "/v1/detect", {"image": CROWD}).json()["error"]["code"] == "runtime_unavailable"
+    assert post(url, "/api/v1/detection/detect", {"file": CROWD}).status_code == 503
+
+
+def test_many_at_once_are_right(url, people):
+    def one(index: int) -> int:
+        return len(post(url, "/v1/detect", {"image": (CROWD, PORTRAIT, NOBODY)[index % 3]}).json()["faces"])
+
+    with ThreadPoolExecutor(24) as pool:
+        counts = list(pool.map(one, range(24)))
+    assert counts == [len(people), 1, 0] * 8
+
+
+def test_a_key_is_asked_for_where_it_is_set(face_server):
+    variables = {"DEPTHFACE_GATEWAY_API_KEY": "secret", "FACES_PACK": "synthetic", "DEF_DET_THRESH": "1.0"}
+    with gateway("faces", url=face_server.host, options=("--log-format", "json"), **variables) as running:
+        url = running.urls["faces"]
+        for headers in ({}, {"x-api-key": "wrong"}, {"authorization": "Basic secret"}):
+            answer = requests.get(f"{url}/v1/models", headers=headers, timeout=60)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized")
+        for headers in ({"x-api-key": "secret"}, {"authorization": "Bearer secret"}):
+            assert requests.get(f"{url}/v1/models", headers=headers, timeout=60).status_code == 200
+        assert requests.get(f"{url}/v1/health", timeout=60).json()["auth_enabled"] is True
+        body = {"images": {"data": [base64.b64encode(CROWD).decode()]}}
+        answer = requests.post(f"{url}/extract", json=body, headers={"x-api-key": "secret"}, timeout=300)
+        assert answer.json()["data"][0]["faces"] == []  # DEF_DET_THRESH
+        assert running.stop() == 0
+    logged = [json.loads(line) for line in running.lines if line.startswith("{")]
+    requested = [entry for entry in logged if entry.get("path") == "/extract"]
+    assert [(entry["contract"], entry["status"]) for entry in requested] == [("faces", 200)]
+    assert requested[0]["request_id"] == answer.headers["x-request-id"]
+    assert "secret" not in "".join(running.lines)

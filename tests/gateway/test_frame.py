@@ -1,0 +1,321 @@
+"""What all contracts share: settings, limits at the edge, the servers behind, and the command itself."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+import requests
+from fastapi import Request
+from fixtures.gateways import gateway
+from fixtures.serving import depthface
+from starlette.responses import JSONResponse
+
+from depthface.errors import (
+    InvalidInput,
+    RequestTimeout,
+    ServerOverloaded,
+    ServerUnavailable,
+)
+from depthface_client import ModelInfo
+from depthface_gateway import contracts, triton
+from depthface_gateway.context import Context
+from depthface_gateway.frame import Frame, new_app, request_id
+from depthface_gateway.settings import Settings, flag, number, words
+from depthface_gateway.triton import Triton
+
+
+def settings(**variables: str) -> Settings:
+    return Settings.of({f"DEPTHFACE_GATEWAY_{name}": value for name, value in variables.items()})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAX_MIB", "many"),
+        ("MAX_MIB", "0"),
+        ("MAX_MIB", "nan"),
+        ("DEADLINE_S", "-1"),
+        ("IN_FLIGHT", "inf"),
+        ("WAITING", "-1"),
+        ("ALIASES", "buffalo_l"),
+        ("ALIASES", "=x"),
+        ("ALIASES", "x="),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(name, value):
+    with pytest.raises(InvalidInput, match=f"DEPTHFACE_GATEWAY_{name}"):
+        settings(**{name: value})
+
+
+def test_settings_are_read():
+    found = settings(ALIASES="a=b, c = d", MAX_MIB="1.5", ORIGINS="https://a, https://b", API_KEY="")
+    assert found.aliases == {"a": "b", "c": "d"}
+    assert found.max_body_bytes == 1.5 * 2**20
+    assert found.origins == ("https://a", "https://b")
+    assert found.api_key == ""
+    assert words({"X": " a,, b "}, "X") == ("a", "b")
+    assert flag({"X": "Yes"}, "X")
+    assert not flag({"X": ""}, "X")
+    with pytest.raises(InvalidInput, match="X is 'perhaps'"):
+        flag({"X": "perhaps"}, "X")
+    assert number({"X": " "}, "X", 3) == 3
+
+
+@pytest.mark.parametrize(
+    ("variables", "told", "address"),
+    [
+        ({}, {}, ("127.0.0.1", 3003)),
+        ({"IMMICH_HOST": "[::]", "IMMICH_PORT": "3004"}, {}, ("::", 3004)),
+        ({"IMMICH_HOST": "[::]", "IMMICH_PORT": "3004"}, {"host": "127.0.0.2", "port": 0}, ("127.0.0.2", 0)),
+        ({"AI_SERVICE_PORT": "1"}, {}, ("127.0.0.1", 3003)),
+    ],
+)
+def test_an_address_is_what_was_told_or_what_the_users_variables_say(variables, told, address):
+    assert contracts.address(contracts.contract_named("immich"), variables, **told) == address
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "sentence"),
+    [
+        (("immich", "faces", "--port", "1"), {}, "--port is for one NAME"),
+        (("teeth",), {}, "'teeth' is not one of"),
+        (("immich",), {"IMMICH_PORT": "many"}, "IMMICH_PORT is 'many'"),
+        (("immich", "--url", ","), {}, "There is no Triton to ask"),
+        (("immich", "--port", "0", "--upstream", "x"), {}, "--upstream x is no address"),
+        (("immichvr", "--port", "0"), {"DEPTH_MODEL": "huge"}, "DEPTH_MODEL is 'huge'"),
+        (("faces", "--port", "0"), {"DEF_DET_THRESH": "2"}, "DEF_DET_THRESH is '2'"),
+    ],
+)
+def test_a_start_that_cannot_be_is_one_sentence(arguments, environment, sentence):
+    done = depthface("gateway", *arguments, timeout_s=120, **environment)
+    assert done.returncode in (1, 2)
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = depthface("gateway", "immichvr", "--port", str(port), timeout_s=120)
+    assert done.returncode == 1
+    assert f"immichvr cannot listen at 127.0.0.1:{port}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# The edge, in process.
+
+
+def served(
+    handler: Callable[[Request], Awaitable[object]],
+    body: bytes = b"",
+    chunks: int = 1,
+    stall: bool = False,
+    **variables: str,
+) -> tuple[int, dict[str, str], bytes]:
+    """Ask an app with one route; return status, headers, body."""
+    context = Context(Triton(["127.0.0.1:1"], settings(**variables)), settings(**variables))
+    app = new_app(context, Frame("x", "x", lambda problem: JSONResponse({"said": problem.message}, problem.status)))
+    app.add_api_route("/x", handler, methods=["POST"])
+    sent: list[dict] = []
+    size = -(-len(body) // chunks) if body else 0
+    parts = [body[index * size : (index + 1) * size] for index in range(chunks)]
+
+    async def receive() -> dict:
+        if not parts or stall:
+            await asyncio.sleep(3600)
+        return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "path": "/x",
+        "raw_path": b"/x",
+        "query_string": b"",
+        "root_path": "",
+        "scheme": "http",
+        "server": ("test", 80),
+        "headers": [(b"x-request-id", b"mine")],
+    }
+    asyncio.run(app(scope, receive, send))
+    headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], headers, b"".join(message.get("body", b"") for message in sent[1:])
+
+
+async def echo(request: Request) -> object:
+    return {"bytes": len(await request.body()), "id": request_id(request)}
+
+
+def test_a_body_without_a_length_is_counted():
+    status, headers, body = served(echo, bytes(1000), chunks=10, MAX_MIB="0.001")
+    assert (status, body) == (200, b'{"bytes":1000,"id":"mine"}')
+    assert headers["x-request-id"] == "mine"
+    status, headers, body = served(echo, bytes(2000), chunks=10, MAX_MIB="0.001")
+    assert status == 413
+    assert b"larger than 0.001" in body
+    assert headers["connection"] == "close"
+
+
+def test_a_request_that_takes_too_long_ends():
+    async def slow(request: Request) -> object:
+        await request.body()
+        await asyncio.sleep(3600)
+        return {}
+
+    status, _, body = served(slow, b"x", DEADLINE_S="0.2")
+    assert (status, b"no answer within 0.2 s" in body) == (504, True)
+    status, headers, body = served(echo, b"x", stall=True, DEADLINE_S="0.2")
+    assert (status, b"did not come within 0.2 s" in body) == (408, True)
+    assert headers["connection"] == "close"
+
+
+def test_whatever_fails_is_an_answer_without_its_secrets():
+    async def broken(request: Request) -> object:
+        raise RuntimeError("the password is 1234")
+
+    status, _, body = served(broken, b"x")
+    assert status == 500
+    assert b"1234" not in body
+
+
+# The servers behind.
+
+
+class FakeClient:
+    """A server as the pool sees it; what it does is set by its address."""
+
+    servers: dict[str, FakeClient] = {}  # noqa: RUF012
+
+    def __init__(self, url: str, **_: object) -> None:
+        self.asked = 0
+        self.most = self.now = 0
+        self.is_down = False
+        self.refusals = 0
+        self.hold: asyncio.Event | None = None
+        self.other = self.servers.get(url)
+        self.servers.setdefault(url, self)
+
+    async def __aenter__(self) -> FakeClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def models(self) -> list[ModelInfo]:
+        if (self.other or self).is_down:
+            raise ServerUnavailable("gone")
+        return [ModelInfo(name="m", ready=True, weights="w", task="", precision="", is_lazy=False)]
+
+    async def work(self) -> str:
+        self.asked += 1
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            if self.is_down:
+                raise ServerUnavailable("gone")
+            if self.refusals:
+                self.refusals -= 1
+                raise ServerOverloaded("full")
+            if self.hold:
+                await self.hold.wait()
+            else:
+                await asyncio.sleep(0)
+        finally:
+            self.now -= 1
+        return "done"
+
+
+@pytest.fixture
+def pool(monkeypatch):
+    """Run a coroutine function on a pool of fake servers `a` and `b`, or of one."""
+    monkeypatch.setattr(triton, "AsyncClient", FakeClient)
+    monkeypatch.setattr(FakeClient, "servers", {})
+
+    def run(test: Callable[..., Awaitable[None]], urls: str = "ab", **variables: str) -> None:
+        async def inner() -> None:
+            pool = Triton(list(urls), settings(**variables))
+            async with pool:
+                await test(pool, *(FakeClient.servers[url] for url in urls))
+
+        asyncio.run(asyncio.wait_for(inner(), 60))
+
+    return run
+
+
+def work(client: FakeClient) -> Awaitable[str]:
+    return client.work()
+
+
+def test_several_servers_share_the_work_within_their_limits(pool):
+    async def test(pool: Triton, a: FakeClient, b: FakeClient) -> None:
+        assert set(await asyncio.gather(*(pool.ask(work) for _ in range(200)))) == {"done"}
+        assert (a.most, b.most) == (4, 4)
+        assert abs(a.asked - b.asked) < 50
+
+    pool(test, IN_FLIGHT="4")
+
+
+def test_a_full_queue_is_waited_for(pool):
+    async def test(pool: Triton, a: FakeClient) -> None:
+        a.refusals = 3
+        assert await pool.ask(work) == "done"
+        assert a.asked == 4
+        a.refusals = 10**9
+        with pytest.raises(RequestTimeout, match=r"0\.3 s"):
+            await pool.ask(work, patience_s=0.3)
+
+    pool(test, "a")
+
+
+def test_a_server_that_is_gone_is_left_and_found_again(pool):
+    async def test(pool: Triton, a: FakeClient, b: FakeClient) -> None:
+        a.is_down = True
+        assert await asyncio.gather(*(pool.ask(work) for _ in range(20))) == ["done"] * 20
+        b.is_down = True
+        with pytest.raises(ServerUnavailable):
+            await pool.ask(work)
+        await pool.look()
+        assert not pool.is_alive
+        assert pool.models == {}
+        a.is_down = False
+        assert await pool.ask(work) == "done"  # it may be back before anyone has looked
+        assert pool.is_alive
+        deadline = time.monotonic() + 30
+        while not pool.models:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+
+    pool(test)
+
+
+def test_too_many_that_wait_are_refused_and_who_gives_up_makes_room(pool):
+    async def test(pool: Triton, a: FakeClient) -> None:
+        a.hold = asyncio.Event()
+        tasks = [asyncio.create_task(pool.ask(work)) for _ in range(3)]  # one works, two wait
+        await asyncio.sleep(0.05)
+        with pytest.raises(ServerOverloaded, match="2 requests wait"):
+            await pool.ask(work)
+        tasks[1].cancel()
+        await asyncio.sleep(0.05)
+        tasks.append(asyncio.create_task(pool.ask(work)))
+        await asyncio.sleep(0.05)
+        a.hold.set()
+        assert [await tasks[index] for index in (0, 2, 3)] == ["done"] * 3
+        assert a.most == 1
+
+    pool(test, "a", IN_FLIGHT="1", WAITING="2")
+
+
+def test_it_ends_what_is_in_flight_and_then_itself(lonely_gateway):
+    with gateway("immichvr", "faces", url="127.0.0.1:1") as running:
+        assert set(running.urls) == {"immichvr", "faces"}
+        assert requests.get(f"{running.urls['faces']}/", timeout=60).status_code == 200
+        assert running.stop() == 0
+    assert not [line for line in running.lines if "Traceback" in line or "was never" in line]

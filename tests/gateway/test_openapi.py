@@ -1,0 +1,66 @@
+"""OpenAPI as the contract: what docs/openapi/ says of each app is what the app says.
+
+python tests/gateway/test_openapi.py    # writes docs/openapi/ anew, for a change that is meant
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from depthface_gateway.context import Context
+from depthface_gateway.contracts import contract_named
+from depthface_gateway.settings import Settings
+from depthface_gateway.triton import Triton
+
+FOLDER = Path(__file__).parents[2] / "docs" / "openapi"
+NAMES = ("immich", "immichvr", "faces")
+
+
+def document(name: str) -> dict[str, Any]:
+    settings = Settings.of({})
+    return contract_named(name).app(Context(Triton(["127.0.0.1:8000"], settings), settings)).openapi()
+
+
+def essence(document: dict[str, Any]) -> dict[str, Any]:
+    """What a caller depends on, however a version of FastAPI writes it."""
+
+    def body(operation: dict[str, Any]) -> dict[str, Any]:
+        found = {}
+        for kind, content in operation.get("requestBody", {}).get("content", {}).items():
+            schema = content["schema"]
+            if "$ref" in schema:
+                schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+            found[kind] = (sorted(schema.get("properties", {})), sorted(schema.get("required", [])))
+        return found
+
+    return {
+        f"{method.upper()} {path}": {
+            "parameters": sorted((one["in"], one["name"], one["required"]) for one in operation.get("parameters", [])),
+            "body": body(operation),
+            "statuses": sorted(operation["responses"]),
+        }
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_app_keeps_to_its_document(name):
+    written = json.loads((FOLDER / f"{name}.json").read_text())
+    assert essence(document(name)) == essence(written)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_operations_are_told_apart(name):
+    ids = [operation["operationId"] for methods in document(name)["paths"].values() for operation in methods.values()]
+    assert len(set(ids)) == len(ids)
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for name in NAMES:
+        (FOLDER / f"{name}.json").write_text(json.dumps(document(name), indent=2, ensure_ascii=False) + "\n")

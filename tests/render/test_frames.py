@@ -1,0 +1,176 @@
+"""`parallax` as a library: what stays, what moves, what is refused."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from depthface.errors import InvalidInput
+from depthface_render import PRESETS, QUALITIES, Motion, Timing, parallax, parallax_with_masks
+
+HEIGHT, WIDTH = 90, 160
+RANDOM = np.random.default_rng(0)
+PHOTO = np.kron(RANDOM.integers(0, 256, (HEIGHT // 10, WIDTH // 10, 3)), np.ones((10, 10, 1))).astype(np.uint8)
+DEPTH = np.zeros((HEIGHT, WIDTH), np.float32)
+DEPTH[:, :] = np.linspace(0, 0.4, WIDTH)
+DEPTH[30:70, 60:100] = 1.0
+
+
+def frames(motion, timing=None, **options):
+    return list(parallax(PHOTO, DEPTH, motion, timing=timing or Timing(1, 4), **options))
+
+
+@pytest.mark.parametrize("quality", QUALITIES)
+def test_nothing_moves_at_height_0(quality):
+    motion = Motion(height=0.0, offset=(0.9, -0.5), isometric=0.0, origin=(0.3, 0.1))
+    assert all(np.array_equal(frame, PHOTO) for frame in frames(motion, quality=quality))
+    assert all(np.array_equal(frame, PHOTO) for frame in frames(PRESETS["static"](), quality=quality))
+
+
+def test_steady_stays_put_and_all_else_moves():
+    """Three sheets: the middle one is steady."""
+    depth = np.full((HEIGHT, WIDTH), 0.3, np.float32)
+    depth[5:40, 10:50], depth[50:85, 100:150] = 1.0, 0.0
+    moved = [
+        next(parallax(PHOTO, depth, Motion(offset=(x, y), steady=0.3, isometric=1.0), timing=Timing(1, 1)))
+        for x, y in ((0.0, 0.0), (0.8, 0.0), (-0.5, 0.6))
+    ]
+    far_from_the_others = np.s_[55:85, 5:90]
+    for frame in moved[1:]:
+        assert np.array_equal(frame[far_from_the_others], PHOTO[far_from_the_others])
+        assert not np.array_equal(frame[10:35, 15:45], PHOTO[10:35, 15:45])
+        assert not np.array_equal(frame[55:80, 105:145], PHOTO[55:80, 105:145])
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "static"])
+def test_a_loop_closes(name):
+    """The last frame leads into the first by a step like all others; a second round shows the same frames."""
+    path, count = PRESETS[name](0.5), 12
+    shown = frames(lambda time: path(2 * time), Timing(1, 2 * count))
+    for one, other in zip(shown[:count], shown[count:], strict=True):
+        assert np.abs(one.astype(int) - other).max() <= 1
+    steps = [np.abs(a.astype(int) - b).mean() for a, b in itertools.pairwise(shown[: count + 1])]
+    assert 0 < steps[-1] <= 1.5 * max(steps[:-1])
+
+
+def test_reverse_is_the_same_clip_backwards():
+    for loop in (True, False):
+        path = PRESETS["horizontal"](1.0, loop=loop)
+        forward = frames(path, Timing(1, 6, loop=loop))
+        backward = frames(path, Timing(1, 6, loop=loop, reverse=True))
+        expected = [forward[0], *forward[:0:-1]] if loop else forward[::-1]
+        assert all(np.array_equal(a, b) for a, b in zip(backward, expected, strict=True))
+    assert not np.array_equal(forward[0], forward[-1])
+
+
+def test_a_path_that_does_not_loop_is_gone_to_its_end():
+    assert Timing(1, 5, loop=False).times == [0, 0.25, 0.5, 0.75, 1]
+    assert Timing(1, 4).times == [0, 0.25, 0.5, 0.75]
+    assert len(Timing(2.5, 24).times) == 60
+
+
+def test_threads_change_nothing_and_few_frames_are_ahead():
+    one, four = (frames(PRESETS["orbital"](), Timing(1, 12), threads=threads) for threads in (1, 4))
+    assert all(np.array_equal(a, b) for a, b in zip(one, four, strict=True))
+    before = threading.active_count()
+    clip = parallax(PHOTO, DEPTH, timing=Timing(60, 60), threads=2)
+    next(clip)
+    peaks = []
+    tracemalloc.start()
+    for _ in range(2):
+        for _ in range(20):
+            next(clip)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.reset_peak()
+    tracemalloc.stop()
+    clip.close()
+    assert peaks[1] < 1.5 * peaks[0]  # what is made does not pile up
+    assert peaks[1] < 100 * PHOTO.nbytes
+    assert threading.active_count() == before
+
+
+def test_masks_tell_what_was_invented():
+    frame, mask = next(parallax_with_masks(PHOTO, DEPTH, PRESETS["horizontal"](1.0)(0.25), timing=Timing(1, 1)))
+    assert (mask.shape, mask.dtype) == (frame.shape[:2], bool)
+    assert 0.01 < mask.mean() < 0.25
+    still, nothing = next(parallax_with_masks(PHOTO, DEPTH, Motion(height=0.0), timing=Timing(1, 1)))
+    assert not nothing.any()
+    assert np.array_equal(still, PHOTO)
+
+
+def test_what_comes_into_view_is_background_not_foreground_drawn_out():
+    """A red square before a green wall: nothing in between, wherever the camera is."""
+    photo = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    photo[...] = (20, 160, 40)
+    photo[30:70, 60:100] = (220, 30, 30)
+    depth = (photo[..., 0] > 100).astype(np.float32)
+    for frame, mask in parallax_with_masks(photo, depth, PRESETS["circle"](1.0), timing=Timing(1, 8)):
+        is_red, is_green = frame[..., 0] > 200, frame[..., 1] > 140
+        assert not is_red[mask].any()
+        assert abs(int(is_red.sum()) - 1600) < 400  # nearer, it is a little larger, and never stretched
+        between = ~is_red & ~is_green
+        assert between.sum() <= 2 * 170  # a soft outline, a pixel wide on either side
+
+
+@pytest.mark.parametrize("scale", [2, 5])
+def test_a_coarse_blurred_map_gives_clean_edges(scale):
+    """Depth as a network gives it: on a coarse grid, soft at edges. No pixel hangs between the two surfaces."""
+    photo = np.zeros((HEIGHT * 2, WIDTH * 2, 3), np.uint8)
+    photo[...] = (20, 160, 40)
+    photo[60:140, 120:200] = (220, 30, 30)
+    red = (photo[::scale, ::scale, 0] > 100).astype(np.float32)
+    for frame in parallax(photo, red, PRESETS["horizontal"](1.0), timing=Timing(1, 4)):
+        between = (frame[..., 0] <= 200) & (frame[..., 1] <= 140)
+        assert between.sum() <= 3 * 340
+
+
+def test_sizes_and_kinds_of_input():
+    motion = PRESETS["orbital"]()(0.25)
+    once = Timing(1, 1)
+    for size in ((45, 80), (180, 320), (64, 64), (91, 161)):
+        assert next(parallax(PHOTO, DEPTH, motion, timing=once, size=size)).shape == (*size, 3)
+    grey = next(parallax(PHOTO[..., 0], DEPTH, motion, timing=once))
+    assert np.array_equal(grey[..., 0], grey[..., 2])
+    same = [
+        next(parallax(PHOTO, depth, motion, timing=once))
+        for depth in (DEPTH, DEPTH.astype(np.float64) * 7 - 3, (DEPTH * 65535).round().astype(np.uint16))
+    ]
+    assert np.abs(same[0].astype(int) - same[1]).max() <= 1
+    assert np.abs(same[0].astype(int) - same[2]).mean() < 1
+    assert next(parallax(PHOTO, DEPTH[::3, ::3], motion, timing=once)).shape == PHOTO.shape
+    before = PHOTO.copy(), DEPTH.copy()
+    assert np.array_equal(PHOTO, before[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"depth": np.zeros((9, 16))}, "constant"),
+        ({"depth": np.where(DEPTH > 0.9, np.nan, DEPTH)}, "NaN"),
+        ({"depth": np.where(DEPTH > 0.9, -np.inf, DEPTH)}, "no finite number in 1600"),
+        ({"depth": DEPTH[..., None]}, "not a depth map"),
+        ({"depth": np.empty((0, 0))}, "not a depth map"),
+        ({"depth": DEPTH.astype(complex)}, "not a depth map"),
+        ({"photo": PHOTO.astype(np.float32)}, "not a photo"),
+        ({"photo": PHOTO[..., :2]}, "not a photo"),
+        ({"size": (2, 2)}, "16 to 4096"),
+        ({"size": (9000, 90)}, "16 to 4096"),
+        ({"quality": "best"}, "draft, normal, high"),
+    ],
+)
+def test_what_is_wrong_is_said_at_once_in_a_sentence(change, says):
+    arguments = {"photo": PHOTO, "depth": DEPTH} | change
+    with pytest.raises(InvalidInput, match=says):
+        parallax(**arguments)
+
+
+@pytest.mark.parametrize(
+    "values", [(0, 30), (5, 0), (-1, 30), (float("nan"), 30), (5, float("inf")), (61, 60), (1e308, 1e308)]
+)
+def test_a_clip_that_cannot_be_is_refused(values):
+    with pytest.raises(InvalidInput, match="Give "):
+        Timing(*values)
