@@ -19,6 +19,8 @@ Vectors = npt.NDArray[np.float32]
 
 SENTENCES = (
     "a photo of a cat",
+    "a red circle",
+    "two green squares.",
     "a photo of an astronaut in an orange suit.",
     "A rocket on its launch pad, at night!",
     "a cup of coffee; 3 spoons",

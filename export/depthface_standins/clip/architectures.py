@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPModel
 
-from depthface.contract import Precision
 from depthface.families.clip import network
-from depthface.spec import ModelCard, Source
+from depthface.spec import ModelCard
 from depthface.weights import Random
 
-__all__ = ["byte_tokenizer", "load", "pictures", "random_model"]
+__all__ = ["byte_tokenizer", "random_model"]
 
 RANDOM_GAIN = 2.0
 """Random matrices are scaled by this: with transformers' own initialisation all photos give nearly one vector."""
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-
-
-def load(card: ModelCard, weights: Random, precision: Precision) -> dict[str, Source]:
-    """As `network.load`."""
-    return network.sources(card, random_model(card, weights.seed), byte_tokenizer(), precision)
 
 
 def random_model(card: ModelCard, seed: int = Random().seed) -> CLIPModel:
@@ -95,8 +87,3 @@ def byte_tokenizer() -> bytes:
         },
     }
     return json.dumps(document).encode()
-
-
-def pictures() -> list[npt.NDArray[np.uint8]]:
-    """Return nothing: random weights see as much in a photograph as in anything."""
-    return []
