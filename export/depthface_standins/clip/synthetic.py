@@ -136,7 +136,7 @@ class _Texts(nn.Module):
         start = torch.zeros(len(CONCEPTS) + 1)
         start[-1] = NOTHING
         table = torch.stack([*rows, start, torch.zeros(len(CONCEPTS) + 1)])
-        self.words = nn.Embedding(*table.shape, _weight=table).requires_grad_(False)
+        self.words = nn.Embedding(len(table), len(CONCEPTS) + 1, _weight=table).requires_grad_(False)
         self.projection = _projection(width)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
