@@ -22,6 +22,7 @@ SIZES = ((1, 1), (1, 7), (3, 2), (223, 225), (224, 224), (225, 224), (301, 299),
 
 def expected(picture: Image.Image) -> np.ndarray:
     processor = CLIPImageProcessorPil(do_rescale=False, do_normalize=False)
+    picture = picture.convert("RGB")  # as `transformers.image_utils.load_image` does, before the processor sees it
     return np.moveaxis(np.asarray(processor(picture)["pixel_values"][0]), 0, -1)
 
 

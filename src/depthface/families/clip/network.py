@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
+from collections.abc import Iterator
+from logging import CRITICAL
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import CLIPConfig, CLIPModel
+from transformers import logging as transformers_logging
 
 from depthface.contract import Precision
 from depthface.errors import WeightsCorrupt
+from depthface.families.clip import processing
 from depthface.families.clip.card import PHOTO_SIDE_PX, TEXT_TOKENS, TOKENIZER_FILE
 from depthface.spec import ModelCard, Source
 
@@ -44,17 +50,7 @@ def load(card: ModelCard, folder: Path, precision: Precision) -> dict[str, Sourc
     Raises:
         WeightsCorrupt: they are damaged, or another network's.
     """
-    path = folder / TOKENIZER_FILE
-    tokenizer = path.read_bytes() if path.stat().st_size <= MAX_TOKENIZER_BYTES else b""
-    try:
-        from depthface.families.clip.processing import tokenizer_from_bytes
-
-        tokenizer_from_bytes(tokenizer)
-    except Exception as error:  # the library raises a bare Exception
-        raise WeightsCorrupt(
-            f"{TOKENIZER_FILE} in {folder} cannot be read.", f"Fetch it anew from {card.weights.origin}."
-        ) from error
-    return sources(card, reference_model(card, folder), tokenizer, precision)
+    return sources(card, reference_model(card, folder), _tokenizer(card, folder), precision)
 
 
 def sources(card: ModelCard, model: CLIPModel, tokenizer: bytes, precision: Precision) -> dict[str, Source]:
@@ -87,14 +83,15 @@ def reference_model(card: ModelCard, folder: Path) -> CLIPModel:
     _check_config(card, folder)
     remedy = f"Fetch it anew from {card.weights.origin}."
     try:
-        model, report = CLIPModel.from_pretrained(
-            folder,
-            config=config_of(card),
-            dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with _quietly():
+            model, report = CLIPModel.from_pretrained(
+                folder,
+                config=config_of(card),
+                dtype=torch.float32,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except Exception as error:  # safetensors', transformers', OSError
         first = str(error).partition("\n")[0].rstrip(".")
         raise WeightsCorrupt(f"model.safetensors in {folder} cannot be loaded ({first}).", remedy) from error
@@ -247,8 +244,6 @@ class _Layer(nn.Module):
 
 def _copy(module: Any, dtype: torch.dtype) -> Any:
     """Return a copy of a module in a data type; the reference stays as it is."""
-    import copy
-
     return copy.deepcopy(module).to(dtype).requires_grad_(False)
 
 
@@ -269,6 +264,44 @@ def _reference_of_texts(model: CLIPModel, tokens: npt.NDArray[np.int32]) -> npt.
 def _unit(found: Any) -> npt.NDArray[np.float32]:
     features = found if isinstance(found, torch.Tensor) else found.pooler_output
     return F.normalize(features, dim=-1).numpy()
+
+
+def _tokenizer(card: ModelCard, folder: Path) -> bytes:
+    """Return the folder's tokenizer.json; raise `WeightsCorrupt` if its tokens are not those of the card's network."""
+    path = folder / TOKENIZER_FILE
+    largest = int(str(card.architecture["vocab_size"])) - 1
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_TOKENIZER_BYTES)
+        made = processing.tokenizer_from_bytes(data)
+        tokens = processing.tokens_of(made, "a photo")
+        is_so = made.token_to_id(processing.END) == largest == max(made.get_vocab().values()) and tokens[-1] == largest
+    except (OSError, ValueError) as error:
+        raise WeightsCorrupt(
+            f"{TOKENIZER_FILE} in {folder} cannot be read.", f"Fetch it anew from {card.weights.origin}."
+        ) from error
+    if not is_so:
+        raise WeightsCorrupt(
+            f"{TOKENIZER_FILE} in {folder} has other tokens than {card.title}: {processing.END} would be {largest}, the "
+            "largest.",
+            f"Give that of {card.weights.origin}.",
+        )
+    return data
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Hide the progress bar of transformers, and the table of what it did not find; that is answered with an error."""
+    level = transformers_logging.get_verbosity()
+    had_bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(CRITICAL)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if had_bar:
+            transformers_logging.enable_progress_bar()
 
 
 def _check_config(card: ModelCard, folder: Path) -> None:

@@ -13,9 +13,12 @@ from depthface import image
 from depthface.errors import InvalidImage
 from depthface.families.clip.card import PHOTO_SIDE_PX, TEXT_TOKENS
 
-__all__ = ["MAX_ASPECT", "centre_crop", "preprocess", "tokenizer", "tokenizer_from_bytes", "tokens_of"]
+__all__ = ["END", "MAX_ASPECT", "centre_crop", "preprocess", "tokenizer", "tokenizer_from_bytes", "tokens_of"]
 
 Pixels = npt.NDArray[np.uint8]
+
+END = "<|endoftext|>"
+"""The token of a text's end, the largest of all."""
 
 MAX_ASPECT = 50.0
 """Photos longer than this are refused: the square in their middle shows next to nothing of them, and the rest is
@@ -24,6 +27,9 @@ scaled for nothing."""
 
 def preprocess(image_bytes: bytes, precision: str = "fp32") -> Pixels:
     """Return what the network sees of an encoded photo: `(224, 224, 3) uint8 RGB`.
+
+    Transparency is dropped, as `transformers`' `load_image`, OpenCLIP and immich drop it; the bare processor would put
+    the photo on white.
 
     Args:
         image_bytes: of any format that `image.decode` takes.
@@ -71,17 +77,25 @@ def tokenizer_from_bytes(data: bytes) -> Tokenizer:
 
     What is longer is cut off before the token of the end, what is shorter is filled with that token; so do the
     reference's `truncation=True` and `padding="max_length"`.
+
+    Args:
+        data: a tokenizer.json.
+
+    Raises:
+        ValueError: it is none, or has no token of the end.
     """
-    made = Tokenizer.from_str(data.decode())
-    end = made.get_vocab_size(with_added_tokens=True) - 1 if made.token_to_id(_END) is None else made.token_to_id(_END)
+    try:
+        made = Tokenizer.from_str(data.decode())
+    except Exception as error:  # the library raises a bare one
+        raise ValueError(f"not a tokenizer ({error})") from error
+    end = made.token_to_id(END)
+    if end is None:
+        raise ValueError(f"it has no {END}")
     made.enable_truncation(TEXT_TOKENS)
-    made.enable_padding(length=TEXT_TOKENS, pad_id=end, pad_token=_END)
+    made.enable_padding(length=TEXT_TOKENS, pad_id=end, pad_token=END)
     return made
 
 
 def tokens_of(made: Tokenizer, text: str) -> npt.NDArray[np.int32]:
     """Return the tokens of a text, `(77,) int32`."""
     return np.array(made.encode(text).ids, np.int32)
-
-
-_END = "<|endoftext|>"
