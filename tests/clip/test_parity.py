@@ -67,7 +67,7 @@ def test_real_photographs(client, reference, real_photos):
 
 
 def test_texts(client, reference):
-    texts = [text for text in (*TEXTS, *parity.SENTENCES)]
+    texts = [*TEXTS, *parity.SENTENCES]
     assert_equal(reference.texts(texts), client.embed_text(texts))
 
 

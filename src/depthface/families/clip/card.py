@@ -38,8 +38,8 @@ MIT = License("MIT", True, "https://github.com/openai/CLIP/blob/main/LICENSE")
 OPEN_CLIP_MIT = License("MIT", True, "https://github.com/mlfoundations/open_clip/blob/main/LICENSE")
 
 MAKERS = Makers(
-    modules=tuple(f"depthface.families.{FAMILY}.{name}" for name in ("card", "network")),
-    packages=("torch", "transformers", "onnxscript"),
+    modules=tuple(f"depthface.families.{FAMILY}.{name}" for name in ("card", "network", "processing")),
+    packages=("torch", "transformers", "onnxscript", "tokenizers"),
 )
 """What has a hand in its networks, before anything is made of them."""
 

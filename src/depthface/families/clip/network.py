@@ -20,8 +20,8 @@ from transformers import logging as transformers_logging
 
 from depthface.contract import Precision
 from depthface.errors import WeightsCorrupt
-from depthface.families.clip import processing
 from depthface.families.clip.card import PHOTO_SIDE_PX, TEXT_TOKENS, TOKENIZER_FILE
+from depthface.families.clip.processing import END, tokenizer_from_bytes, tokens_of
 from depthface.spec import ModelCard, Source
 
 __all__ = ["MEAN", "STD", "ImageNetwork", "TextNetwork", "config_of", "load", "reference_model", "sources"]
@@ -273,17 +273,16 @@ def _tokenizer(card: ModelCard, folder: Path) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_TOKENIZER_BYTES)
-        made = processing.tokenizer_from_bytes(data)
-        tokens = processing.tokens_of(made, "a photo")
-        is_so = made.token_to_id(processing.END) == largest == max(made.get_vocab().values()) and tokens[-1] == largest
+        made = tokenizer_from_bytes(data)
+        tokens = tokens_of(made, "a photo")
+        is_so = made.token_to_id(END) == largest == max(made.get_vocab().values()) and tokens[-1] == largest
     except (OSError, ValueError) as error:
         raise WeightsCorrupt(
             f"{TOKENIZER_FILE} in {folder} cannot be read.", f"Fetch it anew from {card.weights.origin}."
         ) from error
     if not is_so:
         raise WeightsCorrupt(
-            f"{TOKENIZER_FILE} in {folder} has other tokens than {card.title}: {processing.END} would be {largest}, the "
-            "largest.",
+            f"{TOKENIZER_FILE} in {folder} has other tokens than {card.title}: {END} would be {largest}, the largest.",
             f"Give that of {card.weights.origin}.",
         )
     return data

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from depthface.families.clip import processing
 from depthface.families.clip.card import TOKENIZER_FILE
+from depthface.families.clip.processing import centre_crop, tokenizer_from_bytes, tokens_of
 from depthface.spec import Source
 
 __all__ = ["SENTENCES", "measure", "measurements"]
@@ -49,11 +49,11 @@ def measurements(
         The name of each case and its metrics, as `measure` has them.
     """
     if TOKENIZER_FILE in source.files:
-        tokenizer = processing.tokenizer_from_bytes(source.files[TOKENIZER_FILE])
-        name, fed = "tokens", np.stack([processing.tokens_of(tokenizer, text) for text in SENTENCES])
+        tokenizer = tokenizer_from_bytes(source.files[TOKENIZER_FILE])
+        name, fed = "tokens", np.stack([tokens_of(tokenizer, text) for text in SENTENCES])
     else:
         views = [view for photo in photos for view in (photo, photo[:, ::-1], photo[: len(photo) // 2], photo[::-1])]
-        name, fed = "pixels", np.stack([processing.centre_crop(view) for view in views])
+        name, fed = "pixels", np.stack([centre_crop(view) for view in views])
     batches = [fed[start : start + _BATCH] for start in range(0, len(fed), _BATCH)]
     got = np.concatenate([run({name: batch})["embedding"] for batch in batches])
     yield f"{len(fed)} {name}", measure(source.reference(fed), got)
