@@ -15,6 +15,7 @@ COPY src ./src
 COPY export ./export
 COPY server ./server
 COPY client ./client
+COPY render ./render
 COPY gateway ./gateway
 RUN python3 -m venv --without-pip /opt/depthface \
     && python3 -m pip --python /opt/depthface/bin/python3 install --no-cache-dir --constraint constraints.txt '.[steps]'
@@ -42,6 +43,7 @@ COPY src ./src
 COPY export ./export
 COPY server ./server
 COPY client ./client
+COPY render ./render
 COPY gateway ./gateway
 RUN python3 -m venv --without-pip /opt/depthface \
     && python3 -m pip --python /opt/depthface/bin/python3 install --no-cache-dir --constraint constraints.txt '.[gateway]'

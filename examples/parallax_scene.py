@@ -19,7 +19,7 @@ from depthface import colormap
 from depthface_render import PRESETS, Timing, parallax, video
 
 HEIGHT, WIDTH = 720, 1080
-SMOOTH = 3
+SMOOTH = 2
 """The scene is drawn so many times as large, and averaged: its outlines are soft, its depth is not."""
 
 PANEL = 280, 420
@@ -201,11 +201,12 @@ def make(out: Path) -> Path:
     Image.fromarray((depth * 65535).astype(np.uint16)).save(out / "parallax_depth.png")
     path, source = PRESETS["circle"](0.5), "depthface: a drawn scene, its own depth"
     for name, timing, size in (
-        ("parallax.mp4", Timing(4, 30), (HEIGHT, WIDTH)),
+        ("parallax.mp4", Timing(3, 24), (HEIGHT, WIDTH)),
         ("parallax.webp", Timing(3, 16), PANEL),
     ):
-        frames = parallax(photo, depth, path, timing=timing, size=size, quality="high")
-        if name.endswith(".webp"):
+        is_small = size == PANEL
+        frames = parallax(photo, depth, path, timing=timing, size=size, quality="high" if is_small else "normal")
+        if is_small:
             frames = beside(photo, depth, frames)
         video.write(out / name, frames, rate=timing.rate, loop=True, source=source)
     return out / "parallax.webp"

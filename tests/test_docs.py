@@ -75,7 +75,7 @@ def test_the_page_of_the_client_has_every_variable_that_is_read():
     for room in ("src", "client", "export", "server"):
         for path in (ROOT / room).rglob("*.py"):
             read |= set(re.findall(r"\"(DEPTHFACE_[A-Z_]+)\"", path.read_text()))
-    internal = {name for name in read if re.search(r"DEPTHFACE_(LIMITS|MAX_|RECOVERIES|IDLE)", name)}
+    internal = {name for name in read if re.search(r"DEPTHFACE_(RECOVERIES|RESTARTS|IDLE_MINUTES)", name)}
     assert read - internal <= said
 
 

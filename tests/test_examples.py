@@ -97,7 +97,7 @@ def test_folder(full_server: Server, tmp_path):
 
 
 def test_array(full_server: Server):
-    assert re.match(r"grid \(\d+, \d+\), the nearest at row \d+, column \d+", run("array.py", url=full_server.host))
+    assert re.match(r"grid \(\d+, \d+\), the nearest at row \d+, column \d+", run("arrays.py", url=full_server.host))
 
 
 def test_models(full_server: Server):
@@ -125,7 +125,14 @@ def test_without_depthface(name, full_server: Server, folder):
 def test_each_example_has_its_test_and_says_how_it_is_run():
     tested = set(re.findall(r"\b(\w+\.(?:py|sh))\b", Path(__file__).read_text()))
     for path in EXAMPLES.iterdir():
-        if path.suffix in (".py", ".sh") and path.name != "demo.py":  # which `make demo` runs, and test_readme.py
+        if path.name in ("demo.py", "parallax_scene.py"):  # which `make demo` runs, and test_readme.py
+            continue
+        if path.suffix in (".py", ".sh"):
             assert path.name in tested
             assert f"examples/{path.name}" in path.read_text()
             assert len(path.read_text().splitlines()) <= 50
+
+
+def test_no_example_takes_the_name_of_a_module_that_python_has():
+    """The folder of a script is where its imports are looked for first: an `array.py` would be numpy's and Pillow's."""
+    assert not {path.stem for path in EXAMPLES.glob("*.py")} & sys.stdlib_module_names

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from depthface.families import all_cards
+
 ROOT = Path(__file__).parents[1]
 GITHUB = ROOT / ".github"
 BIN = Path(sys.executable).parent
@@ -86,3 +88,22 @@ def test_pre_commit_runs_what_make_lint_runs():
     assert {f".venv/bin/{tool}" for tool in tools if tool != "python"} <= {
         " ".join(word for word in hook["entry"].split() if not word.startswith("--")) for hook in hooks
     }
+
+
+def test_the_weekly_run_exports_models_that_exist():
+    text = (GITHUB / "workflows" / "published-weights.yml").read_text()
+    names = {name for line in re.findall(r'MODELS="?([\w ]+?)"? WEIGHTS', text) for name in line.split()}
+    assert len(names) > 3
+    assert names <= set(all_cards())
+
+
+def test_the_page_of_parity_is_made_of_manifests(repository, tmp_path):
+    tool = ROOT / "tools" / "parity.py"
+    done = subprocess.run([sys.executable, tool, repository], capture_output=True, text=True, check=True)
+    (row,) = [line for line in done.stdout.splitlines() if "| ONNX Runtime | max_error |" in line]
+    name, weights, precision, _, _, worst, tolerance, photos = (cell.strip() for cell in row.strip("|").split("|"))
+    assert (name, weights, precision, int(photos)) == ("`depth_anything_v2_small_network`", "random, seed 0", "fp32", 5)
+    assert 0 < float(worst) <= float(tolerance)
+    nothing = subprocess.run([sys.executable, tool, tmp_path], capture_output=True, text=True, check=False)
+    assert nothing.returncode == 1
+    assert "no exported model" in nothing.stderr

@@ -70,12 +70,13 @@ TABLE = {
     "sqlalchemy": ("gateway/",),
     "alembic": ("gateway/",),
     "jwt": ("gateway/",),
+    "prometheus_client": ("gateway/",),
     "click": ("*/cli.py", "client/depthface_client/cli/"),
     "depthface_export": ("export/depthface_export/",),
     "depthface_standins": ("export/",),
     "depthface_server": ("server/",),
     "depthface_client": ("client/", "render/", "gateway/"),
-    "depthface_render": ("render/",),
+    "depthface_render": ("render/", "gateway/"),
     "depthface_gateway": ("gateway/",),
 }
 

@@ -33,7 +33,7 @@ __all__ = ["gateway"]
 )  # fmt: skip
 @click.option(
     "--data", type=click.Path(file_okay=False, path_type=Path), default=Path("gateway-data"), show_default=True,
-    envvar="DEPTHFACE_GATEWAY_DATA", help="Folder for files of jobs.",
+    envvar=["DEPTHFACE_GATEWAY_DATA", "DATABASE_DIR"], help="Folder for files of jobs.",
 )  # fmt: skip
 @click.option(
     "--database", envvar="DATABASE_URL", help="SQLAlchemy URL for jobs.  [default: SQLite in the data folder]"
@@ -48,7 +48,8 @@ __all__ = ["gateway"]
 )  # fmt: skip
 @click.option("--log-format", default="text", show_default=True, type=click.Choice(["text", "json"]))
 @click.option(
-    "--log-level", default="info", show_default=True, envvar=["DEPTHFACE_GATEWAY_LOG_LEVEL", "IMMICH_LOG_LEVEL"],
+    "--log-level", default="info", show_default=True,
+    envvar=["DEPTHFACE_GATEWAY_LOG_LEVEL", "IMMICH_LOG_LEVEL", "LOG_LEVEL"],
     type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
 )  # fmt: skip
 def gateway(

@@ -83,6 +83,8 @@ async def serve(apps: Sequence[tuple[Listener, FastAPI]], say: Callable[[str], N
             for listener, _ in apps:
                 say(f"ready: {listener.name} {listener.url}")
         await stop.wait()
+        for _, app in apps:  # streams that last, and work in the background
+            getattr(app.state, "on_stop", lambda: None)()
         for server in servers:
             server.should_exit = True
         await asyncio.gather(*tasks)

@@ -188,7 +188,7 @@ def _say_if_resized(depth: Map, photo: tuple[int, int], path: Path) -> None:
 
 
 def _labelled(frames: Iterable[Pixels], depth: Map, size: tuple[int, int]) -> Iterator[Pixels]:
-    """The frames, and on each what its depth is worth if that is nothing."""
+    """Yield the frames, and on each what its depth is worth if that is nothing."""
     if depth.is_meaningful:
         yield from frames
         return

@@ -140,7 +140,7 @@ class _Level:
         return self._if_known(2 * border_rows - self.rows, 2 * border_columns - self.columns, border)
 
     def refined(self, coarser: _Level, sources: Indices) -> Indices:
-        """The sources that were found at half the size, twice as large; and the guess made of them."""
+        """Return the sources that were found at half the size, twice as large; and the guess made of them."""
         near = self.mirrored()
         parent_rows = np.minimum((self.rows - _PATCH_PX) // 2 + _PATCH_PX, coarser.known.shape[0] - 1)
         parent_columns = np.minimum((self.columns - _PATCH_PX) // 2 + _PATCH_PX, coarser.known.shape[1] - 1)

@@ -57,11 +57,12 @@ class Timing:
     def __post_init__(self) -> None:
         for name in ("seconds", "fps"):
             if not 0 < getattr(self, name) < math.inf:
-                raise InvalidInput(f"The clip's {name} are {getattr(self, name):g}. Give a number above 0.")
+                raise InvalidInput(f"The clip's {name} are {getattr(self, name):g}.", "Give a number above 0.")
         if self.seconds * self.fps > MAX_FRAMES + 0.5:
             raise InvalidInput(
                 f"{self.seconds:g} seconds at {self.fps:g} frames a second are {self.seconds * self.fps:.0f} frames, "
-                f"the limit is {MAX_FRAMES}. Give fewer seconds or a lower rate."
+                f"the limit is {MAX_FRAMES}.",
+                "Give fewer seconds or a lower rate.",
             )
 
     @property
@@ -151,12 +152,12 @@ def _made(
     work: _Work,
 ) -> Iterator[tuple[Pixels, Flags | None]]:
     if work.quality not in QUALITIES:
-        raise InvalidInput(f"There is no quality {work.quality!r}. Choose one of: {', '.join(QUALITIES)}.")
+        raise InvalidInput(f"There is no quality {work.quality!r}.", f"Choose one of: {', '.join(QUALITIES)}.")
     photo, checked = _checked_photo(photo), _checked_depth(depth)
     height, width = size or photo.shape[:2]
     if min(height, width) < MIN_SIDE_PX or max(height, width) > MAX_SIDE_PX:
         raise InvalidInput(
-            f"Frames of {width}×{height} cannot be made. Give sides from {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels."
+            f"Frames of {width}×{height} cannot be made.", f"Give sides from {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels."
         )
     path = motion or orbital()
     motions = [path(time) if callable(path) else path for time in (timing or Timing()).times]
@@ -166,31 +167,31 @@ def _made(
 def _checked_photo(photo: Pixels) -> Pixels:
     if photo.dtype != np.uint8 or photo.ndim not in (2, 3) or photo.shape[2:] not in ((), (3,)) or not photo.size:
         raise InvalidInput(
-            f"An array of {photo.dtype} and shape {photo.shape} is not a photo. Give (H, W, 3) uint8 RGB or (H, W) "
-            "uint8 grey."
+            f"An array of {photo.dtype} and shape {photo.shape} is not a photo.",
+            "Give (H, W, 3) uint8 RGB or (H, W) uint8 grey.",
         )
     return np.repeat(photo[..., None], 3, axis=2) if photo.ndim == 2 else photo
 
 
 def _checked_depth(depth: AnyDepth) -> Floats:
-    """The map brought to 0…1."""
+    """Return the map brought to 0…1."""
     if depth.ndim != 2 or depth.dtype.kind not in "fiu" or not depth.size:
         raise InvalidInput(
-            f"An array of {depth.dtype} and shape {depth.shape} is not a depth map. Give (h, w) numbers, larger is "
-            "nearer."
+            f"An array of {depth.dtype} and shape {depth.shape} is not a depth map.",
+            "Give (h, w) numbers, larger is nearer.",
         )
     exact = depth.astype(np.float64)
     unusable = int(np.count_nonzero(~np.isfinite(exact)))
     if unusable:
         raise InvalidInput(
-            f"The depth map has no finite number in {unusable} of its {depth.size} pixels (NaN or infinity). Fill them "
-            "first."
+            f"The depth map has no finite number in {unusable} of its {depth.size} pixels (NaN or infinity).",
+            "Fill them first.",
         )
     low, high = float(exact.min()), float(exact.max())
     if not high > low:
         raise InvalidInput(
-            "The depth map is constant: nothing is nearer than anything else, so nothing can move. Give the map of "
-            "this photo."
+            "The depth map is constant: nothing is nearer than anything else, so nothing can move.",
+            "Give the map of this photo.",
         )
     return ((exact - low) / (high - low)).astype(np.float32)
 

@@ -82,7 +82,7 @@ class Layers:
 
 
 def build(photo: Pixels, depth: Floats, *, reach_px: float, margin_px: int) -> Layers:
-    """The layers of a photo.
+    """Make the layers of a photo.
 
     Args:
         photo: `(H, W, 3) uint8 RGB`.

@@ -84,21 +84,21 @@ class Motion:
         for field in fields(self):
             value = getattr(self, field.name)
             if not all(math.isfinite(number) for number in (value if isinstance(value, tuple) else (value,))):
-                raise InvalidInput(f"The motion's {field.name} is {value}. Give a finite number.")
+                raise InvalidInput(f"The motion's {field.name} is {value}.", "Give a finite number.")
         if not 0 <= self.height < 1:
-            raise InvalidInput(f"The motion's height is {self.height:g}. Give one from 0 (flat) to below 1.")
+            raise InvalidInput(f"The motion's height is {self.height:g}.", "Give one from 0 (flat) to below 1.")
         for name in ("steady", "focus"):
             if not 0 <= getattr(self, name) <= 1:
-                raise InvalidInput(f"The motion's {name} is {getattr(self, name):g}. Give a depth from 0 to 1.")
+                raise InvalidInput(f"The motion's {name} is {getattr(self, name):g}.", "Give a depth from 0 to 1.")
         rays = self.rays()
         if not min(rays.scale, rays.scale + rays.scale_slope) > 0.01:
             raise InvalidInput(
-                "This motion turns the picture inside out: its zoom, height and isometric leave no ray going forward. "
-                "Give a zoom above 0, and a smaller height or intensity."
+                "This motion turns the picture inside out: its zoom, height and isometric leave no ray going forward.",
+                "Give a zoom above 0, and a smaller height or intensity.",
             )
 
     def rays(self) -> Rays:
-        """The coefficients of P(d)."""
+        """Return the coefficients of P(d)."""
         height, spread = self.height, (1 - self.isometric) / (1 - self.height * self.focus)
         drift = height / (1 - height * self.steady)
         axes = list(zip(self.offset, self.centre, self.origin, strict=True))
@@ -114,14 +114,14 @@ CameraPath = Callable[[float], Motion]
 
 
 def static(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True) -> CameraPath:
-    """Nothing moves: the photo as it is."""
+    """Stay: the photo as it is."""
     return lambda time: replace(base, height=0.0)
 
 
 def horizontal(
     intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True, smooth: bool = True
 ) -> CameraPath:
-    """From side to side: offset.x = 0.8 i · sin 2π(τ + phase); not looping −i · cos πτ; steady 0.3, isometric 0.6.
+    """Go from side to side: offset.x = 0.8 i · sin 2π(τ + phase); not looping −i · cos πτ; steady 0.3, isometric 0.6.
 
     Not `smooth`, the camera moves at one speed and turns at once: a triangle wave of the same reach.
     """
@@ -130,7 +130,7 @@ def horizontal(
 
 
 def vertical(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True, smooth: bool = True) -> CameraPath:
-    """Up and down, as `horizontal`."""
+    """Go up and down, as `horizontal`."""
     base = replace(base, steady=0.3, isometric=0.6)
     return lambda time: replace(base, offset=(0.0, _swing(time, base.phase[1], intensity, loop, smooth)))
 
@@ -138,7 +138,10 @@ def vertical(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = Tr
 def circle(
     intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True, reach: Point = (1.0, 1.0)
 ) -> CameraPath:
-    """Around: offset = ½ i · (a_x sin 2π(τ + ¼ + p_x), a_y sin 2π(τ + p_y)), a = `reach`; steady 0.3, isometric 0.6."""
+    """Go around: offset = ½ i · (a_x sin 2π(τ + ¼ + p_x), a_y sin 2π(τ + p_y)), a = `reach`.
+
+    Steady 0.3, isometric 0.6.
+    """
     base = replace(base, steady=0.3, isometric=0.6)
 
     def at(time: float) -> Motion:
@@ -149,7 +152,10 @@ def circle(
 
 
 def zoom(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True) -> CameraPath:
-    """Nearer: height = ½ i · (1 + sin 2π(τ + phase)); not looping 2 i · sin ½πτ; isometric 0.8; at most `HIGHEST`."""
+    """Go nearer: height = ½ i · (1 + sin 2π(τ + phase)), not looping 2 i · sin ½πτ, at most `HIGHEST`.
+
+    Isometric 0.8.
+    """
 
     def at(time: float) -> Motion:
         if loop:
@@ -162,7 +168,7 @@ def zoom(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True) 
 
 
 def dolly(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True) -> CameraPath:
-    """The vertigo effect: isometric = ½ i · (1 + cos 2π(τ + phase)); not looping ½ i · (1 − cos πτ).
+    """Widen the view while going nearer: isometric = ½ i · (1 + cos 2π(τ + phase)); not looping ½ i · (1 − cos πτ).
 
     Height i / 3, at most `HIGHEST`; steady and focus 0.35.
     """
@@ -176,7 +182,7 @@ def dolly(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True)
 
 
 def orbital(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True) -> CameraPath:
-    """Around depth 0.3: isometric = ½ + ½ i + ¼ i · cos 2π(τ + phase), offset.x = ¼ i · sin 2π(τ + phase).
+    """Circle depth 0.3: isometric = ½ + ½ i + ¼ i · cos 2π(τ + phase), offset.x = ¼ i · sin 2π(τ + phase).
 
     Steady and focus 0.3, zoom 0.98.
     """

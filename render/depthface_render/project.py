@@ -76,7 +76,7 @@ class View:
 
     @classmethod
     def of(cls, motion: Motion, height: int, width: int, margin_px: int) -> View:
-        """What `motion` sees, for a frame of `height` × `width` and layers with a margin of `margin_px` around."""
+        """Return what `motion` sees, of a frame of `height` × `width` and layers with a margin of `margin_px`."""
         rays = motion.rays()
         axes = []
         for side, up, axis in ((width, 1, 0), (height, -1, 1)):
@@ -100,7 +100,7 @@ class View:
 def project(
     layers: Layers, motion: Motion, quality: Quality, *, with_mask: bool = False
 ) -> tuple[Pixels, Flags | None]:
-    """The frame that `motion` sees.
+    """Make the frame that `motion` sees.
 
     Returns:
         `(H, W, 3) uint8 RGB`, and with `with_mask` `(H, W) bool`: True where the photo has no pixel and one was
@@ -173,7 +173,7 @@ def _beyond(start: Floats, slope: Floats) -> float:
 
 
 def _nearest_in_cells(layers: Layers, motion: Motion, cell_px: int) -> Floats:
-    """The nearest depth in each cell, `_BEHIND` added where it is of the layer behind."""
+    """Return the nearest depth in each cell, `_BEHIND` added where it is of the layer behind."""
     height, width = layers.size
     rays, points = motion.rays(), layers.points
     rows, columns = -(-height // cell_px), -(-width // cell_px)
@@ -219,7 +219,7 @@ def _edges(guess: Floats, met: Floats, behind: Flags, threshold: float) -> tuple
 
 
 def _met(depth: Floats, view: View, cells: Floats, cell_px: int) -> Floats:
-    """What lies under the rays of the cells' middles at the depths that they have."""
+    """Return what lies under the rays of the cells' middles at the depths that they have."""
     middle = (cell_px - 1) / 2
     x = cells * _at_cells(view.x_slope, middle, cells.shape[1], cell_px)
     y = cells * _at_cells(view.y_slope, middle, cells.shape[0], cell_px)[:, None]

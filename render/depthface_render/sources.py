@@ -36,15 +36,17 @@ class Map:
 
 
 def photo_bytes(path: Path) -> bytes:
-    """The bytes of a file; raises `InvalidInput` if it cannot be read."""
+    """Return the bytes of a file; raise `InvalidInput` if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InvalidInput(f"{path} cannot be read ({error.strerror}).") from error
+        raise InvalidInput(
+            f"{path} cannot be read ({error.strerror}).", "Check its name and who may read it."
+        ) from error
 
 
 def photo_at_least(data: bytes, size: tuple[int, int]) -> Pixels:
-    """The photo, upright, decoded no finer than frames of `size` (height, width) need."""
+    """Return the photo, upright, decoded no finer than frames of `size` (height, width) need."""
     return image.decode(data, at_least=size)
 
 
@@ -56,7 +58,7 @@ def asked(photo: Path, url: str, timeout_s: float) -> Map:
 
 
 def from_file(path: Path) -> Map:
-    """A depth map as `depthface depth` writes it: a grey PNG of 16 or 8 bits, or a .npy array.
+    """Read a depth map as `depthface depth` writes it: a grey PNG of 16 or 8 bits, or a .npy array.
 
     Raises:
         InvalidInput: it cannot be read, or is neither.
@@ -66,25 +68,27 @@ def from_file(path: Path) -> Map:
         try:
             array = np.load(path, allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
-            raise InvalidInput(f"{path} is not a numpy array. Give the .npy of `depthface depth --as npy`.") from error
+            raise InvalidInput(
+                f"{path} is not a numpy array.", "Give the .npy of `depthface depth --as npy`."
+            ) from error
         return Map(array, "")
     try:
         with Image.open(path, formats=("PNG",)) as picture:
             picture.load()
             if picture.mode not in ("L", "I", "I;16"):
                 raise InvalidInput(
-                    f"{path} has colours and is not a depth map. Give the grey PNG of `depthface depth`, or a .npy."
+                    f"{path} has colours and is not a depth map.", "Give the grey PNG of `depthface depth`, or a .npy."
                 )
             source = str(picture.info.get("Source", ""))
             return Map(np.asarray(picture), source.removeprefix("depthface: "))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InvalidInput(
-            f"{path} is not a depth map that can be read. Give the grey PNG of `depthface depth`, or a .npy."
+            f"{path} is not a depth map that can be read.", "Give the grey PNG of `depthface depth`, or a .npy."
         ) from error
 
 
 def banner(height: int, width: int) -> Pixels:
-    """The label of what random weights made, to lay over the foot of a frame: `(h, width, 3) uint8`."""
+    """Return the label of what random weights made, to lay over the foot of a frame: `(h, width, 3) uint8`."""
     black = Image.new("RGB", (width, height))
     labelled = np.asarray(draw.banner(black, _WARNING))
     return labelled[labelled.any(axis=(1, 2)).argmax() :].copy()

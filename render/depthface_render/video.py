@@ -86,7 +86,7 @@ _NUMBER = re.compile(r"%0?\d*d")
 
 
 def format_of(out: Path) -> Format:
-    """What the name of a file asks for.
+    """Say what the name of a file asks for.
 
     Raises:
         InvalidInput: an unknown suffix; PNGs without a number in their name, or a film with one.
@@ -94,12 +94,12 @@ def format_of(out: Path) -> Format:
     found = FORMATS.get(out.suffix.lower())
     if found is None:
         raise InvalidInput(
-            f"{out} is none of the kinds of clip that can be made. End the name in {', '.join(FORMATS)}."
+            f"{out} is none of the kinds of clip that can be made.", f"End the name in {', '.join(FORMATS)}."
         )
     is_numbered = bool(_NUMBER.search(out.name))
     if is_numbered == bool(found.codec) or out.name.count("%") > 1:
         raise InvalidInput(
-            f"{out} is not a name that can be used. Give one such as clip.mp4, or for a PNG a frame frames/%04d.png."
+            f"{out} is not a name that can be used.", "Give one such as clip.mp4, or for a PNG a frame frames/%04d.png."
         )
     return found
 
@@ -110,7 +110,8 @@ def check_rate(out: Path, rate: Fraction) -> None:
     if rate > form.max_fps:
         raise InvalidInput(
             f"{out.suffix.upper().removeprefix('.')} files show at most {form.max_fps} frames a second, not "
-            f"{float(rate):g}. Give --fps {form.max_fps} or less, or another format."
+            f"{float(rate):g}.",
+            f"Give --fps {form.max_fps} or less, or another format.",
         )
 
 
@@ -141,7 +142,7 @@ def write(out: Path, frames: Iterable[Pixels], *, rate: Fraction, loop: bool, so
 
 @contextmanager
 def _aside(out: Path) -> Iterator[Path]:
-    """A folder beside `out`, gone afterwards; and if anything goes wrong, so are the folders that were made for it."""
+    """Lend a folder beside `out`; if anything goes wrong, the folders that were made for it go, too."""
     missing = [parent for parent in out.parents if not parent.exists()]
     try:
         try:
@@ -170,8 +171,8 @@ def _write_pngs(folder: Path, out: Path, frames: Iterable[Pixels], source: str) 
     leftover = out.with_name(out.name % (len(names) + 1))
     if leftover.exists():
         raise InvalidInput(
-            f"{leftover} is there already and would be taken for a part of this clip. Remove it, or choose another "
-            "folder."
+            f"{leftover} is there already and would be taken for a part of this clip.",
+            "Remove it, or choose another folder.",
         )
     for name in names:
         (folder / name).replace(out.with_name(name))

@@ -56,11 +56,11 @@ class _Renderer(logging.Handler):
 
 @contextmanager
 def rendering(is_json: bool, echo: Callable[..., None]) -> Iterator[None]:
-    """Say what this package logs, from the level INFO on, while the block runs."""
+    """Say what this package logs while the block runs: from INFO on, or from a lower level that the logger has."""
     logger, renderer = logging.getLogger(LOGGER), _Renderer(is_json, echo)
     level, propagates = logger.level, logger.propagate
     logger.addHandler(renderer)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(min(level, logging.INFO) or logging.INFO)
     logger.propagate = False
     try:
         yield

@@ -55,8 +55,10 @@ def test_depth_gives_back_its_memory_and_comes_again_as_it_was(repository):
             assert not any(server.steps(model) for model in DEPTH_MODELS)  # nobody has taken it for dead
             assert server.memory_bytes() < loaded - 250e6
             assert not is_served(client, DEPTH)
-            with pytest.raises(ModelUnavailable, match=DEPTH):
+            with pytest.raises(ModelUnavailable, match="no model for depth"):
                 client.depth_png(photo)
+            with pytest.raises(ModelUnavailable, match=DEPTH):
+                client.depth_png(photo, model=DEPTH)
             client.unload(DEPTH)  # once more does no harm
             done = depthface("load", DEPTH, "--url", server.host)
             assert done.returncode == 0, done.stderr

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from fixtures.gateways import MOST_MIB, PACK, Gateway, gateway
+from fixtures.gateways import CROWD, MODEL, MOST_MIB, PACK, Gateway, gateway
 from fixtures.serving import Server
 
-from depthface_client import Client
+from depthface_client import Client, Face
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +41,10 @@ def lonely_gateway() -> Iterator[Gateway]:
 def face_client(face_server: Server) -> Iterator[Client]:
     with Client(face_server.host) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def people(face_server: Server) -> list[Face]:
+    """The crowd as our client sees it at 640, the surest first."""
+    with Client(face_server.host) as client:
+        return client.faces(CROWD, model=MODEL, det_size=640)

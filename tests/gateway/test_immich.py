@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import requests
-from fixtures.gateways import CROWD, MODEL, MOST_MIB, NO_PHOTO, NOBODY, PORTRAIT, gateway
+from fixtures.gateways import CROWD, MODEL, MOST_MIB, NO_PHOTO, NOBODY, PACK, PORTRAIT, gateway
 from fixtures.photos import with_orientation
 
 from depthface.errors import InvalidInput, ServeError, ServerFault
@@ -347,3 +347,35 @@ def test_a_pack_that_does_not_fit_immichs_column_is_refused_at_the_start():
 def test_an_upstream_that_cannot_be_is_refused(upstream):
     with pytest.raises(InvalidInput, match="no address of HTTP"):
         immich.Upstream(upstream, 1.0)
+
+
+def test_a_model_that_was_loaded_here_is_known_when_it_is_away():
+    """What was preloaded and left memory before anybody asked is still ours, and not the upstream's."""
+    done: list[str] = []
+
+    async def on_every_server(call) -> None:
+        await call(SimpleNamespace(load=noted("load"), unload=noted("unload")))
+
+    def noted(what: str):
+        async def act(name: str) -> None:
+            done.append(f"{what} {name}")
+
+        return act
+
+    async def ask(call) -> str:
+        return "answer"
+
+    async def run() -> None:
+        models = models_of()
+        models.triton.on_every_server = on_every_server
+        models.triton.ask = ask
+        faces = Entry(FACES, "recognition", "buffalo_l", {})
+        await models.preload([faces])
+        await models._unload(MODEL.replace(PACK, "buffalo_l"))
+        name = models.name(faces)
+        assert name is not None
+        assert await models.ask(name, lambda client: client) == "answer"
+
+    asyncio.run(run())
+    name = MODEL.replace(PACK, "buffalo_l")
+    assert done == [f"load {name}", f"unload {name}", f"load {name}"]

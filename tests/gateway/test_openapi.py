@@ -17,7 +17,7 @@ from depthface_gateway.settings import Settings
 from depthface_gateway.triton import Triton
 
 FOLDER = Path(__file__).parents[2] / "docs" / "openapi"
-NAMES = ("immich", "immichvr", "faces")
+NAMES = ("immich", "immichvr", "faces", "jobs", "depthflow")
 
 
 def document(name: str) -> dict[str, Any]:

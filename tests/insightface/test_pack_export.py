@@ -135,7 +135,7 @@ def test_a_network_of_no_known_kind_is_refused_by_name(pack, tmp_path):
 def test_a_detector_without_keypoints_is_refused_by_name(pack, files, tmp_path):
     model = onnx.load(files / DETECTOR)
     del model.graph.output[6:]
-    with pytest.raises(ExportError, match=r"det\.onnx gives no keypoints"):
+    with pytest.raises(ExportError, match=r"det\.onnx: It gives no keypoints"):
         export(pack(det=model.SerializeToString()), tmp_path / "target")
 
 

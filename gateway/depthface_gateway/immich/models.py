@@ -129,6 +129,7 @@ class Models:
             if name in self.away or name not in self.triton.models or not self.triton.models[name].ready:
                 await self.triton.on_every_server(lambda client: client.load(name))
                 self.away.discard(name)
+                self.known.add(name)
                 self.used[name] = time.monotonic()
                 _log.info("loaded %s", name)
 

@@ -1,0 +1,356 @@
+"""The routes of the DepthFlow API.
+
+Errors are `{"error", "message", "detail"}`, and the same once more under `detail`: its documents and its own tests look
+in different places.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import shutil
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, File, Form, Query, Request, UploadFile
+from fastapi.responses import FileResponse, JSONResponse, Response
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
+
+from depthface import __version__
+from depthface.errors import DepthfaceError, InvalidInput
+from depthface_gateway.context import Context
+from depthface_gateway.depthflow import clips, webhooks
+from depthface_gateway.depthflow.wire import PRESETS, Process, Task, time_of
+from depthface_gateway.frame import Frame, Problem, new_app
+from depthface_gateway.jobs.cleaning import clean
+from depthface_gateway.jobs.core import Core, opened, working
+from depthface_gateway.jobs.inference import Task as JobTask
+from depthface_gateway.jobs.models import Job, Status
+from depthface_gateway.jobs.queue import UPLOAD, NewJob
+from depthface_gateway.jobs.settings import JobSettings
+from depthface_gateway.jobs.wire import Cleanup
+from depthface_gateway.outward import allowed_networks
+from depthface_gateway.settings import number, text
+
+__all__ = ["app", "work"]
+
+_log = logging.getLogger(__name__)
+
+_MAX_PHOTO_BYTES = 10 * 2**20
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+_MEDIA_TYPES = {"mp4": "video/mp4", "webm": "video/webm", "gif": "image/gif"}
+_CLEAN_EVERY_S = 600.0
+
+_routes = APIRouter()
+_api = APIRouter(prefix="/api/v1")
+
+
+class _Refusal(DepthfaceError):
+    """A status, a code and a sentence, as this contract has them."""
+
+    def __init__(self, code_status: int, code: str, what: str, detail: str = "") -> None:
+        super().__init__(what)
+        self.code_status, self.code, self.detail = code_status, code, detail
+
+
+def app(context: Context) -> FastAPI:
+    """Make the app."""
+    settings = _settings(context)
+    key = text(context.environment, "DEPTHFLOW_API_KEY") or context.settings.api_key
+    most_waiting = round(number(context.environment, "DEPTHFLOW_MAX_WAITING", 100, 1, 1e6))
+    allowed_networks(context.environment)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            core = await stack.enter_async_context(_opened(context, settings))
+            app.state.core, app.state.key, app.state.most_waiting = core, key, most_waiting
+            app.state.started_s = time.monotonic()
+            is_sqlite = core.queue.database.is_sqlite
+            if is_sqlite if context.with_worker is None else context.with_worker:
+                await stack.enter_async_context(context.triton)
+                await stack.enter_async_context(_working(core, context, settings))
+                if core.worker is not None:
+                    app.state.on_stop = core.worker.stop
+            yield
+
+    frame = Frame(name="depthflow", title="DepthFlow API", answer=_answer, is_keyed=False)
+    made = new_app(context, frame, lifespan)
+    made.add_exception_handler(_Refusal, _refused)
+    made.add_exception_handler(SQLAlchemyError, _not_now)
+    made.add_exception_handler(OSError, _not_now)
+    made.include_router(_routes)
+    made.include_router(_api)
+    return made
+
+
+@asynccontextmanager
+async def work(context: Context) -> AsyncIterator[Core]:
+    """Have a worker make clips meanwhile; `context.triton` is open already."""
+    settings = _settings(context)
+    async with _opened(context, settings) as core, _working(core, context, settings):
+        yield core
+
+
+def _settings(context: Context) -> JobSettings:
+    at_once = round(number(context.environment, "DEPTHFLOW_MAX_CONCURRENT", 1, 1, 64))
+    return replace(JobSettings.of(context), concurrency=at_once, gives_results=False)
+
+
+def _tasks(context: Context) -> dict[str, JobTask]:
+    return {clips.TASK: clips.clip_task(clips.depth_of(context.triton))}
+
+
+@asynccontextmanager
+async def _opened(context: Context, settings: JobSettings) -> AsyncIterator[Core]:
+    storage = (context.data / "depthflow").absolute()
+    async with opened(
+        context, settings, storage, {clips.TASK: clips.clip_task(clips.depth_of(context.triton))}
+    ) as core:
+        yield core
+
+
+@asynccontextmanager
+async def _working(core: Core, context: Context, settings: JobSettings) -> AsyncIterator[None]:
+    days = number(context.environment, "DEPTHFLOW_KEEP_DAYS", 7, 0.01, 36500)
+    told = webhooks.Webhooks(allowed_networks(context.environment))
+    async with working(core, context, settings, _tasks(context), told):
+        cleaning = asyncio.create_task(_clean_up(core, days), name="expiry")
+        try:
+            yield
+        finally:
+            cleaning.cancel()
+            with suppress(asyncio.CancelledError):
+                await cleaning
+
+
+async def _clean_up(core: Core, days: float) -> None:
+    """Delete what is older, now and then."""
+    while True:
+        try:
+            await asyncio.to_thread(clean, core.queue, core.store, _older_than(days))
+        except (SQLAlchemyError, OSError) as error:
+            _log.error("old clips are not deleted: %s", str(error).splitlines()[0])
+        await asyncio.sleep(_CLEAN_EVERY_S)
+
+
+def _older_than(days: float) -> Cleanup:
+    return Cleanup(older_than_seconds=86400 * days, remove_queue=False)
+
+
+# Errors
+
+_CODES = {
+    401: "unauthorized",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "file_too_large",
+    422: "parameter_validation_error",
+}
+
+
+def _error(status: int, code: str, message: str, detail: str = "") -> Response:
+    body = {"error": code, "message": message, "detail": detail or message}
+    return JSONResponse({**body, "detail": body}, status)
+
+
+def _answer(problem: Problem) -> Response:
+    status = 400 if problem.status == 413 else problem.status
+    return _error(
+        status, _CODES.get(problem.status, "internal_error" if status >= 500 else "bad_request"), problem.message
+    )
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, _Refusal)
+    return _error(error.code_status, error.code, error.what, error.detail)
+
+
+async def _not_now(request: Request, error: Exception) -> Response:
+    _log.error("the database or the disk cannot be used: %s", error)
+    code = "file_save_error" if isinstance(error, OSError) else "service_busy"
+    return _error(500 if isinstance(error, OSError) else 503, code, "Nothing can be kept now. Try again in a moment.")
+
+
+def _core(request: Request) -> Core:
+    key = request.app.state.key
+    if key and not hmac.compare_digest(request.headers.get("x-api-key", "").encode(), key.encode()):
+        raise _Refusal(401, "unauthorized", "Show the key in the header X-API-Key.")
+    core: Core = request.app.state.core
+    return core
+
+
+TheCore = Annotated[Core, Depends(_core)]
+
+
+async def _found(core: Core, task_id: str) -> Job:
+    with suppress(ValueError):
+        job = await run_in_threadpool(core.queue.get, str(uuid.UUID(task_id)))
+        if job is not None:
+            return job
+    raise _Refusal(404, "task_not_found", "There is no such task.")
+
+
+# Clips
+
+
+@_api.post("/process", response_model=Task)
+async def process(
+    core: TheCore,
+    request: Request,
+    file: Annotated[UploadFile, File()],
+    asked: Annotated[str, Form(alias="request")] = "{}",
+) -> Task:
+    """Ask for a clip of a photo; `request` is JSON: `{"parameters": {…}, "webhook_url": "https://…"}`."""
+    wanted = _wanted(asked)
+    photo = await _photo(file)
+    if await run_in_threadpool(core.queue.size) >= request.app.state.most_waiting:
+        raise _Refusal(503, "service_busy", "Too many clips wait already. Try again later.")
+    task_id = str(uuid.uuid4())
+    parameters = wanted.model_dump() | {UPLOAD: True}
+    new = NewJob(task_id, clips.TASK, f"upload-{task_id}", parameters=parameters)
+
+    def add() -> Job:
+        core.store.keep_upload(task_id, photo)
+        try:
+            return core.queue.add(new)
+        except BaseException:
+            core.store.drop_upload(task_id)
+            raise
+
+    job = await run_in_threadpool(add)
+    core.wake()
+    return Task.of(job)
+
+
+def _wanted(asked: str) -> Process:
+    try:
+        wanted = Process.model_validate_json(asked)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}".lstrip(": ") for one in problems)
+        is_json = all(one["type"] != "json_invalid" for one in problems)
+        code = "parameter_validation_error" if is_json else "invalid_json"
+        raise _Refusal(
+            400, code, "The parameters cannot be used." if is_json else "request is no JSON.", said
+        ) from error
+    if wanted.webhook_url:
+        try:
+            webhooks.check_url(wanted.webhook_url)
+        except InvalidInput as error:
+            raise _Refusal(400, "parameter_validation_error", str(error)) from error
+    return wanted
+
+
+async def _photo(file: UploadFile) -> bytes:
+    if Path(file.filename or "").suffix.lower() not in _SUFFIXES:
+        raise _Refusal(400, "invalid_file_format", f"The file's name ends in none of {', '.join(_SUFFIXES)}.")
+    photo = await file.read()
+    if len(photo) > _MAX_PHOTO_BYTES:
+        raise _Refusal(400, "file_too_large", f"The file is larger than {_MAX_PHOTO_BYTES // 2**20} MiB.")
+    try:
+        await run_in_threadpool(clips.check_photo, photo)
+    except InvalidInput as error:
+        raise _Refusal(400, "invalid_file_format", str(error)) from error
+    return photo
+
+
+@_api.get("/task/{task_id}", response_model=Task)
+async def task(task_id: str, core: TheCore) -> Task:
+    """Say how far a clip is."""
+    return Task.of(await _found(core, task_id))
+
+
+@_api.get("/result/{task_id}", response_class=FileResponse)
+async def result(task_id: str, core: TheCore) -> FileResponse:
+    """Return the clip."""
+    job = await _found(core, task_id)
+    if job.status not in (Status.COMPLETED, Status.SYNC_FAILED):
+        raise _Refusal(400, "task_not_completed", f"The task is {Task.of(job).status}.")
+    kind = Task.of(job).parameters["output_format"]
+    path = await run_in_threadpool(core.store.file, job.job_id, f"clip.{kind}")
+    if path is None:
+        raise _Refusal(404, "result_not_found", "The clip is no longer there.")
+    return FileResponse(path, media_type=_MEDIA_TYPES[kind], filename=f"depthflow_{job.job_id}.{kind}")
+
+
+@_api.delete("/task/{task_id}")
+async def cancel(task_id: str, core: TheCore) -> dict[str, str]:
+    """Stop a clip that is not done."""
+    job = await _found(core, task_id)
+    if not await run_in_threadpool(core.queue.cancel, job.job_id):
+        raise _Refusal(400, "task_not_cancellable", "The task has ended already.")
+    await run_in_threadpool(core.store.drop_upload, job.job_id)
+    return {"message": "Task cancelled", "task_id": job.job_id}
+
+
+# Figures
+
+
+@_api.get("/presets")
+async def presets(core: TheCore) -> dict[str, Any]:
+    """Name good parameters."""
+    return {"presets": PRESETS}
+
+
+@_api.get("/status")
+async def status(core: TheCore, request: Request) -> dict[str, Any]:
+    """Say how busy the service is."""
+    counts, workers = await run_in_threadpool(lambda: (core.queue.counts(), core.queue.workers()))
+    return {
+        "status": "healthy" if workers else "degraded",
+        "active_tasks": counts.get(Status.PROCESSING, 0),
+        "queue_size": counts.get(Status.PENDING, 0),
+        "completed_tasks": counts.get(Status.COMPLETED, 0) + counts.get(Status.SYNC_FAILED, 0),
+        "failed_tasks": counts.get(Status.ERROR, 0),
+        "workers": workers,
+        "uptime": round(time.monotonic() - request.app.state.started_s, 1),
+    }
+
+
+@_api.get("/monitoring/metrics")
+async def metrics(core: TheCore) -> dict[str, Any]:
+    """Count tasks and what they take."""
+    counts: Mapping[str, int] = await run_in_threadpool(core.queue.counts)
+    used_bytes = await run_in_threadpool(core.store.usage_bytes)
+    free_bytes = (await run_in_threadpool(shutil.disk_usage, core.store.root)).free
+    return {"tasks": counts, "storage": {"used_bytes": used_bytes, "free_bytes": free_bytes}}
+
+
+@_api.get("/monitoring/errors")
+async def errors(core: TheCore, hours: Annotated[float, Query(gt=0, le=8760)] = 24) -> dict[str, Any]:
+    """Name the tasks that failed lately."""
+
+    def look() -> list[Job]:
+        since_ms = core.queue.now_ms() - round(3_600_000 * hours)
+        jobs = core.queue.get_many(core.queue.older_than(None, Status.ERROR)[-1000:])
+        return [job for job in jobs.values() if job.created_at >= since_ms]
+
+    failed = await run_in_threadpool(look)
+    said = [
+        {"task_id": job.job_id, "message": job.error_message, "timestamp": time_of(job.completed_at or job.created_at)}
+        for job in sorted(failed, key=lambda job: job.id, reverse=True)
+    ]
+    return {"errors": said, "total": len(said), "hours": hours}
+
+
+@_api.post("/monitoring/cleanup")
+async def cleanup(core: TheCore, days: Annotated[float, Query(ge=0, le=36500)] = 7) -> dict[str, Any]:
+    """Delete tasks that ended, with their clips."""
+    done = await run_in_threadpool(clean, core.queue, core.store, _older_than(days))
+    return {"message": "Cleanup completed", "tasks_deleted": done.jobs_deleted, "files_deleted": done.files_deleted}
+
+
+@_routes.get("/")
+@_routes.get("/health")
+async def health() -> dict[str, Any]:
+    """Say that the service lives."""
+    return {"status": "healthy", "version": __version__, "timestamp": time_of(time.time_ns() // 1_000_000)}

@@ -1,0 +1,128 @@
+"""A task: depth from the server, frames from `depthface_render`, one file.
+
+Each parameter does what its name says. Where a clip cannot be as large or as fast as asked for, it is smaller or slower
+and the metadata's `notes` say so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from depthface import image
+from depthface.errors import DepthfaceError, InvalidInput
+from depthface_client import Depth
+from depthface_gateway.depthflow.wire import Parameters
+from depthface_gateway.jobs.inference import Task, Try
+from depthface_gateway.triton import Triton
+from depthface_render import PRESETS, CameraPath, Timing, parallax, video
+
+__all__ = ["TASK", "check_photo", "clip_task", "depth_of", "frame_size", "path_of"]
+
+TASK = "depthflow_clip"
+
+DEFAULT_MODEL = "depth_anything_v2_small"
+MIN_SIDE_PX, MAX_SIDE_PX = 100, 8192
+_LONGEST_PX = 2048
+_GIF_MOST_FPS = 50
+
+_PATHS = {"orbit": ("orbital", 1.0), "zoom": ("zoom", 0.3), "dolly": ("dolly", 0.5), "static": ("static", 1.0)}
+"""A movement to a preset of the renderer, and what the strength is multiplied by."""
+
+AskDepth = Callable[[bytes, str, str], Any]
+
+
+class _Stopped(DepthfaceError):
+    """Nobody wants the clip any more."""
+
+
+def check_photo(data: bytes) -> None:
+    """Raise `InvalidInput` if a file is no photo of a size that is taken."""
+    height, width = image.size_of(data)
+    if not (min(height, width) >= MIN_SIDE_PX and max(height, width) <= MAX_SIDE_PX):
+        raise InvalidInput(
+            f"The photo is {width}×{height} pixels.", f"Send one of {MIN_SIDE_PX} to {MAX_SIDE_PX} a side."
+        )
+
+
+def frame_size(photo: tuple[int, int], resolution: int | None) -> tuple[tuple[int, int], list[str]]:
+    """Return height and width of the frames, even, and what is to be said of them."""
+    longest = max(photo)
+    wanted = resolution or longest
+    side = min(wanted, longest, _LONGEST_PX)
+    notes = [] if side == wanted else [f"The long side is {side} pixels instead of {wanted}."]
+    height, width = (max(round(length * side / longest / 2) * 2, 16) for length in photo)
+    return (height, width), notes
+
+
+def clip_task(ask: AskDepth) -> Task:
+    """Return what makes a clip; `ask(photo, model, request_id)` gives its `Depth`."""
+
+    async def clip(attempt: Try) -> Mapping[str, Any]:
+        wanted = Parameters.model_validate(attempt.job.parameters["parameters"])
+        depth = await ask(attempt.photo, wanted.depth_model or DEFAULT_MODEL, attempt.job.job_id)
+        stopped = threading.Event()
+        try:
+            return await asyncio.to_thread(_rendered, attempt, wanted, depth, stopped)
+        except asyncio.CancelledError:
+            stopped.set()
+            raise
+
+    return clip
+
+
+def depth_of(triton: Triton) -> AskDepth:
+    """Return what asks the servers behind the gateway."""
+
+    async def ask(photo: bytes, model: str, request_id: str) -> Depth:
+        return await triton.ask(lambda client: client.depth(photo, model=model, request_id=request_id))
+
+    return ask
+
+
+def _rendered(attempt: Try, wanted: Parameters, depth: Depth, stopped: threading.Event) -> Mapping[str, Any]:
+    photo = image.size_of(attempt.photo)
+    size, notes = frame_size(photo, wanted.resolution)
+    fps = wanted.fps
+    if wanted.output_format == "gif" and fps > _GIF_MOST_FPS:
+        notes.append(f"A GIF shows {_GIF_MOST_FPS} frames a second instead of {fps}.")
+        fps = _GIF_MOST_FPS
+    timing = Timing(seconds=wanted.animation_duration, fps=fps, loop=wanted.loop)
+    count = len(timing.times)
+    pixels = image.decode(attempt.photo, at_least=size)
+    frames = parallax(pixels, depth.array, path_of(wanted), timing=timing, size=size)
+    out = attempt.folder / f"clip.{wanted.output_format}"
+    source = f"depthface: {depth.weights}"
+    video.write(out, _told(frames, count, attempt, stopped), rate=timing.rate, loop=wanted.loop, source=source)
+    return {
+        "width": size[1],
+        "height": size[0],
+        "frames": count,
+        "fps": float(timing.rate),
+        "duration": float(count / timing.rate),
+        "file_size": out.stat().st_size,
+        "weights": depth.weights,
+        "notes": notes,
+    }
+
+
+def path_of(wanted: Parameters) -> CameraPath:
+    """Return the camera's path."""
+    name, factor = _PATHS[wanted.camera_movement]
+    return PRESETS[name](factor * wanted.depth_strength, loop=wanted.loop)
+
+
+def _told(
+    frames: Iterable[npt.NDArray[np.uint8]], count: int, attempt: Try, stopped: threading.Event
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield the frames, with their progress; none after somebody has stopped it."""
+    for number, frame in enumerate(frames):
+        if stopped.is_set():
+            raise _Stopped("Nobody wants the clip any more.")
+        attempt.report(number / count)
+        yield frame

@@ -1,0 +1,75 @@
+"""Who is told of a clip's end: the address that the request named, if it is public or allowed."""
+
+from __future__ import annotations
+
+import asyncio
+
+import aiohttp
+from yarl import URL
+
+from depthface.errors import ClientError, InvalidInput
+from depthface_gateway.jobs.models import Status
+from depthface_gateway.jobs.queue import Claim
+from depthface_gateway.jobs.sync import Parcel
+from depthface_gateway.outward import Networks, session
+
+__all__ = ["Webhooks", "check_url"]
+
+_TIMEOUT_S = 30.0
+
+
+class WebhookFailed(ClientError):
+    """It did not take the message."""
+
+    status = 502
+
+
+def check_url(url: str) -> None:
+    """Raise `InvalidInput` if this is no address that can be told anything."""
+    try:
+        parsed = URL(url)
+    except ValueError as error:
+        raise InvalidInput(f"webhook_url is no address ({error}).", "Give http://… or https://….") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.user is not None:
+        raise InvalidInput("webhook_url is no address of HTTP.", "Give http://… or https://…, without a user.")
+
+
+class Webhooks:
+    """Tells of ends, good and bad; a private address is refused where the socket is made.
+
+    Args:
+        networks: what is allowed besides the public Internet.
+    """
+
+    def __init__(self, networks: Networks) -> None:
+        self._networks = networks
+
+    def is_told(self, claim: Claim, is_success: bool) -> bool:
+        """Whether the request named an address."""
+        return bool(claim.parameters.get("webhook_url"))
+
+    async def tell(self, parcel: Parcel) -> None:
+        """Post `{task_id, status, result_url, error_message}`.
+
+        Raises:
+            WebhookFailed: it was not taken.
+        """
+        is_done = parcel.status != Status.ERROR
+        message = {
+            "task_id": parcel.job_id,
+            "status": "completed" if is_done else "failed",
+            "result_url": f"/api/v1/result/{parcel.job_id}" if is_done else None,
+            "error_message": parcel.error_message,
+        }
+        url = str(parcel.parameters["webhook_url"])
+        try:
+            async with (
+                asyncio.timeout(_TIMEOUT_S),
+                session(self._networks) as client,
+                client.post(url, json=message, allow_redirects=False) as response,
+            ):
+                status = response.status
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise WebhookFailed(f"the webhook cannot be told ({str(error) or type(error).__name__}).") from error
+        if not 200 <= status < 300:
+            raise WebhookFailed(f"the webhook answered {status}.")

@@ -1,0 +1,157 @@
+"""The database: SQLite by a file, or PostgreSQL by a URL; reading and writing transactions; migrations at start."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import alembic.command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from depthface.errors import ConfigError
+
+__all__ = ["Database", "engine_of"]
+
+_SQLITE, _POSTGRESQL = "sqlite", "postgresql"
+_BUSY_TIMEOUT_MS = 30_000
+_WRITES = "depthface_writes"
+_MIGRATION_LOCK = 0x64657074  # any number, but always the same
+
+
+class Database:
+    """The tables, made or brought up to date when this is made.
+
+    Args:
+        url: `sqlite:///FILE` or `postgresql://…`.
+        clock: gives the time in ms, instead of the machine's or PostgreSQL's.
+
+    Raises:
+        ConfigError: the URL is of another kind, or the database cannot be opened.
+    """
+
+    def __init__(self, url: str, clock: Callable[[], int] | None = None) -> None:
+        self._clock = clock
+        self.engine = engine_of(url)
+        self.is_sqlite = self.engine.dialect.name == _SQLITE
+        self._writer = self.engine.execution_options(**{_WRITES: True})
+        try:
+            self.migrate()
+        except SQLAlchemyError as error:
+            raise ConfigError(
+                f"The database {self.engine.url.render_as_string()} cannot be used ({_reason(error)}).",
+                "Check --database (or DATABASE_URL), that it runs, and that this user may write to it.",
+            ) from error
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """Open a transaction that only reads."""
+        with Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """Open a transaction that writes, committed at the end; one at a time with SQLite."""
+        with Session(self._writer, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def now_ms(self, session: Session) -> int:
+        """Return the time by which leases are kept: PostgreSQL's, where workers may be on several machines."""
+        if self._clock is not None:
+            return self._clock()
+        if self.is_sqlite:
+            return time.time_ns() // 1_000_000
+        return int(session.scalar(text("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)")))
+
+    def migrate(self, revision: str = "head") -> None:
+        """Bring the tables to a revision, in one transaction; whoever starts at the same moment waits."""
+        with self._writer.begin() as connection:
+            if not self.is_sqlite:
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+            config = _alembic(connection)
+            if revision == "head" or revision.startswith("+"):
+                alembic.command.upgrade(config, revision)
+            else:
+                alembic.command.downgrade(config, revision)
+
+    def close(self) -> None:
+        """Let the connections go."""
+        self.engine.dispose()
+
+
+def engine_of(url: str) -> Engine:
+    """Return an engine with the settings that jobs need.
+
+    Raises:
+        ConfigError: the URL cannot be used.
+    """
+    parsed = _checked(url)
+    if parsed.get_backend_name() == _POSTGRESQL:
+        return create_engine(parsed, pool_pre_ping=True)
+    if parsed.database:
+        try:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"The folder of the database {parsed.database} cannot be made ({error.strerror}).",
+                "Name one that can be written to with --data or --database.",
+            ) from error
+    engine = create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000})
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _checked(url: str) -> URL:
+    remedy = "Give sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME."
+    try:
+        parsed = make_url(url.replace("postgres://", "postgresql://", 1) if url.startswith("postgres://") else url)
+        backend = parsed.get_backend_name()
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        raise ConfigError("The database's URL cannot be read.", remedy) from error
+    if backend not in (_SQLITE, _POSTGRESQL):
+        raise ConfigError(f"Jobs are not kept in {backend}.", remedy)
+    if backend == _SQLITE and parsed.database in (None, "", ":memory:"):
+        raise ConfigError("Jobs cannot be kept in memory: a restart would lose them.", remedy)
+    return parsed.set(drivername="postgresql+psycopg") if backend == _POSTGRESQL else parsed
+
+
+def _prepare_sqlite(connection: Any, record: object) -> None:
+    """Of each new connection: SQLAlchemy says when a transaction begins, not Python's module."""
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode = WAL",  # readers do not wait for the writer
+        "synchronous = FULL",  # a job that was accepted outlives a power cut
+        "foreign_keys = ON",  # the queue's rows go with their job
+        f"busy_timeout = {_BUSY_TIMEOUT_MS}",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Take a writer's lock at once: one that has read first would fail when another has written meanwhile."""
+    writes = connection.get_execution_options().get(_WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _alembic(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(files("depthface_gateway.jobs") / "migrations").replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def _reason(error: SQLAlchemyError) -> str:
+    """Of the driver's words the first line; SQLAlchemy's own add the statement and an address on the web."""
+    origin = getattr(error, "orig", None)
+    return (str(origin or error).strip() or type(error).__name__).splitlines()[0]

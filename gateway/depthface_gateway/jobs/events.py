@@ -1,0 +1,108 @@
+"""What happens to jobs, as server-sent events (WHATWG HTML, 9.2). One question to the database serves all who watch."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from depthface_gateway.jobs.models import FINISHED, Job
+from depthface_gateway.jobs.queue import Queue
+
+__all__ = ["Hub"]
+
+_log = logging.getLogger(__name__)
+
+_LOOK_EVERY_S = 0.3
+_SIGN_OF_LIFE_EVERY_S = 15.0  # proxies close what is silent
+
+
+class Hub:
+    """Looks at the jobs that somebody watches."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self._watched: Counter[str] = Counter()
+        self._jobs: dict[str, Job] = {}
+        self._looked = asyncio.Event()
+        self._somebody = asyncio.Event()
+        self._is_closed = False
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Hub]:
+        """Look meanwhile, as long as somebody watches."""
+        looking = asyncio.create_task(self._run(), name="events")
+        try:
+            yield self
+        finally:
+            self.close()
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            await self._somebody.wait()
+            try:
+                self._jobs = await asyncio.to_thread(self._queue.get_many, tuple(self._watched))
+            except SQLAlchemyError as error:
+                _log.error("no events: the database does not answer: %s", str(error).splitlines()[0])
+            else:
+                self._tick()
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    def close(self) -> None:
+        """End all streams; who watches will ask again elsewhere."""
+        self._is_closed = True
+        self._tick()
+
+    async def stream(self, job: Job) -> AsyncIterator[str]:
+        """Yield an event for each change of a job, from its present state to its end.
+
+        `progress`: `{"job_id", "status", "progress"}`; the last one is named for the state, and has `error_message`
+        and `result` too; `deleted` where the job is gone.
+        """
+        job_id = job.job_id
+        self._watched[job_id] += 1
+        self._somebody.set()
+        try:
+            yield _event(job)
+            told, silent_s = (job.status, job.progress), 0.0
+            now: Job | None = job
+            while now is not None and now.status not in FINISHED and not self._is_closed:
+                await self._looked.wait()
+                now = self._jobs.get(job_id) if job_id in self._watched else None
+                silent_s += _LOOK_EVERY_S
+                if now is None:
+                    yield _line("deleted", {"job_id": job_id})
+                elif (now.status, now.progress) != told:
+                    told, silent_s = (now.status, now.progress), 0.0
+                    yield _event(now)
+                elif silent_s >= _SIGN_OF_LIFE_EVERY_S:
+                    silent_s = 0.0
+                    yield ": still here\n\n"
+        finally:
+            self._watched[job_id] -= 1
+            self._watched += Counter()  # drops what nobody watches
+            if not self._watched:
+                self._somebody.clear()
+
+    def _tick(self) -> None:
+        looked, self._looked = self._looked, asyncio.Event()
+        looked.set()
+
+
+def _event(job: Job) -> str:
+    fields = {"job_id": job.job_id, "status": job.status, "progress": round(job.progress, 3)}
+    if job.status not in FINISHED:
+        return _line("progress", fields)
+    result = json.loads(job.result) if job.result else None
+    return _line(job.status, fields | {"error_message": job.error_message, "result": result})
+
+
+def _line(event: str, data: object) -> str:
+    return f"event: {event}\ndata: {json.dumps(data)}\n\n"

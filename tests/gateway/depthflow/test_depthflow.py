@@ -1,0 +1,304 @@
+"""The DepthFlow API over HTTP: the real app, worker and renderer; depth from a map that the test draws, and once from
+the real server."""
+
+from __future__ import annotations
+
+import asyncio
+import http.server
+import json
+import threading
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import requests
+import uvicorn
+from fixtures.gateways import gateway
+from fixtures.photos import encoded, photo
+from fixtures.serving import Server
+
+from depthface_client import Depth
+from depthface_gateway import depthflow
+from depthface_gateway.context import Context
+from depthface_gateway.depthflow.clips import frame_size
+from depthface_gateway.settings import Settings
+
+TIMEOUT_S = 120
+PHOTO = encoded(photo("coffee.png").resize((320, 212)), "JPEG", quality=90)
+SHORT = {"animation_duration": 1.0, "fps": 15}
+
+
+class DrawnDepth:
+    """Stands where Triton would: a slope, at once, or when the test lets it."""
+
+    is_alive = True
+
+    def __init__(self) -> None:
+        self.let_go = threading.Event()
+        self.let_go.set()
+        self.models: list[str] = []
+
+    async def ask(self, call: Callable[[Any], Awaitable[Any]]) -> Any:
+        return await call(self)
+
+    async def depth(self, photo: bytes, *, model: str, request_id: str) -> Depth:
+        self.models.append(model)
+        while not self.let_go.is_set():
+            await asyncio.sleep(0.01)
+        slope = np.tile(np.linspace(0, 1, 98, dtype=np.float32), (70, 1))
+        return Depth(array=slope, size=(212, 320), weights="drawn")
+
+    async def __aenter__(self) -> DrawnDepth:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+
+@dataclass
+class Service:
+    """The app at an address."""
+
+    url: str
+    triton: DrawnDepth
+    key: str = ""
+
+    def ask(self, method: str, path: str, **more: Any) -> requests.Response:
+        headers = {"X-API-Key": self.key} if self.key else {}
+        return requests.request(method, f"{self.url}{path}", timeout=TIMEOUT_S, headers=headers, **more)
+
+    def process(self, parameters: dict[str, Any] | None = None, **more: Any) -> requests.Response:
+        asked = {"parameters": SHORT | (parameters or {})} | more
+        files = {"file": ("a.jpg", PHOTO)}
+        return self.ask("POST", "/api/v1/process", files=files, data={"request": json.dumps(asked)})
+
+    def ended(self, answer: requests.Response) -> dict[str, Any]:
+        assert answer.status_code == 200, answer.text
+        deadline = time.monotonic() + TIMEOUT_S
+        while True:
+            task: dict[str, Any] = self.ask("GET", f"/api/v1/task/{answer.json()['task_id']}").json()
+            if task["status"] not in ("pending", "processing"):
+                return task
+            assert time.monotonic() < deadline, task
+            time.sleep(0.02)
+
+
+@contextmanager
+def serving(data: Path, **environment: str) -> Iterator[Service]:
+    triton = DrawnDepth()
+    variables = {"WORKER_POLL_INTERVAL": "0.05", "DEPTHFACE_GATEWAY_WORKER_GRACE_S": "0"} | environment
+    context = Context(triton, Settings.of(variables), variables, data, f"sqlite:///{data}/x.sqlite3")  # type: ignore[arg-type]
+    config = uvicorn.Config(depthflow.app(context), port=0, log_config=None, lifespan="on")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + TIMEOUT_S
+    while not server.started:
+        assert thread.is_alive() and time.monotonic() < deadline
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield Service(f"http://127.0.0.1:{port}", triton)
+    finally:
+        triton.let_go.set()
+        server.should_exit = True
+        thread.join(TIMEOUT_S)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with serving(tmp_path_factory.mktemp("data")) as running:
+        yield running
+
+
+def frames_of(clip: bytes) -> list[np.ndarray]:
+    with av.open(BytesIO(clip)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+@pytest.mark.parametrize(("kind", "media"), [("mp4", "video/mp4"), ("webm", "video/webm"), ("gif", "image/gif")])
+def test_a_clip_is_what_was_asked_for(service: Service, kind: str, media: str) -> None:
+    made = service.process({"output_format": kind, "camera_movement": "orbit"})
+    assert made.json()["status"] == "pending" and made.json()["created_at"] <= made.json()["updated_at"]
+    task = service.ended(made)
+    assert task["status"] == "completed" and task["progress"] == 100, task
+    assert task["parameters"]["output_format"] == kind and task["metadata"]["notes"] == []
+    result = service.ask("GET", task["result_url"])
+    assert result.headers["content-type"] == media
+    assert f"depthflow_{task['task_id']}.{kind}" in result.headers["content-disposition"]
+    assert len(result.content) == task["metadata"]["file_size"]
+    frames = frames_of(result.content)
+    assert len(frames) == 15 and frames[0].shape == (212, 320, 3)
+    assert float(np.abs(frames[3].astype(int) - frames[10].astype(int)).mean()) > 1, "it moves"
+
+
+def test_static_stands_still_and_a_loop_comes_back(service: Service) -> None:
+    task = service.ended(service.process({"camera_movement": "static"}))
+    still = frames_of(service.ask("GET", task["result_url"]).content)
+    assert max(float(np.abs(still[0].astype(int) - frame).mean()) for frame in still) < 2
+
+    def ends(loop: bool) -> float:
+        task = service.ended(service.process({"camera_movement": "dolly", "loop": loop, "depth_strength": 2}))
+        moving = frames_of(service.ask("GET", task["result_url"]).content)
+        return float(np.abs(moving[0].astype(int) - moving[-1]).mean())
+
+    assert ends(loop=True) < ends(loop=False) / 2
+
+
+def test_what_cannot_be_so_large_is_smaller_and_says_so(service: Service) -> None:
+    task = service.ended(service.process({"resolution": 1920, "output_format": "gif", "fps": 60}))
+    notes = task["metadata"]["notes"]
+    assert task["metadata"]["width"] == 320 and "320 pixels instead of 1920" in notes[0] and "50 frames" in notes[1]
+    assert frame_size((3000, 4001), None) == ((1536, 2048), ["The long side is 2048 pixels instead of 4001."])
+    assert frame_size((3000, 4000), 720) == ((540, 720), [])
+    assert frame_size((101, 333), None)[0] == (100, 332)
+
+
+BAD: dict[str, tuple[str, str]] = {
+    "no JSON": ("{", "invalid_json"),
+    "a list": ("[]", "parameter_validation_error"),
+    "NaN": ('{"parameters": {"depth_strength": NaN}}', "parameter_validation_error"),
+    "too strong": ('{"parameters": {"depth_strength": 5.1}}', "parameter_validation_error"),
+    "too long": ('{"parameters": {"animation_duration": 11}}', "parameter_validation_error"),
+    "too fast": ('{"parameters": {"fps": 61}}', "parameter_validation_error"),
+    "too large": ('{"parameters": {"resolution": 2049}}', "parameter_validation_error"),
+    "another format": ('{"parameters": {"output_format": "avi"}}', "parameter_validation_error"),
+    "another movement": ('{"parameters": {"camera_movement": "fly"}}', "parameter_validation_error"),
+    "a misspelt name": ('{"parameters": {"strength": 1}}', "parameter_validation_error"),
+    "a webhook to a file": ('{"webhook_url": "file:///etc/passwd"}', "parameter_validation_error"),
+    "a webhook without a host": ('{"webhook_url": "http://"}', "parameter_validation_error"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_parameters(service: Service, name: str) -> None:
+    asked, code = BAD[name]
+    answer = service.ask("POST", "/api/v1/process", files={"file": ("a.jpg", PHOTO)}, data={"request": asked})
+    body = answer.json()
+    assert answer.status_code == 400 and body["error"] == body["detail"]["error"] == code and body["message"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "code"),
+    [("a.gif", PHOTO, "invalid_file_format"), ("a", PHOTO, "invalid_file_format"),
+     ("a.png", b"no photo", "invalid_file_format"), ("a.jpg", bytes(10 * 2**20 + 1), "file_too_large"),
+     ("a.png", encoded(photo().resize((99, 200)), "PNG"), "invalid_file_format")],
+)  # fmt: skip
+def test_bad_files(service: Service, name: str, data: bytes, code: str) -> None:
+    answer = service.ask("POST", "/api/v1/process", files={"file": (name, data)})
+    assert answer.status_code == 400 and answer.json()["detail"]["error"] == code
+
+
+def test_what_is_not_there(service: Service) -> None:
+    for task_id in (str(uuid.uuid4()), "x", "..%2f..", "a%00"):
+        for method, path in (("GET", "task"), ("GET", "result"), ("DELETE", "task")):
+            answer = service.ask(method, f"/api/v1/{path}/{task_id}")
+            assert answer.status_code == 404 and answer.json()["error"] in ("task_not_found", "not_found")
+
+
+def test_figures(service: Service) -> None:
+    for path in ("/", "/health"):
+        body = service.ask("GET", path).json()
+        assert set(body) == {"status", "version", "timestamp"} and body["status"] == "healthy"
+    presets = service.ask("GET", "/api/v1/presets").json()["presets"]
+    assert [preset["parameters"]["fps"] for preset in presets] == [24, 60, 15]
+    assert service.ask("GET", "/api/v1/status").json()["workers"] == 1
+    assert service.ask("GET", "/api/v1/monitoring/metrics").json()["storage"]["free_bytes"] > 0
+    assert service.ask("GET", "/api/v1/monitoring/errors?hours=1").json()["hours"] == 1
+    assert service.ask("GET", "/api/v1/monitoring/errors?hours=0").json()["error"] == "parameter_validation_error"
+
+
+@dataclass
+class Hook:
+    """An address that is told."""
+
+    url: str = ""
+    told: list[dict[str, Any]] = field(default_factory=list)
+
+
+@contextmanager
+def hook() -> Iterator[Hook]:
+    heard = Hook()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.told.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    heard.url = f"http://127.0.0.1:{server.server_port}/told"
+    yield heard
+    server.shutdown()
+    server.server_close()
+    thread.join(10)
+
+
+def test_a_private_webhook_is_told_only_where_it_is_allowed(service: Service, tmp_path: Path) -> None:
+    with hook() as heard:
+        refused = service.process(webhook_url=heard.url)
+        assert service.ended(refused)["status"] == "completed"
+        with serving(tmp_path, DEPTHFACE_GATEWAY_ALLOWED_NETWORKS="127.0.0.0/8") as allowed:
+            good = allowed.ended(allowed.process(webhook_url=heard.url))
+            deadline = time.monotonic() + TIMEOUT_S
+            while not heard.told:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+        assert [(told["task_id"], told["status"]) for told in heard.told] == [(good["task_id"], "completed")]
+        deadline = time.monotonic() + TIMEOUT_S
+        while "webhook" not in (
+            service.ask("GET", f"/api/v1/task/{refused.json()['task_id']}").json()["error_message"] or ""
+        ):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_cancelling_waiting_keys_and_expiry(tmp_path: Path) -> None:
+    with serving(tmp_path, DEPTHFLOW_API_KEY="secret", DEPTHFLOW_MAX_WAITING="1") as service:
+        assert service.process().status_code == 401
+        assert requests.get(f"{service.url}/health", timeout=TIMEOUT_S).status_code == 200
+        service.key = "secret"
+        service.triton.let_go.clear()
+        running = service.process()
+        while not service.triton.models:
+            time.sleep(0.01)
+        waiting = service.process()
+        busy = service.process()
+        assert (busy.status_code, busy.json()["error"]) == (503, "service_busy")
+        early = service.ask("GET", f"/api/v1/result/{running.json()['task_id']}")
+        assert (early.status_code, early.json()["error"]) == (400, "task_not_completed")
+        for task in (waiting, running):
+            answer = service.ask("DELETE", f"/api/v1/task/{task.json()['task_id']}")
+            assert answer.json() == {"message": "Task cancelled", "task_id": task.json()["task_id"]}
+            again = service.ask("DELETE", f"/api/v1/task/{task.json()['task_id']}")
+            assert (again.status_code, again.json()["error"]) == (400, "task_not_cancellable")
+            assert service.ended(task)["status"] == "cancelled"
+        service.triton.let_go.set()
+        done = service.ended(service.process())
+        assert done["status"] == "completed"
+        assert service.ask("POST", "/api/v1/monitoring/cleanup?days=7").json()["tasks_deleted"] == 0
+        assert service.ask("POST", "/api/v1/monitoring/cleanup?days=0").json()["tasks_deleted"] == 3
+        assert service.ask("GET", done["result_url"]).status_code == 404
+        left = [path for path in (tmp_path / "depthflow").rglob("*") if path.is_file()]
+        assert left == []
+
+
+def test_on_the_real_server(server: Server, tmp_path: Path) -> None:
+    with gateway("depthflow", url=server.host, options=("--data", str(tmp_path))) as running:
+        service = Service(running.urls["depthflow"], DrawnDepth())
+        task = service.ended(service.process())
+        assert task["status"] == "completed" and task["metadata"]["weights"].startswith("random"), task
+        assert len(frames_of(service.ask("GET", task["result_url"]).content)) == 15

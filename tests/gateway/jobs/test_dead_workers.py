@@ -1,0 +1,100 @@
+"""Workers that are killed in mid-job: others take over, each job ends once, nothing is lost.
+
+DEPTHFACE_JOBS says how many jobs the longest test has; 10000 takes some minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+import uuid
+from collections import Counter
+from pathlib import Path
+
+from fixtures.job_worker import TASK, WorkerProcess
+
+from depthface_gateway.jobs.database import Database
+from depthface_gateway.jobs.queue import UPLOAD, NewJob, Queue
+from depthface_gateway.jobs.results import ResultStore
+
+LEASE_MS = 1500
+TIMEOUT_S = 120
+JOBS = int(os.environ.get("DEPTHFACE_JOBS", "90"))
+
+
+def fill(queue: Queue, files: ResultStore, count: int) -> dict[str, int]:
+    """Make jobs whose photos came with them; return their priorities by id, in order."""
+    chance = random.Random(3)
+    jobs = {str(uuid.UUID(int=chance.getrandbits(128), version=4)): chance.randint(0, 10) for _ in range(count)}
+    for job_id, priority in jobs.items():
+        files.keep_upload(job_id, b"photo")
+        queue.add(NewJob(job_id, TASK, f"upload-{job_id}", priority, parameters={UPLOAD: True}))
+    return jobs
+
+
+def wait_for(queue: Queue, count: int, timeout_s: float) -> float:
+    started = time.monotonic()
+    while queue.counts().get("completed", 0) < count:
+        assert time.monotonic() - started < timeout_s, queue.counts()
+        time.sleep(0.02)
+    return time.monotonic() - started
+
+
+def test_a_killed_workers_job_is_taken_over(database_url: str, tmp_path: Path) -> None:
+    database, files = Database(database_url), ResultStore(tmp_path / "jobs")
+    queue = Queue(database, [TASK], lease_ms=LEASE_MS)
+    (job_id,) = fill(queue, files, 1)
+    first = WorkerProcess(database_url, files.root, lease_ms=LEASE_MS, pause_s=600)
+    first.wait_until_it_works()
+    second = WorkerProcess(database_url, files.root, lease_ms=LEASE_MS)
+    try:
+        first.kill()
+        took_s = wait_for(queue, 1, TIMEOUT_S)
+        print(f"taken over and done {took_s:.2f} s after the kill, with a lease of {LEASE_MS / 1000} s")
+        job = queue.get(job_id)
+        assert job is not None and job.retry_count == 1 and job.result is not None
+        assert (files.root / job_id / "embedding.bin").read_text() == json.loads(job.result)["claim"]
+    finally:
+        assert second.stop() == 0
+    files.sweep(queue.active_claims, lambda _: False)
+    assert list((files.root / ".partial").iterdir()) == []
+    database.close()
+
+
+def test_killed_at_random_each_job_is_done_and_none_is_lost(database_url: str, tmp_path: Path) -> None:
+    """Three workers, killed again and again; what a job says and what its file says come from the same try."""
+    database, files = Database(database_url), ResultStore(tmp_path / "jobs")
+    queue = Queue(database, [TASK], lease_ms=LEASE_MS, max_retries=1000)
+    jobs = fill(queue, files, JOBS)
+    chance = random.Random(5)
+
+    def start() -> WorkerProcess:
+        return WorkerProcess(database_url, files.root, lease_ms=LEASE_MS, pause_s=0.05)
+
+    workers = [start() for _ in range(3)]
+    most_kills = max(3, JOBS // 300)
+    kills, started = 0, time.monotonic()
+    try:
+        while queue.counts().get("completed", 0) < JOBS:
+            assert time.monotonic() - started < TIMEOUT_S + JOBS / 5, queue.counts()
+            if kills < most_kills and queue.counts().get("completed", 0) > kills * JOBS / most_kills:
+                index = chance.randrange(3)
+                workers[index].kill()
+                kills += 1
+                workers[index] = start()
+            time.sleep(chance.random() / 10)
+    finally:
+        for worker in workers:
+            worker.kill()
+    tries = Counter((files.root / "tries").read_text().split())
+    rate = JOBS / (time.monotonic() - started)
+    print(f"{JOBS} jobs, {kills} kills, {sum(tries.values())} tries, {rate:.0f} jobs/s")
+    assert kills > 2
+    assert queue.counts() == {"completed": JOBS} and set(tries) == set(jobs)
+    for job_id in jobs:
+        job = queue.get(job_id)
+        assert job is not None and job.result is not None
+        assert (files.root / job_id / "embedding.bin").read_text() == json.loads(job.result)["claim"]
+    database.close()

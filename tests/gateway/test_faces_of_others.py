@@ -1,0 +1,202 @@
+"""Faces over REST: InsightFace-REST and CompreFace, held against our client's answers."""
+
+from __future__ import annotations
+
+import base64
+import json
+from io import BytesIO
+
+import msgpack
+import numpy as np
+import pytest
+import requests
+from fixtures.gateways import CROWD, MODEL, NO_PHOTO, NOBODY, PORTRAIT, post
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def url(faces_gateway) -> str:
+    return faces_gateway.urls["faces"]
+
+
+# InsightFace-REST.
+
+
+def test_extract_in_json(url, people):
+    images = {"data": [base64.b64encode(photo).decode() for photo in (CROWD, NO_PHOTO, NOBODY)]}
+    images["data"].append("data:image/jpeg;base64," + images["data"][0])
+    images["data"].append("no base64!")
+    wish = {"threshold": 0.5, "return_landmarks": True, "extract_ga": True, "return_face_data": True}
+    answer = requests.post(
+        f"{url}/extract", json={"images": images, **wish, "verbose_timings": True}, timeout=300
+    ).json()
+    assert set(answer["took"]) == {"total_ms", "read_imgs_ms", "embed_all_ms"}
+    crowd, broken, nobody, as_url, no_base64 = answer["data"]
+    assert [row["status"] for row in answer["data"]] == ["ok", "failed", "ok", "ok", "failed"]
+    assert broken["faces"] == nobody["faces"] == []
+    assert "not an image" in broken["traceback"]
+    assert "base64" in no_base64["traceback"]
+    assert len(crowd["faces"]) == len(as_url["faces"]) == len(people) >= 4
+    for index, (row, face) in enumerate(zip(crowd["faces"], people, strict=True)):
+        assert row["num_det"] == index
+        assert row["bbox"] == [int(side) for side in face.box]
+        assert row["size"] == int(face.box[2] - face.box[0])
+        assert row["prob"] == pytest.approx(face.score, abs=1e-4)
+        np.testing.assert_allclose(row["vec"], face.embedding, atol=1e-4)
+        assert (row["gender"], row["age"]) == (["female", "male"].index(face.gender), face.age)
+        assert row["landmarks"] == face.keypoints.astype(int).tolist()
+        assert Image.open(BytesIO(base64.b64decode(row["facedata"]))).size == (112, 112)
+
+
+def test_extract_in_msgpack_both_ways(url, people):
+    body = msgpack.packb({"images": {"data": [CROWD]}, "threshold": 0.5, "msgpack": True})
+    headers = {"content-type": "application/msgpack"}
+    answer = requests.post(f"{url}/extract", data=body, headers=headers, timeout=300)
+    assert answer.headers["content-type"] == "application/x-msgpack"
+    (row,) = msgpack.unpackb(answer.content)["data"]
+    assert len(row["faces"]) == len(people)
+    np.testing.assert_allclose(row["faces"][0]["vec"], people[0].embedding, atol=1e-4)
+    assert "landmarks" not in row["faces"][0]
+    asked = requests.post(
+        f"{url}/extract", data=body, headers=headers | {"accept": "application/x-msgpack"}, timeout=300
+    )
+    assert asked.headers["content-type"] == "application/x-msgpack"
+
+
+def test_extract_does_what_its_options_say(url, people):
+    def extract(**options: object) -> list[dict]:
+        body = {"images": {"data": [base64.b64encode(CROWD).decode()]}, **options}
+        return requests.post(f"{url}/extract", json=body, timeout=300).json()["data"][0]["faces"]
+
+    assert len(extract(limit_faces=2)) == 2
+    widths = sorted(int(face.box[2] - face.box[0]) for face in people)
+    assert len(extract(min_face_size=widths[-2], threshold=0.5)) == 2
+    assert extract(threshold=1.0) == []
+    assert all(row["vec"] is None for row in extract(extract_embedding=False))
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 422),
+        (b"{}", 422),
+        (b'{"images": {"data": 3}}', 422),
+        (b'{"images": {"data": []}, "threshold": 2}', 422),
+        (b'{"images": {"data": []}, "embed_only": true}', 501),
+        (b'{"images": {"urls": ["http://127.0.0.1/"]}}', 400),
+        (json.dumps({"images": {"data": ["x"] * 1001}}).encode(), 413),
+    ],
+)
+def test_extract_refuses_with_detail(url, body, status):
+    answer = requests.post(f"{url}/extract", data=body, headers={"content-type": "application/json"}, timeout=60)
+    assert answer.status_code == status
+    assert answer.json()["detail"]
+
+
+def test_extract_refuses_what_is_no_msgpack(url):
+    for body in (b"\xc1", b"\x91" * 5000, b"", msgpack.packb([1])):
+        headers = {"content-type": "application/msgpack"}
+        answer = requests.post(f"{url}/extract", data=body, headers=headers, timeout=60)
+        assert answer.status_code == 422
+
+
+def test_drawings(url, people):
+    images = {"data": [base64.b64encode(CROWD).decode()]}
+    before = np.asarray(Image.open(BytesIO(CROWD)).convert("RGB")).astype(int)
+
+    def changed(answer: requests.Response, kind: str) -> np.ndarray:
+        assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
+        after = np.asarray(Image.open(BytesIO(answer.content)).convert("RGB")).astype(int)
+        return np.abs(after - before).max(axis=2) > 60
+
+    bare = {"draw_landmarks": False, "draw_scores": False, "draw_sizes": False, "threshold": 0.5}
+    boxes = changed(requests.post(f"{url}/draw_detections", json={"images": images, **bare}, timeout=300), "image/png")
+    for face in people:
+        x1, y1, x2, _ = (int(side) for side in face.box)
+        row = boxes[min(max(y1, 0), 479), max(x1, 0) : min(x2, 640)]
+        assert row.mean() > 0.5
+    none = changed(
+        requests.post(f"{url}/draw_detections", json={"images": images, "threshold": 1}, timeout=300), "image/png"
+    )
+    assert not none[:460].any()
+    upload = post(url, "/multipart/draw_detections", {"file": CROWD}, limit_faces="1", threshold="0.5")
+    assert 0 < changed(upload, "image/jpg")[:460].sum() < boxes.sum() * 2
+    for answer in (
+        requests.post(f"{url}/draw_detections", json={"images": {}}, timeout=60),
+        post(url, "/multipart/draw_detections", {}),
+    ):
+        assert answer.status_code == 422
+
+
+def test_info(url):
+    info = requests.get(f"{url}/info", timeout=60).json()
+    assert info["models"]["inference_backend"] == "triton"
+    assert info["defaults"]["det_thresh"] == 0.6
+
+
+# CompreFace.
+
+
+def test_compreface_detects(url, people):
+    path = "/api/v1/detection/detect?face_plugins=landmarks,calculator,age,gender,pose&status=true"
+    body = post(url, path, {"file": CROWD}).json()
+    assert set(body) == {"result", "plugins_versions"}
+    expected = sorted(people, key=lambda face: -face.area)
+    for row, face in zip(body["result"], expected, strict=True):
+        box = row["box"]
+        assert [box[name] for name in ("x_min", "y_min", "x_max", "y_max")] == [round(float(side)) for side in face.box]
+        assert row["landmarks"] == face.keypoints.round().astype(int).tolist()
+        np.testing.assert_allclose(row["embedding"], face.embedding, atol=1e-4)
+        assert row["gender"]["value"] == face.gender
+        assert row["age"]["low"] <= face.age <= row["age"]["high"]
+        assert set(row["pose"]) == {"pitch", "yaw", "roll"}
+        assert "execution_time" in row
+    bare = post(url, "/api/v1/detection/detect?limit=2", {"file": CROWD}).json()
+    assert set(bare) == {"result"}
+    assert len(bare["result"]) == 2
+    assert set(bare["result"][0]) == {"box"}
+
+
+def test_compreface_verifies_and_takes_base64(url, face_client):
+    photos = {"source_image": PORTRAIT, "target_image": CROWD}
+    (result,) = post(url, "/api/v1/verification/verify", photos).json()["result"]
+    similarities = [match["similarity"] for match in result["face_matches"]]
+    assert similarities == sorted(similarities, reverse=True)
+    (source,) = face_client.faces(PORTRAIT, model=MODEL, parts=["embedding"], det_size=640)
+    targets = face_client.faces(CROWD, model=MODEL, parts=["embedding"], det_size=640)
+    assert similarities[0] == pytest.approx(max(source.similarity(face) for face in targets), abs=1e-3)
+    assert "embedding" not in result["source_image_face"]
+    encoded = {name: base64.b64encode(photo).decode() for name, photo in photos.items()}
+    answer = requests.post(f"{url}/api/v1/verification/verify", json=encoded, timeout=300)
+    assert len(answer.json()["result"][0]["face_matches"]) == len(similarities)
+
+
+@pytest.mark.parametrize(
+    ("path", "files", "status", "code"),
+    [
+        ("/detection/detect", {"file": NOBODY}, 400, 28),
+        ("/detection/detect", {}, 400, 34),
+        ("/detection/detect", {"file": NO_PHOTO}, 400, 0),
+        ("/detection/detect?limit=-1", {"file": CROWD}, 400, 26),
+        ("/detection/detect?det_prob_threshold=nan", {"file": CROWD}, 400, 26),
+        ("/detection/detect", {"file": bytes(6 * 2**20)}, 413, 0),
+        ("/verification/verify", {"source_image": PORTRAIT, "target_image": NOBODY}, 400, 28),
+        ("/verification/verify", {"source_image": PORTRAIT}, 400, 34),
+        ("/recognition/recognize", {"file": CROWD}, 404, 0),
+    ],
+)
+def test_compreface_refuses_with_message_and_code(url, path, files, status, code):
+    answer = post(url, f"/api/v1{path}", files)
+    assert answer.status_code == status
+    assert set(answer.json()) == {"message", "code"}
+    assert answer.json()["code"] == code
+    if code == 28:
+        assert answer.json()["message"] == "No face is found in the given image"
+
+
+def test_compreface_refuses_json_that_is_none(url):
+    for body in ("{", "[]", '{"file": 3}', '{"file": "no base64!"}', '{"file": ""}'):
+        headers = {"content-type": "application/json"}
+        answer = requests.post(f"{url}/api/v1/detection/detect", data=body, headers=headers, timeout=60)
+        assert answer.status_code == 400
+        assert set(answer.json()) == {"message", "code"}
