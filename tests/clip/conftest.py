@@ -19,7 +19,7 @@ def drawn_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     repository = tmp_path_factory.mktemp("drawn") / "model_repository"
     done = depthface("export", "clip_vit_b_32", "--weights", "synthetic", "--repository", repository, timeout_s=900)
     assert done.returncode == 0, done.stderr
-    assert "SYNTHETIC WEIGHTS" in done.stderr
+    assert "SYNTHETIC WEIGHTS" in done.stdout
     with serving(repository) as server:
         yield server
 
