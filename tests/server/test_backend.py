@@ -234,7 +234,7 @@ def test_loads_and_unloads_leave_nothing_behind(lab):
         lab.unload("cycled")
         processes = lab.processes()
         memory = sum(process.memory_full_info().pss for process in processes) / 1e6
-        regions = len([*Path("/dev/shm").glob(f"{lab.triton._shm_prefix}*")])
+        regions = len([*Path("/dev/shm").glob(f"{lab.triton._region}*")])
         found.append((memory, sum(process.num_fds() for process in processes), regions))
     memory, descriptors, shm = (np.array(column) for column in zip(*found[CYCLES // 4 :], strict=True))
     assert np.median(memory[-5:]) - np.median(memory[:5]) < 5, memory  # MB
