@@ -105,5 +105,5 @@ lock:  ## resolve pyproject.toml anew: constraints.txt, and the locks with hashe
 
 clean:  ## remove what the targets above made
 	rm -rf $(VENV) demo build dist site .pytest_cache .mypy_cache .ruff_cache
-	find model_repository \( -name '*.onnx' -o -name '*.plan' -o -name manifest.json \) -delete
+	find model_repository \( -name '*.onnx' -o -name '*.plan' -o -name manifest.json -o -name tokenizer.json \) -delete
 	rm -rf model_repository/*/configs

@@ -45,6 +45,7 @@ TABLE = {
     "pillow_heif": ("src/depthface/decoder.py",),
     "simplejpeg": ("src/depthface/image.py",),
     "isal": ("src/depthface/image.py",),
+    "tokenizers": ("src/depthface/families/*/processing.py", "export/depthface_standins/"),
     "cykooz_resizer": ("src/depthface/image.py",),
     "triton_python_backend_utils": (
         "server/depthface_server/pipeline.py",

@@ -41,8 +41,8 @@ def onnx_from_torch(source: Source, network: Network) -> onnx.ModelProto:
             dynamo=True,
             opset_version=OPSET,
             dynamic_shapes=source.dynamic_shapes,
-            input_names=[tensor.name for tensor in network.inputs],
-            output_names=[tensor.name for tensor in network.outputs],
+            input_names=[tensor.name + _PUBLIC for tensor in network.inputs],
+            output_names=[tensor.name + _PUBLIC for tensor in network.outputs],
             verbose=False,
         )
     assert program is not None
@@ -52,6 +52,7 @@ def onnx_from_torch(source: Source, network: Network) -> onnx.ModelProto:
         part.ClearField("metadata_props")  # stack traces with this machine's paths
         part.ClearField("doc_string")
     del model.graph.value_info[:]
+    _name_publicly(model.graph)
     return model
 
 
@@ -59,6 +60,23 @@ def versions(path: Path) -> dict[str, int]:
     """Return the opset and IR version of a file."""
     model = onnx.load(path, load_external_data=False)
     return {"opset": model.opset_import[0].version, "ir_version": model.ir_version}
+
+
+_PUBLIC, _INNER = "/public", "/inner"
+
+
+def _name_publicly(graph: onnx.GraphProto) -> None:
+    """Give inputs and outputs their own names, and other names to what torch named so inside: it names by operation.
+
+    An output `embedding` would else be two, if the network looks something up (aten's `embedding`).
+    """
+    public = {value.name: value.name.removesuffix(_PUBLIC) for value in (*graph.input, *graph.output)}
+    new = public | {name: name + _INNER for name in public.values()}
+    for node in graph.node:
+        node.input[:] = [new.get(name, name) for name in node.input]
+        node.output[:] = [new.get(name, name) for name in node.output]
+    for named in (*graph.input, *graph.output, *graph.initializer):
+        named.name = new.get(named.name, named.name)
 
 
 def _cast_bytes_first(graph: onnx.GraphProto) -> None:

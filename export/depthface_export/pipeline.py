@@ -150,6 +150,8 @@ def _make_network(making: NetworkJob, weights: Folder | Random | Synthetic) -> N
     network, report = making.network, making.report
     report(f"onnx: {network.name}, {making.precision}")
     onnx.onnx_from_source(making.source, network, making.model)
+    for name, data in making.source.files.items():
+        (making.folder / name).write_bytes(data)
     in_fp32: list[str] = []
     if making.precision == "int8":
         from depthface_export import int8
@@ -183,6 +185,7 @@ def _make_network(making: NetworkJob, weights: Folder | Random | Synthetic) -> N
         command=making.job.command,
         openvino_checks=openvino_checks,
         engine=engine,
+        files={name: manifest.sha256_of(making.folder / name) for name in making.source.files},
     ).write(making.folder)
 
 

@@ -12,6 +12,7 @@ import json
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,9 @@ class Pipeline:
         self._name: str = config["name"]
         self._inputs: dict[str, str] = {tensor["name"]: tensor["data_type"] for tensor in config["input"]}
         self._outputs: tuple[str, ...] = tuple(tensor["name"] for tensor in config["output"])
-        self._parameters = Parameters.of_config(config)
-        _refuse_templates(self._name, Path(args["model_repository"]).parent, self._parameters.networks.values())
+        repository = Path(args["model_repository"]).parent
+        self._parameters = replace(Parameters.of_config(config), repository=repository)
+        _refuse_templates(self._name, repository, self._parameters.networks.values())
         self._types = types_of_options(type(self).run)
         self._report = Report(self._name, counts_faces=self._parameters.counted is not None)
         heap.keep()

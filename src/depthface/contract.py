@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 __all__ = [
@@ -68,6 +69,7 @@ class Parameters:
         precision: of the networks; None in a config that no export has written.
         cpu_runtime: what computes the network on a CPU in the place of ONNX Runtime, which an embedded server heeds.
         facts: whatever else a family tells its own pipeline.
+        repository: where the models lie; never written, the server tells it to a pipeline that it runs.
     """
 
     task: str | None = None
@@ -79,6 +81,7 @@ class Parameters:
     precision: Precision | None = None
     cpu_runtime: CpuRuntime | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
+    repository: Path | None = None
 
     def texts(self) -> dict[str, str]:
         """Return them by the names that they have in a config; what is as the defaults are is left out."""

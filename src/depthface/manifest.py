@@ -36,6 +36,7 @@ class Manifest:
         command: what was typed to export it, without the repository.
         fingerprint: of each stage that had a hand in it, the sha256 of its code and its packages' versions; if one
             differs, the artefact is stale.
+        files: of whatever else lies beside it, such as a tokenizer, the sha256 by name.
         engine: of `model.plan`, if there is one: `sha256`; `tensorrt`, `gpu`, `compute_capability` and `driver` of the
             machine that built it; `options`; `fp32_nodes`, how many of the fp16 graph's nodes had to go back to fp32;
             and its own `checks`.
@@ -53,6 +54,7 @@ class Manifest:
     engine: dict[str, Any] | None = None
     openvino_checks: list[dict[str, Any]] | None = None
     fingerprint: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into `folder`."""
@@ -65,7 +67,8 @@ class Manifest:
     def differences(self, folder: Path) -> list[str]:
         """Return what in `folder` is not as this manifest says, each in a few words."""
         found = []
-        for name, section in ((ONNX_FILE, self.onnx), (ENGINE_FILE, self.engine)):
+        sections = {ONNX_FILE: self.onnx, ENGINE_FILE: self.engine}
+        for name, section in (sections | {name: {"sha256": digest} for name, digest in self.files.items()}).items():
             path = folder / name
             if section is None:
                 found += [f"{name} is there, and its manifest does not know it"] if path.exists() else []
@@ -95,13 +98,14 @@ def read(folder: Path) -> Manifest | None:
 def _is_sound(found: Manifest) -> bool:
     """Return True if every field has its expected type, and every model's name is a plain file name."""
     try:
-        names = [*found.serves, *(network for needed in found.serves.values() for network in needed)]
+        names = [*found.serves, *found.files, *(network for needed in found.serves.values() for network in needed)]
         texts = [
             found.precision,
             found.weights["origin"],
             found.onnx["sha256"],
             *found.exporters.values(),
             *found.fingerprint.values(),
+            *found.files.values(),
             *found.command,
         ]
         return (

@@ -242,9 +242,11 @@ class Source:
         reference: what the family's `parity.py` compares the export with.
         example: an input to trace a module with; batch ≥ 2 and height ≠ width, so that no two dimensions are one.
         dynamic_shapes: for each input of a module, which of its dimensions vary (`torch.export.Dim`).
+        files: what else lies beside the ONNX file, by name, such as a tokenizer.
     """
 
     model: Any
     reference: Any
     example: Any = None
     dynamic_shapes: Any = None
+    files: Mapping[str, bytes] = field(default_factory=dict)

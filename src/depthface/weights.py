@@ -13,7 +13,7 @@ _SYNTHETIC = "synthetic"
 
 _WARNINGS = {
     _RANDOM: "RANDOM WEIGHTS: true architecture and speed, meaningless answers.",
-    _SYNTHETIC: "SYNTHETIC WEIGHTS: they know drawn faces only; what they say of a photograph means nothing.",
+    _SYNTHETIC: "SYNTHETIC WEIGHTS: they know drawn pictures only; what they say of a photograph means nothing.",
 }
 
 

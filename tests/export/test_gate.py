@@ -22,6 +22,7 @@ from depthface_export.job import Job, NetworkJob
 from depthface_export.validate import Arrays, Run
 
 DEPTH_CARDS = ("depth_anything_v2_small", "depth_anything_v2_base", "depth_anything_v2_large")
+CLIP_CARDS = ("clip_vit_b_32", "clip_vit_b_32_laion2b")
 PACKS = ("buffalo_l", "buffalo_m", "buffalo_s", "buffalo_sc", "antelopev2")
 
 
@@ -221,13 +222,43 @@ def test_a_swapper_is_refused_past_two_levels_and_not_before():
         judge(card_named("inswapper_128"), "_swapper", "fp32", *swapped(3))
 
 
-@pytest.mark.parametrize("alike", [DEPTH_CARDS, PACKS], ids=["depth", "packs"])
+# Embeddings: photos and texts whose vectors are an axis each, the last of them turned a little.
+
+
+def axes(fed: np.ndarray) -> np.ndarray:
+    """They come in batches of eight, or all at once."""
+    return np.eye(8, 512, dtype=np.float32)[np.arange(len(fed)) % 8]
+
+
+def turned(loss: float) -> Run:
+    """The last vector is turned away from all others, by an angle whose cosine is 1 − `loss`."""
+
+    def run(inputs: Arrays) -> Arrays:
+        (fed,) = inputs.values()
+        found = axes(fed)
+        found[-1] *= 1 - loss
+        found[-1, -1] = np.sqrt(1 - (1 - loss) ** 2)
+        return {"embedding": found}
+
+    return run
+
+
+@pytest.mark.parametrize("precision", card_named(CLIP_CARDS[0]).tolerances)
+def test_embeddings_are_refused_past_their_tolerance_and_not_before(precision):
+    card = card_named(CLIP_CARDS[0])
+    most = card.tolerances[precision]["cosine_loss"]
+    judge(card, "_image_network", precision, axes, turned(0.8 * most))
+    with pytest.raises(ParityError, match="cosine_loss"):
+        judge(card, "_image_network", precision, axes, turned(1.5 * most))
+
+
+@pytest.mark.parametrize("alike", [DEPTH_CARDS, PACKS, CLIP_CARDS], ids=["depth", "packs", "clip"])
 def test_all_cards_of_a_kind_promise_the_same(alike):
     """What is shown above of one of them holds for each; and no card is left out."""
     first, *others = (all_cards()[name].tolerances for name in alike)
     assert others
     assert all(one == first for one in others)
-    assert set(all_cards()) == {*DEPTH_CARDS, *PACKS, "inswapper_128"}
+    assert set(all_cards()) == {*DEPTH_CARDS, *PACKS, *CLIP_CARDS, "inswapper_128"}
 
 
 # What is no number

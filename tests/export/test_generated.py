@@ -57,7 +57,7 @@ def queues() -> dict[str, pb.ModelQueuePolicy]:
 
 
 def test_a_public_models_queue_is_as_long_as_the_docs_say():
-    assert len(queues()) == 3 + 2 * 5 + 1
+    assert len(queues()) == 3 + 2 * 5 + 1 + 2 * 2
     for name, queue in queues().items():
         assert (queue.max_queue_size, queue.default_timeout_microseconds) == (256, 300_000_000), name
         assert queue.allow_timeout_override, name  # a client may wait less
@@ -70,7 +70,7 @@ def test_a_network_has_no_queue_of_its_own_and_takes_no_more_at_once_than_it_say
     for network in card.networks:
         config = configs.network_config(network)
         assert not config.dynamic_batching.HasField("default_queue_policy")
-        assert config.max_batch_size == (8 if network.name.endswith(("_network", "_detector")) else 32)
+        assert config.max_batch_size == network.max_batch_size in (8, 16, 32)
 
 
 def test_the_limits_of_a_photo_are_those_that_the_docs_say():

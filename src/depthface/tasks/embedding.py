@@ -40,6 +40,9 @@ and what is added where each label is judged by itself."""
 _BATCH = 16
 """Items of one request, where the model takes as many."""
 
+_AT_ONCE = 8
+"""Requests under way for one list: more would only fill the server's queue, which others wait in too."""
+
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
@@ -178,9 +181,14 @@ class EmbeddingMethods(Asker):
         known = yield from self._describe(model)
         size = min(max(known.max_batch_size, 1), _BATCH)
         batches = [items[start : start + size] for start in range(0, len(items), size)]
-        answers = yield Together(
-            [self._infer(model, {name: bytes_tensor(*batch)}, ("embedding",), {}, request_id) for batch in batches]
-        )
+        answers: list[dict[str, Any]] = []
+        for start in range(0, len(batches), _AT_ONCE):
+            answers += yield Together(
+                [
+                    self._infer(model, {name: bytes_tensor(*batch)}, ("embedding",), {}, request_id)
+                    for batch in batches[start : start + _AT_ONCE]
+                ]
+            )
         vectors = [vector for answer in answers for vector in answer["embedding"]]
         for vector in vectors:
             vector.setflags(write=False)

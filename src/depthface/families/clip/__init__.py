@@ -1,0 +1,1 @@
+"""CLIP: photos and sentences in one space."""

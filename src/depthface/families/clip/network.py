@@ -1,0 +1,332 @@
+"""CLIP in torch: the reference, and the same networks in a form that exports well."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+from collections.abc import Iterator
+from logging import CRITICAL
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import CLIPConfig, CLIPModel
+from transformers import logging as transformers_logging
+
+from depthface.contract import Precision
+from depthface.errors import WeightsCorrupt
+from depthface.families.clip.card import PHOTO_SIDE_PX, TEXT_TOKENS, TOKENIZER_FILE
+from depthface.families.clip.processing import END, tokenizer_from_bytes, tokens_of
+from depthface.spec import ModelCard, Source
+
+__all__ = ["MEAN", "STD", "ImageNetwork", "TextNetwork", "config_of", "load", "reference_model", "sources"]
+
+# Of RGB in 0…1 (preprocessor_config.json `image_mean`, `image_std`).
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+MAX_CONFIG_BYTES = 2**20
+MAX_TOKENIZER_BYTES = 64 * 2**20
+
+_HIDDEN = -3e4
+"""What hides a token that comes later: finite, so that fp16 holds it, and its exponential is 0."""
+
+
+def load(card: ModelCard, folder: Path, precision: Precision) -> dict[str, Source]:
+    """Build both networks of `card`, each under its name.
+
+    The references map `(B, 224, 224, 3) uint8` and `(B, 77) int32` to `(B, D) float32` of unit length.
+
+    Args:
+        card: of the model.
+        folder: of weights in the format of `transformers` (config.json, model.safetensors, tokenizer.json).
+        precision: of the networks.
+
+    Raises:
+        WeightsCorrupt: they are damaged, or another network's.
+    """
+    return sources(card, reference_model(card, folder), _tokenizer(card, folder), precision)
+
+
+def sources(card: ModelCard, model: CLIPModel, tokenizer: bytes, precision: Precision) -> dict[str, Source]:
+    """As `load`, of a model as `reference_model` gives it, and the bytes of its tokenizer.json."""
+    batch = torch.export.Dim("batch", min=1, max=64)
+    image, text = card.networks
+    return {
+        image.name: Source(
+            model=ImageNetwork(model, precision).eval(),
+            example=torch.zeros(2, PHOTO_SIDE_PX, PHOTO_SIDE_PX, 3, dtype=torch.uint8),
+            dynamic_shapes=({0: batch},),
+            reference=lambda pixels: _reference_of_images(model, pixels),
+        ),
+        text.name: Source(
+            model=TextNetwork(model, precision).eval(),
+            example=torch.zeros(2, TEXT_TOKENS, dtype=torch.int32),
+            dynamic_shapes=({0: batch},),
+            reference=lambda tokens: _reference_of_texts(model, tokens),
+            files={TOKENIZER_FILE: tokenizer},
+        ),
+    }
+
+
+def reference_model(card: ModelCard, folder: Path) -> CLIPModel:
+    """Return the model of a folder as `transformers` has it, in fp32 and evaluation mode.
+
+    Safetensors alone, which hold numbers and no code, into the card's own architecture; the folder's config only says
+    whether it is that one.
+    """
+    _check_config(card, folder)
+    remedy = f"Fetch it anew from {card.weights.origin}."
+    try:
+        with _quietly():
+            model, report = CLIPModel.from_pretrained(
+                folder,
+                config=config_of(card),
+                dtype=torch.float32,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except Exception as error:  # safetensors', transformers', OSError
+        first = str(error).partition("\n")[0].rstrip(".")
+        raise WeightsCorrupt(f"model.safetensors in {folder} cannot be loaded ({first}).", remedy) from error
+    missing = sorted(report["missing_keys"])
+    if missing:  # transformers fills them with random numbers, and goes on
+        raise WeightsCorrupt(
+            f"model.safetensors in {folder} lacks {len(missing)} of the network's tensors, {missing[0]} first.", remedy
+        )
+    return model.eval().requires_grad_(False)
+
+
+def config_of(card: ModelCard) -> CLIPConfig:
+    """Return the card's architecture as `transformers` describes it."""
+    facts: dict[str, Any] = dict(card.architecture)
+    shared = {"projection_dim": facts["projection_dim"], "hidden_act": facts["hidden_act"]}
+    return CLIPConfig(
+        projection_dim=facts["projection_dim"],
+        vision_config={
+            **shared,
+            "hidden_size": facts["vision_hidden_size"],
+            "intermediate_size": facts["vision_intermediate_size"],
+            "num_hidden_layers": facts["vision_layers"],
+            "num_attention_heads": facts["vision_heads"],
+            "image_size": PHOTO_SIDE_PX,
+            "patch_size": facts["patch_size"],
+        },
+        text_config={
+            **shared,
+            "hidden_size": facts["text_hidden_size"],
+            "intermediate_size": facts["text_intermediate_size"],
+            "num_hidden_layers": facts["text_layers"],
+            "num_attention_heads": facts["text_heads"],
+            "max_position_embeddings": TEXT_TOKENS,
+            "vocab_size": facts["vocab_size"],
+            "eos_token_id": facts["vocab_size"] - 1,
+        },
+    )
+
+
+class ImageNetwork(nn.Module):
+    """`CLIPModel.get_image_features` (modeling_clip.py), its normalisation before and unit length after it.
+
+    Shape: `(B, 224, 224, 3) uint8 RGB` to `(B, D) float32`.
+    """
+
+    gain: torch.Tensor
+    offset: torch.Tensor
+    class_token: torch.Tensor
+    positions: torch.Tensor
+
+    def __init__(self, model: CLIPModel, precision: Precision) -> None:
+        super().__init__()
+        self.dtype = torch.float16 if precision == "fp16" else torch.float32
+        vision = model.vision_model
+        self.patches = _copy(vision.embeddings.patch_embedding, self.dtype)
+        self.heads = vision.config.num_attention_heads
+        self.register_buffer("class_token", vision.embeddings.class_embedding.detach().reshape(1, 1, -1).clone())
+        self.register_buffer("positions", vision.embeddings.position_embedding.weight.detach().clone())
+        self.before = _copy(vision.pre_layrnorm, torch.float32)
+        self.layers = nn.ModuleList(_Layer(layer, self.heads, self.dtype) for layer in vision.encoder.layers)
+        self.after = _copy(vision.post_layernorm, torch.float32)
+        self.projection = _copy(model.visual_projection, torch.float32)
+        std, mean = torch.tensor(STD, dtype=torch.float64), torch.tensor(MEAN, dtype=torch.float64)
+        self.register_buffer("gain", (1 / (255 * std)).float().reshape(1, 3, 1, 1))
+        self.register_buffer("offset", (-mean / std).float().reshape(1, 3, 1, 1))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the vectors of photos."""
+        x = pixels.float().permute(0, 3, 1, 2) * self.gain + self.offset
+        patches = self.patches(x.to(self.dtype)).flatten(2).transpose(1, 2).float()
+        tokens = torch.cat((self.class_token.expand(patches.shape[0], -1, -1), patches), dim=1)
+        hidden = self.before(tokens + self.positions)
+        for layer in self.layers:
+            hidden = layer(hidden, None)
+        return F.normalize(self.projection(self.after(hidden[:, 0])), dim=-1)
+
+
+class TextNetwork(nn.Module):
+    """`CLIPModel.get_text_features` (modeling_clip.py), unit length after it.
+
+    The causal mask is a constant; the text's end, whose state is the answer, is the first of the largest token.
+
+    Shape: `(B, 77) int32` to `(B, D) float32`.
+    """
+
+    mask: torch.Tensor
+    places: torch.Tensor
+    positions: torch.Tensor
+
+    def __init__(self, model: CLIPModel, precision: Precision) -> None:
+        super().__init__()
+        dtype = torch.float16 if precision == "fp16" else torch.float32
+        text = model.text_model
+        heads = text.config.num_attention_heads
+        self.words = _copy(text.embeddings.token_embedding, torch.float32)
+        self.register_buffer("positions", text.embeddings.position_embedding.weight.detach().clone())
+        self.layers = nn.ModuleList(_Layer(layer, heads, dtype) for layer in text.encoder.layers)
+        self.after = _copy(text.final_layer_norm, torch.float32)
+        self.projection = _copy(model.text_projection, torch.float32)
+        self.register_buffer("mask", torch.full((TEXT_TOKENS, TEXT_TOKENS), _HIDDEN).triu(1))
+        self.register_buffer("places", torch.arange(TEXT_TOKENS, dtype=torch.int32))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the vectors of texts."""
+        hidden = self.words(tokens) + self.positions
+        for layer in self.layers:
+            hidden = layer(hidden, self.mask)
+        # The largest token, the first of several: a rank of its own for each, so that nothing hangs on how a runtime
+        # breaks ties.
+        rank = tokens * TEXT_TOKENS - self.places
+        chosen = (rank == rank.amax(dim=-1, keepdim=True)).to(hidden.dtype)
+        end = (chosen.unsqueeze(1) @ hidden).squeeze(1)
+        return F.normalize(self.projection(self.after(end)), dim=-1)
+
+
+class _Layer(nn.Module):
+    """`CLIPEncoderLayer`, with eager attention; the residual path and the normalisations stay in fp32."""
+
+    def __init__(self, layer: Any, heads: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype, self.heads = dtype, heads
+        attention = layer.self_attn
+        self.query, self.key, self.value, self.out = (
+            _copy(part, dtype) for part in (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
+        )
+        with torch.no_grad():  # the scale is folded into the query, which also keeps fp16 scores small
+            scale = (self.query.out_features // heads) ** -0.5
+            self.query.weight *= scale
+            self.query.bias *= scale
+        self.norm1, self.norm2 = _copy(layer.layer_norm1, torch.float32), _copy(layer.layer_norm2, torch.float32)
+        self.up, self.down = _copy(layer.mlp.fc1, dtype), _copy(layer.mlp.fc2, dtype)
+        self.is_quick = layer.mlp.config.hidden_act == "quick_gelu"
+
+    def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        x = self.norm1(hidden).to(self.dtype)
+        q, k, v = (self._split(part(x)) for part in (self.query, self.key, self.value))
+        scores = (q @ k.transpose(-1, -2)).float()
+        weights = (scores if mask is None else scores + mask).softmax(-1).to(self.dtype)
+        mixed = (weights @ v).transpose(1, 2).flatten(2)
+        hidden = hidden + self.out(mixed).float()
+        x = self.up(self.norm2(hidden).to(self.dtype))
+        x = x * torch.sigmoid(1.702 * x) if self.is_quick else F.gelu(x)  # activations.py, `QuickGELUActivation`
+        y: torch.Tensor = hidden + self.down(x).float()
+        return y
+
+    def _split(self, x: torch.Tensor) -> torch.Tensor:
+        batch, length, width = x.shape
+        return x.reshape(batch, length, self.heads, width // self.heads).transpose(1, 2)
+
+
+def _copy(module: Any, dtype: torch.dtype) -> Any:
+    """Return a copy of a module in a data type; the reference stays as it is."""
+    return copy.deepcopy(module).to(dtype).requires_grad_(False)
+
+
+def _reference_of_images(model: CLIPModel, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return what the published model gives for what its processor would feed it: rescaled, then normalised."""
+    x = (pixels.astype(np.float32) / 255 - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
+    with torch.inference_mode():
+        found = model.get_image_features(pixel_values=torch.from_numpy(x).permute(0, 3, 1, 2))
+    return _unit(found)
+
+
+def _reference_of_texts(model: CLIPModel, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+    with torch.inference_mode():
+        found = model.get_text_features(input_ids=torch.from_numpy(tokens.astype(np.int64)))
+    return _unit(found)
+
+
+def _unit(found: Any) -> npt.NDArray[np.float32]:
+    features = found if isinstance(found, torch.Tensor) else found.pooler_output
+    return F.normalize(features, dim=-1).numpy()
+
+
+def _tokenizer(card: ModelCard, folder: Path) -> bytes:
+    """Return the folder's tokenizer.json; raise `WeightsCorrupt` if its tokens are not those of the card's network."""
+    path = folder / TOKENIZER_FILE
+    largest = int(str(card.architecture["vocab_size"])) - 1
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_TOKENIZER_BYTES)
+        made = tokenizer_from_bytes(data)
+        tokens = tokens_of(made, "a photo")
+        is_so = made.token_to_id(END) == largest == max(made.get_vocab().values()) and tokens[-1] == largest
+    except (OSError, ValueError) as error:
+        raise WeightsCorrupt(
+            f"{TOKENIZER_FILE} in {folder} cannot be read.", f"Fetch it anew from {card.weights.origin}."
+        ) from error
+    if not is_so:
+        raise WeightsCorrupt(
+            f"{TOKENIZER_FILE} in {folder} has other tokens than {card.title}: {END} would be {largest}, the largest.",
+            f"Give that of {card.weights.origin}.",
+        )
+    return data
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Hide the progress bar of transformers, and the table of what it did not find; that is answered with an error."""
+    level = transformers_logging.get_verbosity()
+    had_bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(CRITICAL)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if had_bar:
+            transformers_logging.enable_progress_bar()
+
+
+def _check_config(card: ModelCard, folder: Path) -> None:
+    """Raise `WeightsCorrupt` if config.json speaks of another network; what it leaves out is not held against it."""
+    try:
+        with (folder / "config.json").open("rb") as file:
+            config = json.loads(file.read(MAX_CONFIG_BYTES))
+        vision, text = config["vision_config"], config["text_config"]
+        said = {
+            "model_type": config["model_type"],
+            "projection_dim": config.get("projection_dim", 512),
+            "patch_size": vision.get("patch_size", 32),
+            "vision_layers": vision.get("num_hidden_layers", 12),
+            "vision_hidden_size": vision.get("hidden_size", 768),
+            "text_layers": text.get("num_hidden_layers", 12),
+            "text_hidden_size": text.get("hidden_size", 512),
+            "hidden_act": vision.get("hidden_act", "quick_gelu"),
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise WeightsCorrupt(
+            f"config.json in {folder} does not describe a CLIP model.", f"Fetch it anew from {card.weights.origin}."
+        ) from error
+    for name, value in said.items():
+        expected = {"model_type": "clip", **card.architecture}[name]
+        if value != expected:
+            raise WeightsCorrupt(
+                f"{folder} holds a network with {name} {str(value)[:40]}; {card.title} has {expected}.",
+                f"Give the folder of {card.weights.origin}, or export the model that these weights are of.",
+            )

@@ -1,0 +1,81 @@
+"""Embeddings compared in their own units: angles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from depthface.families.clip.card import TOKENIZER_FILE
+from depthface.families.clip.processing import centre_crop, tokenizer_from_bytes, tokens_of
+from depthface.spec import Source
+
+__all__ = ["SENTENCES", "measure", "measurements"]
+
+Pixels = npt.NDArray[np.uint8]
+Vectors = npt.NDArray[np.float32]
+
+SENTENCES = (
+    "a photo of a cat",
+    "a red circle",
+    "two green squares.",
+    "a photo of an astronaut in an orange suit.",
+    "A rocket on its launch pad, at night!",
+    "a cup of coffee; 3 spoons",
+    "two children's bicycles in front of a red door",
+    "Größe, naïve, 東京タワー, Ελληνικά",
+    "😀 smiling face",
+    "x",
+    "the quick brown fox jumps over the lazy dog " * 12,  # cut off
+    "مرحبا بالعالم",
+)
+
+_BATCH = 8
+
+
+def measurements(
+    source: Source, run: Callable[[dict[str, Any]], dict[str, Any]], photos: list[Pixels]
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Compare an export with its reference: on `photos`, `(H, W, 3) uint8 RGB` each, or on sentences.
+
+    Args:
+        source: of the network of photos, or of that of texts, whose files hold its tokenizer.
+        run: the exported network, inputs by name to outputs by name.
+        photos: photographs.
+
+    Yields:
+        The name of each case and its metrics, as `measure` has them.
+    """
+    if TOKENIZER_FILE in source.files:
+        tokenizer = tokenizer_from_bytes(source.files[TOKENIZER_FILE])
+        name, fed = "tokens", np.stack([tokens_of(tokenizer, text) for text in SENTENCES])
+    else:
+        views = [view for photo in photos for view in (photo, photo[:, ::-1], photo[: len(photo) // 2], photo[::-1])]
+        name, fed = "pixels", np.stack([centre_crop(view) for view in views])
+    batches = [fed[start : start + _BATCH] for start in range(0, len(fed), _BATCH)]
+    got = np.concatenate([run({name: batch})["embedding"] for batch in batches])
+    yield f"{len(fed)} {name}", measure(source.reference(fed), got)
+
+
+def measure(expected: Vectors, got: Vectors) -> dict[str, float]:
+    """How far `got` is from `expected`, `(N, D) float32` both, in 1 − cosine; the largest of all.
+
+    Returns:
+        - `cosine_loss`: of the vectors;
+        - `centred_loss`: of the vectors less the mean of the expected ones: what tells photos apart.
+
+        A value that is not finite, or a vector that is not of unit length, makes both infinite.
+    """
+    is_unit = np.isfinite(got).all() and np.allclose(np.linalg.norm(got, axis=1), 1, atol=1e-3)
+    if got.shape != expected.shape or not is_unit:
+        return {"cosine_loss": float("inf"), "centred_loss": float("inf")}
+    mean = expected.astype(np.float64).mean(axis=0)
+    return {"cosine_loss": _loss(expected, got), "centred_loss": _loss(expected - mean, got - mean)}
+
+
+def _loss(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    cosines = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    return float(np.max(1 - cosines))

@@ -1,0 +1,101 @@
+"""What is done before the networks, as `transformers` does it (pinned reference: transformers 5.23)."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from depthface import image
+from depthface.errors import InvalidImage
+from depthface.families.clip.card import PHOTO_SIDE_PX, TEXT_TOKENS
+
+__all__ = ["END", "MAX_ASPECT", "centre_crop", "preprocess", "tokenizer", "tokenizer_from_bytes", "tokens_of"]
+
+Pixels = npt.NDArray[np.uint8]
+
+END = "<|endoftext|>"
+"""The token of a text's end, the largest of all."""
+
+MAX_ASPECT = 50.0
+"""Photos longer than this are refused: the square in their middle shows next to nothing of them, and the rest is
+scaled for nothing."""
+
+
+def preprocess(image_bytes: bytes, precision: str = "fp32") -> Pixels:
+    """Return what the network sees of an encoded photo: `(224, 224, 3) uint8 RGB`.
+
+    Transparency is dropped, as `transformers`' `load_image`, OpenCLIP and immich drop it; the bare processor would put
+    the photo on white.
+
+    Args:
+        image_bytes: of any format that `image.decode` takes.
+        precision: the network's. For fp32 the resize is the reference's to the bit; below, the faster one (see
+            `image.resize_bicubic`).
+
+    Raises:
+        InvalidInput: not a photo, over a limit, or longer than `MAX_ASPECT`.
+    """
+    height, width = image.size_of(image_bytes)
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise InvalidImage(
+            f"The photo is {width}×{height}, more than {MAX_ASPECT:.0f} times as long as it is wide.",
+            "Cut it into shorter pieces.",
+        )
+    return centre_crop(image.decode(image_bytes), exact=precision == "fp32")
+
+
+def centre_crop(pixels: Pixels, *, exact: bool = True) -> Pixels:
+    """Return the square in the middle, after the shorter side was scaled to 224 pixels.
+
+    The longer side is cut down to whole pixels, and the square's corner too (image_transforms.py,
+    `get_resize_output_image_size` and `center_crop`).
+
+    Args:
+        pixels: `(H, W, 3) uint8`.
+        exact: as of `image.resize_bicubic`.
+    """
+    height, width = pixels.shape[:2]
+    short = min(height, width)
+    size = (int(PHOTO_SIDE_PX * height / short), int(PHOTO_SIDE_PX * width / short))
+    resized = image.resize_bicubic(pixels, *size, exact=exact)
+    top, left = (size[0] - PHOTO_SIDE_PX) // 2, (size[1] - PHOTO_SIDE_PX) // 2
+    return np.ascontiguousarray(resized[top : top + PHOTO_SIDE_PX, left : left + PHOTO_SIDE_PX])
+
+
+@functools.cache
+def tokenizer(path: Path) -> Tokenizer:
+    """Return the tokenizer in a file, read once."""
+    return tokenizer_from_bytes(path.read_bytes())
+
+
+def tokenizer_from_bytes(data: bytes) -> Tokenizer:
+    """Return a tokenizer that makes exactly 77 tokens of a text.
+
+    What is longer is cut off before the token of the end, what is shorter is filled with that token; so do the
+    reference's `truncation=True` and `padding="max_length"`.
+
+    Args:
+        data: a tokenizer.json.
+
+    Raises:
+        ValueError: it is none, or has no token of the end.
+    """
+    try:
+        made = Tokenizer.from_str(data.decode())
+    except Exception as error:  # the library raises a bare one
+        raise ValueError(f"not a tokenizer ({error})") from error
+    end = made.token_to_id(END)
+    if end is None:
+        raise ValueError(f"it has no {END}")
+    made.enable_truncation(TEXT_TOKENS)
+    made.enable_padding(length=TEXT_TOKENS, pad_id=end, pad_token=END)
+    return made
+
+
+def tokens_of(made: Tokenizer, text: str) -> npt.NDArray[np.int32]:
+    """Return the tokens of a text, `(77,) int32`."""
+    return np.array(made.encode(text).ids, np.int32)

@@ -1,0 +1,188 @@
+"""A folder of weights as somebody made it: sound, and damaged in each part."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from fixtures.clip import CARD, TINY
+from fixtures.exporting import making_of, random_sources
+
+from depthface import manifest
+from depthface.errors import WeightsCorrupt, WeightsUnavailable
+from depthface.families import card_named
+from depthface.families.clip import network, parity
+from depthface_export.weights import locate
+
+
+def test_an_export_keeps_the_tokenizer_and_vouches_for_it(folder, folder_repository):
+    version = folder_repository / "clip_vit_b_32_text_network" / "1"
+    assert (version / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+    found = manifest.read(version)
+    assert found is not None and found.differences(version) == []
+    assert list(found.files) == ["tokenizer.json"]
+    assert set(found.weights["sha256"]) == {"config.json", "model.safetensors", "tokenizer.json"}
+    assert manifest.read(folder_repository / "clip_vit_b_32_image_network" / "1").files == {}
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json"])
+def test_a_tokenizer_that_changed_is_seen(folder_repository, tmp_path, name):
+    version = tmp_path / "1"
+    shutil.copytree(folder_repository / "clip_vit_b_32_text_network" / "1", version)
+    (version / name).write_text((version / name).read_text() + " ")
+    assert [name in difference for difference in manifest.read(version).differences(version)] == [True]
+    (version / name).unlink()
+    assert [name in difference for difference in manifest.read(version).differences(version)] == [True]
+
+
+def _edit(path, change):
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+def _other_width(config):
+    config["vision_config"]["hidden_size"] = 96
+
+
+def _other_activation(config):
+    config["vision_config"]["hidden_act"] = "gelu"
+
+
+def _fewer_words(tokenizer):
+    tokenizer["model"]["vocab"].pop("!")
+    tokenizer["model"]["merges"] = []
+
+
+def _more_words(tokenizer):
+    tokenizer["model"]["vocab"]["never heard of"] = 60_000
+
+
+DAMAGE = {
+    "config is no JSON": lambda folder: (folder / "config.json").write_text("{"),
+    "config is a list": lambda folder: (folder / "config.json").write_text("[]"),
+    "config of nothing": lambda folder: (folder / "config.json").write_text("{}"),
+    "config with a text for a part": lambda folder: _edit(
+        folder / "config.json", lambda config: config.update(text_config="x")
+    ),
+    "config of another width": lambda folder: _edit(folder / "config.json", _other_width),
+    "config of another activation": lambda folder: _edit(folder / "config.json", _other_activation),
+    "weights are text": lambda folder: (folder / "model.safetensors").write_text("no weights"),
+    "weights are short": lambda folder: (folder / "model.safetensors").write_bytes(
+        (folder / "model.safetensors").read_bytes()[:-100]
+    ),
+    "weights are empty": lambda folder: (folder / "model.safetensors").write_bytes(b""),
+    "tokenizer is empty": lambda folder: (folder / "tokenizer.json").write_bytes(b""),
+    "tokenizer is no JSON": lambda folder: (folder / "tokenizer.json").write_text("{"),
+    "tokenizer is not UTF-8": lambda folder: (folder / "tokenizer.json").write_bytes(b"\xff\xfe{}"),
+    "tokenizer of nothing": lambda folder: (folder / "tokenizer.json").write_text("{}"),
+    "tokenizer of a larger vocabulary": lambda folder: _edit(folder / "tokenizer.json", _more_words),
+    "tokenizer is another model's": lambda folder: (folder / "tokenizer.json").write_text(
+        json.dumps(
+            {"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_folder_is_refused_in_a_sentence_with_a_remedy(folder, tmp_path, damage):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    damage(copy)
+    with pytest.raises(WeightsCorrupt) as caught:
+        network.load(TINY, copy, "fp32")
+    assert "\n" not in str(caught.value)
+    assert caught.value.remedy
+
+
+def test_a_folder_that_lacks_a_file_is_told_which(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(WeightsUnavailable, match=r"no tokenizer\.json"):
+        locate(TINY, str(copy))
+
+
+def test_weights_that_lack_a_tensor_are_refused(folder, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    tensors = load_file(copy / "model.safetensors")
+    del tensors["text_projection.weight"]
+    save_file(tensors, copy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(WeightsCorrupt, match=r"lacks 1 .*text_projection"):
+        network.load(TINY, copy, "fp32")
+
+
+def test_weights_that_hold_no_numbers_fail_the_export(folder, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    from depthface.errors import ParityError
+    from depthface_export.pipeline import export
+
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    tensors = load_file(copy / "model.safetensors")
+    tensors["visual_projection.weight"] = np.full_like(tensors["visual_projection.weight"], np.nan)
+    save_file(tensors, copy / "model.safetensors", {"format": "pt"})
+    from fixtures.exporting import job_of
+
+    with pytest.raises(ParityError, match="not finite"):
+        export(job_of(TINY, tmp_path / "m", str(copy)))
+    assert not list((tmp_path / "m").glob("clip*"))
+
+
+def test_the_activation_of_each_training_is_its_own():
+    """Either one gives plausible vectors."""
+    assert CARD.architecture["hidden_act"] == "quick_gelu"
+    assert card_named("clip_vit_b_32_laion2b").architecture["hidden_act"] == "gelu"
+    for card in (CARD, card_named("clip_vit_b_32_laion2b")):
+        config = network.config_of(card)
+        assert config.vision_config.hidden_act == config.text_config.hidden_act == card.architecture["hidden_act"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_networks_for_export_are_the_reference(precision):
+    import torch
+
+    photos = [np.random.default_rng(seed).integers(0, 256, (300, 400, 3), np.uint8) for seed in range(3)]
+    for name, source in random_sources(TINY, precision).items():
+
+        def run(inputs, source=source):
+            (values,) = inputs.values()
+            with torch.inference_mode():
+                return {"embedding": source.model(torch.from_numpy(values)).numpy()}
+
+        ((_, measured),) = parity.measurements(source, run, photos)
+        for metric, value in measured.items():
+            assert value <= TINY.tolerances[precision][metric], (name, metric)
+
+
+def test_the_measure_sees_what_is_wrong():
+    good = np.eye(4, 8, dtype=np.float32)
+    assert parity.measure(good, good)["cosine_loss"] == 0
+    assert parity.measure(good, good[::-1])["cosine_loss"] == 1
+    for bad in (good * 2, good * np.nan, good[:3], good * 0):
+        assert not min(parity.measure(good, bad).values()) <= 1e9
+    # One dimension flatters the cosine: what tells the vectors apart is lost, and only the other measure says so.
+    flat = np.concatenate([np.full((4, 1), 100, np.float32), good], axis=1)
+    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+    turned = np.concatenate([flat[:, :1], np.roll(flat[:, 1:], 1, axis=1)], axis=1)
+    found = parity.measure(flat, turned)
+    assert found["cosine_loss"] < 1e-3
+    assert found["centred_loss"] > 0.5
+
+
+def test_an_export_with_the_wrong_activation_fails(tmp_path):
+    import dataclasses
+
+    from depthface.errors import ParityError
+    from depthface_export import onnx, validate
+
+    wrong = random_sources(dataclasses.replace(TINY, architecture={**TINY.architecture, "hidden_act": "gelu"}))
+    name = "clip_vit_b_32_image_network"
+    source = dataclasses.replace(random_sources(TINY)[name], model=wrong[name].model)
+    making = making_of(TINY, source, tmp_path, "_image_network")
+    onnx.onnx_from_source(source, making.network, making.model)
+    with pytest.raises(ParityError, match=r"cosine_loss|centred_loss"):
+        validate.prove(making, validate.runner(making.model))
