@@ -16,8 +16,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-LEFT_OUT = ("opencv-python",)
-"""insightface asks for it, and its cv2 needs a desktop's libraries; opencv-python-headless is the same cv2 without."""
+LEFT_OUT = ("opencv-python", "timm", "torchvision")
+"""insightface asks for the first, and its cv2 needs a desktop's libraries; opencv-python-headless is the same cv2
+without. open-clip-torch asks for the others, and of it only a file of words is read."""
 
 CUDA = re.compile(r"(cuda-|nvidia-(?!pytriton)|triton==|setuptools==)")
 """What only a CUDA torch asks for."""
