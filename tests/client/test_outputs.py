@@ -144,10 +144,15 @@ def test_standard_input_and_output(server, tmp_path):
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
 def test_an_odd_output_encoding_costs_no_photo(server, tmp_path, encoding):
     found = photos(tmp_path, "ä→.png", "b.png")
-    done = depthface(
-        "depth", *found, "--out", tmp_path / "maps", "--url", server.host, PYTHONIOENCODING=encoding, PYTHONUTF8="0"
+    done = subprocess.run(
+        [*COMMAND, "depth", *found, "--out", tmp_path / "maps", "--url", server.host],
+        env=os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+        capture_output=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2
     assert len(list((tmp_path / "maps").iterdir())) == 2
 
 
