@@ -91,7 +91,7 @@ def test_a_photo_without_a_face_is_named(client):
 def test_what_the_analysis_refuses_the_swap_refuses_too(client):
     with pytest.raises(InvalidImage, match="not an image"):
         client.swap(b"hello", TARGET)
-    with pytest.raises(InvalidInput, match="face_analysis_nobody"):
+    with pytest.raises(ModelUnavailable, match="face_analysis_nobody"):
         client.swap(SOURCE, TARGET, analysis="face_analysis_nobody")
 
 

@@ -27,7 +27,7 @@ class Refused(Exception):
 class NoMetrics:
     """pb_utils.MetricFamily of a server without metrics."""
 
-    GAUGE = 1
+    COUNTER, GAUGE, HISTOGRAM = range(3)
 
     def __init__(self, **facts: object) -> None:
         raise Refused("metrics are not allowed")
