@@ -15,7 +15,7 @@ import pytest
 from fixtures.serving import depthface, serving
 from PIL import Image
 
-from depthface_client import Client, InvalidImage, InvalidInput, ServerOverloaded
+from depthface_client import Client, InvalidImage, InvalidInput, ModelUnavailable, ServerOverloaded
 from depthface_standins.insightface import architectures, scenes
 
 MODEL = "face_swap_inswapper_128"
