@@ -137,7 +137,7 @@ def test_a_stopped_export_leaves_the_repository_as_it_was(stale, number, stage):
     assert any(stage in line for line in process.stdout)
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert "Traceback" not in said
     assert networks(stale) == before
     assert_whole(stale)
