@@ -129,7 +129,7 @@ class Methods(TaskMethods, Asker):
 
     def _is_ready(self, description: Description) -> Steps[bool]:
         for name in (description.name, *description.parameters.networks.values()):
-            if not (yield Ready(name)):
+            if not (yield from self._ask(Ready(name))):
                 return False
         return True
 

@@ -34,8 +34,8 @@ class Client(Methods, Blocking, Asker):
     Args:
         url: `host:port`, or a URL of http, https, grpc or grpcs; gRPC needs the extra `depthface[grpc]`.
         timeout_s: the longest wait for an answer, in seconds.
-        retries: how often an inference is sent again that was turned away (`ServerOverloaded`) or found nobody
-            (`ServerUnavailable`), each time after a longer pause.
+        retries: how often a request that changes nothing is sent again that was turned away (`ServerOverloaded`) or
+            found nobody (`ServerUnavailable`), each time after a longer pause.
         admin_key: for `load` and `unload`; without it that in DEPTHFACE_ADMIN_KEY or, on the server's own machine, the
             one that the server keeps for its user.
 

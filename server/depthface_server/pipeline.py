@@ -21,7 +21,7 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from depthface import image
-from depthface.contract import ENGINE_FILE, MODEL_VERSION, ONNX_FILE, Parameters
+from depthface.contract import MODEL_VERSION, Parameters
 from depthface.errors import InvalidInput, decode, encode
 from depthface_server import heap
 from depthface_server.photos import Infer, Value, checked_options, run_together, types_of_options
@@ -131,8 +131,7 @@ def _refuse_templates(pipeline: str, repository: Path, networks: Collection[str]
     """Refuse a pipeline that is laid out before its networks are exported, which Triton would count as ready."""
     for network in networks:
         folder = repository / network
-        files = [folder / MODEL_VERSION / name for name in (ONNX_FILE, ENGINE_FILE)]
-        if folder.is_dir() and not any(path.is_file() for path in files):
+        if folder.is_dir() and not any((folder / MODEL_VERSION).glob("*")):
             raise pb_utils.TritonModelException(
                 f"{pipeline}: its network {network} is not exported. Export it (depthface export), or take the folder "
                 f"{pipeline} out of the repository."

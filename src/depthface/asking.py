@@ -190,7 +190,7 @@ class Asker:
     Args:
         server: the server's address, as messages name it.
         timeout_s: the longest wait for an answer, in seconds.
-        retries: how often an inference is sent again that was turned away or found nobody.
+        retries: how often a request that changes nothing is sent again that was turned away or found nobody.
 
     Raises:
         InvalidInput: a number is out of range.
@@ -220,13 +220,20 @@ class Asker:
         call = Infer(
             model, inputs, tuple(outputs), parameters, request_id or uuid.uuid4().hex[:16], timeout_s=self._timeout_s
         )
+        try:
+            return cast(dict[str, Array], (yield from self._ask(call)))
+        except DepthfaceError as error:
+            self._known.pop(model, None)
+            error.request_id = call.request_id
+            raise
+
+    def _ask(self, call: Infer | Describe | Ready | Served) -> Steps[Any]:
+        """Make a call that changes nothing on the server, and make it again where that is safe."""
         for pause_s in _pauses_s(self._retries):
             try:
-                return cast(dict[str, Array], (yield call))
-            except DepthfaceError as error:
-                self._known.pop(model, None)
-                error.request_id = call.request_id
-                if pause_s is None or not isinstance(error, _SAFE_TO_RETRY):
+                return (yield call)
+            except _SAFE_TO_RETRY:
+                if pause_s is None:
                     raise
             yield Pause(pause_s)
         raise AssertionError("the last attempt returns or raises")
@@ -236,13 +243,13 @@ class Asker:
         known = self._known.get(model)
         if known is not None and time.monotonic() - known[0] < _FRESH_S:
             return known[1]
-        description = Description.of_config((yield Describe(model)))
+        description = Description.of_config((yield from self._ask(Describe(model))))
         self._known[model] = (time.monotonic(), description)
         return description
 
     def _served(self) -> Steps[list[Description]]:
         """Return all public models that are loaded."""
-        names = yield Served()
+        names = yield from self._ask(Served())
         described = []
         for name in sorted(names):
             try:

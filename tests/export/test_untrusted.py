@@ -335,7 +335,7 @@ def test_a_published_file_with_another_checksum_is_refused(tiny, tmp_path):
         files = (HubFile("config.json", 2, sha256),)
         card = dataclasses.replace(tiny, weights=dataclasses.replace(SMALL.weights, files=files))
         if is_right:
-            assert weights._checked(card.weights, tmp_path) == {"config.json": good}
+            assert weights._check_files(card.weights, tmp_path) == {"config.json": good}
         else:
             with pytest.raises(WeightsCorrupt, match=r"config\.json .* sha256"):
-                weights._checked(card.weights, tmp_path)
+                weights._check_files(card.weights, tmp_path)

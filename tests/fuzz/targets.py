@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import struct
 import tempfile
 import zlib
 from collections.abc import Callable
@@ -366,10 +367,20 @@ def _text_request(**changes: object) -> dict[str, object]:
     return {"inputs": [tensor], "outputs": [{"name": "size"}], **changes}
 
 
+def _with_photo(**changes: object) -> bytes:
+    """Return a request in Triton's binary form: the length of its JSON in four digits, the JSON, a photo."""
+    buffer = BytesIO()
+    Image.new("RGB", (40, 30), "teal").save(buffer, "PNG")
+    photo = struct.pack("<I", buffer.tell()) + buffer.getvalue()
+    tensor = {"name": "image", "shape": [1, 1], "datatype": "BYTES", "parameters": {"binary_data_size": len(photo)}}
+    text = json.dumps({"inputs": [tensor], **changes}).encode()
+    return f"{len(text):04}".encode() + text + photo
+
+
 ENDING: dict[str, tuple[str, bytes]] = {
     "a classification of bytes": (
         MODEL,
-        _with_json(_text_request(outputs=[{"name": "png8", "parameters": {"classification": 3}}])),
+        _with_photo(outputs=[{"name": "png8", "parameters": {"classification": 3}}]),
     ),
     "a side of 63 bits": (
         f"{MODEL}_network",

@@ -17,7 +17,7 @@ import numpy as np
 from depthface.errors import ImageTooLarge
 from depthface_server.pipeline import Pipeline
 
-async def run(wanted, infer, parameters, image, *, fast_decode=False):
+async def run(wanted, infer, parameters, image, *, fast_decode: bool = False):
     if image == b"too large":
         raise ImageTooLarge("This one is too large. Send a smaller one.")
     found = await infer("inner", {"image": np.array([[image]], np.object_)}, ("seen",))

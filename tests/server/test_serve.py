@@ -69,9 +69,9 @@ def test_it_starts_answers_and_ends_whole(repository, number):
 
 def test_a_killed_serve_takes_triton_with_it_and_the_next_sweeps_up(repository):
     with serving(repository) as server:
-        processes = psutil.Process(server.process.pid).children(recursive=True)
+        children = psutil.Process(server.process.pid).children(recursive=True)
         server.process.kill()
-        assert not psutil.wait_procs(processes, timeout=15)[1]
+        assert not psutil.wait_procs(children, timeout=15)[1]
     processes.sweep()
     assert not shm_regions(server.process.pid)
 

@@ -195,7 +195,7 @@ async def _check_width(context: Context) -> None:
         width = await context.triton.width(name, "embeddings")
         if width not in (None, _COLUMNS):
             error = _too_narrow(name, width or 0)
-            if len(packs) == 1:
+            if len(packs) == 1 and not context.settings.aliases:  # an alias may name one that is loaded later
                 raise error
             _log.warning("%s", error)
 
