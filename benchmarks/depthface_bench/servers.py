@@ -47,18 +47,6 @@ class Process:
                 continue
         return total
 
-    @contextmanager
-    def unwatched(self) -> Iterator[None]:
-        """Put the command's own process, which only watches Triton, to sleep: each of its probes counts as a request
-        in Triton's statistics, and waits in a network's queue as others do.
-        """
-        watcher = psutil.Process(self.pid)
-        watcher.suspend()
-        try:
-            yield
-        finally:
-            watcher.resume()
-
 
 @contextmanager
 def serving(repository: Path, *options: str) -> Iterator[Process]:

@@ -49,8 +49,7 @@ def swept(
         record = {"task": subject.task, "precision": subject.precision, "role": role} | more
         for tries in range(1, TRIES + 1):
             try:
-                with served.unwatched():
-                    found = drive(tool, served.host, subject.model, subject.data, load, subject.inside)
+                found = drive(tool, served.host, subject.model, subject.data, load, subject.inside)
                 break
             except Unstable as error:
                 report(f"UNSTABLE, try {tries} of {TRIES}: {error}")

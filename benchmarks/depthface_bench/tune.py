@@ -52,8 +52,7 @@ def tried(
                 results: list[Measured | None] = []
                 for load in loads:
                     try:
-                        with served.unwatched():
-                            results.append(drive(tool, served.host, MEASURED_DEPTH, data, load))
+                        results.append(drive(tool, served.host, MEASURED_DEPTH, data, load))
                     except Unstable as error:
                         report(f"UNSTABLE {setting}: {error}")
                         results.append(None)

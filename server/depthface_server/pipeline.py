@@ -21,7 +21,7 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from depthface import image
-from depthface.contract import MODEL_VERSION, Parameters
+from depthface.contract import MANIFEST_FILE, MODEL_VERSION, Parameters
 from depthface.errors import InvalidInput, decode, encode
 from depthface_server import heap
 from depthface_server.photos import Infer, Value, checked_options, run_together, types_of_options
@@ -62,6 +62,7 @@ class Pipeline:
         config = json.loads(args["model_config"])
         self._name: str = config["name"]
         self._inputs: dict[str, str] = {tensor["name"]: tensor["data_type"] for tensor in config["input"]}
+        self._required = [tensor["name"] for tensor in config["input"] if not tensor.get("optional")]
         self._outputs: tuple[str, ...] = tuple(tensor["name"] for tensor in config["output"])
         repository = Path(args["model_repository"]).parent
         self._parameters = replace(Parameters.of_config(config), repository=repository)
@@ -107,6 +108,8 @@ class Pipeline:
         columns: list[list[Value] | None] = []
         for name, data_type in self._inputs.items():
             tensor = pb_utils.get_input_tensor_by_name(request, name)
+            if tensor is None and name in self._required:  # Triton lets it through: it counts inputs, and some may miss
+                raise InvalidInput(f"The request has no {name!r}.", "Send that input too.")
             columns.append(None if tensor is None else _items(name, tensor, data_type))
         counts = {len(column) for column in columns if column is not None}
         if len(counts) != 1 or counts == {0}:
@@ -131,7 +134,8 @@ def _refuse_templates(pipeline: str, repository: Path, networks: Collection[str]
     """Refuse a pipeline that is laid out before its networks are exported, which Triton would count as ready."""
     for network in networks:
         folder = repository / network
-        if folder.is_dir() and not any((folder / MODEL_VERSION).glob("*")):
+        files = (path.name for path in (folder / MODEL_VERSION).glob("*"))
+        if folder.is_dir() and all(name == MANIFEST_FILE for name in files):
             raise pb_utils.TritonModelException(
                 f"{pipeline}: its network {network} is not exported. Export it (depthface export), or take the folder "
                 f"{pipeline} out of the repository."

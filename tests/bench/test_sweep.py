@@ -3,7 +3,6 @@ server, is in test_perf_analyzer.py; whether its windows agree cannot be had at 
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ from depthface_bench.plan import FULL, QUICK, Plan
 
 PLAN = replace(QUICK, long_window=5, long_rounds=2, rates=(0.5,))
 SUBJECT = sweep.Subject("depth", "fp32", "measured_depth", Path("depth.json"), ())
-SERVED = SimpleNamespace(host="nowhere", unwatched=nullcontext, memory_bytes=lambda: 7)
+SERVED = SimpleNamespace(host="nowhere", memory_bytes=lambda: 7)
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def test_options_without_a_photo_get_a_400(face_server, model):
     """Triton lets them through, since it counts inputs and some are optional."""
     status, text = post(face_server, model, body(name="det_size", datatype="INT32", data=[640]))
     assert status == 400
-    assert "no photo" in text
+    assert "no 'image'" in text
     assert len(ask(face_server, model, ONE, FACES)["boxes"]) == 1
 
 
