@@ -9,6 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -24,6 +25,9 @@ _log = logging.getLogger("depthface_gateway.requests")
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CLOSED_BY_CALLER = 499  # nobody reads it; nginx logs the same
+
+_DRAINED_BYTES, _DRAINED_S = 128 * 2**20, 2.0
+"""As much of a refused body is read, and so long, before the connection is closed."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ class Edge:
             problem = self._refusal(scope, exchange) or await self._served(scope, exchange)
             if problem is not None and not exchange.is_answered:
                 response = self._rules.answer(problem)
+                await exchange.drain()
                 if exchange.is_unread:
                     response.headers["connection"] = "close"  # nobody reads the rest of the body
                 await response(scope, receive, exchange.send)
@@ -181,6 +186,21 @@ class _Exchange:
                 raise TooMuch
             self.is_unread = message.get("more_body", False)
         return message
+
+    async def drain(self) -> None:
+        """Read what is left of the body, within bounds.
+
+        A caller that still sends while the connection is closed may lose the answer.
+        """
+        left_bytes = _DRAINED_BYTES
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAINED_S):
+                while self.is_unread and left_bytes > 0:
+                    message = await self._receive()
+                    if message["type"] != "http.request":
+                        return
+                    left_bytes -= len(message.get("body", b""))
+                    self.is_unread = message.get("more_body", False)
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -336,7 +336,7 @@ def test_a_pack_that_does_not_fit_immichs_column_is_refused_at_the_start():
 
     def context(*names: str) -> SimpleNamespace:
         models = {name: served(name, "") for name in names}
-        return SimpleNamespace(triton=SimpleNamespace(models=models, width=width))
+        return SimpleNamespace(triton=SimpleNamespace(models=models, width=width), settings=SimpleNamespace(aliases={}))
 
     with pytest.raises(ServeError, match="face vectors of 128 numbers, and immich stores 512"):
         asyncio.run(immich._check_width(context("face_analysis_small")))
