@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -297,18 +298,20 @@ class Asker:
         self._known.pop(model, None)
 
 
-class Blocking:
+class Blocking(ABC):
     """A client that goes its ways with blocking I/O."""
 
+    @abstractmethod
     def _go(self, way: Steps[T]) -> T:
-        raise NotImplementedError  # pragma: no cover
+        """Return what a way comes to."""
 
 
-class Asynchronous:
+class Asynchronous(ABC):
     """A client that goes its ways with asynchronous I/O."""
 
+    @abstractmethod
     async def _go(self, way: Steps[T]) -> T:
-        raise NotImplementedError  # pragma: no cover
+        """Return what a way comes to."""
 
 
 class operation(Generic[P, T]):  # noqa: N801 (a decorator)
