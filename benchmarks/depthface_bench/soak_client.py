@@ -18,6 +18,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+import numpy.typing as npt
 import psutil
 from PIL import Image
 
@@ -44,7 +45,7 @@ class Asked:
     """A photo, and what it is answered with alone."""
 
     photo: bytes
-    boxes: np.ndarray
+    boxes: npt.NDArray[np.float32]
 
 
 @dataclass
@@ -106,7 +107,7 @@ def _alone(width: int, height: int) -> Asked:
     return Asked(photo, _boxes(photo))
 
 
-def _boxes(photo: bytes) -> np.ndarray:
+def _boxes(photo: bytes) -> npt.NDArray[np.float32]:
     return np.array([face.box for face in _client.faces(photo, model=MODEL)], np.float32).reshape(-1, 4)
 
 
