@@ -17,7 +17,7 @@ from PIL import Image
 from depthface import picture
 from depthface.errors import InvalidImage
 
-__all__ = ["Photo", "encoded", "probe_picture", "upright"]
+__all__ = ["Photo", "encoded", "probe_picture", "shown", "upright"]
 
 Photo = (
     str
@@ -113,7 +113,7 @@ def _bytes(data: bytes | bytearray | memoryview) -> bytes:
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:
-    name = _shown(path)
+    name = shown(path)
     try:
         with Path(os.fsdecode(path)).open("rb") as file:
             data = _whole(file)
@@ -146,7 +146,7 @@ def _remedy(error: OSError) -> str:
     return "Give the path of a photo."
 
 
-def _shown(path: str | os.PathLike[str]) -> str:
+def shown(path: str | os.PathLike[str]) -> str:
     """Return a path as it can be said in one line, in any encoding that has its characters."""
     try:
         name = os.fsdecode(path)
