@@ -42,16 +42,15 @@ def contents(repository: Path) -> Contents:
         for public, needed in found.serves.items()
         if all(network in manifests for network in needed)
     }
+    configs = {path.parent.name: config.read(path) for path in sorted(repository.glob(f"[!.]*/{CONFIG_FILE}"))}
     for name in exported:
-        if not (repository / name / CONFIG_FILE).is_file():
-            raise ServeError(
-                f"{name}: {CONFIG_FILE} is missing: the repository is half copied, or was changed.",
-                "Export the model again, or copy its folders anew.",
-            )
-    parameters = {
-        path.parent.name: config.parameters_of(config.read(path))
-        for path in sorted(repository.glob(f"[!.]*/{CONFIG_FILE}"))
-    }
+        for part in (name, *(config.parts_of(configs[name]) if name in configs else ())):
+            if part not in configs:
+                raise ServeError(
+                    f"{part}: {CONFIG_FILE} is missing: the repository is half copied, or was changed.",
+                    "Export the model again, or copy its folders anew.",
+                )
+    parameters = {name: config.parameters_of(found) for name, found in configs.items()}
     if not exported:
         raise ServeError(
             f"There is no exported model in {repository.resolve().name}/.",
