@@ -136,7 +136,7 @@ def _guess(network: Path) -> list[str]:
 
 def _is_ensemble(folder: Path) -> bool:
     try:
-        return config.read(folder / CONFIG_FILE).platform == ENSEMBLE
+        return bool(config.read(folder / CONFIG_FILE).platform == ENSEMBLE)
     except ConfigError:
         return False
 
