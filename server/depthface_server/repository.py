@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from depthface import config, manifest
-from depthface.contract import CONFIG_FILE
+from depthface.contract import CONFIG_FILE, EXPORTED_CONFIG
 from depthface.errors import ServeError
 
-__all__ = ["Contents", "contents", "has_version_compatible_engine"]
+__all__ = ["Contents", "contents", "has_version_compatible_engine", "refuse_for_native"]
 
 
 @dataclass(frozen=True)
@@ -67,3 +67,17 @@ def has_version_compatible_engine(repository: Path) -> bool:
     manifests = map(manifest.read, manifest.folders(repository))
     engines = [found.engine for found in manifests if found is not None and found.engine is not None]
     return any(engine["options"]["version_compatible"] for engine in engines)
+
+
+def refuse_for_native(repository: Path) -> None:
+    """Raise `ServeError` for what NVIDIA's own backends would serve wrongly: a bf16 network of an ensemble.
+
+    NVIDIA's OpenVINO backend compiles a network for batches of exactly `max_batch_size` (openvino.cc, `ov::set_batch`).
+    """
+    for path in sorted(repository.glob(f"[!.]*/{EXPORTED_CONFIG}")):
+        found = config.read(path)
+        if found.backend == "openvino" and found.max_batch_size > 1:
+            raise ServeError(
+                f"{found.name} is a bf16 network of an ensemble, which NVIDIA's OpenVINO backend cannot serve.",
+                "Export it with --form pipeline, or in fp32.",
+            )

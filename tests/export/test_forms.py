@@ -12,14 +12,14 @@ from fixtures.serving import depthface
 
 from depthface import config, manifest
 from depthface.config import parts_of
-from depthface.contract import CONFIG_FILE, ENSEMBLE
-from depthface.errors import ExportError
+from depthface.contract import CONFIG_FILE, ENSEMBLE, EXPORTED_CONFIG
+from depthface.errors import ExportError, ServeError
 from depthface.families import all_cards, card_named
 from depthface.verify import verdicts
 from depthface_export import configs, forms, layout
-from depthface_export.texts import texts
+from depthface_export.texts import text_of, texts, write
 from depthface_server.options import Options, write_limits
-from depthface_server.repository import contents
+from depthface_server.repository import contents, refuse_for_native
 
 LINES = [
     pytest.param(card, pipeline, id=pipeline.name)
@@ -92,6 +92,17 @@ def test_a_bf16_network_of_an_ensemble_takes_batches():
         assert exported[card.networks[0].name].max_batch_size == most
 
 
+def test_a_bf16_ensemble_is_refused_where_nvidias_backend_would_serve_it(tmp_path):
+    """That backend takes batches of exactly `max_batch_size` (as its source says; it cannot be run here)."""
+    card = card_named("depth_anything_v2_small")
+    for form in ("pipeline", ENSEMBLE):
+        exported = configs.exported_configs(card, "bf16", "random, seed 0", form=form)
+        write(tmp_path / form, {Path(name, EXPORTED_CONFIG): text_of(each) for name, each in exported.items()})
+    refuse_for_native(tmp_path / "pipeline")
+    with pytest.raises(ServeError, match=f"{card.name}_network is a bf16 network of an ensemble"):
+        refuse_for_native(tmp_path / ENSEMBLE)
+
+
 @pytest.fixture
 def copy(tiny_repository, tmp_path) -> Path:
     return Path(shutil.copytree(tiny_repository, tmp_path / "repository"))
@@ -146,7 +157,7 @@ def test_a_change_of_form_that_was_killed_is_whole_and_is_made_good(tiny, copy, 
 
     monkeypatch.setattr(layout.staging, "install", install)
     monkeypatch.setattr(layout, "_sweep", sweep)
-    for last in range(4):
+    for last in range(4):  # noqa: B007
         moves.clear()
         with pytest.raises(Killed):
             run(tiny, copy, form=form)
