@@ -8,7 +8,7 @@ from pathlib import Path
 
 from depthface import config
 from depthface.admin import chosen_key
-from depthface.contract import ADMIN_HEADER, CONFIG_FILE, EXPORTED_CONFIG
+from depthface.contract import ADMIN_HEADER, CONFIG_FILE
 from depthface.limits import Limits
 
 __all__ = ["IDLE_MINUTES", "Options", "changes_queues", "has_ensembles", "hide_secret", "write_limits"]
@@ -96,7 +96,7 @@ def write_limits(repository: Path, options: Options, copy: Path, *, limits_ensem
         limits_ensembles: this Triton can bound what is between the steps of an ensemble.
     """
     folders = [path.parent for path in repository.glob(f"[!.]*/{CONFIG_FILE}")]
-    ensembles = {folder.name: parts for folder in folders if (parts := config.parts_of(_config(folder)))}
+    ensembles = {folder.name: parts for folder in folders if (parts := config.parts_of(config.of_model(folder)))}
     firsts = {parts[0] for parts in ensembles.values()}
     copy.mkdir()
     for folder in folders:
@@ -110,13 +110,7 @@ def write_limits(repository: Path, options: Options, copy: Path, *, limits_ensem
     if limits_ensembles:
         for name, (first, *_) in ensembles.items():
             for path in (copy / name / CONFIG_FILE, *(copy / name).glob("configs/*.pbtxt")):
-                _write(config.with_inflight_limit(config.read(path), _config(copy / first)), path)
-
-
-def _config(folder: Path) -> config.ModelConfig:
-    """Return what a model's config says to this server: that of its export, if there is one."""
-    exported = folder / EXPORTED_CONFIG
-    return config.read(exported if exported.is_file() else folder / CONFIG_FILE)
+                _write(config.with_inflight_limit(config.read(path), config.of_model(copy / first)), path)
 
 
 def _write(found: config.ModelConfig, path: Path) -> None:

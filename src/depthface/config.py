@@ -10,7 +10,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from depthface.contract import Parameters
+from depthface.contract import CONFIG_FILE, EXPORTED_CONFIG, Parameters
 from depthface.errors import ConfigError
 from depthface.spec import TensorSpec
 
@@ -18,6 +18,7 @@ __all__ = [
     "ModelConfig",
     "config_from_text",
     "input_from_spec",
+    "of_model",
     "output_from_spec",
     "parameters_of",
     "parts_of",
@@ -46,6 +47,12 @@ def read(path: Path) -> pb.ModelConfig:
         raise ConfigError(
             f"{path} cannot be read as a config of Triton ({error}).", "Export the model again."
         ) from error
+
+
+def of_model(folder: Path) -> pb.ModelConfig:
+    """Read the config that Triton takes of the model in a folder: that of its export, if there is one."""
+    exported = folder / EXPORTED_CONFIG
+    return read(exported if exported.is_file() else folder / CONFIG_FILE)
 
 
 def config_from_text(text: str) -> pb.ModelConfig:

@@ -224,6 +224,14 @@ def test_where_triton_can_bound_what_is_between_the_steps_it_does(tiny, copy, ru
     assert found.ensemble_scheduling.max_inflight_requests == 0
 
 
+def test_serve_explains_an_ensemble_by_its_steps(tiny, copy, run):
+    run(tiny, copy, form=ENSEMBLE)
+    done = depthface("serve", "--repository", copy, "--explain", "--queue-size", "7")
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith(f"{tiny.name}: "))
+    steps = f"{tiny.name}_prepare, {tiny.networks[0].name}, {tiny.name}_finish"
+    assert line.startswith(f"{tiny.name}: an ensemble, Triton goes along {steps}; of the first 2 processes, 7 requests")
+
+
 def test_a_half_copied_ensemble_is_one_sentence(tiny, copy, run):
     run(tiny, copy, form=ENSEMBLE)
     shutil.rmtree(copy / f"{tiny.name}_finish")

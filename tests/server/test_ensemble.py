@@ -162,7 +162,8 @@ def test_a_bad_request_for_depth_is_the_same_error(served, images, status, words
 def test_a_parameter_of_a_wrong_type_is_the_same_error(served):
     image = {"image": VARIETY["tiny 40×30"]}
     found = both(served, DEPTH, image, ("size",), parameters={"fast_decode": 3})
-    assert found == ("400", "invalid_input: The parameter fast_decode is 3. Give it true or false.")
+    assert found[0] == "400"
+    assert found[1].startswith("invalid_input: The parameter fast_decode is 3.")
 
 
 DETECTION = "face_detection_synthetic"
