@@ -220,7 +220,8 @@ def test_the_clients_say_the_same_of_both(served):
             for data in (b"garbage", b""):
                 with pytest.raises(DepthfaceError) as caught:
                     client.depth(data)
-                errors.append((type(caught.value), caught.value.status, str(caught.value)))
+                error = caught.value
+                errors.append((type(error), error.status, error.what, error.remedy))
             told.append((client.models(), sorted(client.check()), errors))
     assert told[0] == told[1]
     for command in ("models", "health"):
