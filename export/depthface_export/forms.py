@@ -10,7 +10,7 @@ __all__ = ["DEFAULT", "check", "form_of", "staying"]
 
 DEFAULT: Form = "pipeline"
 """Under every Triton. Up to 26.03 an ensemble has no bound on what waits between its steps; under overload it refuses
-nothing, and memory grows (measured with 24.10: docs/forms.md). From 26.04 on it has one, which could not be measured."""
+nothing, and memory grows (24.10, measured: docs/forms.md). From 26.04 on it has one, which could not be measured."""
 
 
 def form_of(pipeline: Pipeline, asked: Form) -> Form:
