@@ -289,5 +289,4 @@ def test_a_full_queue_refuses_at_once(repositories):
 
         with ThreadPoolExecutor(24) as pool:
             answers = list(pool.map(one, range(24)))
-    assert answers.count("answered") >= 3
     assert set(answers) == {"answered", f"{server.host} has as many requests waiting as it takes."}
