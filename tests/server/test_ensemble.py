@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import psutil
 import pytest
 from fixtures.exporting import job_of
@@ -26,7 +27,7 @@ from depthface.errors import DepthfaceError, ServerOverloaded
 from depthface.families import card_named
 from depthface_client import Client
 from depthface_export.pipeline import export
-from depthface_standins.insightface import scenes
+from depthface_standins.insightface import scenes, synthetic
 
 DEPTH = TINY.name
 STEPS = (f"{DEPTH}_prepare", f"{DEPTH}_finish")
@@ -38,14 +39,16 @@ Forms = dict[Form, Server]
 
 
 @pytest.fixture(scope="module")
-def repositories(face_packs, tmp_path_factory) -> dict[Form, Path]:
+def repositories(tmp_path_factory) -> dict[Form, Path]:
     """The same networks in both forms, made once: a change of form alone makes none anew."""
     from fixtures.clip import TINY as TINY_CLIP
     from fixtures.clip import write_folder
 
     folder = tmp_path_factory.mktemp("forms")
     found: dict[Form, Path] = {"pipeline": folder / "pipeline", ENSEMBLE: folder / ENSEMBLE}
-    pack = face_packs["synthetic"].folder
+    pack = folder / "drawn"
+    pack.mkdir()
+    onnx.save(synthetic.detector(), pack / "detector.onnx")
     clip = write_folder(folder / "clip")
     for form, target in found.items():
         if form == ENSEMBLE:
@@ -56,7 +59,7 @@ def repositories(face_packs, tmp_path_factory) -> dict[Form, Path]:
             assert export(job) == "exported"
         assert any("onnx:" in line for line in lines) == (form == "pipeline"), lines
         assert [line for line in lines if "stays a pipeline" in line] == (
-            [f"face_analysis_synthetic: {STAYS}"] if form == ENSEMBLE else []
+            [f"face_analysis_drawn: {STAYS}"] if form == ENSEMBLE else []
         )
     return found
 
@@ -166,7 +169,7 @@ def test_a_parameter_of_a_wrong_type_is_the_same_error(served):
     assert found[1].startswith("invalid_input: The parameter fast_decode is 3.")
 
 
-DETECTION = "face_detection_synthetic"
+DETECTION = "face_detection_drawn"
 
 
 def options(min_score: float | None = None, **whole: int) -> dict[str, Any]:
@@ -269,7 +272,7 @@ def test_an_ensemble_is_unloaded_and_loaded_with_its_steps(served):
         client.load(DEPTH)
         assert client.depth(VARIETY["tiny 40×30"]).array.size
         client.unload(DETECTION)  # its detector is the analysis' too
-        assert client.faces(VARIETY["tiny 40×30"], model="face_analysis_synthetic") == []
+        assert client.faces(VARIETY["tiny 40×30"], model="face_analysis_drawn") == []
         client.load(DETECTION)
         assert DETECTION in client.check()
 
