@@ -216,9 +216,9 @@ def test_a_repository_that_cannot_be_written_is_one_sentence(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_an_unchanged_export_takes_seconds(repository):
+def test_an_unchanged_export_takes_seconds(true_repository):
     started = time.monotonic()
-    done = depthface("export", "depth_anything_v2_small", "--weights", "random", "--repository", repository)
+    done = depthface("export", "depth_anything_v2_small", "--weights", "random", "--repository", true_repository)
     assert time.monotonic() - started < 5
     assert "unchanged" in done.stdout
     assert "RANDOM WEIGHTS" in done.stdout

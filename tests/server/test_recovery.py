@@ -145,11 +145,11 @@ def test_a_server_that_comes_back_is_found_again_by_the_same_client(repository):
                     stranger.load(MODEL)
 
 
-def test_overload_is_refused_at_once_and_what_is_accepted_is_answered(repository):
+def test_overload_is_refused_at_once_and_what_is_accepted_is_answered(true_repository):
     """Far more clients than a queue of two holds; one that retries gets through, at the latest when the others have
     gone. `make overload` has figures.
     """
-    with serving(repository, "--queue-size", "2") as server, Client(server.host) as client:
+    with serving(true_repository, "--queue-size", "2") as server, Client(server.host) as client:
         started = time.monotonic()
         for _ in range(3):
             client.depth_png(GOOD)
