@@ -201,5 +201,7 @@ def pack_repository(shared: Shared) -> Path:
 @pytest.fixture(scope="session")
 def full_server(repository: Path, pack_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """What the reader of the README serves: depth, and one face pack, the synthetic one."""
-    with serving(linked(repository, pack_repository, to=tmp_path_factory.mktemp("full") / "model_repository")) as server:
+    with serving(
+        linked(repository, pack_repository, to=tmp_path_factory.mktemp("full") / "model_repository")
+    ) as server:
         yield server
