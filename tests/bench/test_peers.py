@@ -118,6 +118,7 @@ def test_ways_are_measured_in_turn():
     assert min(two_at_once) > max(one_at_once)
 
 
+@pytest.mark.quiet
 def test_a_slow_link_is_slow(depth_host):
     """1 MB up a link of 20 Mbit/s takes 0.4 s; the answer, that it is no photo, is short."""
     with link.throttled(depth_host, 20) as slow:

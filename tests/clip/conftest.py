@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from fixtures.clip import TINY, Reference, write_folder
-from fixtures.exporting import job_of
+from fixtures.exporting import job_of, traced_once
 from fixtures.serving import Server, depthface, serving
 from fixtures.shared import Shared
 
@@ -46,7 +46,8 @@ def folder_repository(folder: Path, shared: Shared) -> Path:
     def make(target: Path) -> None:
         from depthface_export.pipeline import export
 
-        assert export(job_of(TINY, target, str(folder))) == "exported"
+        with traced_once(shared):
+            assert export(job_of(TINY, target, str(folder))) == "exported"
 
     return shared.folder("clip_of_folder", make)
 

@@ -147,6 +147,7 @@ def test_a_server_that_comes_back_is_found_again_by_the_same_client(repository):
                     stranger.load(MODEL)
 
 
+@pytest.mark.quiet
 def test_overload_is_refused_at_once_and_what_is_accepted_is_answered(true_repository):
     """Far more clients than a queue of two holds; one that retries gets through, at the latest when the others have
     gone. `make overload` has figures.
