@@ -99,8 +99,8 @@ def test_a_lack_of_memory_is_the_servers_fault_and_passes(server):
     from tritonclient.http import InferenceServerClient, InferInput
     from tritonclient.utils import InferenceServerException
 
-    large = InferInput("pixels", [1, 1036, 1036, 3], "UINT8")
-    large.set_data_from_numpy(np.zeros((1, 1036, 1036, 3), np.uint8))
+    large = InferInput("pixels", [8, 1036, 1036, 3], "UINT8")
+    large.set_data_from_numpy(np.zeros((8, 1036, 1036, 3), np.uint8))
     with Client(server.host) as client, InferenceServerClient(server.host, network_timeout=60) as raw:
         before = client.depth_png(GOOD)
         (network,) = server.steps(f"{MODEL}_network")
