@@ -19,7 +19,8 @@ from depthface.errors import InvalidInput
 from depthface_render import layers as layering
 from depthface_render.layers import Layers
 from depthface_render.motion import CameraPath, Motion, orbital
-from depthface_render.project import QUALITIES, View, project
+from depthface_render.project import QUALITIES, project
+from depthface_render.view import View
 
 __all__ = ["MAX_FRAMES", "MAX_SIDE_PX", "MIN_SIDE_PX", "Timing", "parallax", "parallax_with_masks"]
 
