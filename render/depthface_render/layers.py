@@ -60,7 +60,7 @@ class Layers:
         size: height and width of the frame.
         margin_px: of the arrays, on every side.
         step: a greater difference of depth between neighbours is an edge.
-        colour, depth: what is seen; `(h, w, 3) uint8 RGB`, and `(h, w) float32` 0…1.
+        colour, depth: what is seen; `(h, w, 4) uint8`, RGB and a byte that fills up a word, and `(h, w) float32` 0…1.
         colour_behind, depth_behind: the same, where foreground covers it; elsewhere equal to what is seen.
         colour_front: the colour of the foreground alone, where its outline is mixed with what is behind.
         is_soft: `(h, w) uint8`, 1 in those outlines.
@@ -109,11 +109,11 @@ def build(photo: Pixels, depth: Floats, *, reach_px: float, margin_px: int) -> L
         size=(height, width),
         margin_px=margin_px,
         step=step,
-        colour=colour,
+        colour=_in_words(colour),
         depth=front,
-        colour_behind=colour_behind,
+        colour_behind=_in_words(colour_behind),
         depth_behind=depth_behind,
-        colour_front=colour_front,
+        colour_front=_in_words(colour_front),
         is_soft=is_soft.astype(np.uint8),
         opacity=opacity,
         points=_points(front, depth_behind, sides.covered, margin_px),
@@ -123,6 +123,10 @@ def build(photo: Pixels, depth: Floats, *, reach_px: float, margin_px: int) -> L
 def _mirrored_around(array: Pixels | Floats, margin_px: int) -> Pixels | Floats:
     around = cv2.copyMakeBorder(array, margin_px, margin_px, margin_px, margin_px, cv2.BORDER_REFLECT_101)
     return np.asarray(around, np.uint8) if array.dtype == np.uint8 else np.asarray(around, np.float32)
+
+
+def _in_words(colour: Pixels) -> Pixels:
+    return np.asarray(cv2.cvtColor(colour, cv2.COLOR_RGB2RGBA), np.uint8)
 
 
 def _disc(radius_px: int) -> Pixels:

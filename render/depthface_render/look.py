@@ -17,15 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from depthface_render.layers import Layers
-from depthface_render.view import View
 
-__all__ = ["Rays", "Seen", "in_rows", "look", "mix", "sampled"]
+__all__ = ["Rays", "Seen", "Words", "in_rows", "look", "mix", "sampled"]
 
-Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
 Values = npt.NDArray[Any]
+Words = npt.NDArray[np.uint32]
+"""Colours of `Layers`, four bytes as one: numpy moves them ten times as fast."""
 
 _ROW = 1024
 
@@ -38,11 +38,6 @@ class Rays:
     x_slope: Floats
     y: Floats
     y_slope: Floats
-
-    @classmethod
-    def through(cls, view: View, rows: Indices, columns: Indices) -> Rays:
-        """Return the rays of the frame's pixels at `rows` and `columns`."""
-        return cls(view.x[columns], view.x_slope[columns], view.y[rows], view.y_slope[rows])
 
     def some(self, which: Indices) -> Rays:
         """Return those at these flat indices."""
@@ -87,7 +82,7 @@ def in_rows(index: Indices) -> Indices:
 
 def look(layers: Layers, rays: Rays, surfaces: tuple[Floats, ...], *, has_soft_edges: bool) -> Seen:
     """Try `surfaces`, the nearest first, each the depths of one surface at the rays."""
-    tolerance = np.float32(1.5) / np.maximum(np.hypot(rays.x_slope, rays.y_slope), np.float32(1e-3))
+    tolerance = np.float32(1.5) / np.maximum(np.sqrt(rays.x_slope**2 + rays.y_slope**2), np.float32(1e-3))
     front = _front(layers.depth, rays, surfaces, tolerance)
     is_hidden = np.isnan(front)
     np.copyto(front, surfaces[-1], where=is_hidden)
@@ -106,7 +101,7 @@ def look(layers: Layers, rays: Rays, surfaces: tuple[Floats, ...], *, has_soft_e
     x_behind, y_behind = some.at(back)
     x_front, y_front = x.ravel()[mixed], y.ravel()[mixed]
     # What has not moved against its background yet is not mixed with it: at rest the frame is the photo.
-    moved = np.minimum(np.hypot(x_front - x_behind, y_front - y_behind) / 2, 1)
+    moved = np.minimum(np.sqrt((x_front - x_behind) ** 2 + (y_front - y_behind) ** 2) / 2, 1)
     opacity = 1 - (1 - sampled(layers.opacity, x_front, y_front, cv2.INTER_LINEAR)) * moved
     opacity[is_hidden] = 0
     if not has_soft_edges:
@@ -119,19 +114,20 @@ def look(layers: Layers, rays: Rays, surfaces: tuple[Floats, ...], *, has_soft_e
     return Seen(x, y, *behind)
 
 
-def mix(layers: Layers, seen: Seen, front: Pixels, interpolation: int) -> Pixels:
-    """Return the colours of `seen.mixed`, `(n, 1024, 3) uint8`, of which `front` is what the frame has there."""
-    mixed = sampled(layers.colour_behind, seen.x_behind, seen.y_behind, interpolation)
-    flat = mixed.reshape(-1, 3)
+def mix(layers: Layers, seen: Seen, front: Words, interpolation: int) -> Words:
+    """Return the colours of `seen.mixed`, `(n, 1024)`, of which `front` is what the frame has there."""
+    mixed = sampled(layers.colour_behind, seen.x_behind, seen.y_behind, interpolation).view(np.uint32)[..., 0]
     photo = in_rows(np.flatnonzero(seen.is_behind_seen))
-    flat[photo] = sampled(layers.colour, seen.x_behind.ravel()[photo], seen.y_behind.ravel()[photo], interpolation)
+    at = seen.x_behind.ravel()[photo], seen.y_behind.ravel()[photo]
+    mixed.ravel()[photo] = sampled(layers.colour, *at, interpolation).view(np.uint32)[..., 0]
+
     soft = in_rows(np.flatnonzero(seen.opacity))
-    at = seen.mixed.ravel()[soft]
-    own = sampled(layers.colour_front, seen.x.ravel()[at], seen.y.ravel()[at], interpolation)
-    share, moved = seen.opacity.ravel()[soft][..., None], seen.moved.ravel()[soft][..., None]
-    colour = front.reshape(-1, 3)[soft].astype(np.float32)
-    colour += (own - colour) * moved
-    flat[soft] = np.rint(colour * share + flat[soft] * (1 - share))
+    at = seen.x.ravel()[seen.mixed.ravel()[soft]], seen.y.ravel()[seen.mixed.ravel()[soft]]
+    colour = front.ravel()[soft][..., None].view(np.uint8).astype(np.float32)
+    colour += (sampled(layers.colour_front, *at, interpolation) - colour) * seen.moved.ravel()[soft][..., None]
+    behind = mixed.ravel()[soft][..., None].view(np.uint8)
+    colour = behind + (colour - behind) * seen.opacity.ravel()[soft][..., None]
+    mixed.ravel()[soft] = np.rint(colour).astype(np.uint8).view(np.uint32)[..., 0]
     return mixed
 
 

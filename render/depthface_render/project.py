@@ -32,11 +32,15 @@ __all__ = ["QUALITIES", "Quality", "project"]
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.intp]
 
 _BEHIND = np.float32(-2)
 """Added to the depth of a cell that shows the layer behind."""
 
 _EMPTY = np.float32(-9)
+_CHUNK = 1 << 15
+"""So many points at a time: what is computed of them stays in the processor's cache."""
+
 _EDGE_PX = 1.5
 """Cells whose depths lie further apart than this, in pixels of the photo, hold an edge."""
 
@@ -89,21 +93,58 @@ def project(
     x, y = full * view.x_slope, full * view.y_slope[:, None]
     x += view.x
     y += view.y[:, None]
-    edge = in_rows(np.flatnonzero(_repeated(is_edge, cell_px, height, width)))
-    rows, columns = np.divmod(edge.astype(np.int32), np.int32(width))
-    cell = rows // cell_px * np.int32(depth.shape[1]) + columns // cell_px
-    surfaces = tuple(surface.ravel()[cell] for surface in (near, depth, far))
-    seen = look(layers, Rays.through(view, rows, columns), surfaces, has_soft_edges=quality.has_soft_edges)
-    x.ravel()[edge], y.ravel()[edge] = seen.x, seen.y
+    edge = _EdgePixels.of(is_edge, cell_px, height, width)
+    surfaces = tuple(edge.of_cells(surface) for surface in (near, depth, far))
+    seen = look(layers, edge.rays(view), surfaces, has_soft_edges=quality.has_soft_edges)
+    x.ravel()[edge.index], y.ravel()[edge.index] = seen.x, seen.y
 
-    frame: Pixels = sampled(layers.colour, x, y, quality.interpolation)
-    at, colours = edge.ravel()[seen.mixed], frame.reshape(-1, 3)
+    frame = sampled(layers.colour, x, y, quality.interpolation)
+    at, colours = edge.index.ravel()[seen.mixed], frame.view(np.uint32).ravel()
     colours[at] = mix(layers, seen, colours[at], quality.interpolation)
+    pixels = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGBA2RGB), np.uint8)
     if not with_mask:
-        return frame, None
+        return pixels, None
     invented = _outside(x, layers.margin_px, width) | _outside(y, layers.margin_px, height)
     invented.ravel()[at[(seen.opacity < 0.5) & ~seen.is_behind_seen]] = True
-    return frame, invented
+    return pixels, invented
+
+
+@dataclass(frozen=True)
+class _EdgePixels:
+    """The pixels of some cells.
+
+    Attributes:
+        cells: flat indices of the cells, `(n, 1024)`.
+        rows, columns: of their pixels, `(cell_px, n, 1024)`; a cell that the frame's border cuts repeats its last ones.
+        index: flat indices of the pixels, `(cell_px² · n, 1024)`.
+    """
+
+    cells: Indices
+    rows: Indices
+    columns: Indices
+    index: Indices
+
+    @classmethod
+    def of(cls, is_wanted: Flags, cell_px: int, height: int, width: int) -> _EdgePixels:
+        cells = in_rows(np.flatnonzero(is_wanted))
+        row, column = np.divmod(cells, is_wanted.shape[1])
+        inside = np.arange(cell_px)[:, None, None]
+        rows, columns = np.minimum(row * cell_px + inside, height - 1), np.minimum(column * cell_px + inside, width - 1)
+        index = (rows[:, None] * width + columns).reshape(-1, cells.shape[1])
+        return cls(cells, rows, columns, index)
+
+    def rays(self, view: View) -> Rays:
+        """Return the rays of the pixels."""
+        along_x = (self._each(line[self.columns]) for line in (view.x, view.x_slope))
+        along_y = (self._each(line[self.rows][:, None]) for line in (view.y, view.y_slope))
+        return Rays(*along_x, *along_y)
+
+    def of_cells(self, grid: Floats) -> Floats:
+        """Return what `grid` has for the cell of each pixel."""
+        return self._each(grid.ravel()[self.cells])
+
+    def _each(self, values: Floats) -> Floats:
+        return np.broadcast_to(values, (len(self.rows), *self.columns.shape)).reshape(self.index.shape)
 
 
 def _scales(motion: Motion) -> tuple[float, float]:
@@ -117,18 +158,18 @@ def _nearest_in_cells(layers: Layers, motion: Motion, cell_px: int) -> Floats:
     rays, points = motion.rays(), layers.points
     rows, columns = -(-height // cell_px), -(-width // cell_px)
     cells = np.full((rows + 2, columns + 2), _EMPTY)  # around them, what falls out of the frame
-    magnified = np.float32(1 / cell_px) / (np.float32(rays.scale) + points.depth * np.float32(rays.scale_slope))
-    index = None
-    for at, side, up, axis, last in ((points.y, height, -1, 1, rows), (points.x, width, 1, 0, columns)):
-        shift = np.float32(up * height / 2)
-        place = points.depth * (-shift * np.float32(rays.shift_slope[axis]))
-        place += at - shift * np.float32(rays.shift[axis])
-        place *= magnified
-        place += np.float32(side / 2 / cell_px + 1)
-        np.clip(place, 0, last + 1, out=place)
-        whole = place.astype(np.int32)
-        index = whole if index is None else index * np.int32(columns + 2) + whole
-    cells.ravel()[index] = points.code  # of several the last stays, and they come in the order of depth
+    for start in range(0, len(points.depth), _CHUNK):
+        some = slice(start, start + _CHUNK)
+        depth, index = points.depth[some], np.intp(0)
+        magnified = np.float32(1 / cell_px) / (np.float32(rays.scale) + depth * np.float32(rays.scale_slope))
+        for at, side, up, axis, last in ((points.y[some], height, -1, 1, rows), (points.x[some], width, 1, 0, columns)):
+            shift = np.float32(up * height / 2)
+            place = depth * (-shift * np.float32(rays.shift_slope[axis]))
+            place += at - shift * np.float32(rays.shift[axis])
+            place *= magnified
+            place += np.float32(side / 2 / cell_px + 1)
+            index = index * (columns + 2) + np.clip(place, 0, last + 1, out=place).astype(np.intp)
+        cells.ravel()[index] = points.code[some]  # of several the last stays, and they come in the order of depth
     return _without_holes(cells[1:-1, 1:-1])
 
 
@@ -176,10 +217,6 @@ def _enlarged(cells: Floats, cell_px: int, height: int, width: int) -> Floats:
     rows, columns = cells.shape
     full = cv2.resize(cells, (columns * cell_px, rows * cell_px), interpolation=cv2.INTER_LINEAR)
     return full[:height, :width]  # type: ignore[return-value]
-
-
-def _repeated(cells: Flags, cell_px: int, height: int, width: int) -> Flags:
-    return cells.repeat(cell_px, 0)[:height].repeat(cell_px, 1)[:, :width]
 
 
 def _outside(place: Floats, margin_px: int, side: int) -> Flags:
