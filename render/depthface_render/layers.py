@@ -65,7 +65,7 @@ class Layers:
         colour_front: the colour of the foreground alone, where its outline is mixed with what is behind.
         is_soft: `(h, w) uint8`, 1 in those outlines.
         opacity: `(h, w) float32`, there the share of the foreground; elsewhere 1, and 0 outside an outline.
-        points: pixels of both, every other one.
+        points: pixels of both, every second one of every second row.
     """
 
     size: tuple[int, int]
@@ -187,10 +187,11 @@ def _sides(depth: Floats, step: float, reach_px: float) -> _Sides:
 
 
 def _points(depth: Floats, depth_behind: Floats, covered: Flags, margin_px: int) -> Points:
-    """Both layers' pixels in the order of their depth; of a chessboard the white ones, which are enough."""
+    """Both layers' pixels in the order of their depth; of every square of four one, which is enough."""
     height, width = (side - 2 * margin_px for side in depth.shape)
-    is_white = np.add.outer(np.arange(depth.shape[0]), np.arange(depth.shape[1])) % 2 == 0
-    seen, behind = np.flatnonzero(is_white), np.flatnonzero(covered & is_white)
+    is_taken = np.zeros(depth.shape, bool)
+    is_taken[::2, ::2] = True
+    seen, behind = np.flatnonzero(is_taken), np.flatnonzero(covered & is_taken)
     at = np.concatenate([seen, behind])
     depths = np.concatenate([depth.ravel()[seen], depth_behind.ravel()[behind]])
     codes = depths.copy()

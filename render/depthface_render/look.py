@@ -82,22 +82,18 @@ def in_rows(index: Indices) -> Indices:
 
 def look(layers: Layers, rays: Rays, surfaces: tuple[Floats, ...], *, has_soft_edges: bool) -> Seen:
     """Try `surfaces`, the nearest first, each the depths of one surface at the rays."""
-    tolerance = np.float32(1.5) / np.maximum(np.sqrt(rays.x_slope**2 + rays.y_slope**2), np.float32(1e-3))
-    front = _front(layers.depth, rays, surfaces, tolerance)
+    front = _front(layers.depth, rays, surfaces)
     is_hidden = np.isnan(front)
     np.copyto(front, surfaces[-1], where=is_hidden)
     x, y = rays.at(front)
 
     mixed = in_rows(np.flatnonzero(is_hidden | (rays.under(layers.is_soft, front) == 1)))
     some, is_hidden, front = rays.some(mixed), is_hidden.ravel()[mixed], front.ravel()[mixed]
-    back = np.full(mixed.shape, np.nan, np.float32)
-    for surface in surfaces[1:]:
-        met = _met(layers.depth, some, surface.ravel()[mixed], tolerance.ravel()[mixed])
-        np.copyto(back, met, where=np.isnan(back) & (front - met > layers.step))
-    is_behind_seen, hidden = ~np.isnan(back), surfaces[-1].ravel()[mixed]
-    for _ in range(3):
-        hidden = some.under(layers.depth_behind, hidden)
-    np.copyto(back, hidden, where=~is_behind_seen)
+    surfaces = tuple(surface.ravel()[mixed] for surface in surfaces)
+    back = _back(layers, some, surfaces[1:], np.where(is_hidden, np.float32(np.nan), front))
+    is_behind_seen = ~np.isnan(back)
+    unseen = in_rows(np.flatnonzero(~is_behind_seen))
+    back.ravel()[unseen] = _hidden(layers.depth_behind, some.some(unseen), surfaces[-1].ravel()[unseen])
     x_behind, y_behind = some.at(back)
     x_front, y_front = x.ravel()[mixed], y.ravel()[mixed]
     # What has not moved against its background yet is not mixed with it: at rest the frame is the photo.
@@ -136,17 +132,36 @@ def sampled(grid: Values, x: Floats, y: Floats, interpolation: int) -> Values:
     return _remapped(grid, x, y, interpolation, cv2.BORDER_REFLECT_101)
 
 
-def _front(depth: Floats, rays: Rays, surfaces: tuple[Floats, ...], tolerance: Floats) -> Floats:
+def _front(depth: Floats, rays: Rays, surfaces: tuple[Floats, ...]) -> Floats:
     """Return the depth of the first surface that each ray meets, NaN where it meets none."""
-    front = _met(depth, rays, surfaces[0], tolerance)
+    front = _met(depth, rays, surfaces[0])
     for surface in surfaces[1:]:
         rest = in_rows(np.flatnonzero(np.isnan(front)))
-        front.ravel()[rest] = _met(depth, rays.some(rest), surface.ravel()[rest], tolerance.ravel()[rest])
+        front.ravel()[rest] = _met(depth, rays.some(rest), surface.ravel()[rest])
     return front
 
 
-def _met(depth: Floats, rays: Rays, surface: Floats, tolerance: Floats) -> Floats:
+def _back(layers: Layers, rays: Rays, surfaces: tuple[Floats, ...], front: Floats) -> Floats:
+    """Return the depth of the first surface that each ray meets behind `front`, NaN where it meets none."""
+    back = np.full(front.shape, np.nan, np.float32)
+    for surface in surfaces:
+        rest = in_rows(np.flatnonzero(np.isnan(back) & (front - surface > layers.step / 2)))
+        met = _met(layers.depth, rays.some(rest), surface.ravel()[rest])
+        back.ravel()[rest] = np.where(front.ravel()[rest] - met > layers.step, met, np.float32(np.nan))
+    return back
+
+
+def _hidden(depth_behind: Floats, rays: Rays, start: Floats) -> Floats:
+    """Return the depth at which rays that pass under all that is seen meet the layer behind."""
+    depth = start
+    for _ in range(3):
+        depth = rays.under(depth_behind, depth)
+    return depth
+
+
+def _met(depth: Floats, rays: Rays, surface: Floats) -> Floats:
     """Return the depth at which each ray meets `surface`, NaN where it does not."""
+    tolerance = np.float32(1.5) / np.maximum(np.sqrt(rays.x_slope**2 + rays.y_slope**2), np.float32(1e-3))
     once = rays.under(depth, surface)
     twice = rays.under(depth, once)
     is_met = (np.abs(once - surface) <= 2 * tolerance) & (np.abs(twice - once) <= tolerance)

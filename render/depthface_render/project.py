@@ -188,14 +188,14 @@ def _edges(guess: Floats, met: Floats, behind: Flags, threshold: float) -> tuple
     """Which cells are at an edge, or show the layer `behind`, and the nearest and the farthest depth around each cell.
 
     An edge is where depths differ by more than `threshold`: from cell to cell, or from what the ray of a cell meets
-    (the hole in a foreground may be smaller than a cell).
+    (the hole in a foreground may be smaller than a cell; its neighbours must not take depth from it).
     """
     kernel = np.ones((3, 3), np.uint8)
     near, far = cv2.dilate(guess, kernel), cv2.erode(guess, kernel)
-    is_edge = (near - far > threshold) | behind | (np.abs(met - guess) > threshold)
-    wide = np.asarray(cv2.dilate(is_edge.astype(np.uint8), kernel), bool)
+    is_other = (np.abs(met - guess) > threshold).astype(np.uint8)
+    is_edge = (near - far > threshold) | behind | (cv2.dilate(is_other, kernel) == 1)
     far = np.minimum(far, met)
-    return wide, np.asarray(cv2.dilate(near, kernel), np.float32), np.asarray(cv2.erode(far, kernel), np.float32)
+    return is_edge, np.asarray(cv2.dilate(near, kernel), np.float32), np.asarray(cv2.erode(far, kernel), np.float32)
 
 
 def _met(depth: Floats, view: View, cells: Floats, cell_px: int) -> Floats:
