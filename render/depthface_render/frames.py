@@ -109,7 +109,7 @@ def parallax(  # noqa: PLR0913  most by keyword
         threads: how many frames are made at the same time; as many as there are cores if None.
 
     Returns:
-        An iterator of `(height, width, 3) uint8 RGB`. Only as many frames as threads, and one more, are in memory.
+        An iterator of `(height, width, 3) uint8 RGB`. At most twice as many frames as threads are in memory.
 
     Raises:
         InvalidInput: at once, not at the first frame.
@@ -224,14 +224,17 @@ def _covering(picture: Pixels | Floats, photo: tuple[int, ...], size: tuple[int,
 
 
 def _in_parallel(layers: Layers, motions: Iterable[Motion], work: _Work) -> Iterator[tuple[Pixels, Flags | None]]:
-    """Each frame in a thread (OpenCV and numpy let the others work meanwhile), in order, few at a time."""
+    """Each frame in a thread (OpenCV and numpy let the others work meanwhile), in order, few at a time.
+
+    Some are ahead of what is asked for, so that no thread waits while the caller encodes.
+    """
     threads, quality = work.threads or os.cpu_count() or 1, QUALITIES[work.quality]
     with ThreadPoolExecutor(threads, thread_name_prefix="parallax") as pool:
         pending: deque[Future[tuple[Pixels, Flags | None]]] = deque()
         try:
             for motion in motions:
                 pending.append(pool.submit(project, layers, motion, quality, with_mask=work.with_mask))
-                if len(pending) > threads:
+                if len(pending) == 2 * threads:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

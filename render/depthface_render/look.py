@@ -77,7 +77,8 @@ class Seen:
 
 def in_rows(index: Indices) -> Indices:
     """Bring flat indices to the shape in which this module computes."""
-    return np.concatenate([index, np.repeat(index[-1:], -len(index) % _ROW)]).reshape(-1, _ROW)
+    whole: Indices = np.concatenate([index, np.repeat(index[-1:], -len(index) % _ROW)])
+    return whole.reshape(-1, _ROW)
 
 
 def look(layers: Layers, rays: Rays, surfaces: tuple[Floats, ...], *, has_soft_edges: bool) -> Seen:
@@ -106,8 +107,16 @@ def look(layers: Layers, rays: Rays, surfaces: tuple[Floats, ...], *, has_soft_e
     y.ravel()[mixed] = np.where(is_hidden, y_behind, y_front)
 
     shown = in_rows(np.flatnonzero(opacity < 1))
-    behind = (line.ravel()[shown] for line in (mixed, opacity, moved, x_behind, y_behind, is_behind_seen))
-    return Seen(x, y, *behind)
+    return Seen(
+        x,
+        y,
+        mixed=mixed.ravel()[shown],
+        opacity=opacity.ravel()[shown],
+        moved=moved.ravel()[shown],
+        x_behind=x_behind.ravel()[shown],
+        y_behind=y_behind.ravel()[shown],
+        is_behind_seen=is_behind_seen.ravel()[shown],
+    )
 
 
 def mix(layers: Layers, seen: Seen, front: Words, interpolation: int) -> Words:
@@ -122,7 +131,9 @@ def mix(layers: Layers, seen: Seen, front: Words, interpolation: int) -> Words:
     colour = front.ravel()[soft][..., None].view(np.uint8).astype(np.float32)
     colour += (sampled(layers.colour_front, *at, interpolation) - colour) * seen.moved.ravel()[soft][..., None]
     behind = mixed.ravel()[soft][..., None].view(np.uint8)
-    colour = behind + (colour - behind) * seen.opacity.ravel()[soft][..., None]
+    colour -= behind
+    colour *= seen.opacity.ravel()[soft][..., None]
+    colour += behind
     mixed.ravel()[soft] = np.rint(colour).astype(np.uint8).view(np.uint32)[..., 0]
     return mixed
 

@@ -160,7 +160,8 @@ def _nearest_in_cells(layers: Layers, motion: Motion, cell_px: int) -> Floats:
     cells = np.full((rows + 2, columns + 2), _EMPTY)  # around them, what falls out of the frame
     for start in range(0, len(points.depth), _CHUNK):
         some = slice(start, start + _CHUNK)
-        depth, index = points.depth[some], np.intp(0)
+        depth = points.depth[some]
+        index: Indices = np.zeros(len(depth), np.intp)
         magnified = np.float32(1 / cell_px) / (np.float32(rays.scale) + depth * np.float32(rays.scale_slope))
         for at, side, up, axis, last in ((points.y[some], height, -1, 1, rows), (points.x[some], width, 1, 0, columns)):
             shift = np.float32(up * height / 2)
