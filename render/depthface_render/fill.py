@@ -44,19 +44,23 @@ def smooth(values: Floats, known: Flags) -> Floats:
     if not known.any():
         return values
     channels = (1,) * (values.ndim - 2)
-    total = values * weights.reshape(*weights.shape, *channels)
-    pyramid = []
+    total: Floats = values * weights.reshape(*weights.shape, *channels)
+    pyramid: list[tuple[Floats, Floats]] = []
     while min(weights.shape) > 1 and not weights.all():
         pyramid.append((total, weights))
         half = (-(-weights.shape[1] // 2), -(-weights.shape[0] // 2))
         weights = np.asarray(cv2.resize(weights, half, interpolation=cv2.INTER_AREA), np.float32)
         total = np.asarray(cv2.resize(total, half, interpolation=cv2.INTER_AREA), np.float32)
-    filled = total / np.maximum(weights, 1e-6).reshape(*weights.shape, *channels)
-    for total, weights in reversed(pyramid):
-        coarse = cv2.resize(filled, weights.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    total /= np.maximum(weights, 1e-6).reshape(*weights.shape, *channels)
+    while pyramid:
+        coarse, (total, weights) = total, pyramid.pop()  # in place: these arrays are the largest of a clip
+        coarse = np.asarray(cv2.resize(coarse, weights.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
         share = weights.reshape(*weights.shape, *channels)
-        filled = coarse + (total / np.maximum(share, 1e-6) - coarse) * np.minimum(share, 1)
-    return np.asarray(filled, np.float32)
+        total /= np.maximum(share, 1e-6)
+        total -= coarse
+        total *= np.minimum(share, 1)
+        total += coarse
+    return total
 
 
 def textured(colour: Pixels, known: Flags, wanted: Flags) -> Pixels:
@@ -113,7 +117,8 @@ class _Level:
             return np.asarray(cv2.resize(array, (width, height), interpolation=cv2.INTER_AREA), np.float32)
 
         weights = shrunk(known.astype(np.float32))
-        picture = shrunk((colour * known[..., None]).astype(np.float32)) / np.maximum(weights, 1e-3)[..., None]
+        picture = shrunk((colour * known[..., None]).astype(np.float32))
+        picture /= np.maximum(weights, 1e-3)[..., None]
         is_known = weights > 0.5
         unknown = (shrunk(wanted.astype(np.float32)) > 0) & ~is_known
         picture = smooth(picture, is_known)
@@ -227,7 +232,8 @@ class _Level:
             np.add.at(total, border[is_seam], flat[border[is_seam]] - flat[said[is_seam]])
             np.add.at(votes, border[is_seam], 1)
         is_seam = (votes > 0).reshape(self.known.shape)
-        jump = smooth((total / np.maximum(votes, 1)[:, None]).reshape(self.picture.shape), is_seam)
+        total /= np.maximum(votes, 1)[:, None]
+        jump = smooth(total.reshape(self.picture.shape), is_seam)
         flat[own] += jump.reshape(-1, 3)[own]
 
     def _if_known(self, rows: npt.NDArray[Any], columns: npt.NDArray[Any], otherwise: Indices) -> Indices:
