@@ -61,11 +61,12 @@ docs: setup  ## the site of docs/, in site/; a broken link or reference is an er
 	$(BIN)/mkdocs build --strict --quiet
 
 fuzz: setup  ## the decoder, the pack and manifest readers and a server, each fuzzed for MINUTES (10)
-	for target in image pack manifest http; do \
+	for target in image pack manifest http parameters; do \
 		$(BIN)/python tests/fuzz/run.py $$target --seconds $$(( $(or $(MINUTES),10) * 60 )) || exit 1; done
 
 soak: setup  ## a server under mixed load for MINUTES (30): no wrong answer, nothing that grows
 	$(BIN)/python -m depthface_bench.soak --minutes $(or $(MINUTES),30)
+	$(BIN)/python -m depthface_bench.soak_client --minutes $(or $(MINUTES),10)
 	DEPTHFACE_CYCLES=60 $(BIN)/python -m pytest -q tests/server/test_backend.py -k loads_and_unloads
 
 doctor: setup  ## what this machine lacks, and how to mend it
