@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from depthface.cores import Cores
 from depthface.errors import InvalidInput
 from depthface_render import layers as layering
 from depthface_render.layers import Layers
@@ -22,7 +23,15 @@ from depthface_render.motion import CameraPath, Motion, orbital
 from depthface_render.project import QUALITIES, project
 from depthface_render.view import View
 
-__all__ = ["MAX_FRAMES", "MAX_SIDE_PX", "MIN_SIDE_PX", "Timing", "parallax", "parallax_with_masks"]
+__all__ = [
+    "MAX_FRAMES",
+    "MAX_SIDE_PX",
+    "MIN_SIDE_PX",
+    "Timing",
+    "covering_size",
+    "parallax",
+    "parallax_with_masks",
+]
 
 Pixels = npt.NDArray[np.uint8]
 Flags = npt.NDArray[np.bool_]
@@ -106,7 +115,7 @@ def parallax(  # noqa: PLR0913  most by keyword
         timing: how many frames and when; 5 seconds at 30 a second, looping, if None.
         size: height and width of the frames; the photo's if None. What of the photo does not fit is cut off evenly.
         quality: one of `QUALITIES`.
-        threads: how many frames are made at the same time; as many as there are cores if None.
+        threads: how many frames are made at the same time; as many as this process may use cores if None.
 
     Returns:
         An iterator of `(height, width, 3) uint8 RGB`. At most twice as many frames as threads are in memory.
@@ -207,10 +216,15 @@ def _layers(photo: Pixels, depth: Floats, size: tuple[int, int], motions: Iterab
     )
 
 
+def covering_size(photo: tuple[int, ...], size: tuple[int, int]) -> tuple[int, int]:
+    """Return the height and width of a photo that is scaled to cover frames of `size`."""
+    scale = max(size[0] / photo[0], size[1] / photo[1])
+    return max(round(photo[0] * scale), size[0]), max(round(photo[1] * scale), size[1])
+
+
 def _covering(picture: Pixels | Floats, photo: tuple[int, ...], size: tuple[int, int]) -> Pixels | Floats:
     """`picture` on the photo's frame, scaled to cover `size` and cut to it around the middle."""
-    scale = max(size[0] / photo[0], size[1] / photo[1])
-    height, width = (max(round(side * scale), wanted) for side, wanted in zip(photo[:2], size, strict=True))
+    height, width = covering_size(photo, size)
     if picture.shape[:2] != (height, width):
         shrinks = picture.shape[0] > height
         if picture.ndim == 3:
@@ -228,7 +242,7 @@ def _in_parallel(layers: Layers, motions: Iterable[Motion], work: _Work) -> Iter
 
     Some are ahead of what is asked for, so that no thread waits while the caller encodes.
     """
-    threads, quality = work.threads or os.cpu_count() or 1, QUALITIES[work.quality]
+    threads, quality = work.threads or _cores(), QUALITIES[work.quality]
     with ThreadPoolExecutor(threads, thread_name_prefix="parallax") as pool:
         pending: deque[Future[tuple[Pixels, Flags | None]]] = deque()
         try:
@@ -241,3 +255,8 @@ def _in_parallel(layers: Layers, motions: Iterable[Motion], work: _Work) -> Iter
         finally:
             for future in pending:
                 future.cancel()
+
+
+def _cores() -> int:
+    """Return how many processors a container leaves this process; elsewhere than on Linux, all there are."""
+    return Cores.found().count if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

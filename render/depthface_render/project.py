@@ -89,10 +89,7 @@ def project(
     for _ in range(quality.rounds - 1):
         depth = _met(layers.depth, view, depth, cell_px)
 
-    full = _enlarged(depth, cell_px, height, width)
-    x, y = full * view.x_slope, full * view.y_slope[:, None]
-    x += view.x
-    y += view.y[:, None]
+    x, y = _places(depth, view, cell_px, height, width)
     edge = _EdgePixels.of(is_edge, cell_px, height, width)
     surfaces = tuple(edge.of_cells(surface) for surface in (near, depth, far))
     seen = look(layers, edge.rays(view), surfaces, has_soft_edges=quality.has_soft_edges)
@@ -214,10 +211,15 @@ def _at_cells(line: Floats, middle: float, count: int, cell_px: int) -> Floats:
     return np.asarray(line[0] + step * (np.arange(count) * cell_px + middle), np.float32)
 
 
-def _enlarged(cells: Floats, cell_px: int, height: int, width: int) -> Floats:
+def _places(cells: Floats, view: View, cell_px: int, height: int, width: int) -> tuple[Floats, Floats]:
+    """Return the column and row that each pixel of the frame shows if depth runs evenly from cell to cell."""
     rows, columns = cells.shape
-    full = cv2.resize(cells, (columns * cell_px, rows * cell_px), interpolation=cv2.INTER_LINEAR)
-    return full[:height, :width]  # type: ignore[return-value]
+    depth = cv2.resize(cells, (columns * cell_px, rows * cell_px), interpolation=cv2.INTER_LINEAR)[:height, :width]
+    x: Floats = depth * view.x_slope
+    y: Floats = depth * view.y_slope[:, None]
+    x += view.x
+    y += view.y[:, None]
+    return x, y
 
 
 def _outside(place: Floats, margin_px: int, side: int) -> Flags:
