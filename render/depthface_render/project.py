@@ -16,6 +16,7 @@ Of an edge the last pixel is soft, so that it does not crawl: its colour is mixe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -39,7 +40,7 @@ _BEHIND = np.float32(-2)
 
 _EMPTY = np.float32(-9)
 _CHUNK = 1 << 15
-"""So many points at a time: what is computed of them stays in the processor's cache."""
+"""So many points or pixels at a time: what is computed of them stays in the processor's cache."""
 
 _EDGE_PX = 1.5
 """Cells whose depths lie further apart than this, in pixels of the photo, hold an edge."""
@@ -90,19 +91,23 @@ def project(
         depth = _met(layers.depth, view, depth, cell_px)
 
     x, y = _places(depth, view, cell_px, height, width)
-    edge = _EdgePixels.of(is_edge, cell_px, height, width)
-    surfaces = tuple(edge.of_cells(surface) for surface in (near, depth, far))
-    seen = look(layers, edge.rays(view), surfaces, has_soft_edges=quality.has_soft_edges)
-    x.ravel()[edge.index], y.ravel()[edge.index] = seen.x, seen.y
+    parts = []
+    for edge in _EdgePixels.in_parts(is_edge, cell_px, height, width):
+        surfaces = tuple(edge.of_cells(surface) for surface in (near, depth, far))
+        seen = look(layers, edge.rays(view), surfaces, has_soft_edges=quality.has_soft_edges)
+        x.ravel()[edge.index], y.ravel()[edge.index] = seen.x, seen.y
+        parts.append((edge.index.ravel()[seen.mixed], seen))
 
     frame = sampled(layers.colour, x, y, quality.interpolation)
-    at, colours = edge.index.ravel()[seen.mixed], frame.view(np.uint32).ravel()
-    colours[at] = mix(layers, seen, colours[at], quality.interpolation)
+    colours = frame.view(np.uint32).ravel()
+    for at, seen in parts:
+        colours[at] = mix(layers, seen, colours[at], quality.interpolation)
     pixels = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGBA2RGB), np.uint8)
     if not with_mask:
         return pixels, None
     invented = _outside(x, layers.margin_px, width) | _outside(y, layers.margin_px, height)
-    invented.ravel()[at[(seen.opacity < 0.5) & ~seen.is_behind_seen]] = True
+    for at, seen in parts:
+        invented.ravel()[at[(seen.opacity < 0.5) & ~seen.is_behind_seen]] = True
     return pixels, invented
 
 
@@ -122,13 +127,16 @@ class _EdgePixels:
     index: Indices
 
     @classmethod
-    def of(cls, is_wanted: Flags, cell_px: int, height: int, width: int) -> _EdgePixels:
-        cells = in_rows(np.flatnonzero(is_wanted))
-        row, column = np.divmod(cells, is_wanted.shape[1])
-        inside = np.arange(cell_px)[:, None, None]
-        rows, columns = np.minimum(row * cell_px + inside, height - 1), np.minimum(column * cell_px + inside, width - 1)
-        index = (rows[:, None] * width + columns).reshape(-1, cells.shape[1])
-        return cls(cells, rows, columns, index)
+    def in_parts(cls, is_wanted: Flags, cell_px: int, height: int, width: int) -> Iterator[_EdgePixels]:
+        """Yield those of the cells that are wanted, about `_CHUNK` at a time."""
+        every = in_rows(np.flatnonzero(is_wanted))
+        inside, count = np.arange(cell_px)[:, None, None], max(_CHUNK // (every.shape[1] * cell_px**2), 1)
+        for start in range(0, len(every), count):
+            cells = every[start : start + count]
+            row, column = np.divmod(cells, is_wanted.shape[1])
+            rows = np.minimum(row * cell_px + inside, height - 1)
+            columns = np.minimum(column * cell_px + inside, width - 1)
+            yield cls(cells, rows, columns, (rows[:, None] * width + columns).reshape(-1, cells.shape[1]))
 
     def rays(self, view: View) -> Rays:
         """Return the rays of the pixels."""
