@@ -56,7 +56,7 @@ def router(faces: Faces) -> APIRouter:
     ) -> Response:
         """Return the target as PNG with the face of the source's largest."""
         if faces.swapper == "unavailable" and faces.context.triton.is_alive:
-            raise HTTPException(503, "No face swapper is served. Export one: depthface export inswapper_128.")
+            raise HTTPException(503, "No face swapper is served. Export one: depthface export SWAPPER.")
         photos = await source.read(), await target.read()
         id = request_id(request)
         try:

@@ -26,6 +26,7 @@ from depthface_gateway.immich.embedding import literal
 from depthface_gateway.immich.entries import CLIP, FACES, Entry, parsed
 from depthface_gateway.immich.models import Models, preloaded
 from depthface_gateway.immich.upstream import Upstream
+from depthface_gateway.meanings import analyses
 from depthface_gateway.photos import upright_size
 
 __all__ = ["DEFAULT_PORT", "HOST_VARIABLE", "NAME", "PORT_VARIABLE", "app"]
@@ -190,7 +191,7 @@ def _not_served(entry: Entry, context: Context) -> DepthfaceError:
 
 async def _check_width(context: Context) -> None:
     """Refuse to start where the only face pack does not fit immich's column; warn where it is one of several."""
-    packs = [name for name in context.triton.models if name.startswith("face_analysis_")]
+    packs = list(analyses(context.triton.models).values())
     for name in packs:
         width = await context.triton.width(name, "embeddings")
         if width not in (None, _COLUMNS):
@@ -203,7 +204,7 @@ async def _check_width(context: Context) -> None:
 def _too_narrow(name: str, width: int) -> ServeError:
     return ServeError(
         f"{name} gives face vectors of {width} numbers, and immich stores {_COLUMNS}.",
-        "Serve a pack whose recogniser gives as many, such as buffalo_l.",
+        "Serve a pack whose recogniser gives as many, such as the one that immich asks for by default.",
     )
 
 
