@@ -92,8 +92,8 @@ def gateway(
 ) -> None:
     """Answer as other services do, each at its own port, on depthface's models.
 
-    NAME is one or more of immich, immichvr, faces, jobs, depthflow. The variables by which those services are set up
-    count here too; docs/gateway.md has them all.
+    NAME is one or more of immich, immichvr, faces, jobs, depthflow, and page: a web page that shows what is served. The
+    variables by which those services are set up count here too; docs/gateway.md has them all.
 
     Example: depthface gateway immich --url 127.0.0.1:9000
     """

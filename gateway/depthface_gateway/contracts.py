@@ -19,7 +19,7 @@ from depthface_gateway.settings import Environment, number, text
 __all__ = ["JOB_NAMES", "NAMES", "Contract", "address", "contract_named"]
 
 JOB_NAMES = ("jobs", "depthflow")
-NAMES = ("immich", "immichvr", "faces", *JOB_NAMES)
+NAMES = ("immich", "immichvr", "faces", *JOB_NAMES, "page")
 
 
 class Contract(Protocol):

@@ -33,6 +33,7 @@ from depthface.errors import (
 )
 from depthface.tasks import depth as tasks
 from depthface_gateway.context import Context
+from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Frame, Problem, new_app, request_id
 from depthface_gateway.meanings import exportable
 from depthface_gateway.settings import text
@@ -187,7 +188,7 @@ def app(context: Context) -> FastAPI:
 
 
 def _router(depth: _Depth) -> APIRouter:
-    routes = APIRouter()
+    routes = new_router()
 
     @routes.get("/")
     async def index() -> dict[str, Any]:

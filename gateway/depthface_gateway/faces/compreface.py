@@ -16,6 +16,7 @@ from starlette.responses import Response
 from depthface.errors import DepthfaceError, ImageTooLarge, InvalidInput, NoFaceFound
 from depthface_client import Face
 from depthface_gateway.faces.asking import Faces, by_area
+from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Problem, request_id
 
 __all__ = ["PREFIX", "answer", "router"]
@@ -37,7 +38,7 @@ class _MissingPart(InvalidInput):
 
 def router(faces: Faces) -> APIRouter:
     """Return its routes."""
-    routes = APIRouter(prefix=PREFIX, tags=["CompreFace"])
+    routes = new_router(prefix=PREFIX, tags=["CompreFace"])
 
     async def find(photo: bytes, request: Request, plugins: str, threshold: float | None, limit: int) -> list[Face]:
         asked = [_PARTS[plugin] for plugin in _names(plugins) if plugin in _PARTS]

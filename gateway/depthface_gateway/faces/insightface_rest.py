@@ -24,6 +24,7 @@ from depthface.errors import InvalidInput
 from depthface_client import Face
 from depthface_gateway.faces.asking import Faces
 from depthface_gateway.faces.drawing import Look, drawn
+from depthface_gateway.forms import new_router
 from depthface_gateway.frame import request_id
 from depthface_gateway.outward import fetch
 from depthface_gateway.settings import Environment, flag, number
@@ -133,7 +134,7 @@ class _Wish:
 
 def router(faces: Faces, outside: Outside) -> APIRouter:
     """Return its routes."""
-    routes = APIRouter(tags=["InsightFace-REST"])
+    routes = new_router(tags=["InsightFace-REST"])
     defaults = _Defaults.of(faces.context.environment)
     schema = {
         "required": True,

@@ -24,6 +24,7 @@ from depthface.errors import (
 )
 from depthface_client import Face
 from depthface_gateway.faces.asking import Faces, by_area
+from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Problem, request_id
 from depthface_gateway.photos import upright_size
 from depthface_gateway.settings import number
@@ -56,7 +57,7 @@ class _Refused(InvalidInput):
 
 def router(faces: Faces) -> APIRouter:
     """Return its routes."""
-    routes = APIRouter(prefix=PREFIX, tags=["InsightFace Server"])
+    routes = new_router(prefix=PREFIX, tags=["InsightFace Server"])
     environment = faces.context.environment
     default_threshold = number(environment, "INSIGHTFACE_DEFAULT_THRESHOLD", 0.4, 0.0, 1.0)
 

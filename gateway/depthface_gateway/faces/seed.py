@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 
 from depthface.errors import ClientError, NoFaceFound
 from depthface_gateway.faces.asking import Faces
+from depthface_gateway.forms import new_router
 from depthface_gateway.frame import request_id
 from depthface_gateway.photos import upright_size
 
@@ -19,7 +20,7 @@ _SERVICE = "InsightFace REST API"
 
 def router(faces: Faces) -> APIRouter:
     """Return its routes."""
-    routes = APIRouter(tags=["InsightFace-RestAPI"])
+    routes = new_router(tags=["InsightFace-RestAPI"])
 
     @routes.get("/")
     async def root() -> dict[str, Any]:

@@ -21,6 +21,7 @@ from starlette.responses import Response
 from depthface.errors import DepthfaceError, ModelUnavailable, ServeError, ServerUnavailable
 from depthface_client import Face
 from depthface_gateway.context import Context
+from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Frame, Problem, new_app, request_id
 from depthface_gateway.immich.embedding import literal
 from depthface_gateway.immich.entries import CLIP, FACES, Entry, parsed
@@ -75,7 +76,7 @@ def app(context: Context) -> FastAPI:
 
 
 def _router(context: Context, models: Models, upstream: Upstream | None) -> APIRouter:
-    routes = APIRouter()
+    routes = new_router()
 
     @routes.get("/")
     async def root() -> dict[str, str]:
