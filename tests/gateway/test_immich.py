@@ -353,7 +353,7 @@ def test_what_is_to_be_preloaded_is_read_from_immichs_variables():
 
 def test_a_vector_is_a_literal_of_pgvector():
     vector = np.array([0.1, -1e-7, 1, 0], np.float32)
-    assert literal(vector) == "[0.1,-1e-07,1.0,0.0]"
+    assert literal(vector) == "[0.1,-1e-7,1.0,0.0]"
     with pytest.raises(ServerFault):
         literal(np.array([np.nan], np.float32))
 

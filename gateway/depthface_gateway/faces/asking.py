@@ -123,7 +123,10 @@ class Faces:
     async def swap(self, source: bytes, target: bytes, id: str) -> bytes:
         """Return a PNG of the target with the source's face; see `Client.swap`."""
         model = self.model
-        return await self.context.triton.ask(lambda client: client.swap(source, target, analysis=model, request_id=id))
+        png = await self.context.triton.ask(lambda client: client.swap(source, target, analysis=model, request_id=id))
+        if self.swapper != "loaded":  # this has loaded it
+            await self.context.triton.look()
+        return png
 
 
 def by_area(faces: Iterable[Face]) -> list[Face]:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, File, HTTPException, Request, Response, UploadFil
 from fastapi.responses import JSONResponse
 
 from depthface.errors import ClientError, NoFaceFound
+from depthface_gateway.answers import Json, finite
 from depthface_gateway.faces.asking import Faces
 from depthface_gateway.forms import new_router
 from depthface_gateway.frame import request_id
@@ -42,14 +43,14 @@ def router(faces: Faces) -> APIRouter:
         return JSONResponse({"status": status, "service": _SERVICE, "models": models}, 200 if triton.is_alive else 503)
 
     @routes.post("/recognition/embedding")
-    async def embedding(request: Request, file: Annotated[UploadFile, File()]) -> dict[str, Any]:
+    async def embedding(request: Request, file: Annotated[UploadFile, File()]) -> JSONResponse:
         """Return the embedding of the surest face, of unit length; its word for nobody comes with 200."""
         found = await faces.find(await file.read(), request_id(request), ("embedding",))
         if not found:
-            return {"error": "No face detected"}
+            return JSONResponse({"error": "No face detected"})
         if found[0].embedding is None:
             raise HTTPException(503, "The served face pack has no recogniser.")
-        return {"embedding": found[0].embedding.tolist()}
+        return Json({"embedding": finite(found[0].embedding)})
 
     @routes.post("/swap", response_class=Response, responses={200: {"content": {"image/png": {}}}})
     async def swap(

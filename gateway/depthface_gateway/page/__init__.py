@@ -23,6 +23,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from depthface import image as pixels_of
 from depthface.errors import DepthfaceError, InvalidInput, ServerOverloaded
 from depthface_client import Depth
+from depthface_gateway.answers import Json, finite
 from depthface_gateway.context import Context
 from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Frame, Problem, new_app, request_id
@@ -111,7 +112,7 @@ def _router(context: Context) -> APIRouter:
             found = await context.triton.ask(lambda client: client.embed_text(text, model=model, request_id=id))
         else:
             raise InvalidInput("There is neither a photo nor a text.", "Send `image` or `text`.")
-        return JSONResponse({"model": found.model, "weights": found.weights, "vector": found.vector.tolist()})
+        return Json({"model": found.model, "weights": found.weights, "vector": finite(found.vector)})
 
     @routes.post("/api/clip", response_class=Response, responses={200: {"content": {"video/mp4": {}}}, 503: {}})
     async def clip(
