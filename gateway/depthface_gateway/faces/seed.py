@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, HTTPException, Request, Response, UploadFile
@@ -72,8 +73,7 @@ def router(faces: Faces) -> APIRouter:
     async def detect(request: Request, file: Annotated[UploadFile, File()]) -> dict[str, Any]:
         """Return the faces of a photo, the surest first."""
         photo = await file.read()
-        found = await faces.find(photo, request_id(request))
-        width, height = await upright_size(photo)
+        found, (width, height) = await asyncio.gather(faces.find(photo, request_id(request)), upright_size(photo))
         rows = []
         for index, face in enumerate(found):
             x1, y1, x2, y2 = (round(float(side)) for side in face.box)

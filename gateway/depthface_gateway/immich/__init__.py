@@ -110,18 +110,26 @@ def _router(context: Context, models: Models, upstream: Upstream | None) -> APIR
             return await upstream.predict(entries, photo, text, id)
         if missing:
             raise _not_served(missing[0], context)
-        answer: dict[str, Any] = {}
-        for task in dict.fromkeys(entry.task for entry in asked):
-            some = [entry for entry in asked if entry.task == task]
-            if task == FACES:
-                answer[FACES] = await _faces(models, some, photo, id)
-            else:
-                answer[CLIP] = await _clip(models, some, photo, text, id)
-        if photo is not None:
-            answer["imageWidth"], answer["imageHeight"] = await upright_size(photo)
-        return JSONResponse(answer)
+        if photo is None:
+            return JSONResponse(await _found(models, asked, None, text, id))
+        answer, (width, height) = await asyncio.gather(_found(models, asked, photo, text, id), upright_size(photo))
+        return JSONResponse(answer | {"imageWidth": width, "imageHeight": height})
 
     return routes
+
+
+async def _found(
+    models: Models, entries: list[Entry], photo: bytes | None, text: str | None, id: str
+) -> dict[str, Any]:
+    """Return what each task finds, by the task's name."""
+    answer: dict[str, Any] = {}
+    for task in dict.fromkeys(entry.task for entry in entries):
+        some = [entry for entry in entries if entry.task == task]
+        if task == FACES:
+            answer[FACES] = await _faces(models, some, photo, id)
+        else:
+            answer[CLIP] = await _clip(models, some, photo, text, id)
+    return answer
 
 
 async def _faces(models: Models, entries: list[Entry], photo: bytes | None, id: str) -> object:

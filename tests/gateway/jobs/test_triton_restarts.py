@@ -14,8 +14,9 @@ import psutil
 import pytest
 import requests
 from fixtures.gateways import CROWD, NOBODY, PACK, PORTRAIT, gateway
-from fixtures.ports import free_port
 from fixtures.serving import Server, serving
+
+from depthface_bench.servers import free_port
 
 JOBS = int(os.environ.get("DEPTHFACE_JOBS", "40"))
 KILLS = int(os.environ.get("DEPTHFACE_KILLS", "2"))
