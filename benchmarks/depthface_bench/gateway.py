@@ -193,7 +193,7 @@ def _measured(case: _Case, rounds: int, count: int, at_once: int) -> bool:
             if index:
                 ms[name].append(1000 * (time.perf_counter() - started))
     ways = [Way(name, FP32.name, call) for name, call in case.calls.items()]
-    rates = {found.kind: found.images_s for found in in_turn(ways, [*case.photos, *case.photos], (at_once,), rounds)}
+    rates = {found.kind: found.images_s for found in in_turn(ways, case.photos, (at_once,), rounds)}
     medians = {name: statistics.median(values) for name, values in ms.items()}
     # Of neighbours: what the machine does meanwhile, it does to both.
     more_ms = statistics.median(a - b for a, b in zip(ms[GATEWAY], ms[DIRECT], strict=True))

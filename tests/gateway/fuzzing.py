@@ -45,6 +45,7 @@ VARIABLES = {
     "DEPTHFLOW_MAX_WAITING": "3",
 }
 UPLOADS = ("image", "file", "source", "target", "source_image", "target_image")
+TASKS = ("image_embedding", "face_detection", "face_embedding")
 FORM = "multipart/form-data"
 
 BATCH = 20
@@ -154,6 +155,8 @@ class Fuzz:
             which = data.draw(st.integers(0, 9))  # what is drawn may not hang on what came before
             if which < len(self.ids):
                 case.path_parameters[name] = self.ids[-1 - which]
+        if "task_type" in (case.path_parameters or {}) and data.draw(st.booleans()):
+            case.path_parameters["task_type"] = data.draw(st.sampled_from(TASKS))
 
     def _ask(self, case: Any) -> None:
         told = case.as_transport_kwargs(base_url=self.url)
