@@ -74,6 +74,7 @@ class _Parts:
     """The parts of a file that are kept, as few slices as can be, and a count of all that went by."""
 
     def __init__(self, data: bytes) -> None:
+        self._data = data
         self._view = memoryview(data)
         self._kept: list[memoryview | bytes] = []
         self._start = self._stop = 0
@@ -93,11 +94,13 @@ class _Parts:
         self._count += parts
         if self._count > _MOST_PARTS:
             raise InvalidImage(
-                f"The file is in more than {_MOST_PARTS:,} pieces, which no photo is. Save the photo again as PNG."
+                f"The file is in more than {_MOST_PARTS:,} pieces, which no photo is.", "Save the photo again as PNG."
             )
 
     def joined(self) -> bytes:
         self._flush()
+        if len(self._kept) == 1 and isinstance(self._kept[0], memoryview) and len(self._kept[0]) == len(self._data):
+            return self._data  # nothing was left out, and a copy of a large photo takes its time
         return b"".join(self._kept)
 
     def _flush(self) -> None:
