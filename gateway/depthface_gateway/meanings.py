@@ -15,12 +15,10 @@ __all__ = ["analyses", "embedding_models", "exportable", "hub_id", "swappers"]
 
 
 def analyses(models: Mapping[str, ModelInfo]) -> dict[str, str]:
-    """Return the models that tell all of a photo's faces, by their packs."""
-    return {
-        model.facts[swap.PACK]: name
-        for name, model in sorted(models.items())
-        if model.task == faces.NAME and swap.PACK in model.facts
-    }
+    """Return the models that tell all of a photo's faces, by their packs; of one pack the model that tells most."""
+    found = [model for model in models.values() if model.task == faces.NAME and swap.PACK in model.facts]
+    found.sort(key=lambda model: (model.rank, -len(model.outputs), -len(model.inputs), model.name), reverse=True)
+    return {model.facts[swap.PACK]: model.name for model in found}  # the last of a pack, which is the first in rank
 
 
 def embedding_models(models: Mapping[str, ModelInfo], taking: str) -> dict[str, str]:

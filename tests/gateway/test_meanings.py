@@ -39,6 +39,7 @@ FINDING = model("face_analysis_of_nobody", "faces")
         ([MINE, YOURS, USUAL], "", "the usual"),
         ([MINE, YOURS], "yours", "something"),
         ([MINE, YOURS], "something", "something"),  # by its whole name
+        ([replace(MINE, name="a part"), replace(MINE, outputs=("boxes", "crops"))], "mine", "anything"),  # tells more
     ],
 )
 def test_the_pack_is_chosen_or_the_usual_or_the_only_one(served, pack, name):

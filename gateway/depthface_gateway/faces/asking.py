@@ -59,7 +59,7 @@ class Faces:
             return served[wanted]
         if len(served) == 1 and not self.pack:
             return next(iter(served.values()))
-        packs = ", ".join(served)
+        packs = ", ".join(sorted(served))
         if self.pack:
             raise ModelUnavailable(
                 f"The face pack {self.pack!r} is not served; what is: {packs}.", "Choose one of them."
