@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from depthface.asking import Asker, Description, Index, Load, Ready, Steps, Unload, operation
 from depthface.errors import ModelUnavailable
@@ -22,6 +23,10 @@ class ModelInfo:
         task: what it does: `depth`, `faces`, `swap`, ….
         precision: of its networks; empty if the server does not say.
         is_lazy: whether it is loaded when it is first used.
+        rank: which one a request takes that names no model, of several that do the same: the lowest.
+        inputs: their names.
+        outputs: their names.
+        facts: what its family says besides, such as the pack of an analysis, or the space of an embedding.
     """
 
     name: str
@@ -30,6 +35,10 @@ class ModelInfo:
     task: str
     precision: str
     is_lazy: bool
+    rank: int = 0
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 class Methods(TaskMethods, Asker):
@@ -51,6 +60,10 @@ class Methods(TaskMethods, Asker):
                     task=known.task or "",
                     precision=known.precision or "",
                     is_lazy=known.is_lazy,
+                    rank=known.rank,
+                    inputs=description.inputs,
+                    outputs=description.outputs,
+                    facts=known.facts,
                 )
             )
         return infos
