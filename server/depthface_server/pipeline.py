@@ -64,6 +64,7 @@ class Pipeline:
         self._inputs: dict[str, str] = {tensor["name"]: tensor["data_type"] for tensor in config["input"]}
         self._required = [tensor["name"] for tensor in config["input"] if not tensor.get("optional")]
         self._outputs: tuple[str, ...] = tuple(tensor["name"] for tensor in config["output"])
+        self._is_of_one_shape = all(int(dim) > 0 for tensor in config["output"] for dim in tensor["dims"])
         repository = Path(args["model_repository"]).parent
         self._parameters = replace(Parameters.of_config(config), repository=repository)
         _refuse_templates(self._name, repository, self._parameters.networks.values())
@@ -91,7 +92,8 @@ class Pipeline:
             def run(infer: Infer, inputs: tuple[Value | None, ...]) -> Awaitable[Mapping[str, Value]]:
                 return type(self).run(frozenset(wanted), infer, self._parameters, *inputs, **options)  # type: ignore[no-any-return]
 
-            return self._response(wanted, await run_together(run, infer, photos))
+            found = await run_together(run, infer, photos, of_any_shape=self._is_of_one_shape)
+            return self._response(wanted, found)
         except Exception as error:
             return self._failure(request, error)
 

@@ -19,7 +19,7 @@ from depthface.spec import (
 )
 from depthface.tasks import embedding
 
-__all__ = ["CARDS", "MAKERS", "PHOTO_SIDE_PX", "TEXT_TOKENS", "TOKENIZER_FILE"]
+__all__ = ["CARDS", "FEWEST_TOKENS", "MAKERS", "PHOTO_SIDE_PX", "TEXT_TOKENS", "TOKENIZER_FILE"]
 
 FAMILY = "clip"
 
@@ -27,7 +27,11 @@ PHOTO_SIDE_PX = 224
 """The square that the network sees (preprocessor_config.json, `size` and `crop_size`)."""
 
 TEXT_TOKENS = 77
-"""The tokens of a text, with those of its start and end (config.json, `max_position_embeddings`)."""
+"""The most tokens of a text, with those of its start and end (config.json, `max_position_embeddings`)."""
+
+FEWEST_TOKENS = 8
+"""The tokens of a short text: lengths are rounded up to multiples of this, so that few shapes are asked of a runtime,
+and texts of about one length are one batch."""
 
 TOKENIZER_FILE = "tokenizer.json"
 """Beside the network of texts: how a text becomes tokens."""
@@ -44,7 +48,9 @@ MAKERS = Makers(
 """What has a hand in its networks, before anything is made of them."""
 
 PIXELS = TensorSpec("pixels", "UINT8", (PHOTO_SIDE_PX, PHOTO_SIDE_PX, 3))
-TOKENS = TensorSpec("tokens", "INT32", (TEXT_TOKENS,))
+TOKENS = TensorSpec("tokens", "INT32", (-1,))
+
+CUT = TensorSpec(embedding.CUT_TOKENS, "INT32", (1,))
 
 # Of 1 − cosine; `centred_loss` is that of vectors less their mean, since one dimension carries much of every vector.
 TOLERANCES: dict[Precision, dict[str, float]] = {
@@ -92,11 +98,9 @@ def _card(training: _Training, *, rank: int) -> ModelCard:
     out = TensorSpec("embedding", "FP32", (width,))
     facts = {embedding.SPACE: name, embedding.SCALE: "100"}  # exp(logit_scale), which training had clipped there
     networks, pipelines = [], []
-    for kind, public, private in (
-        ("image", TensorSpec("image", "BYTES", (1,)), PIXELS),
-        ("text", TensorSpec("text", "BYTES", (1,)), TOKENS),
-    ):
-        shapes = Profile((1, *private.dims), (1, *private.dims), (MAX_BATCH_SIZE, *private.dims))
+    for kind, private, more in (("image", PIXELS, ()), ("text", TOKENS, (CUT,))):
+        least, most = (_of_length(private.dims, length) for length in (FEWEST_TOKENS, TEXT_TOKENS))
+        shapes = Profile((1, *least), (1, *least), (MAX_BATCH_SIZE, *most))
         network = Network(
             name=f"{name}_{kind}_network",
             inputs=(private,),
@@ -111,8 +115,8 @@ def _card(training: _Training, *, rank: int) -> ModelCard:
                 name=f"{name}_{kind}",
                 task=embedding.NAME,
                 function=f"depthface.families.{FAMILY}.pipeline:embed_{kind}",
-                inputs=(public,),
-                outputs=(out,),
+                inputs=(TensorSpec(kind, "BYTES", (1,)),),
+                outputs=(out, *more),
                 max_batch_size=MAX_BATCH_SIZE,
                 networks={kind: network.name},
                 rank=rank,
@@ -132,6 +136,10 @@ def _card(training: _Training, *, rank: int) -> ModelCard:
         is_committed=rank == 0,  # the text of one is kept as the reference
         architecture={**_VIT_B_32, "hidden_act": training.activation},
     )
+
+
+def _of_length(dims: tuple[int, ...], length: int) -> tuple[int, ...]:
+    return tuple(length if dim == -1 else dim for dim in dims)
 
 
 _FILES = (HubFile("config.json", None, None), HubFile(TOKENIZER_FILE, None, None))

@@ -20,8 +20,8 @@ from transformers import logging as transformers_logging
 
 from depthface.contract import Precision
 from depthface.errors import WeightsCorrupt
-from depthface.families.clip.card import PHOTO_SIDE_PX, TEXT_TOKENS, TOKENIZER_FILE
-from depthface.families.clip.processing import END, tokenizer_from_bytes, tokens_of
+from depthface.families.clip.card import FEWEST_TOKENS, PHOTO_SIDE_PX, TEXT_TOKENS, TOKENIZER_FILE
+from depthface.families.clip.processing import END, read, tokenizer_from_bytes
 from depthface.spec import ModelCard, Source
 
 __all__ = ["MEAN", "STD", "ImageNetwork", "TextNetwork", "config_of", "load", "reference_model", "sources"]
@@ -40,7 +40,7 @@ _HIDDEN = -3e4
 def load(card: ModelCard, folder: Path, precision: Precision) -> dict[str, Source]:
     """Build both networks of `card`, each under its name.
 
-    The references map `(B, 224, 224, 3) uint8` and `(B, 77) int32` to `(B, D) float32` of unit length.
+    The references map `(B, 224, 224, 3) uint8` and `(B, L) int32` to `(B, D) float32` of unit length.
 
     Args:
         card: of the model.
@@ -66,8 +66,8 @@ def sources(card: ModelCard, model: CLIPModel, tokenizer: bytes, precision: Prec
         ),
         text.name: Source(
             model=TextNetwork(model, precision).eval(),
-            example=torch.zeros(2, TEXT_TOKENS, dtype=torch.int32),
-            dynamic_shapes=({0: batch},),
+            example=torch.zeros(2, FEWEST_TOKENS, dtype=torch.int32),
+            dynamic_shapes=({0: batch, 1: torch.export.Dim("length", min=2, max=TEXT_TOKENS)},),
             reference=lambda tokens: _reference_of_texts(model, tokens),
             files={TOKENIZER_FILE: tokenizer},
         ),
@@ -174,7 +174,9 @@ class TextNetwork(nn.Module):
 
     The causal mask is a constant; the text's end, whose state is the answer, is the first of the largest token.
 
-    Shape: `(B, 77) int32` to `(B, D) float32`.
+    No token sees a later one, so a text gives the same vector at its own length as filled up to 77 tokens.
+
+    Shape: `(B, L) int32`, 2 ≤ L ≤ 77, to `(B, D) float32`.
     """
 
     mask: torch.Tensor
@@ -196,12 +198,14 @@ class TextNetwork(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return the vectors of texts."""
-        hidden = self.words(tokens) + self.positions
+        length = tokens.shape[1]
+        hidden = self.words(tokens) + self.positions[:length]
+        mask = self.mask[:length, :length]
         for layer in self.layers:
-            hidden = layer(hidden, self.mask)
+            hidden = layer(hidden, mask)
         # The largest token, the first of several: a rank of its own for each, so that nothing hangs on how a runtime
         # breaks ties.
-        rank = tokens * TEXT_TOKENS - self.places
+        rank = tokens * TEXT_TOKENS - self.places[:length]
         chosen = (rank == rank.amax(dim=-1, keepdim=True)).to(hidden.dtype)
         end = (chosen.unsqueeze(1) @ hidden).squeeze(1)
         return F.normalize(self.projection(self.after(end)), dim=-1)
@@ -274,7 +278,7 @@ def _tokenizer(card: ModelCard, folder: Path) -> bytes:
         with path.open("rb") as file:
             data = file.read(MAX_TOKENIZER_BYTES)
         made = tokenizer_from_bytes(data)
-        tokens = tokens_of(made, "a photo")
+        tokens = read(made, "a photo").tokens
         is_so = made.token_to_id(END) == largest == max(made.get_vocab().values()) and tokens[-1] == largest
     except (OSError, ValueError) as error:
         raise WeightsCorrupt(

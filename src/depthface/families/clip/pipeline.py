@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from depthface.contract import MODEL_VERSION, Parameters
 from depthface.families.clip import processing
 from depthface.families.clip.card import TOKENIZER_FILE
-from depthface.tasks.embedding import text_from_bytes
+from depthface.tasks.embedding import CUT_TOKENS, text_from_bytes
 
 __all__ = ["embed_image", "embed_text"]
 
@@ -52,7 +53,8 @@ async def embed_text(
         text_bytes: UTF-8.
 
     Returns:
-        `embedding`: `(D,) float32` of unit length.
+        `embedding`: `(D,) float32` of unit length; `cut_tokens`: `(1,) int32`, how many of the text's tokens were cut
+        off; those that are wanted.
 
     Raises:
         InvalidInput: the text is empty, too long, or not UTF-8.
@@ -60,5 +62,9 @@ async def embed_text(
     text, network = text_from_bytes(text_bytes), parameters.networks["text"]
     assert parameters.repository is not None, "the server says where its models lie"
     tokenizer = processing.tokenizer(parameters.repository / network / MODEL_VERSION / TOKENIZER_FILE)
-    found = await infer(network, {"tokens": processing.tokens_of(tokenizer, text)[None]}, ("embedding",))
-    return {"embedding": found["embedding"][0]}
+    reading = processing.read(tokenizer, text)
+    out: dict[str, Array] = {CUT_TOKENS: np.array([reading.cut], np.int32)}
+    if set(wanted) <= out.keys():
+        return out
+    found = await infer(network, {"tokens": reading.tokens[None]}, ("embedding",))
+    return out | {"embedding": found["embedding"][0]}
