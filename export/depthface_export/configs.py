@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from tritonclient.grpc import model_config_pb2 as pb
@@ -12,6 +13,7 @@ from depthface.spec import ModelCard, Network, Pipeline
 
 __all__ = [
     "BY_OPENVINO",
+    "add_facts",
     "exported_configs",
     "leave_to_onnxruntime",
     "network_config",
@@ -149,6 +151,12 @@ def _serve_by_openvino(config: pb.ModelConfig) -> None:
     config.instance_group[0].kind = pb.ModelInstanceGroup.KIND_CPU
     for key, value in (("HINT_BF16", "YES"), ("PERFORMANCE_HINT", "LATENCY"), ("NUM_STREAMS", "1")):
         config.parameters[key].string_value = value
+
+
+def add_facts(config: pb.ModelConfig, facts: Mapping[str, str]) -> None:
+    """Tell a pipeline, and who asks it, what only the weights told."""
+    known = parameters_of(config)
+    set_parameters(config, replace(known, facts={**known.facts, **facts}))
 
 
 def leave_to_onnxruntime(config: pb.ModelConfig) -> None:

@@ -51,8 +51,13 @@ def export(job: Job) -> Outcome:
         )
         for network in job.card.networks:
             made = manifest.read(made_in / network.name / MODEL_VERSION)
-            if made is not None and made.openvino_checks is None:
+            if made is None:
+                continue
+            if made.openvino_checks is None:
                 configs.leave_to_onnxruntime(exported[network.name])
+            for pipeline in job.card.pipelines:
+                if network.name in pipeline.networks.values():
+                    configs.add_facts(exported[pipeline.name], made.facts)
         _install(job, build if changes else None, exported)
     return "exported" if changes else "unchanged"
 
@@ -186,6 +191,7 @@ def _make_network(making: NetworkJob, weights: Folder | Random | Synthetic) -> N
         openvino_checks=openvino_checks,
         engine=engine,
         files={name: manifest.sha256_of(making.folder / name) for name in making.source.files},
+        facts=dict(making.source.facts),
     ).write(making.folder)
 
 

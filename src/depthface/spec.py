@@ -243,6 +243,7 @@ class Source:
         example: an input to trace a module with; batch ≥ 2 and height ≠ width, so that no two dimensions are one.
         dynamic_shapes: for each input of a module, which of its dimensions vary (`torch.export.Dim`).
         files: what else lies beside the ONNX file, by name, such as a tokenizer.
+        facts: what only the weights tell, for the `facts` of the public models that ask it.
     """
 
     model: Any
@@ -250,3 +251,4 @@ class Source:
     example: Any = None
     dynamic_shapes: Any = None
     files: Mapping[str, bytes] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from depthface.families.clip.card import TEXT_TOKENS, TOKENIZER_FILE
 from depthface.families.clip.processing import centre_crop, filled, read, tokenizer_from_bytes
 from depthface.spec import Source
 
-__all__ = ["SENTENCES", "measure", "measurements"]
+__all__ = ["SENTENCES", "compared", "measure", "measurements"]
 
 Pixels = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
@@ -61,8 +61,18 @@ def measurements(
         name = "pixels"
         fed = [centre_crop(view) for view in views]
         expected = source.reference(np.stack(fed))
+    yield compared(name, fed, expected, run)
+
+
+def compared(
+    name: str,
+    fed: Sequence[npt.NDArray[Any]],
+    expected: Vectors,
+    run: Callable[[dict[str, Any]], dict[str, Any]],
+) -> tuple[str, dict[str, float]]:
+    """Return a case of `measurements`: what the export gives for its input `name`, item by item, against `expected`."""
     got = np.concatenate([run({name: batch})["embedding"] for batch in _batches(fed)])
-    yield f"{len(fed)} {name}", measure(expected, got)
+    return f"{len(fed)} {name}", measure(expected, got)
 
 
 def _batches(items: Sequence[npt.NDArray[Any]]) -> Iterator[npt.NDArray[Any]]:
