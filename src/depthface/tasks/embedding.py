@@ -153,7 +153,10 @@ class EmbeddingMethods(Asker):
         template: str = TEMPLATE,
         model: str | None = None,
     ) -> Steps[list[Classification]]:
-        """Return how well each label fits a photo, the best first.
+        """Return how well each label fits a photo, the best first, by the rule that the model was taught with.
+
+        CLIP chooses one of the labels: a softmax of the cosines, times its scale. SigLIP judges each by itself: a
+        sigmoid of the cosine times the scale, plus the bias; so says its model card, and `transformers` does so.
 
         Args:
             photo: as for `embed`.
