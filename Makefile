@@ -61,7 +61,7 @@ docs: setup  ## the site of docs/, in site/; a broken link or reference is an er
 	$(BIN)/mkdocs build --strict --quiet
 
 fuzz: setup  ## the decoder, the pack and manifest readers and a server, each fuzzed for MINUTES (10)
-	for target in image pack manifest http; do \
+	for target in image pack manifest http parameters; do \
 		$(BIN)/python tests/fuzz/run.py $$target --seconds $$(( $(or $(MINUTES),10) * 60 )) || exit 1; done
 
 soak: setup  ## a server under mixed load for MINUTES (30): no wrong answer, nothing that grows

@@ -18,6 +18,8 @@ __all__ = ["STANDARD", "read", "targets", "write"]
 STANDARD = Path("-")
 """Standard input, where a photo is asked for; standard output, where a file is."""
 
+_ALSO_STANDARD = frozenset({Path("/dev/stdout"), Path("/dev/fd/1"), Path("/proc/self/fd/1")})
+
 
 def read(photo: Path) -> bytes:
     """Return the bytes of a photo's file, or of standard input; raise `InvalidImage` if it cannot be read."""
@@ -38,7 +40,7 @@ def targets(photos: Sequence[Path], out: str, ending: str) -> list[Path]:
     """
     is_folder = len(photos) > 1 or out.endswith(os.sep) or _is_folder(Path(out))
     if not is_folder:
-        found = [Path(out)]
+        found = [STANDARD if Path(out) in _ALSO_STANDARD else Path(out)]
     else:
         if Path(out) == STANDARD:
             raise InvalidInput("Standard output takes the result of one photo.", "Give --out a folder for several.")
@@ -68,11 +70,11 @@ def write(target: Path, content: bytes) -> None:
             sys.stdout.buffer.write(content)
             sys.stdout.buffer.flush()
             return
-        real = Path(os.path.realpath(target))
-        mode = _mode(real)
-        if mode is not None and not stat.S_ISREG(mode):
-            real.open("wb").close() if stat.S_ISDIR(mode) else _write_as_it_is(real, content)
+        mode = _mode(target)
+        if mode is not None and not stat.S_ISREG(mode):  # of which a link may lead to no path: /dev/fd/63
+            target.open("wb").close() if stat.S_ISDIR(mode) else _write_as_it_is(target, content)
             return
+        real = Path(os.path.realpath(target))
         made = _make_folders(real.parent)
         try:
             _replace(real, content, mode)

@@ -130,8 +130,8 @@ def _pack_folder(published: PublishedPack) -> Path:
 
     InsightFace itself checks nothing, and takes any folder of that name, even an empty one, for a finished download.
     """
-    home = Path("~/.insightface").expanduser()
-    folder = home / "models" / published.name
+    folder = published.folder
+    home = folder.parents[1]
     if all((folder / file.name).is_file() for file in published.files):
         return folder
     try:

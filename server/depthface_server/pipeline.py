@@ -208,7 +208,7 @@ def _what_went_wrong(model: str, is_own: bool, message: str) -> Exception:
     if any(sign in message for sign in _FULL):
         return _Overloaded(message)
     if not is_own and any(sign in message for sign in _ABSENT):
-        return InvalidInput(f"This needs {model}, which the server does not serve. Export it, or name another.")
+        return InvalidInput(f"This needs {model}, which the server does not serve.", "Export it, or name another.")
     return RuntimeError(message)
 
 

@@ -174,10 +174,10 @@ def _ask(data: bytes, format: str, wanted: bytes, max_pixels: int) -> tuple[int,
     text = body.decode("utf-8", "replace")
     if status == b"l":
         raise ImageTooLarge(
-            f"The photo is {width}×{height}, the limit is {max_pixels / 1e6:.4g} megapixels. Scale it down first."
+            f"The photo is {width}×{height}, the limit is {max_pixels / 1e6:.4g} megapixels.", "Scale it down first."
         )
     why = f" ({text})" if text else ""
-    raise InvalidImage(f"This {format} is damaged, or of a kind that cannot be read{why}. Save the photo as JPEG.")
+    raise InvalidImage(f"This {format} is damaged, or of a kind that cannot be read{why}.", "Save the photo as JPEG.")
 
 
 def _answered(head: bytes, data: bytes, format: str) -> tuple[bytes, int, int, bytearray]:
@@ -192,12 +192,12 @@ def _answered(head: bytes, data: bytes, format: str) -> tuple[bytes, int, int, b
             how = _let_go()
             if isinstance(error, TimeoutError) or how in _OUT_OF_TIME:
                 raise InvalidImage(
-                    f"The {format} photo could not be decoded within {TIME_LIMIT_S:g} seconds; it may be damaged. Save "
-                    "it as JPEG."
+                    f"The {format} photo could not be decoded within {TIME_LIMIT_S:g} seconds; it may be damaged.",
+                    "Save it as JPEG.",
                 ) from error
             if was_fresh:
                 raise InvalidImage(
-                    f"The decoder of {format} ended while it read this photo; it may be damaged. Save it as JPEG."
+                    f"The decoder of {format} ended while it read this photo; it may be damaged.", "Save it as JPEG."
                 ) from error
             # It had ended before, having had nothing to do.
         except BaseException:  # Ctrl-C: an answer may be under way that is of this photo
@@ -210,7 +210,7 @@ def _started(format: str) -> _Worker:
         return _Worker()
     except OSError as error:
         raise InvalidImage(
-            f"No process could be started to decode {format} ({error.strerror}). Save the photo as JPEG."
+            f"No process could be started to decode {format} ({error.strerror}).", "Save the photo as JPEG."
         ) from error
 
 
@@ -233,13 +233,13 @@ os.register_at_fork(after_in_child=_let_go_after_fork)
 def _must_have_decoder(format: str) -> None:
     if format == "HEIC" and importlib.util.find_spec("pillow_heif") is None:
         raise InvalidImage(
-            "A HEIC photo needs pillow-heif, which is not installed. Run: pip install pillow-heif. Or save the photo "
-            "as JPEG."
+            "A HEIC photo needs pillow-heif, which is not installed.",
+            "Run: pip install pillow-heif. Or save the photo as JPEG.",
         )
     if format == "AVIF" and not features.check("avif"):
         raise InvalidImage(
-            "An AVIF photo needs a Pillow that reads AVIF. Run: pip install --upgrade pillow. Or save the photo as "
-            "JPEG."
+            "An AVIF photo needs a Pillow that reads AVIF.",
+            "Run: pip install --upgrade pillow. Or save the photo as JPEG.",
         )
 
 
@@ -256,8 +256,8 @@ def _python() -> str:
     found = shutil.which(name)
     if found is None:
         raise InvalidImage(
-            f"HEIC and AVIF are decoded in a process of their own, and there is no {name} to run it. Save the photo as "
-            "JPEG."
+            f"HEIC and AVIF are decoded in a process of their own, and there is no {name} to run it.",
+            "Save the photo as JPEG.",
         )
     return found
 

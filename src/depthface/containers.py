@@ -93,7 +93,7 @@ class _Parts:
         self._count += parts
         if self._count > _MOST_PARTS:
             raise InvalidImage(
-                f"The file is in more than {_MOST_PARTS:,} pieces, which no photo is. Save the photo again as PNG."
+                f"The file is in more than {_MOST_PARTS:,} pieces, which no photo is.", "Save the photo again as PNG."
             )
 
     def joined(self) -> bytes:

@@ -25,8 +25,8 @@
 
 Each says what is wrong and how to mend it, in one plain sentence each, and the HTTP status that it has or would have.
 
-An `InvalidInput` travels from a step of the server to the client as text, `"<code>: <message>"`; `encode` and
-`decode` are the two ends of that wire.
+An `InvalidInput` travels from a step of the server to the client as text, `"<code>: <what> <remedy>"`, with a no-break
+space between its two sentences; `encode` and `decode` are the two ends of that wire.
 """
 
 from __future__ import annotations
@@ -195,9 +195,13 @@ _BY_CODE: dict[str, type[InvalidInput]] = {
 }
 
 
+_JOINT = "\N{NO-BREAK SPACE}"
+"""Reads as a space to whoever asks without our client, and stands in no sentence of ours."""
+
+
 def encode(error: InvalidInput) -> str:
     """Return the text that a server's model answers with."""
-    return f"{error.code}: {error}"
+    return f"{error.code}: {_JOINT.join(part for part in (error.what, error.remedy) if part)}"
 
 
 def decode(text: str) -> InvalidInput | None:
@@ -205,5 +209,6 @@ def decode(text: str) -> InvalidInput | None:
     for code, cls in _BY_CODE.items():
         _, found, message = text.partition(f"{code}: ")
         if found:
-            return cls(message)
+            what, _, remedy = message.partition(_JOINT)
+            return cls(what, remedy)
     return None

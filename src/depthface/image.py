@@ -137,7 +137,7 @@ def _of_bytes_allowed(data: bytes) -> bytes:
     most = limits.current().max_bytes
     if len(data) > most:
         raise ImageTooLarge(
-            f"The photo has {len(data) / 2**20:.1f} MiB, the limit is {most / 2**20:g} MiB. Send a smaller one."
+            f"The photo has {len(data) / 2**20:.1f} MiB, the limit is {most / 2**20:g} MiB.", "Send a smaller one."
         )
     return data
 

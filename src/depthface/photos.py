@@ -17,7 +17,7 @@ from PIL import Image
 from depthface import picture
 from depthface.errors import InvalidImage
 
-__all__ = ["Photo", "encoded", "probe_picture", "upright"]
+__all__ = ["Photo", "encoded", "probe_picture", "shown", "upright"]
 
 Photo = (
     str
@@ -56,7 +56,7 @@ def encoded(photo: Photo) -> bytes:
     try:
         _picture(photo).save(buffer, "PNG", compress_level=1)
     except (OSError, ValueError, MemoryError) as error:
-        raise InvalidImage(f"The picture cannot be sent as PNG ({error}). Scale it down first.") from error
+        raise InvalidImage(f"The picture cannot be sent as PNG ({error}).", "Scale it down first.") from error
     return buffer.getvalue()
 
 
@@ -85,7 +85,7 @@ def _picture(photo: Any) -> Image.Image:
     if isinstance(photo, Image.Image):
         return picture.upright(photo)
     raise InvalidImage(
-        f"{type(photo).__name__} is not a photo. Give a path, the bytes of a file, a PIL picture or a numpy array."
+        f"{type(photo).__name__} is not a photo.", "Give a path, the bytes of a file, a PIL picture or a numpy array."
     )
 
 
@@ -95,11 +95,11 @@ def _of_array(array: npt.NDArray[Any]) -> Image.Image:
         levels = picture.eight_bits(levels)
     if levels.dtype != np.uint8 or not (levels.ndim == 2 or (levels.ndim == 3 and levels.shape[2] == 3)):
         raise InvalidImage(
-            f"An array of {array.dtype} and shape {array.shape} is not a photo. Give (H, W, 3) RGB or (H, W) grey, of "
-            "uint8, uint16 or bool."
+            f"An array of {array.dtype} and shape {array.shape} is not a photo.",
+            "Give (H, W, 3) RGB or (H, W) grey, of uint8, uint16 or bool.",
         )
     if not levels.size:
-        raise InvalidImage(f"An array of shape {array.shape} has no pixels. Give another one.")
+        raise InvalidImage(f"An array of shape {array.shape} has no pixels.", "Give another one.")
     return Image.fromarray(np.ascontiguousarray(levels)).convert("RGB")
 
 
@@ -108,23 +108,25 @@ def _bytes(data: bytes | bytearray | memoryview) -> bytes:
         return bytes(data)
     except ValueError as error:  # a memoryview after its release
         raise InvalidImage(
-            f"The bytes of the photo cannot be read ({error}). Give them while they are held."
+            f"The bytes of the photo cannot be read ({error}).", "Give them while they are held."
         ) from error
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:
-    name = _shown(path)
+    name = shown(path)
     try:
         with Path(os.fsdecode(path)).open("rb") as file:
             data = _whole(file)
     except OSError as error:
-        raise InvalidImage(f"{name} cannot be read ({error.strerror}).{_remedy(error)}") from error
+        raise InvalidImage(f"{name} cannot be read ({error.strerror}).", _remedy(error)) from error
     except (ValueError, TypeError) as error:  # a NUL in it, or no path after all
-        raise InvalidImage(f"{name} is not a path of a file ({error}). Give another one.") from error
+        raise InvalidImage(f"{name} is not a path of a file ({error}).", "Give another one.") from error
     if len(data) > _MOST_BYTES:
-        raise InvalidImage(f"{name} has more than {_MOST_BYTES / 2**20:.0f} MiB, which is no photo. Give another file.")
+        raise InvalidImage(
+            f"{name} has more than {_MOST_BYTES / 2**20:.0f} MiB, which is no photo.", "Give another file."
+        )
     if not data:
-        raise InvalidImage(f"{name} is empty: it has no bytes. Give another file.")
+        raise InvalidImage(f"{name} is empty: it has no bytes.", "Give another file.")
     return data
 
 
@@ -138,13 +140,13 @@ def _whole(file: BinaryIO) -> bytes:
 
 def _remedy(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
-        return " Give the path of a file that exists."
+        return "Give the path of a file that exists."
     if isinstance(error, PermissionError):
-        return " Give yourself the right to read it."
-    return " Give the path of a photo."
+        return "Give yourself the right to read it."
+    return "Give the path of a photo."
 
 
-def _shown(path: str | os.PathLike[str]) -> str:
+def shown(path: str | os.PathLike[str]) -> str:
     """Return a path as it can be said in one line, in any encoding that has its characters."""
     try:
         name = os.fsdecode(path)

@@ -70,13 +70,13 @@ def opened(data: bytes, *, max_pixels: int = LARGEST_PIXELS) -> Iterator[Opened]
         InvalidImage: not a photo, of a format that is not taken, or damaged.
     """
     if not data:
-        raise InvalidImage("There is no photo: it has no bytes. Send the bytes of a photo.")
+        raise InvalidImage("There is no photo: it has no bytes.", "Send the bytes of a photo.")
     format = formats.format_of(data)
     if format is None:
-        raise InvalidImage(_not_taken(formats.stranger(data)))
+        raise _not_taken(formats.stranger(data))
     lean = containers.lean(data, format)
     if lean.is_preview:
-        raise InvalidImage(_not_taken("a camera's raw file"))
+        raise _not_taken("a camera's raw file")
     if format in _APART:
         size = apart.size_of(lean.data, format, max_pixels=max_pixels)
         yield Opened(format, "RGB", lean.data, size, 1, lambda: apart.decode(lean.data, format, max_pixels=max_pixels))
@@ -84,10 +84,10 @@ def opened(data: bytes, *, max_pixels: int = LARGEST_PIXELS) -> Iterator[Opened]
     image = _image(lean, format)
     width, height = image.size
     if not width * height:
-        raise InvalidImage(f"The photo is {width}×{height}: it has no pixels. Send another one.")
+        raise InvalidImage(f"The photo is {width}×{height}: it has no pixels.", "Send another one.")
     if width * height > max_pixels:  # Pillow refuses only above twice its own limit
         raise ImageTooLarge(
-            f"The photo is {width}×{height}, the limit is {max_pixels / 1e6:.4g} megapixels. Scale it down first."
+            f"The photo is {width}×{height}, the limit is {max_pixels / 1e6:.4g} megapixels.", "Scale it down first."
         )
     size = (width, height) if lean.orientation in TURNING else (height, width)
     try:
@@ -96,7 +96,7 @@ def opened(data: bytes, *, max_pixels: int = LARGEST_PIXELS) -> Iterator[Opened]
         raise
     # Pillow's plugins raise nearly anything on damaged files: OSError, SyntaxError, ValueError, struct.error, …
     except Exception as error:
-        raise InvalidImage(f"The image is damaged or truncated ({error}). Send the whole file.") from error
+        raise InvalidImage(f"The image is damaged or truncated ({error}).", "Send the whole file.") from error
 
 
 def upright(picture: Image.Image) -> Image.Image:
@@ -117,7 +117,9 @@ def upright(picture: Image.Image) -> Image.Image:
             with opened(data) as photo:
                 return photo.decoded()
         if not picture.width * picture.height:
-            raise InvalidImage(f"The picture is {picture.width}×{picture.height}: it has no pixels. Give another one.")
+            raise InvalidImage(
+                f"The picture is {picture.width}×{picture.height}: it has no pixels.", "Give another one."
+            )
         made = _transposed(rgb(picture), orientation_of(picture))
         made = made.copy() if made is picture else made
         made.info = {}
@@ -127,10 +129,10 @@ def upright(picture: Image.Image) -> Image.Image:
     except Exception as error:
         if isinstance(error, AssertionError | AttributeError) or "closed" in str(error):
             raise InvalidImage(
-                "The picture is closed, and its pixels cannot be read any more. Give it before its `with` ends, or "
-                "call its `load()` there."
+                "The picture is closed, and its pixels cannot be read any more.",
+                "Give it before its `with` ends, or call its `load()` there.",
             ) from error
-        raise InvalidImage(f"The picture is damaged or truncated ({error}). Give a whole one.") from error
+        raise InvalidImage(f"The picture is damaged or truncated ({error}).", "Give a whole one.") from error
 
 
 def turned(image: Image.Image, orientation: int) -> Image.Image:
@@ -152,8 +154,8 @@ def rgb(picture: Image.Image) -> Image.Image:
         low, high = int(levels.min()), int(levels.max())
         if low < 0 or high > 0xFFFF:
             raise InvalidImage(
-                f"The picture has 32-bit samples, here from {low} to {high}, and does not say which of them is white. "
-                "Scale them to 0–255 and save them as 8 bits."
+                f"The picture has 32-bit samples, here from {low} to {high}, and does not say which of them is white.",
+                "Scale them to 0–255 and save them as 8 bits.",
             )
         if high > 0xFF:
             return Image.fromarray(eight_bits(levels.astype(np.uint16))).convert("RGB")
@@ -163,10 +165,11 @@ def rgb(picture: Image.Image) -> Image.Image:
         if not (darkest >= 0 and 1 < brightest <= 0xFF):  # NaN is neither
             raise InvalidImage(
                 f"The picture has floating-point samples, here from {darkest:.4g} to {brightest:.4g}, and does not "
-                "say which of them is white. Scale them to 0–255 and save them as 8 bits."
+                "say which of them is white.",
+                "Scale them to 0–255 and save them as 8 bits.",
             )
     elif picture.mode == "LAB":
-        raise InvalidImage("The picture's colours are LAB, which is not taken. Save it as RGB.")
+        raise InvalidImage("The picture's colours are LAB, which is not taken.", "Save it as RGB.")
     elif picture.mode in ("La", "RGBa"):  # premultiplied: Pillow knows only the way by alpha
         picture = picture.convert(picture.mode[:-1] + "A")
     if picture.mode == "RGB":
@@ -200,21 +203,20 @@ def _image(lean: containers.Lean, format: str) -> Image.Image:
         return Image.open(BytesIO(lean.data), formats=[format])
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageTooLarge(
-            f"The photo has more than {LARGEST_PIXELS / 1e6:.0f} megapixels and was not decoded. Scale it down first."
+            f"The photo has more than {LARGEST_PIXELS / 1e6:.0f} megapixels and was not decoded.",
+            "Scale it down first.",
         ) from error
     except Exception as error:
         why = lean.kind or ("" if isinstance(error, UnidentifiedImageError) else str(error))
         raise InvalidImage(
-            f"This {format} is damaged, or of a kind that cannot be read{f' ({why})' if why else ''}. Send the whole "
-            "file, or save the photo as JPEG or as PNG of 8 bits."
+            f"This {format} is damaged, or of a kind that cannot be read{f' ({why})' if why else ''}.",
+            "Send the whole file, or save the photo as JPEG or as PNG of 8 bits.",
         ) from error
 
 
-def _not_taken(name: str | None) -> str:
-    known = ", ".join(formats.FORMATS)
-    if name is None:
-        return f"These bytes are not an image. Send one of: {known}."
-    return f"This is {name}, which is not taken. Send one of: {known}."
+def _not_taken(name: str | None) -> InvalidImage:
+    what = "These bytes are not an image." if name is None else f"This is {name}, which is not taken."
+    return InvalidImage(what, f"Send one of: {', '.join(formats.FORMATS)}.")
 
 
 def _again(picture: Image.Image) -> bytes | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy.typing as npt
@@ -95,6 +96,11 @@ class PublishedPack:
     def origin(self) -> str:
         """How a manifest names them."""
         return f"{self.name}@insightface"
+
+    @property
+    def folder(self) -> Path:
+        """Where InsightFace itself keeps them (`insightface.utils.storage`)."""
+        return Path("~/.insightface/models").expanduser() / self.name
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,16 @@ def test_links_devices_and_pipes_stay_what_they_are(tmp_path):
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
+def test_an_open_file_descriptor_is_written_to_by_its_name():
+    """As a shell gives it for `--out >(…)`: its link leads to no path."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as file:
+        outputs.write(Path(f"/dev/fd/{writing}"), b"content")
+        os.close(writing)
+        assert file.read() == b"content"
+    assert outputs.targets([outputs.STANDARD], "/dev/stdout", ".png") == [outputs.STANDARD]
+
+
 @pytest.mark.parametrize("name", ["folder", "file/x", "x" * 300, "nul\0l"])
 def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(tmp_path, name):
     (tmp_path / "folder").mkdir()

@@ -18,7 +18,7 @@ import pytest
 from fixtures.photos import VARIETY, bomb, encoded, photo
 from fixtures.serving import Server, serving
 
-from depthface.errors import ClientError, ServerFault
+from depthface.errors import ClientError, ServerFault, decode
 from depthface_client import Client
 
 MODEL = "depth_anything_v2_small"
@@ -58,7 +58,10 @@ BAD_PHOTOS = {
 def test_a_bad_photo_gets_a_400_and_a_sentence(server, name):
     status, text = post(server, BAD_PHOTOS[name])
     assert status == 400
-    assert text.rstrip().endswith(".")
+    error = decode(text)
+    assert error is not None
+    assert error.what.endswith(".")
+    assert error.remedy.endswith(".")
     assert "Traceback" not in text
     assert ".py" not in text
     assert post(server, GOOD) == (200, "")

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from depthface.errors import DepthfaceError, InvalidInput, ModelUnavailable, ServerUnavailable
+from depthface.photos import shown
 from depthface.weights import warning_of
 from depthface_client._transports.address import Address
 from depthface_client.client import Client
@@ -72,7 +73,8 @@ def for_each(client: Client, photos: Sequence[Path], work: Callable[[int], dict[
         except DepthfaceError as error:
             if isinstance(error, ServerUnavailable):
                 client.models()  # raises, if it is not this photo that breaks the connection
-            click.echo(f"Error: {photo}: {error}", err=True)
+            name, text = shown(photo), str(error)
+            click.echo(f"Error: {text if text.startswith(name) else f'{name}: {text}'}", err=True)
             documents.append({"photo": str(photo), "error": str(error)})
     return documents
 

@@ -50,7 +50,7 @@ def _cached(card: ModelCard, file: HubFile) -> Path:
         hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
         folder = "models--" + card.weights.repo_id.replace("/", "--")
         return hub / folder / "snapshots" / card.weights.revision / file.name
-    return Path("~/.insightface/models").expanduser() / card.weights.name / file.name
+    return card.weights.folder / file.name
 
 
 def _is_published(file: HubFile, path: Path) -> bool:
