@@ -158,6 +158,19 @@ def test_the_networks_for_export_are_the_reference(precision):
             assert value <= TINY.tolerances[precision][metric], (name, metric)
 
 
+def test_the_architecture_is_that_of_the_published_file():
+    """Its size is on record: four bytes a parameter, eight for each place that its old file counts, and a header."""
+    import torch
+    from transformers import CLIPModel
+
+    with torch.device("meta"):
+        model = CLIPModel(network.config_of(CARD))
+    count = sum(parameter.numel() for parameter in model.parameters())
+    (size_bytes,) = (file.size_bytes for file in CARD.weights.files if file.name == "model.safetensors")
+    assert count == 151_277_313
+    assert 0 < size_bytes - 4 * count < 100_000
+
+
 @pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-6), ("fp16", 1e-4)])
 def test_a_text_gives_the_same_at_its_own_length_and_filled_up(precision, most):
     import torch

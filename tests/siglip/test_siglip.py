@@ -192,6 +192,15 @@ def test_a_damaged_folder_is_refused_in_a_sentence_with_a_remedy(folder, tmp_pat
     assert caught.value.remedy
 
 
+def test_the_architecture_is_that_of_the_published_file():
+    """Its size is on record: four bytes a parameter, and a header."""
+    with torch.device("meta"):
+        model = SiglipModel(network.config_of(CARD))
+    count = sum(tensor.numel() for tensor in model.state_dict().values() if tensor.is_floating_point())
+    (size_bytes,) = (file.size_bytes for file in CARD.weights.files if file.name == "model.safetensors")
+    assert 0 < size_bytes - 4 * count < 100_000
+
+
 @pytest.mark.slow
 def test_the_true_architecture(tmp_path):
     """By the command, as a user exports it."""

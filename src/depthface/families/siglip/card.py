@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from depthface.contract import Precision
+from depthface.families.clip.card import TOLERANCES
 from depthface.spec import (
     HubFile,
     HubWeights,
@@ -43,14 +43,6 @@ MAKERS = Makers(
     packages=("torch", "transformers", "onnxscript", "tokenizers"),
 )
 """What has a hand in its networks, before anything is made of them."""
-
-# Of 1 − cosine; `centred_loss` is that of vectors less their mean, since one dimension carries much of every vector.
-TOLERANCES: dict[Precision, dict[str, float]] = {
-    "fp32": {"cosine_loss": 1e-6, "centred_loss": 1e-5},
-    "fp16": {"cosine_loss": 1e-4, "centred_loss": 1e-3},
-    "bf16": {"cosine_loss": 1e-3, "centred_loss": 1e-2},
-    "int8": {"cosine_loss": 1e-2, "centred_loss": 5e-2},
-}
 
 # config.json of the hub's repository, and what `SiglipConfig` says of what that leaves out.
 ARCHITECTURE: dict[str, object] = {
