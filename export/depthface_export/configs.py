@@ -72,7 +72,8 @@ def pipeline_config(pipeline: Pipeline) -> pb.ModelConfig:
         instance_group=[pb.ModelInstanceGroup(count=pipeline.instances, kind=pb.ModelInstanceGroup.KIND_CPU)],
         dynamic_batching=pb.ModelDynamicBatching(default_queue_policy=policy),
     )
-    _take_one_by_one(config)
+    if not pipeline.takes_together:
+        _take_one_by_one(config)
     set_parameters(config, pipeline.parameters)
     return config
 

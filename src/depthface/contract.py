@@ -65,6 +65,7 @@ class Parameters:
         is_lazy: its networks are not loaded when the server starts, but when it is first used.
         rank: which one a request takes that names no model, of several that do the same: the lowest.
         counted: the output whose length is counted in the metrics: the faces of a photo.
+        gathers: what its photos ask a network at the same moment is one batch.
         weights: where the weights came from, such as `<hub id>@<revision>` or `random, seed 0`.
         precision: of the networks; None in a config that no export has written.
         cpu_runtime: what computes the network on a CPU in the place of ONNX Runtime, which an embedded server heeds.
@@ -77,6 +78,7 @@ class Parameters:
     is_lazy: bool = False
     rank: int = 0
     counted: str | None = None
+    gathers: bool = False
     weights: str = UNKNOWN_WEIGHTS
     precision: Precision | None = None
     cpu_runtime: CpuRuntime | None = None
@@ -91,6 +93,7 @@ class Parameters:
             "lazy": "true" if self.is_lazy else "",
             "rank": str(self.rank or ""),
             "counted": self.counted or "",
+            "gathers": "true" if self.gathers else "",
             "weights": "" if self.weights == UNKNOWN_WEIGHTS else self.weights,
             "precision": self.precision or "",
             "cpu_runtime": self.cpu_runtime or "",
@@ -109,6 +112,7 @@ class Parameters:
             is_lazy=texts.get("lazy") == "true",
             rank=int(rank) if (rank := texts.get("rank", "")).isdecimal() else 0,
             counted=texts.get("counted") or None,
+            gathers=texts.get("gathers") == "true",
             weights=texts.get("weights") or UNKNOWN_WEIGHTS,
             precision=cast(Precision, precision) if precision in get_args(Precision) else None,
             cpu_runtime="openvino" if runtime == "openvino" else None,

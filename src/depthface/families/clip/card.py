@@ -121,6 +121,8 @@ def _card(training: _Training, *, rank: int) -> ModelCard:
                 networks={kind: network.name},
                 rank=rank,
                 facts=facts,
+                gathers=True,
+                takes_together=kind == "text",
             )
         )
     return ModelCard(

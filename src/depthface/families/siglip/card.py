@@ -87,6 +87,8 @@ def _pipeline(kind: str) -> Pipeline:
         networks={kind: f"{NAME}_{kind}_network"},
         rank=2,
         facts={embedding.SPACE: NAME},
+        gathers=True,
+        takes_together=kind == "text",
     )
 
 
