@@ -13,12 +13,14 @@ from typing import Any
 
 import click
 
+from depthface.cores import Cores
 from depthface.errors import MismatchError
 from depthface.limits import LARGEST_PIXELS, MAX_FACES, Limits
 from depthface.verify import refuse_mismatches, verdicts
 from depthface.weights import warning_of
 from depthface_server.address import Address
 from depthface_server.embedded import Triton
+from depthface_server.explain import explanation
 from depthface_server.installation import Installation
 from depthface_server.log import follow, rendering
 from depthface_server.options import Options
@@ -116,6 +118,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @_options
+@click.option("--explain", is_flag=True, help="Say what would run on this machine, and why, and end.")
 def serve(
     repository: Path,
     folder: Path | None,
@@ -124,6 +127,7 @@ def serve(
     grpc_port: int,
     metrics_port: int,
     log_format: str,
+    explain: bool,
     **settings: Any,
 ) -> None:
     """Serve the exported models: with an embedded Triton, no Docker, no GPU; or, in NVIDIA's container, with its.
@@ -143,9 +147,13 @@ def serve(
         refuse_mismatches(verdicts(repository))
         for name in found.missing:
             _log.info("%s: not exported, not served", name)
+        installation = Installation.find(folder)
+        if explain:
+            for line in explanation(repository, found, _read(settings), installation, Cores.found()):
+                click.echo(line)
+            return
         address = Address.free(host, http_port, grpc_port, metrics_port)
         models = (*found.exported, *found.networks)  # a pipeline does not bring the networks that it asks
-        installation = Installation.find(folder)
         if installation.is_native and settings["idle_minutes"]:
             _log.warning("--idle-minutes: NVIDIA's own backends do not know it; their networks stay in memory")
         triton = Triton(repository, models, address, _read(settings), installation)

@@ -15,6 +15,7 @@ from depthface.errors import ConfigError
 from depthface.spec import TensorSpec
 
 __all__ = [
+    "ModelConfig",
     "config_from_text",
     "input_from_spec",
     "output_from_spec",
@@ -24,6 +25,8 @@ __all__ = [
     "text_from_config",
     "with_queue",
 ]
+
+ModelConfig = pb.ModelConfig
 
 _TYPES = {
     "UINT8": pb.TYPE_UINT8,

@@ -5,7 +5,6 @@ Nothing heavy is imported: a check may be of what cannot be.
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import shutil
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+from depthface.cores import Cores
 from depthface.errors import ServeError
 from depthface_server.installation import Installation
 
@@ -139,14 +139,14 @@ def _triton() -> Finding:
 
 def _cpu() -> Finding:
     flags = set(re.findall(r"\S+", _first_line(Path("/proc/cpuinfo"), "flags")))
-    cores = len(os.sched_getaffinity(0))
+    cores = Cores.found()
     if platform.machine() != "x86_64" or "avx2" not in flags:
         return Finding("CPU", platform.machine(), "Use an x86-64 CPU with AVX2: others are not tested, and slow")
     quick = sorted(flags & {"avx512_bf16", "amx_bf16"})
     bf16 = f"bf16 in hardware ({', '.join(quick)})" if quick else "no bf16 in hardware: --precision bf16 gains nothing"
     products = sorted(flags & {"avx512_vnni", "avx_vnni", "amx_int8"})
     int8 = f"int8 products in hardware ({', '.join(products)})" if products else "no int8 products in hardware"
-    return Finding("CPU", f"{cores} cores, {bf16}, {int8}")
+    return Finding("CPU", f"cores: {cores}; {bf16}, {int8}")
 
 
 def _first_line(path: Path, start: str) -> str:

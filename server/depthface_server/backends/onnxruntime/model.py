@@ -12,7 +12,6 @@ silence.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 
+from depthface.cores import Cores
 from depthface_server.backend import NetworkBackend, Tensor
 
 Provider = tuple[str, dict[str, str]]
@@ -101,9 +101,9 @@ def _tensor(found: Any) -> Tensor:
 
 def _session_options(config: dict[str, Any], parameters: Mapping[str, str]) -> ort.SessionOptions:
     options = ort.SessionOptions()
-    # Where nothing is said, as many threads as this process may use, and no spinning: ONNX Runtime's own default
+    # Where nothing is said, as many threads as this process has cores, and no spinning: ONNX Runtime's own default
     # (0) pins threads to cores and keeps them busy waiting while the pipelines need them.
-    options.intra_op_num_threads = int(parameters.get("intra_op_thread_count", 0)) or len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = int(parameters.get("intra_op_thread_count", 0)) or Cores.found().count
     options.inter_op_num_threads = int(parameters.get("inter_op_thread_count", 0))
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if parameters.get("execution_mode") == "1":

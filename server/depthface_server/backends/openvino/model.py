@@ -8,13 +8,13 @@ openvino_backend). Parameters honoured, with its names and meanings: `HINT_BF16`
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
+from depthface.cores import Cores
 from depthface.openvino import openvino as ov
 from depthface_server.backend import NetworkBackend, Tensor
 
@@ -74,7 +74,7 @@ def _options(parameters: Mapping[str, str]) -> dict[str, str]:
     return {
         # Said either way: OpenVINO's own default is bf16 wherever the processor has it.
         "INFERENCE_PRECISION_HINT": "bf16" if is_bf16 else "f32",
-        "INFERENCE_NUM_THREADS": str(len(os.sched_getaffinity(0))),
+        "INFERENCE_NUM_THREADS": str(Cores.found().count),
         # Of what it prepares for a shape, which is 4 MB of depth's; its own default, 5000, keeps a hundred shapes.
         "CPU_RUNTIME_CACHE_CAPACITY": "1000",
         # Triton's other processes need the cores too.

@@ -1,0 +1,76 @@
+"""What `depthface serve` would run on this machine, and why: the lines of `--explain`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from depthface import config
+from depthface.contract import CONFIG_FILE, EXPORTED_CONFIG
+from depthface.cores import Cores
+from depthface_server.installation import Installation
+from depthface_server.options import Options
+from depthface_server.repository import Contents
+
+__all__ = ["explanation"]
+
+_RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tensorrt": "TensorRT"}
+_THREADS = ("intra_op_thread_count", "INFERENCE_NUM_THREADS")
+"""How configs of ONNX Runtime's and OpenVINO's backends name the number of threads."""
+
+
+def explanation(
+    repository: Path, contents: Contents, options: Options, installation: Installation, cores: Cores
+) -> Iterator[str]:
+    """Yield a line for the machine, one for Triton, and one for each model, public ones after their networks."""
+    yield f"cores: {cores}"
+    kind = "NVIDIA's own backends" if installation.is_native else "depthface's backends, on the repository unchanged"
+    yield f"Triton: {installation.program}, with {kind}"
+    for name in contents.networks:
+        yield f"{name}: {_network(_config(repository / name), installation, cores)}"
+    for name in contents.exported:
+        lazy = "; its networks are loaded when it is first used" if name in contents.lazy else ""
+        yield f"{name}: {_pipeline(_config(repository / name), options)}{lazy}"
+
+
+def _config(folder: Path) -> config.ModelConfig:
+    """Read the config that Triton will take."""
+    exported = folder / EXPORTED_CONFIG
+    return config.read(exported if exported.is_file() else folder / CONFIG_FILE)
+
+
+def _network(found: config.ModelConfig, installation: Installation, cores: Cores) -> str:
+    parameters = config.parameters_of(found)
+    if found.backend == "tensorrt" or any(group.kind == group.KIND_GPU for group in found.instance_group):
+        where = "on the GPU, because its config says so"
+    else:
+        where = f"on the CPU, {_threads(found, installation, cores)}"
+    runtime = _RUNTIMES.get(found.backend, found.backend)
+    why = ""
+    if parameters.cpu_runtime == "openvino" and not installation.is_native:
+        runtime, why = _RUNTIMES["openvino"], ", which its export has proven in this precision"
+    batch = f"batches of up to {found.max_batch_size}" if found.max_batch_size else "no batches"
+    return f"{runtime}{why}, {where}; {_count(found)} at once, {batch}"
+
+
+def _threads(found: config.ModelConfig, installation: Installation, cores: Cores) -> str:
+    for name in _THREADS:
+        if name in found.parameters:
+            return f"{found.parameters[name].string_value} threads, because its config says so"
+    if installation.is_native:
+        return "as many threads as NVIDIA's backend takes"
+    return f"{cores.count} threads, one a core"
+
+
+def _pipeline(found: config.ModelConfig, options: Options) -> str:
+    count = _count(found)
+    policy = found.dynamic_batching.default_queue_policy
+    size = policy.max_queue_size if options.queue_size is None else options.queue_size
+    if not size:
+        return f"{count} processes, a queue without a limit"
+    time_s = policy.default_timeout_microseconds / 1e6 if options.queue_time_s is None else options.queue_time_s
+    return f"{count} processes, {size} requests wait at most, for {time_s:g} s at most"
+
+
+def _count(found: config.ModelConfig) -> int:
+    return sum(group.count for group in found.instance_group) or 1
