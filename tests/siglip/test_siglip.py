@@ -13,7 +13,7 @@ import torch
 from fixtures.clip import TEXTS
 from fixtures.exporting import job_of, random_sources
 from fixtures.photos import VARIETY, encoded, photo, with_orientation
-from fixtures.serving import depthface, serving
+from fixtures.serving import serving
 from fixtures.siglip import (
     CARD,
     TINY,
@@ -23,7 +23,6 @@ from fixtures.siglip import (
     reference_tokenizer,
     write_folder,
 )
-from PIL import Image
 from transformers import SiglipModel
 
 from depthface import manifest
@@ -203,10 +202,12 @@ def test_the_architecture_is_that_of_the_published_file():
 
 @pytest.mark.slow
 def test_the_true_architecture(tmp_path):
-    """By the command, as a user exports it."""
-    done = depthface("export", CARD.name, "--weights", "random", "--repository", tmp_path / "m", timeout_s=1800)
-    assert done.returncode == 0, done.stderr
-    data = [encoded(Image.fromarray(np.asarray(photo(name))), "PNG") for name in ("astronaut.png", "coffee.png")]
+    """Whole, in its true size: the largest text network that there is, with 256 000 words."""
+    from depthface_export.pipeline import export
+
+    assert export(job_of(CARD, tmp_path / "m")) == "exported"
+    data = [encoded(photo(name), "PNG") for name in ("astronaut.png", "coffee.png")]
+    reference = Reference(random_model(CARD))
     with serving(tmp_path / "m") as server, Client(server.host, timeout_s=300) as client:
-        assert_equal(Reference(random_model(CARD)).photos(data), client.embed(data))
+        assert_equal(reference.photos(data), client.embed(data))
         assert client.embed_text("a cat").similarity(client.embed_text("a dog")) < 1
