@@ -72,8 +72,7 @@ def pipeline_config(pipeline: Pipeline) -> pb.ModelConfig:
         instance_group=[pb.ModelInstanceGroup(count=pipeline.instances, kind=pb.ModelInstanceGroup.KIND_CPU)],
         dynamic_batching=pb.ModelDynamicBatching(default_queue_policy=policy),
     )
-    if not pipeline.takes_together:
-        _take_one_by_one(config)
+    _take_at_once(config, pipeline.takes_together)
     set_parameters(config, pipeline.parameters)
     return config
 
@@ -104,7 +103,7 @@ def exported_configs(
         if network.name in with_engine:
             _serve_by_tensorrt(configs[network.name], network)
         elif not on_gpu:
-            _take_one_by_one(configs[network.name])
+            _take_at_once(configs[network.name], 1)
             if network.by_openvino and precision in BY_OPENVINO:
                 known[network.name] = Parameters(cpu_runtime="openvino")
     if on_gpu or with_engine:
@@ -115,14 +114,14 @@ def exported_configs(
     return configs
 
 
-def _take_one_by_one(config: pb.ModelConfig) -> None:
-    """Have each request computed by itself, as soon as it can be.
+def _take_at_once(config: pb.ModelConfig, count: int) -> None:
+    """Have so many requests taken at once at the most, as soon as it can be, whatever more there waits.
 
-    A CPU saves no time on several together, and they would all have to wait for the last of them, in as much more
-    memory.
+    Most often that is one. A CPU saves no time on several together where a network is large, and they would all have to
+    wait for the last of them, in as much more memory.
     """
     if config.max_batch_size > 1:
-        config.dynamic_batching.preferred_batch_size[:] = [1]
+        config.dynamic_batching.preferred_batch_size[:] = [count]
 
 
 def _serve_by_tensorrt(config: pb.ModelConfig, network: Network) -> None:

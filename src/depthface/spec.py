@@ -165,7 +165,8 @@ class Pipeline:
         is_lazy: its networks are not loaded when the server starts, but when it is first used.
         gathers: what the items of a request ask a network together is one batch, and not one after the other: a CPU
             gains by that where a network is small, since it reads the weights once.
-        takes_together: several requests are taken at once, where they cost next to nothing before they ask a network.
+        takes_together: so many requests, at the most, are taken at once for that. They wait for one another, so that it
+            is for what costs little before a network is asked.
         instances: how many processes run it, each with one request, so that one decodes while the other waits for a
             network; for a GPU they are more.
     """
@@ -182,7 +183,7 @@ class Pipeline:
     facts: Mapping[str, str] = field(default_factory=dict)
     is_lazy: bool = False
     gathers: bool = False
-    takes_together: bool = False
+    takes_together: int = 1
     instances: int = 2
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from depthface.families.clip.card import TOLERANCES
+from depthface.families.clip.card import TAKEN_TOGETHER, TOLERANCES
 from depthface.spec import (
     HubFile,
     HubWeights,
@@ -88,7 +88,7 @@ def _pipeline(kind: str) -> Pipeline:
         rank=2,
         facts={embedding.SPACE: NAME},
         gathers=True,
-        takes_together=kind == "text",
+        takes_together=TAKEN_TOGETHER[kind],
     )
 
 
