@@ -39,8 +39,8 @@ TOKENIZER_FILE = "tokenizer.json"
 MAX_BATCH_SIZE = 16
 
 TAKEN_TOGETHER = {"image": 4, "text": MAX_BATCH_SIZE}
-"""Requests of one batch. On two cores four photos take a network 2.6 times as long as one in fp32, 2.1 times in bf16, and
-16 no less each; they are decoded in a fifth of that. Sixteen short texts take as long as four or five one by one."""
+"""Requests of one batch. On two cores four photos take a network 2.6 times as long as one in fp32, 2.1 times in bf16,
+and 16 no less each; they are decoded in a fifth of that. Sixteen short texts take as long as five one by one."""
 
 MIT = License("MIT", True, "https://github.com/openai/CLIP/blob/main/LICENSE")
 OPEN_CLIP_MIT = License("MIT", True, "https://github.com/mlfoundations/open_clip/blob/main/LICENSE")
