@@ -117,6 +117,9 @@ def config_of(card: ModelCard) -> SiglipConfig:
             "max_position_embeddings": TEXT_TOKENS,
             "vocab_size": facts["vocab_size"],
             "projection_size": facts["width"],
+            "pad_token_id": 0,
+            "eos_token_id": 1,
+            "bos_token_id": 2,
         },
     )
 
