@@ -66,6 +66,7 @@ fuzz: setup  ## the decoder, the pack and manifest readers and a server, each fu
 
 soak: setup  ## a server under mixed load for MINUTES (30): no wrong answer, nothing that grows
 	$(BIN)/python -m depthface_bench.soak --minutes $(or $(MINUTES),30)
+	$(BIN)/python -m depthface_bench.soak_client --minutes $(or $(MINUTES),10)
 	DEPTHFACE_CYCLES=60 $(BIN)/python -m pytest -q tests/server/test_backend.py -k loads_and_unloads
 
 doctor: setup  ## what this machine lacks, and how to mend it

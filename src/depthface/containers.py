@@ -74,6 +74,7 @@ class _Parts:
     """The parts of a file that are kept, as few slices as can be, and a count of all that went by."""
 
     def __init__(self, data: bytes) -> None:
+        self._data = data
         self._view = memoryview(data)
         self._kept: list[memoryview | bytes] = []
         self._start = self._stop = 0
@@ -98,6 +99,8 @@ class _Parts:
 
     def joined(self) -> bytes:
         self._flush()
+        if len(self._kept) == 1 and isinstance(self._kept[0], memoryview) and len(self._kept[0]) == len(self._data):
+            return self._data  # nothing was left out, and a copy of a large photo takes its time
         return b"".join(self._kept)
 
     def _flush(self) -> None:
