@@ -32,6 +32,15 @@ _LABELS = {
     ("depth", "service"): "transformers behind FastAPI",
     ("faces", "library"): "insightface, in process",
     ("faces", "service"): "insightface behind FastAPI",
+    **{
+        (task, kind): text
+        for task in ("photo embedding", "text embedding")
+        for kind, text in (
+            ("library", "transformers, in process"),
+            ("openclip", "OpenCLIP, in process"),
+            ("service", "transformers behind FastAPI"),
+        )
+    },
 }
 
 

@@ -25,7 +25,14 @@ from depthface_bench.targets import Target, targets
 __all__ = ["losing", "markdown", "unstable"]
 
 _SERVICE: Key = ("service", "fp32")
-_TASKS = ("depth", "faces")
+_TITLES = {
+    "depth": "## Depth: JPEG to 8-bit PNG",
+    "faces": "## Faces: JPEG to boxes, keypoints and embeddings",
+    "photo embedding": "## Embeddings: JPEG to a vector",
+    "text embedding": "## Embeddings: a text to a vector",
+}
+"""Of each task whose ways stand side by side."""
+
 _STEADY = (
     "How steady: p99 / p50 at the best concurrency, and of the machine itself: the same fp32 matrix products on the "
     "CPU, again and again, each as long as a request takes, in between the measurements.\n\n"
@@ -39,7 +46,7 @@ def markdown(results: Results, pictures: Sequence[str]) -> str:
         *(f"![{name.rpartition('.')[0]}]({name})" for name in pictures),
         "## Targets\n\nMedians; for two cores, whatever this machine has.\n\n" + _targets(targets(results)),
         _losing(results),
-        *(_rounds(results, task) for task in _TASKS),
+        *(_rounds(results, task) for task in _TITLES if any(one["task"] == task for one in results["rounds"])),
         _driven(results),
         _placement(results),
         _limits(results),
@@ -55,7 +62,7 @@ def losing(results: Results) -> list[str]:
     for task, photo in _photos(results):
         keys = ways_of(results, task, photo)
         for ours in (key for key in keys if key[0] == "server"):
-            peers = [key for key in keys if key[0] in ("library", "service") or key == ("plain", ours[1])]
+            peers = [key for key in keys if key[0] in ("library", "openclip", "service") or key == ("plain", ours[1])]
             for peer in peers:
                 times = against(results, task, photo, ours, peer)
                 if times and times.median < 1:
@@ -107,8 +114,7 @@ def _losing(results: Results) -> str:
 
 
 def _rounds(results: Results, task: str) -> str:
-    titles = {"depth": "## Depth: JPEG to 8-bit PNG", "faces": "## Faces: JPEG to boxes, keypoints and embeddings"}
-    parts = [titles[task]]
+    parts = [_TITLES[task]]
     for photo in (photo for one, photo in _photos(results) if one == task):
         rows = []
         for key in ways_of(results, task, photo):

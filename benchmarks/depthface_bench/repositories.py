@@ -28,6 +28,7 @@ from depthface_standins.insightface import architectures, synthetic
 
 __all__ = [
     "DEPTH",
+    "EMBEDDINGS",
     "EVERYTHING",
     "FACES",
     "MEASURED_DEPTH",
@@ -36,8 +37,10 @@ __all__ = [
     "Setting",
     "add_measured_depth",
     "depth_card",
+    "embedding_card",
     "export_depth",
     "export_embedding",
+    "export_embeddings",
     "export_faces",
     "has_faces",
     "network_named",
@@ -54,12 +57,19 @@ EVERYTHING = ("boxes", "scores", "keypoints", "embeddings")
 _THREADS = {"onnxruntime": "intra_op_thread_count", "openvino": "INFERENCE_NUM_THREADS"}
 """What each backend calls the threads of a network."""
 
+EMBEDDINGS = "clip_vit_b_32"
+
 MEASURED_DEPTH, MEASURED_FACES = "measured_depth", "measured_faces"
 
 
 def depth_card() -> ModelCard:
     """Depth Anything V2 Small."""
     return card_named(DEPTH)
+
+
+def embedding_card() -> ModelCard:
+    """CLIP ViT-B/32."""
+    return card_named(EMBEDDINGS)
 
 
 def export_depth(target: Path, variant: Variant) -> None:
@@ -72,6 +82,12 @@ def export_depth(target: Path, variant: Variant) -> None:
 def add_measured_depth(target: Path, precision: Precision) -> None:
     """Lay out `MEASURED_DEPTH` in a repository with depth of that precision in it."""
     _add(MEASURED_DEPTH, target, depth_card(), DEPTH, ("png8",), precision)
+
+
+def export_embeddings(target: Path, variant: Variant) -> None:
+    """Export embeddings of photos and texts with random weights into `target`."""
+    _export(embedding_card(), "random", target, variant)
+    _place(target, variant)
 
 
 def export_faces(pack: Path, target: Path, variant: Variant) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from depthface.contract import ONNX_FILE
 from depthface.families.depth_anything_v2.processing import preprocess
 from depthface.families.insightface.processing import letterboxes
-from depthface_bench import growth, limits, machine, photos, placement, repositories, services, ways
+from depthface_bench import embeddings, growth, limits, machine, photos, placement, repositories, services, ways
 from depthface_bench.perf_analyzer import input_data
 from depthface_bench.plan import Plan
 from depthface_bench.rounds import in_turn
@@ -39,13 +39,14 @@ Results = dict[str, Any]
 
 
 def prepare(work: Path, chosen: Sequence[Variant]) -> tuple[Path, dict[Variant, Path]]:
-    """The face pack, and a repository with depth and faces for each variant, in `work`; kept for the next run."""
+    """The face pack, and a repository with depth, faces and embeddings for each variant; kept for the next run."""
     work.mkdir(parents=True, exist_ok=True)
     pack = repositories.write_pack(work)
     found = {variant: work / variant.name.replace(" ", "-") for variant in chosen}
     for variant, folder in found.items():
         repositories.export_depth(folder, variant)
         repositories.export_faces(pack, folder, variant)
+        repositories.export_embeddings(folder, variant)
     return pack, found
 
 
@@ -92,12 +93,20 @@ def measure(
         found = in_turn(faces, crowds, plan.at_once, plan.rounds)
         results["rounds"] += [asdict(one) | {"task": "faces", "photo": f"{FACES_A_PHOTO} faces"} for one in found]
         report(f"faces: {plan.rounds} rounds")
+        embedding_services = {kind: stack.enter_context(services.serving(kind)) for kind in embeddings.KINDS}
+        post = {kind: ways.posted(one.host) for kind, one in embedding_services.items()}
+        results["rounds"] += embeddings.measure(post, clients, here.cores, plan.photos, plan.rounds)
+        report(f"embeddings: {plan.rounds} rounds")
         results["placement"] = placement.measure(served[FP32].host, DEPTH_SIZES, plan.link_mbit_s, plan.few_rounds)
         report("preprocessing here and there")
         results["start"] = [  # after the work: what they have grown to
             *(_started("server", variant.name, one) for variant, one in served.items()),
             _started("service", "fp32", depth_service) | {"task": "depth"},
             _started("service", "fp32", face_service) | {"task": "faces"},
+            *(
+                _started("service", "fp32", one) | {"task": embeddings.TASKS[kind]}
+                for kind, one in embedding_services.items()
+            ),
         ]
         _keep(work, results)
     # One server at a time from here on: its memory and its latency are its own.
@@ -144,7 +153,7 @@ def _limits(repository: Path, threads: int, plan: Plan) -> Results:
             "bf16": limits.gemm_gflop_s("bf16", threads, plan.rounds),
         },
         "bandwidth_gb_s": limits.bandwidth_gb_s(threads, plan.rounds),
-        "gflop": counted | {f"{FACES_A_PHOTO} faces": _face_gflop(repository)},
+        "gflop": counted | {f"{FACES_A_PHOTO} faces": _face_gflop(repository)} | embeddings.gflop(repository),
     }
 
 

@@ -1,7 +1,8 @@
 """What people deploy today: a library behind FastAPI, one uvicorn worker, two threads that answer.
 
-`python -m depthface_bench.services depth|faces PORT` is the service; `serving` starts it as a process of its own.
-A photo in the body of a POST; a PNG, or JSON, in the answer's. The library has as many threads as there are cores.
+`python -m depthface_bench.services KIND PORT` is the service of depth, faces, or the embeddings of photos (`image`) or
+texts; `serving` starts it as a process of its own. A photo, or a text, in the body of a POST; a PNG, or JSON, in the
+answer's. The library has as many threads as there are cores.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import requests
 import uvicorn
@@ -22,12 +23,12 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from depthface.errors import DepthfaceError
-from depthface_bench import peers
+from depthface_bench import embeddings, peers
 from depthface_bench.servers import Process, free_port
 
 __all__ = ["Kind", "application", "serving"]
 
-Kind = Literal["depth", "faces"]
+Kind = Literal["depth", "faces", "image", "text"]
 
 THREADS_THAT_ANSWER = 2
 _START_TIMEOUT_S = 120.0
@@ -35,7 +36,7 @@ _START_TIMEOUT_S = 120.0
 
 def application(kind: Kind, pack: Path | None) -> FastAPI:
     """The service of a library; `pack` is the folder of the face networks."""
-    answer = _depth() if kind == "depth" else _faces(pack)
+    answer = _depth() if kind == "depth" else _faces(pack) if kind == "faces" else _embedding(kind)
 
     @asynccontextmanager
     async def two_threads(_: FastAPI) -> AsyncIterator[None]:
@@ -93,8 +94,13 @@ def _faces(pack: Path | None) -> Callable[[bytes], Response]:
     return lambda body: JSONResponse({name: rows.tolist() for name, rows in analyse(body).items()})
 
 
+def _embedding(kind: embeddings.Kind) -> Callable[[bytes], Response]:
+    embed = embeddings.library(kind, len(os.sched_getaffinity(0)))
+    return lambda body: JSONResponse({"embedding": embed(body).tolist()})
+
+
 if __name__ == "__main__":
-    which: Kind = "depth" if sys.argv[1] == "depth" else "faces"
+    (which,) = (kind for kind in get_args(Kind) if kind == sys.argv[1])
     uvicorn.run(
         application(which, Path(sys.argv[3]) if len(sys.argv) > 3 else None),
         port=int(sys.argv[2]),

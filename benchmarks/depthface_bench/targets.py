@@ -18,6 +18,8 @@ _AGAINST_SERVICE: Mapping[tuple[str, str, str], float] = {
     ("depth", "4000×3000", "bf16"): 3.5,
     ("faces", "6 faces", "fp32"): 1.05,
     ("faces", "6 faces", "bf16"): 1.8,
+    ("photo embedding", "1280×960", "fp32"): 1.3,
+    ("photo embedding", "1280×960", "bf16"): 2.2,
 }
 _AGAINST_PLAIN = 0.95
 _P99_TO_P50 = 1.5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tritonclient.grpc import model_config_pb2 as pb
@@ -14,6 +14,7 @@ from depthface_export.ensembles import Step, scheduling, steps_of
 
 __all__ = [
     "BY_OPENVINO",
+    "add_facts",
     "exported_configs",
     "laid_out",
     "leave_to_onnxruntime",
@@ -62,6 +63,7 @@ def pipeline_config(pipeline: Pipeline) -> pb.ModelConfig:
     """
     config = _python_config(pipeline, pipeline.name, pipeline.inputs, pipeline.outputs)
     _limit_queue(config)
+    _take_at_once(config, pipeline.takes_together)
     set_parameters(config, pipeline.parameters)
     return config
 
@@ -79,7 +81,7 @@ def _python_config(
         instance_group=[pb.ModelInstanceGroup(count=pipeline.instances, kind=pb.ModelInstanceGroup.KIND_CPU)],
         dynamic_batching=pb.ModelDynamicBatching(),
     )
-    _take_one_by_one(config)
+    _take_at_once(config, 1)
     return config
 
 
@@ -153,7 +155,7 @@ def exported_configs(
         if network.name in with_engine:
             _serve_by_tensorrt(config, network)
         elif not on_gpu:
-            _take_one_by_one(config)
+            _take_at_once(config, 1)
             if network.by_openvino and precision in BY_OPENVINO:
                 set_parameters(config, Parameters(cpu_runtime="openvino"))
     if on_gpu or with_engine:
@@ -174,14 +176,14 @@ def laid_out(card: ModelCard, form: Form = "pipeline") -> dict[str, pb.ModelConf
     return configs
 
 
-def _take_one_by_one(config: pb.ModelConfig) -> None:
-    """Have each request computed by itself, as soon as it can be.
+def _take_at_once(config: pb.ModelConfig, count: int) -> None:
+    """Have so many requests taken at once at the most, as soon as it can be, whatever more there waits.
 
-    A CPU saves no time on several together, and they would all have to wait for the last of them, in as much more
-    memory.
+    Most often that is one. A CPU saves no time on several together where a network is large, and they would all have to
+    wait for the last of them, in as much more memory.
     """
     if config.max_batch_size > 1:
-        config.dynamic_batching.preferred_batch_size[:] = [1]
+        config.dynamic_batching.preferred_batch_size[:] = [count]
 
 
 def _serve_by_tensorrt(config: pb.ModelConfig, network: Network) -> None:
@@ -213,6 +215,12 @@ def _serve_by_openvino(config: pb.ModelConfig, *, keeps_batches: bool) -> None:
     config.instance_group[0].kind = pb.ModelInstanceGroup.KIND_CPU
     for key, value in (("HINT_BF16", "YES"), ("PERFORMANCE_HINT", "LATENCY"), ("NUM_STREAMS", "1")):
         config.parameters[key].string_value = value
+
+
+def add_facts(config: pb.ModelConfig, facts: Mapping[str, str]) -> None:
+    """Tell a pipeline, and who asks it, what only the weights told."""
+    known = parameters_of(config)
+    set_parameters(config, replace(known, facts={**known.facts, **facts}))
 
 
 def leave_to_onnxruntime(config: pb.ModelConfig) -> None:

@@ -39,7 +39,7 @@ def export(job: Job) -> Outcome:
     weights_stage.check_license(job.card, job.weights, job.accepts_license)
     _check_wishes(job)
     for name in forms.staying(job.card, job.form):
-        job.report(f"{name}: stays a pipeline, what it does depends on what is found in the photo")
+        job.report(f"{name}: stays a pipeline, what it does is no straight line")
     with staging.stage(job.target) as build:
         changes, other_form = _changes(job), layout.changes(job)
         if not all(change.endswith(_NOT_YET) for change in changes + other_form):
@@ -53,8 +53,13 @@ def export(job: Job) -> Outcome:
         )
         for network in job.card.networks:
             made = manifest.read(made_in / network.name / MODEL_VERSION)
-            if made is not None and made.openvino_checks is None:
+            if made is None:
+                continue
+            if made.openvino_checks is None:
                 configs.leave_to_onnxruntime(exported[network.name])
+            for pipeline in job.card.pipelines:
+                if network.name in pipeline.networks.values():
+                    configs.add_facts(exported[pipeline.name], made.facts)
         _install(job, build, exported, job.card.networks if changes else ())
         if other_form and not changes:
             _note_command(job)
@@ -191,6 +196,7 @@ def _make_network(making: NetworkJob, weights: Folder | Random | Synthetic) -> N
         openvino_checks=openvino_checks,
         engine=engine,
         files={name: manifest.sha256_of(making.folder / name) for name in making.source.files},
+        facts=dict(making.source.facts),
     ).write(making.folder)
 
 

@@ -48,14 +48,21 @@ def mixed_shapes() -> InvalidInput:
 
 
 async def run_together(
-    run: Callable[[Infer, Inputs], Awaitable[Mapping[str, Value]]], infer: Infer, photos: Sequence[Inputs]
+    run: Callable[[Infer, Inputs], Awaitable[Mapping[str, Value]]],
+    infer: Infer,
+    photos: Sequence[Inputs],
+    *,
+    of_any_shape: bool = False,
 ) -> list[Mapping[str, Value]]:
     """Run a coroutine for each photo, at once.
+
+    Args:
+        of_any_shape: whether their answers are of one shape whatever they ask a network with.
 
     Raises:
         InvalidInput: they ask a network with tensors of different shapes; none of them has computed anything then.
     """
-    meeting = _Meeting(len(photos))
+    meeting = _Meeting(len(photos), of_any_shape)
     tasks = [asyncio.ensure_future(_run_one(run, infer, photo, meeting)) for photo in photos]
     try:
         return list(await asyncio.gather(*tasks))
@@ -89,8 +96,9 @@ async def _run_one(
 class _Meeting:
     """Where the photos of a request wait for one another, each with its first question to a network."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, of_any_shape: bool) -> None:
         self._absent = count
+        self._of_any_shape = of_any_shape
         self._shapes: set[tuple[object, ...]] = set()
         self._all_here = asyncio.Event()
         self._is_spoilt = False
@@ -100,7 +108,7 @@ class _Meeting:
         self._shapes.add((model, *((name, array.shape) for name, array in sorted(inputs.items()))))
         self.leave()
         await self._all_here.wait()
-        if self._is_spoilt or len(self._shapes) > 1:
+        if self._is_spoilt or (len(self._shapes) > 1 and not self._of_any_shape):
             raise mixed_shapes()
 
     def leave(self) -> None:

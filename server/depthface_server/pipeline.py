@@ -12,7 +12,7 @@ import json
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from depthface import image
 from depthface.contract import MANIFEST_FILE, MODEL_VERSION, Parameters
 from depthface.errors import InvalidInput, decode, encode
 from depthface_server import heap
+from depthface_server.gathering import Gathering
 from depthface_server.photos import Infer, Value, checked_options, mixed_shapes, run_together, types_of_options
 from depthface_server.reporting import Report
 from depthface_server.tensors import array_of
@@ -63,6 +64,7 @@ class Pipeline:
         self._inputs: dict[str, str] = {tensor["name"]: tensor["data_type"] for tensor in config["input"]}
         self._required = [tensor["name"] for tensor in config["input"] if not tensor.get("optional")]
         self._outputs: tuple[str, ...] = tuple(tensor["name"] for tensor in config["output"])
+        self._is_of_one_shape = all(int(dim) > 0 for tensor in config["output"] for dim in tensor["dims"])
         repository = Path(args["model_repository"]).parent
         self._parameters = replace(Parameters.of_config(config), repository=repository)
         self._name: str = self._parameters.part_of or config["name"]
@@ -77,22 +79,25 @@ class Pipeline:
     async def execute(self, requests: list[Any]) -> list[Any]:
         """Run the requests of one batch at once, for Triton; each gets an answer of its own."""
         self._trimmer.touch()
-        answers = await asyncio.gather(*(self._answer(request) for request in requests))
+        infer = functools.partial(_infer, _asked_by(requests), self._parameters.networks.values())
+        together = Gathering(infer).ask if self._parameters.gathers else None
+        answers = await asyncio.gather(*(self._answer(request, together) for request in requests))
         self._trimmer.touch()
         return list(answers)
 
-    async def _answer(self, request: Any) -> Any:
+    async def _answer(self, request: Any, together: Infer | None) -> Any:
         try:
             photos = self._photos(request)
             asked = set(request.requested_output_names())
             wanted = [name for name in self._outputs if name in asked]
-            infer = functools.partial(_infer, request, self._parameters.networks.values())
+            infer = together or functools.partial(_infer, _asked_by([request]), self._parameters.networks.values())
             options = checked_options(json.loads(request.parameters() or "{}"), self._types)
 
             def run(infer: Infer, inputs: tuple[Value | None, ...]) -> Awaitable[Mapping[str, Value]]:
                 return type(self).run(frozenset(wanted), infer, self._parameters, *inputs, **options)  # type: ignore[no-any-return]
 
-            return self._response(wanted, await run_together(run, infer, photos))
+            found = await run_together(run, infer, photos, of_any_shape=self._is_of_one_shape)
+            return self._response(wanted, found)
         except Exception as error:
             return self._failure(request, error)
 
@@ -169,10 +174,32 @@ def _load(network: str) -> None:
             ) from error
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """On whose behalf a network is asked.
+
+    Attributes:
+        id: of the request, or the first of several.
+        timeout_us: the longest of theirs; 0 for none.
+    """
+
+    id: str
+    timeout_us: int
+
+
+def _asked_by(requests: Sequence[Any]) -> _Asked:
+    timeouts = [request.timeout() for request in requests]
+    return _Asked(requests[0].request_id(), max(timeouts) if all(timeouts) else 0)
+
+
 async def _infer(
-    asked: Any, networks: Collection[str], model: str, inputs: Mapping[str, npt.NDArray[Any]], outputs: Collection[str]
+    asked: _Asked,
+    networks: Collection[str],
+    model: str,
+    inputs: Mapping[str, npt.NDArray[Any]],
+    outputs: Collection[str],
 ) -> dict[str, Any]:
-    """Ask a model on behalf of the request `asked`: under its id and, as far as it has one, its time limit.
+    """Ask a model on behalf of a request: under its id and, as far as it has one, its time limit.
 
     One of the pipeline's own `networks` that is not there is loaded: the swapper's, and, under a plain `tritonserver`
     that was told the pipeline's name alone, any.
@@ -180,8 +207,8 @@ async def _infer(
 
     async def ask() -> Any:
         request = pb_utils.InferenceRequest(
-            request_id=asked.request_id(),
-            timeout=asked.timeout(),
+            request_id=asked.id,
+            timeout=asked.timeout_us,
             model_name=model,
             requested_output_names=list(outputs),
             inputs=[pb_utils.Tensor(name, np.ascontiguousarray(array)) for name, array in inputs.items()],

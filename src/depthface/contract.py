@@ -71,6 +71,7 @@ class Parameters:
         rank: which one a request takes that names no model, of several that do the same: the lowest.
         counted: the output whose length is counted in the metrics: the faces of a photo.
         part_of: of a step of an ensemble: the public model, under whose name it answers and counts.
+        gathers: what its photos ask a network at the same moment is one batch.
         weights: where the weights came from, such as `<hub id>@<revision>` or `random, seed 0`.
         precision: of the networks; None in a config that no export has written.
         cpu_runtime: what computes the network on a CPU in the place of ONNX Runtime, which an embedded server heeds.
@@ -84,6 +85,7 @@ class Parameters:
     rank: int = 0
     counted: str | None = None
     part_of: str | None = None
+    gathers: bool = False
     weights: str = UNKNOWN_WEIGHTS
     precision: Precision | None = None
     cpu_runtime: CpuRuntime | None = None
@@ -99,6 +101,7 @@ class Parameters:
             "rank": str(self.rank or ""),
             "counted": self.counted or "",
             "part_of": self.part_of or "",
+            "gathers": "true" if self.gathers else "",
             "weights": "" if self.weights == UNKNOWN_WEIGHTS else self.weights,
             "precision": self.precision or "",
             "cpu_runtime": self.cpu_runtime or "",
@@ -118,6 +121,7 @@ class Parameters:
             rank=int(rank) if (rank := texts.get("rank", "")).isdecimal() else 0,
             counted=texts.get("counted") or None,
             part_of=texts.get("part_of") or None,
+            gathers=texts.get("gathers") == "true",
             weights=texts.get("weights") or UNKNOWN_WEIGHTS,
             precision=cast(Precision, precision) if precision in get_args(Precision) else None,
             cpu_runtime="openvino" if runtime == "openvino" else None,

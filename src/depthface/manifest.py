@@ -37,6 +37,7 @@ class Manifest:
         fingerprint: of each stage that had a hand in it, the sha256 of its code and its packages' versions; if one
             differs, the artefact is stale.
         files: of whatever else lies beside it, such as a tokenizer, the sha256 by name.
+        facts: what only the weights tell of the public models, by name.
         engine: of `model.plan`, if there is one: `sha256`; `tensorrt`, `gpu`, `compute_capability` and `driver` of the
             machine that built it; `options`; `fp32_nodes`, how many of the fp16 graph's nodes had to go back to fp32;
             and its own `checks`.
@@ -55,6 +56,7 @@ class Manifest:
     openvino_checks: list[dict[str, Any]] | None = None
     fingerprint: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into `folder`."""
@@ -110,6 +112,7 @@ def _is_sound(found: Manifest) -> bool:
             *found.exporters.values(),
             *found.fingerprint.values(),
             *found.files.values(),
+            *found.facts.values(),
             *found.command,
         ]
         return (

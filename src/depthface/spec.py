@@ -187,9 +187,14 @@ class Pipeline:
         counted: the output whose length is the number of faces, for the metrics.
         facts: whatever else its function needs to know.
         is_lazy: its networks are not loaded when the server starts, but when it is first used.
+        gathers: what the items of a request ask a network together is one batch, and not one after the other: a CPU
+            gains by that where a network is small, since it reads the weights once.
+        takes_together: so many requests, at the most, are taken at once for that. They wait for one another, so that it
+            is for what costs little before a network is asked.
         instances: how many processes run it, each with one request, so that one decodes while the other waits for a
             network; for a GPU they are more.
-        line: the same work as a straight line; None where what is done depends on what is found.
+        line: the same work as a straight line; None where what is done depends on what is found, or has
+            no shape that several of one request share.
     """
 
     name: str
@@ -203,6 +208,8 @@ class Pipeline:
     counted: str | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     is_lazy: bool = False
+    gathers: bool = False
+    takes_together: int = 1
     instances: int = 2
     line: Line | None = None
 
@@ -215,6 +222,7 @@ class Pipeline:
             is_lazy=self.is_lazy,
             rank=self.rank,
             counted=self.counted,
+            gathers=self.gathers,
             facts=self.facts,
         )
 
@@ -275,6 +283,7 @@ class Source:
         example: an input to trace a module with; batch ≥ 2 and height ≠ width, so that no two dimensions are one.
         dynamic_shapes: for each input of a module, which of its dimensions vary (`torch.export.Dim`).
         files: what else lies beside the ONNX file, by name, such as a tokenizer.
+        facts: what only the weights tell, for the `facts` of the public models that ask it.
     """
 
     model: Any
@@ -282,3 +291,4 @@ class Source:
     example: Any = None
     dynamic_shapes: Any = None
     files: Mapping[str, bytes] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)

@@ -7,8 +7,9 @@ from importlib.resources import files
 import numpy as np
 import pytest
 from fixtures.clip import CARD, TEXTS, Reference
+from fixtures.exporting import job_of
 from fixtures.photos import VARIETY, encoded, photo, with_orientation
-from fixtures.serving import depthface, serving
+from fixtures.serving import serving
 from PIL import Image
 
 from depthface.families.clip import parity
@@ -103,11 +104,13 @@ def test_the_same_label(client, reference):
 
 @pytest.mark.slow
 def test_the_true_architecture(tmp_path):
-    """By the command, as a user exports it."""
-    done = depthface("export", CARD.name, "--weights", "random", "--repository", tmp_path / "m", timeout_s=1800)
-    assert done.returncode == 0, done.stderr
-    data = photographs()
+    """Whole, in its true size; of the small one everything else is shown above, and what the command does elsewhere."""
+    from depthface_export.pipeline import export
+
+    assert export(job_of(CARD, tmp_path / "m")) == "exported"
+    data = photographs()[:3]
+    reference = Reference(random_model(CARD))
     with serving(tmp_path / "m") as server, Client(server.host, timeout_s=300) as client:
         assert client.weights("clip_vit_b_32_image") == "random, seed 0"
-        assert_equal(Reference(random_model(CARD)).photos(data), client.embed(data))
+        assert_equal(reference.photos(data), client.embed(data))
         assert client.embed_text("a cat").similarity(client.embed_text("a dog")) < 1

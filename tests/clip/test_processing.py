@@ -10,12 +10,15 @@ import pytest
 from fixtures.clip import TEXTS, real_tokenizer
 from fixtures.photos import VARIETY, encoded, photo, with_orientation
 from PIL import Image, ImageOps
+from tokenizers import Tokenizer
 from transformers import CLIPImageProcessorPil
 
 from depthface.errors import InvalidImage
 from depthface.families.clip import processing
-from depthface.families.clip.card import TEXT_TOKENS
+from depthface.families.clip.card import FEWEST_TOKENS, TEXT_TOKENS
 from depthface_standins.clip import architectures, synthetic
+
+LENGTHS = (*range(FEWEST_TOKENS, TEXT_TOKENS, FEWEST_TOKENS), TEXT_TOKENS)
 
 SIZES = ((1, 1), (1, 7), (3, 2), (223, 225), (224, 224), (225, 224), (301, 299), (333, 1001), (2000, 97), (50, 2500))
 
@@ -64,23 +67,19 @@ def served():
 
 def assert_same(served, text):
     wanted = real_tokenizer()(text, padding="max_length", truncation=True, max_length=TEXT_TOKENS)["input_ids"]
-    got = processing.tokens_of(served, text)
-    assert (got.dtype, got.shape) == (np.int32, (TEXT_TOKENS,))
-    assert got.tolist() == wanted, repr(text)
+    got = processing.read(served, text)
+    assert got.tokens.dtype == np.int32
+    assert len(got.tokens) in LENGTHS
+    assert processing.filled(got.tokens, TEXT_TOKENS).tolist() == wanted, repr(text)
+    whole = real_tokenizer()(text)["input_ids"]
+    assert got.cut == max(0, len(whole) - TEXT_TOKENS), repr(text)
+    assert len(got.tokens) - len(whole) < FEWEST_TOKENS, repr(text)
 
 
 def test_the_vocabulary_is_clips_own(served):
     """The numbers that OpenAI's model card shows the tokens of."""
-    assert processing.tokens_of(served, "a photo of a cat")[:8].tolist() == [
-        49406,
-        320,
-        1125,
-        539,
-        320,
-        2368,
-        49407,
-        49407,
-    ]
+    expected = [49406, 320, 1125, 539, 320, 2368, 49407, 49407]
+    assert processing.read(served, "a photo of a cat").tokens.tolist() == expected
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: ascii(text[:20]))
@@ -100,10 +99,10 @@ def test_the_tokens_of_anything_are_the_references(served):
 def test_the_random_weights_tokenizer_has_clips_numbers_for_signs(served):
     made = processing.tokenizer_from_bytes(architectures.byte_tokenizer())
     for text in ("x", "! ? 7", "é", "x 😀"[:1]):
-        got = processing.tokens_of(made, text)
+        got = processing.read(made, text).tokens
         assert (got[0], got[-1]) == (49406, 49407)
-    assert processing.tokens_of(made, "x ! 7").tolist() == processing.tokens_of(served, "x ! 7").tolist()
-    assert len({tuple(processing.tokens_of(made, text)) for text in TEXTS[:16]}) >= 14
+    assert processing.read(made, "x ! 7").tokens.tolist() == processing.read(served, "x ! 7").tokens.tolist()
+    assert len({tuple(processing.read(made, text).tokens) for text in TEXTS[:16]}) >= 14
 
 
 @pytest.mark.parametrize("made", [architectures.byte_tokenizer, synthetic.tokenizer])
@@ -111,7 +110,20 @@ def test_what_is_too_long_is_cut_before_the_end(made):
     document = json.loads(made())
     end = document["model"]["vocab"]["<|endoftext|>"]
     tokenizer = processing.tokenizer_from_bytes(made())
-    long = processing.tokens_of(tokenizer, "red circle " * 500)
-    assert (long == end).nonzero()[0].tolist() == [TEXT_TOKENS - 1]
-    short = processing.tokens_of(tokenizer, "red")
-    assert short[-1] == end
+    long = processing.read(tokenizer, "red circle " * 500)
+    assert (long.tokens == end).nonzero()[0].tolist() == [TEXT_TOKENS - 1]
+    assert long.cut == len(Tokenizer.from_str(made().decode()).encode("red circle " * 500)) - TEXT_TOKENS
+    short = processing.read(tokenizer, "red")
+    assert (short.tokens[-1], len(short.tokens), short.cut) == (end, FEWEST_TOKENS, 0)
+
+
+def test_another_tokenizer_in_the_same_place_is_read_anew(tmp_path):
+    """As after an export in the place of an older one, under a server."""
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(synthetic.tokenizer())
+    first = processing.tokenizer(path)
+    assert processing.tokenizer(path) is first
+    aside = tmp_path / "aside"
+    aside.write_bytes(architectures.byte_tokenizer())
+    aside.replace(path)
+    assert processing.read(processing.tokenizer(path), "x").tokens[0] == 49406

@@ -138,9 +138,43 @@ def test_a_text_of_any_signs_is_embedded(drawn, text):
     assert abs(np.linalg.norm(vector) - 1) <= 1e-5
 
 
-def test_a_long_text_is_read_from_its_start(drawn):
+def test_a_long_text_is_read_from_its_start_and_that_is_said(drawn):
     start, cut = drawn.embed_text("red circle"), drawn.embed_text("red circle " * 40 + "blue square " * 1000)
     assert start.similarity(cut) > 0.99
+    assert (start.is_cut, cut.is_cut, cut.cut_tokens) == (False, True, 2 * 1040 - 75)
+    assert not drawn.embed_text("red " * 75).is_cut
+    assert drawn.embed_text("red " * 76).cut_tokens == 1
+    assert not drawn.embed(small("red circle")).is_cut
+    found = drawn.classify(small("red circle"), ["red circle", "blue square " * 100], template="{}")
+    assert [one.cut_tokens for one in found] == [0, 200 - 75]
+
+
+def test_texts_of_any_length_are_one_request(drawn):
+    """They need not be of one length, as photos need not be of one size."""
+    texts = ["red", "blue square " * 10, "a photo of a green triangle, " * 3, "yellow " * 100, "x"]
+    at_once = drawn.embed_text(texts)
+    for text, one in zip(texts, at_once, strict=True):
+        assert one.similarity(drawn.embed_text(text)) > 1 - 1e-6
+    assert [one.cut_tokens for one in at_once] == [0, 0, 0, 25, 0]
+
+
+def test_what_is_not_asked_for_is_not_computed(drawn_server, drawn):
+    """How long a text is can be asked for without its vector."""
+    url = f"http://{drawn_server.host}/v2/models/{TEXT}"
+
+    def counted() -> int:
+        with urllib.request.urlopen(f"http://{drawn_server.host}/v2/models/{TEXT}_network/stats", timeout=60) as found:
+            return json.load(found)["model_stats"][0]["inference_count"]
+
+    before = counted()
+    body = {
+        "inputs": [{"name": "text", "shape": [1, 1], "datatype": "BYTES", "data": ["red " * 80]}],
+        "outputs": [{"name": "cut_tokens"}],
+    }
+    with urllib.request.urlopen(f"{url}/infer", json.dumps(body).encode(), timeout=60) as answer:
+        (output,) = json.load(answer)["outputs"]
+    assert (output["name"], output["shape"], output["data"]) == ("cut_tokens", [1, 1], [5])
+    assert counted() == before
 
 
 def post(host: str, model: str, body: bytes) -> tuple[int, str]:
@@ -239,6 +273,10 @@ def test_the_commands(drawn_server, drawn, tmp_path):
         done = depthface(*wrong, *url)
         assert done.returncode == 2, wrong
         assert "Traceback" not in done.stderr
+    done = depthface("embed", "--text", "red " * 80, "--text", "red", "--json", *url)
+    assert done.returncode == 0
+    assert [document["cut_tokens"] for document in json.loads(done.stdout)] == [5, 0]
+    assert done.stderr.count("its last 5 tokens were not read: 'red red") == 1
     done = depthface("embed", "--text", "", *url)
     assert done.returncode == 1
     assert "The text is empty" in done.stderr

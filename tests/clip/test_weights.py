@@ -158,6 +158,38 @@ def test_the_networks_for_export_are_the_reference(precision):
             assert value <= TINY.tolerances[precision][metric], (name, metric)
 
 
+def test_the_architecture_is_that_of_the_published_file():
+    """Its size is on record: four bytes a parameter, eight for each place that its old file counts, and a header."""
+    import torch
+    from transformers import CLIPModel
+
+    with torch.device("meta"):
+        model = CLIPModel(network.config_of(CARD))
+    count = sum(parameter.numel() for parameter in model.parameters())
+    (size_bytes,) = (file.size_bytes for file in CARD.weights.files if file.name == "model.safetensors")
+    assert count == 151_277_313
+    assert 0 < size_bytes - 4 * count < 100_000
+
+
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-6), ("fp16", 1e-4)])
+def test_a_text_gives_the_same_at_its_own_length_and_filled_up(precision, most):
+    import torch
+
+    model = random_sources(TINY, precision)["clip_vit_b_32_text_network"].model
+    generator = np.random.default_rng(0)
+    for length in (2, 3, 8, 9, 40, 76, 77):
+        tokens = generator.integers(0, 49406, length).astype(np.int32)
+        tokens[-1] = 49407
+        batch = np.stack([tokens, np.roll(tokens, 1)])  # of the second, the end comes first
+        with torch.inference_mode():
+            short, long = (model(torch.from_numpy(one)).numpy() for one in (batch, filled_up(batch)))
+        np.testing.assert_allclose(short, long, atol=most)
+
+
+def filled_up(tokens):
+    return np.pad(tokens, ((0, 0), (0, 77 - tokens.shape[1])), constant_values=49407)
+
+
 def test_the_measure_sees_what_is_wrong():
     good = np.eye(4, 8, dtype=np.float32)
     assert parity.measure(good, good)["cosine_loss"] == 0

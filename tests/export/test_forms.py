@@ -38,7 +38,7 @@ def laid_out(card, pipeline):
 
 def test_what_is_no_straight_line_is_named():
     lines = {pipeline.name for _, pipeline in (param.values for param in LINES)}
-    assert {"depth_anything_v2_large", "face_detection_buffalo_l", "clip_vit_b_32_text"} <= lines
+    assert {"depth_anything_v2_large", "face_detection_buffalo_l", "clip_vit_b_32_image"} <= lines
     others = [each for card in all_cards().values() for each in card.pipelines if each.name not in lines]
     assert {pipeline.task for pipeline in others} == {"faces", "swap"}
     assert all(pipeline.name.startswith(("face_analysis_", "face_swap_")) for pipeline in others)
@@ -180,7 +180,7 @@ def test_a_users_own_folder_of_a_steps_name_stays(tiny, copy, run):
 
 def test_what_cannot_be_an_ensemble_says_so_in_one_sentence(tiny, copy, tmp_path, run):
     card = card_named("inswapper_128")
-    with pytest.raises(ExportError, match="cannot be an ensemble: what it does depends on what is found"):
+    with pytest.raises(ExportError, match="cannot be an ensemble: what it does is no straight line"):
         forms.check(card, ENSEMBLE)
     done = depthface("export", "inswapper_128", "--form", "ensemble", "--repository", tmp_path / "new")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)

@@ -22,7 +22,7 @@ from depthface_export.job import Job, NetworkJob
 from depthface_export.validate import Arrays, Run
 
 DEPTH_CARDS = ("depth_anything_v2_small", "depth_anything_v2_base", "depth_anything_v2_large")
-CLIP_CARDS = ("clip_vit_b_32", "clip_vit_b_32_laion2b")
+CLIP_CARDS = ("clip_vit_b_32", "clip_vit_b_32_laion2b", "clip_siglip2_b_16")
 PACKS = ("buffalo_l", "buffalo_m", "buffalo_s", "buffalo_sc", "antelopev2")
 
 

@@ -57,7 +57,7 @@ def queues() -> dict[str, pb.ModelQueuePolicy]:
 
 
 def test_a_public_models_queue_is_as_long_as_the_docs_say():
-    assert len(queues()) == 3 + 2 * 5 + 1 + 2 * 2
+    assert len(queues()) == 3 + 2 * 5 + 1 + 2 * 3
     for name, queue in queues().items():
         assert (queue.max_queue_size, queue.default_timeout_microseconds) == (256, 300_000_000), name
         assert queue.allow_timeout_override, name  # a client may wait less

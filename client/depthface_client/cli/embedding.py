@@ -9,12 +9,15 @@ from typing import Any
 
 import click
 
-from depthface.tasks.embedding import TEMPLATE
+from depthface.tasks.embedding import TEMPLATE, Embedding
 from depthface_client import outputs
 from depthface_client.cli import shared
 from depthface_client.client import Client
 
 __all__ = ["classify", "embed"]
+
+_SHOWN = 40
+"""Signs of a text in a warning."""
 
 
 @click.command()
@@ -40,7 +43,7 @@ def embed(
     """
     if bool(photos) == bool(texts):
         raise click.UsageError("Give photos, or --text, and not both.")
-    found: list[Any] = []
+    found: list[Embedding] = []
     with Client(url, timeout_s=timeout_s) as client:
         if texts:
             found = client.embed_text(list(texts), model=model)
@@ -55,6 +58,9 @@ def embed(
     done = [document for document in documents if "error" not in document]
     for document, one in zip(done, found, strict=True):
         document.update(model=one.model, weights=one.weights)
+        if texts:
+            document.update(cut_tokens=one.cut_tokens)
+            _warn_of_cut(document["text"], one.cut_tokens)
         if as_json:
             document["embedding"] = one.vector.tolist()
         elif out != str(outputs.STANDARD):
@@ -87,6 +93,8 @@ def classify(
     """
     with Client(url, timeout_s=timeout_s) as client:
         found = client.classify(outputs.read(photo), labels, template=template, model=model)
+    for label in found:
+        _warn_of_cut(label.label, label.cut_tokens)
     if as_json:
         shared.say_json([asdict(one) for one in found])
         return
@@ -94,7 +102,14 @@ def classify(
         shared.say(f"{one.probability:6.1%}  {one.label}")
 
 
-def _npy(found: list[Any]) -> bytes:
+def _warn_of_cut(text: str, cut_tokens: int) -> None:
+    """Say on standard error that a text was too long for the model."""
+    if cut_tokens:
+        start = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+        click.echo(f"Too long, so its last {cut_tokens} tokens were not read: {start!r}", err=True)
+
+
+def _npy(found: list[Embedding]) -> bytes:
     import numpy as np
 
     buffer = BytesIO()

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from depthface.families.clip.card import PHOTO_SIDE_PX, TEXT_TOKENS, TOKENIZER_FILE
+from depthface.families.clip.card import FEWEST_TOKENS, PHOTO_SIDE_PX, TEXT_TOKENS, TOKENIZER_FILE
 from depthface.spec import ModelCard, Source
 from depthface_standins.clip.scenes import BACKGROUND, COLOURS, FILLED, SHAPES
 
@@ -62,8 +62,8 @@ def sources(card: ModelCard) -> dict[str, Source]:
         ),
         text.name: Source(
             model=texts,
-            example=torch.zeros(2, TEXT_TOKENS, dtype=torch.int32),
-            dynamic_shapes=({0: batch},),
+            example=torch.zeros(2, FEWEST_TOKENS, dtype=torch.int32),
+            dynamic_shapes=({0: batch, 1: torch.export.Dim("length", min=2, max=TEXT_TOKENS)},),
             reference=lambda tokens: _run(texts, tokens),
             files={TOKENIZER_FILE: tokenizer()},
         ),
@@ -125,7 +125,7 @@ class _Photos(nn.Module):
 
 
 class _Texts(nn.Module):
-    """Shape: `(B, 77) int32` to `(B, D) float32` of unit length."""
+    """Shape: `(B, L) int32` to `(B, D) float32` of unit length."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -12,9 +12,11 @@ import numpy.typing as npt
 
 from depthface.asking import Asker, Description, Infer, Steps, Together, bytes_tensor, operation
 from depthface.errors import InvalidInput
+from depthface.operations import operation_on_many
 from depthface.photos import Photo, encoded, probe_picture
 
 __all__ = [
+    "CUT_TOKENS",
     "MAX_TEXT_BYTES",
     "NAME",
     "TEMPLATE",
@@ -37,6 +39,9 @@ SPACE, SCALE, BIAS = "space", "scale", "bias"
 """The facts of a model: which vectors can be compared with its own; and, for labels, by what a cosine is multiplied,
 and what is added where each label is judged by itself."""
 
+CUT_TOKENS = "cut_tokens"
+"""The output that says how many of a text's tokens, its last, were cut off; a model of photos has none."""
+
 _BATCH = 16
 """Items of one request, where the model takes as many."""
 
@@ -53,12 +58,19 @@ class Embedding:
         model: that gave it.
         weights: what the server says it serves; random ones mean nothing.
         space: the name that models share whose vectors can be compared: one of photos and one of texts.
+        cut_tokens: how many of a text's tokens, its last, were cut off before the model read it; 0 of a photo.
     """
 
     vector: npt.NDArray[np.float32]
     model: str
     weights: str
     space: str
+    cut_tokens: int = 0
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the model has read only the start of a text."""
+        return self.cut_tokens > 0
 
     def similarity(self, other: Embedding) -> float:
         """Return the cosine of two vectors, −1…1; raise `InvalidInput` if they are of models that differ."""
@@ -79,20 +91,22 @@ class Classification:
         label: as it was given.
         probability: 0…1; of all labels together 1, or, with a model that judges each by itself, any sum.
         similarity: the cosine behind it.
+        cut_tokens: as of the `Embedding` of the label's sentence.
     """
 
     label: str
     probability: float
     similarity: float
+    cut_tokens: int = 0
 
 
 class EmbeddingMethods(Asker):
     """What a client asks about embeddings."""
 
-    @operation
+    @operation_on_many
     def embed(
-        self, photo: Photo | list[Photo], *, model: str | None = None, request_id: str | None = None
-    ) -> Steps[Any]:
+        self, photo: list[Photo], *, model: str | None = None, request_id: str | None = None
+    ) -> Steps[list[Embedding]]:
         """Return the `Embedding` of a photo; of a list of photos a list of them, in its order.
 
         Args:
@@ -105,20 +119,20 @@ class EmbeddingMethods(Asker):
             ClientError: no answer.
         """
         items = []
-        for one in photo if isinstance(photo, list) else [photo]:
+        for one in photo:
             items.append((yield from self._read(one)))
         model = model or (yield from self._serving(NAME, taking=["image"]))
-        found = yield from self._embed(model, "image", items, request_id)
-        return found if isinstance(photo, list) else found[0]
+        return (yield from self._embed(model, "image", items, request_id))
 
-    @operation
+    @operation_on_many
     def embed_text(
-        self, text: str | list[str], *, model: str | None = None, request_id: str | None = None
-    ) -> Steps[Any]:
+        self, text: list[str], *, model: str | None = None, request_id: str | None = None
+    ) -> Steps[list[Embedding]]:
         """Return the `Embedding` of a text; of a list of texts a list of them, in its order.
 
         Args:
-            text: words of any language that the model was taught; what is too long for it is cut off at its end.
+            text: words of any language that the model was taught; what is too long for it is cut off at its end, and
+                the answer's `cut_tokens` says so.
             model: None for the one that the server serves.
             request_id: what the server's log and an error name the request by; None for one made up.
 
@@ -126,10 +140,9 @@ class EmbeddingMethods(Asker):
             InvalidInput: a text is empty, or longer than `MAX_TEXT_BYTES`.
             ClientError: no answer.
         """
-        items = [_bytes_from_text(one) for one in (text if isinstance(text, list) else [text])]
+        items = [_bytes_from_text(one) for one in text]
         model = model or (yield from self._serving(NAME, taking=["text"]))
-        found = yield from self._embed(model, "text", items, request_id)
-        return found if isinstance(text, list) else found[0]
+        return (yield from self._embed(model, "text", items, request_id))
 
     @operation
     def classify(
@@ -140,7 +153,10 @@ class EmbeddingMethods(Asker):
         template: str = TEMPLATE,
         model: str | None = None,
     ) -> Steps[list[Classification]]:
-        """Return how well each label fits a photo, the best first.
+        """Return how well each label fits a photo, the best first, by the rule that the model was taught with.
+
+        CLIP chooses one of the labels: a softmax of the cosines, times its scale. SigLIP judges each by itself: a
+        sigmoid of the cosine times the scale, plus the bias; so says its model card, and `transformers` does so.
 
         Args:
             photo: as for `embed`.
@@ -166,34 +182,40 @@ class EmbeddingMethods(Asker):
         if not texts:
             raise InvalidInput(f"The server has no model of texts beside {model}.", "Load it, or export it.")
         sentences = [template.replace("{}", label) for label in labels]
-        seen, read = yield Together(
+        (seen,), read = yield Together(
             [
-                EmbeddingMethods.embed.way(self, photo, model=model),
+                EmbeddingMethods.embed.way(self, [photo], model=model),
                 EmbeddingMethods.embed_text.way(self, sentences, model=texts[0]),
             ]
         )
         cosines = [seen.similarity(one) for one in read]
         chances = _probabilities(cosines, image.parameters.facts)
-        found = [Classification(*one) for one in zip(labels, chances, cosines, strict=True)]
+        cut = [one.cut_tokens for one in read]
+        found = [Classification(*one) for one in zip(labels, chances, cosines, cut, strict=True)]
         return sorted(found, key=lambda one: -one.similarity)
 
     def _embed(self, model: str, name: str, items: list[bytes], request_id: str | None) -> Steps[list[Embedding]]:
         known = yield from self._describe(model)
+        outputs = [output for output in ("embedding", CUT_TOKENS) if output in known.outputs]
         size = min(max(known.max_batch_size, 1), _BATCH)
         batches = [items[start : start + size] for start in range(0, len(items), size)]
         answers: list[dict[str, Any]] = []
         for start in range(0, len(batches), _AT_ONCE):
             answers += yield Together(
                 [
-                    self._infer(model, {name: bytes_tensor(*batch)}, ("embedding",), {}, request_id)
+                    self._infer(model, {name: bytes_tensor(*batch)}, outputs, {}, request_id)
                     for batch in batches[start : start + _AT_ONCE]
                 ]
             )
         vectors = [vector for answer in answers for vector in answer["embedding"]]
         for vector in vectors:
             vector.setflags(write=False)
+        cut = [int(row[0]) for answer in answers for row in answer.get(CUT_TOKENS, ())] or [0] * len(vectors)
         space = known.parameters.facts.get(SPACE, model)
-        return [Embedding(vector, model, known.parameters.weights, space) for vector in vectors]
+        return [
+            Embedding(vector, model, known.parameters.weights, space, count)
+            for vector, count in zip(vectors, cut, strict=True)
+        ]
 
 
 def text_from_bytes(data: bytes) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from logging import CRITICAL
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,29 @@ from transformers import logging as transformers_logging
 
 from depthface.contract import Precision
 from depthface.errors import WeightsCorrupt
-from depthface.families.clip.card import PHOTO_SIDE_PX, TEXT_TOKENS, TOKENIZER_FILE
-from depthface.families.clip.processing import END, tokenizer_from_bytes, tokens_of
+from depthface.families.clip.card import FEWEST_TOKENS, PHOTO_SIDE_PX, TEXT_TOKENS, TOKENIZER_FILE
+from depthface.families.clip.processing import END, read, tokenizer_from_bytes
 from depthface.spec import ModelCard, Source
 
-__all__ = ["MEAN", "STD", "ImageNetwork", "TextNetwork", "config_of", "load", "reference_model", "sources"]
+__all__ = [
+    "ACTIVATIONS",
+    "MAX_TOKENIZER_BYTES",
+    "MEAN",
+    "STD",
+    "ImageNetwork",
+    "Layer",
+    "TextNetwork",
+    "config_of",
+    "copied",
+    "described",
+    "load",
+    "loaded",
+    "reference_model",
+    "reference_of_images",
+    "reference_of_texts",
+    "refuse_others",
+    "sources",
+]
 
 # Of RGB in 0…1 (preprocessor_config.json `image_mean`, `image_std`).
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -33,6 +52,13 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 MAX_CONFIG_BYTES = 2**20
 MAX_TOKENIZER_BYTES = 64 * 2**20
 
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),  # activations.py, `QuickGELUActivation`
+    "gelu": F.gelu,
+    "gelu_pytorch_tanh": functools.partial(F.gelu, approximate="tanh"),
+}
+"""Of an MLP, by the name that a config.json has for it."""
+
 _HIDDEN = -3e4
 """What hides a token that comes later: finite, so that fp16 holds it, and its exponential is 0."""
 
@@ -40,7 +66,7 @@ _HIDDEN = -3e4
 def load(card: ModelCard, folder: Path, precision: Precision) -> dict[str, Source]:
     """Build both networks of `card`, each under its name.
 
-    The references map `(B, 224, 224, 3) uint8` and `(B, 77) int32` to `(B, D) float32` of unit length.
+    The references map `(B, 224, 224, 3) uint8` and `(B, L) int32` to `(B, D) float32` of unit length.
 
     Args:
         card: of the model.
@@ -62,13 +88,13 @@ def sources(card: ModelCard, model: CLIPModel, tokenizer: bytes, precision: Prec
             model=ImageNetwork(model, precision).eval(),
             example=torch.zeros(2, PHOTO_SIDE_PX, PHOTO_SIDE_PX, 3, dtype=torch.uint8),
             dynamic_shapes=({0: batch},),
-            reference=lambda pixels: _reference_of_images(model, pixels),
+            reference=lambda pixels: reference_of_images(model, pixels),
         ),
         text.name: Source(
             model=TextNetwork(model, precision).eval(),
-            example=torch.zeros(2, TEXT_TOKENS, dtype=torch.int32),
-            dynamic_shapes=({0: batch},),
-            reference=lambda tokens: _reference_of_texts(model, tokens),
+            example=torch.zeros(2, FEWEST_TOKENS, dtype=torch.int32),
+            dynamic_shapes=({0: batch, 1: torch.export.Dim("length", min=2, max=TEXT_TOKENS)},),
+            reference=lambda tokens: reference_of_texts(model, tokens),
             files={TOKENIZER_FILE: tokenizer},
         ),
     }
@@ -81,12 +107,21 @@ def reference_model(card: ModelCard, folder: Path) -> CLIPModel:
     whether it is that one.
     """
     _check_config(card, folder)
-    remedy = f"Fetch it anew from {card.weights.origin}."
+    return loaded(CLIPModel, config_of(card), folder, card.weights.origin)
+
+
+def loaded(kind: Any, config: Any, folder: Path, origin: str) -> Any:
+    """Return a model of a class of `transformers` with the weights in a folder; in fp32, for evaluation.
+
+    Raises:
+        WeightsCorrupt: they are damaged, or lack a tensor; `origin` is where sound ones are.
+    """
+    remedy = f"Fetch it anew from {origin}."
     try:
         with _quietly():
-            model, report = CLIPModel.from_pretrained(
+            model, report = kind.from_pretrained(
                 folder,
-                config=config_of(card),
+                config=config,
                 dtype=torch.float32,
                 local_files_only=True,
                 use_safetensors=True,
@@ -146,14 +181,14 @@ class ImageNetwork(nn.Module):
         super().__init__()
         self.dtype = torch.float16 if precision == "fp16" else torch.float32
         vision = model.vision_model
-        self.patches = _copy(vision.embeddings.patch_embedding, self.dtype)
+        self.patches = copied(vision.embeddings.patch_embedding, self.dtype)
         self.heads = vision.config.num_attention_heads
         self.register_buffer("class_token", vision.embeddings.class_embedding.detach().reshape(1, 1, -1).clone())
         self.register_buffer("positions", vision.embeddings.position_embedding.weight.detach().clone())
-        self.before = _copy(vision.pre_layrnorm, torch.float32)
-        self.layers = nn.ModuleList(_Layer(layer, self.heads, self.dtype) for layer in vision.encoder.layers)
-        self.after = _copy(vision.post_layernorm, torch.float32)
-        self.projection = _copy(model.visual_projection, torch.float32)
+        self.before = copied(vision.pre_layrnorm, torch.float32)
+        self.layers = nn.ModuleList(Layer(layer, self.heads, self.dtype) for layer in vision.encoder.layers)
+        self.after = copied(vision.post_layernorm, torch.float32)
+        self.projection = copied(model.visual_projection, torch.float32)
         std, mean = torch.tensor(STD, dtype=torch.float64), torch.tensor(MEAN, dtype=torch.float64)
         self.register_buffer("gain", (1 / (255 * std)).float().reshape(1, 3, 1, 1))
         self.register_buffer("offset", (-mean / std).float().reshape(1, 3, 1, 1))
@@ -174,7 +209,9 @@ class TextNetwork(nn.Module):
 
     The causal mask is a constant; the text's end, whose state is the answer, is the first of the largest token.
 
-    Shape: `(B, 77) int32` to `(B, D) float32`.
+    No token sees a later one, so a text gives the same vector at its own length as filled up to 77 tokens.
+
+    Shape: `(B, L) int32`, 2 ≤ L ≤ 77, to `(B, D) float32`.
     """
 
     mask: torch.Tensor
@@ -186,28 +223,30 @@ class TextNetwork(nn.Module):
         dtype = torch.float16 if precision == "fp16" else torch.float32
         text = model.text_model
         heads = text.config.num_attention_heads
-        self.words = _copy(text.embeddings.token_embedding, torch.float32)
+        self.words = copied(text.embeddings.token_embedding, torch.float32)
         self.register_buffer("positions", text.embeddings.position_embedding.weight.detach().clone())
-        self.layers = nn.ModuleList(_Layer(layer, heads, dtype) for layer in text.encoder.layers)
-        self.after = _copy(text.final_layer_norm, torch.float32)
-        self.projection = _copy(model.text_projection, torch.float32)
+        self.layers = nn.ModuleList(Layer(layer, heads, dtype) for layer in text.encoder.layers)
+        self.after = copied(text.final_layer_norm, torch.float32)
+        self.projection = copied(model.text_projection, torch.float32)
         self.register_buffer("mask", torch.full((TEXT_TOKENS, TEXT_TOKENS), _HIDDEN).triu(1))
         self.register_buffer("places", torch.arange(TEXT_TOKENS, dtype=torch.int32))
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return the vectors of texts."""
-        hidden = self.words(tokens) + self.positions
+        length = tokens.shape[1]
+        hidden = self.words(tokens) + self.positions[:length]
+        mask = self.mask[:length, :length]
         for layer in self.layers:
-            hidden = layer(hidden, self.mask)
+            hidden = layer(hidden, mask)
         # The largest token, the first of several: a rank of its own for each, so that nothing hangs on how a runtime
         # breaks ties.
-        rank = tokens * TEXT_TOKENS - self.places
+        rank = tokens * TEXT_TOKENS - self.places[:length]
         chosen = (rank == rank.amax(dim=-1, keepdim=True)).to(hidden.dtype)
         end = (chosen.unsqueeze(1) @ hidden).squeeze(1)
         return F.normalize(self.projection(self.after(end)), dim=-1)
 
 
-class _Layer(nn.Module):
+class Layer(nn.Module):
     """`CLIPEncoderLayer`, with eager attention; the residual path and the normalisations stay in fp32."""
 
     def __init__(self, layer: Any, heads: int, dtype: torch.dtype) -> None:
@@ -215,17 +254,18 @@ class _Layer(nn.Module):
         self.dtype, self.heads = dtype, heads
         attention = layer.self_attn
         self.query, self.key, self.value, self.out = (
-            _copy(part, dtype) for part in (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
+            copied(part, dtype) for part in (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
         )
         with torch.no_grad():  # the scale is folded into the query, which also keeps fp16 scores small
             scale = (self.query.out_features // heads) ** -0.5
             self.query.weight *= scale
             self.query.bias *= scale
-        self.norm1, self.norm2 = _copy(layer.layer_norm1, torch.float32), _copy(layer.layer_norm2, torch.float32)
-        self.up, self.down = _copy(layer.mlp.fc1, dtype), _copy(layer.mlp.fc2, dtype)
-        self.is_quick = layer.mlp.config.hidden_act == "quick_gelu"
+        self.norm1, self.norm2 = copied(layer.layer_norm1, torch.float32), copied(layer.layer_norm2, torch.float32)
+        self.up, self.down = copied(layer.mlp.fc1, dtype), copied(layer.mlp.fc2, dtype)
+        self.activation = ACTIVATIONS[layer.mlp.config.hidden_act]
 
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Return `(B, L, C) float32` of as much; `mask` is added to the scores."""
         x = self.norm1(hidden).to(self.dtype)
         q, k, v = (self._split(part(x)) for part in (self.query, self.key, self.value))
         scores = (q @ k.transpose(-1, -2)).float()
@@ -233,8 +273,7 @@ class _Layer(nn.Module):
         mixed = (weights @ v).transpose(1, 2).flatten(2)
         hidden = hidden + self.out(mixed).float()
         x = self.up(self.norm2(hidden).to(self.dtype))
-        x = x * torch.sigmoid(1.702 * x) if self.is_quick else F.gelu(x)  # activations.py, `QuickGELUActivation`
-        y: torch.Tensor = hidden + self.down(x).float()
+        y: torch.Tensor = hidden + self.down(self.activation(x)).float()
         return y
 
     def _split(self, x: torch.Tensor) -> torch.Tensor:
@@ -242,20 +281,23 @@ class _Layer(nn.Module):
         return x.reshape(batch, length, self.heads, width // self.heads).transpose(1, 2)
 
 
-def _copy(module: Any, dtype: torch.dtype) -> Any:
+def copied(module: Any, dtype: torch.dtype) -> Any:
     """Return a copy of a module in a data type; the reference stays as it is."""
     return copy.deepcopy(module).to(dtype).requires_grad_(False)
 
 
-def _reference_of_images(model: CLIPModel, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def reference_of_images(
+    model: Any, pixels: npt.NDArray[np.uint8], mean: Sequence[float] = MEAN, std: Sequence[float] = STD
+) -> npt.NDArray[np.float32]:
     """Return what the published model gives for what its processor would feed it: rescaled, then normalised."""
-    x = (pixels.astype(np.float32) / 255 - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
+    x = (pixels.astype(np.float32) / 255 - np.array(mean, np.float32)) / np.array(std, np.float32)
     with torch.inference_mode():
         found = model.get_image_features(pixel_values=torch.from_numpy(x).permute(0, 3, 1, 2))
     return _unit(found)
 
 
-def _reference_of_texts(model: CLIPModel, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+def reference_of_texts(model: Any, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+    """Return what the published model gives for tokens, `(B, L)`."""
     with torch.inference_mode():
         found = model.get_text_features(input_ids=torch.from_numpy(tokens.astype(np.int64)))
     return _unit(found)
@@ -274,7 +316,7 @@ def _tokenizer(card: ModelCard, folder: Path) -> bytes:
         with path.open("rb") as file:
             data = file.read(MAX_TOKENIZER_BYTES)
         made = tokenizer_from_bytes(data)
-        tokens = tokens_of(made, "a photo")
+        tokens = read(made, "a photo").tokens
         is_so = made.token_to_id(END) == largest == max(made.get_vocab().values()) and tokens[-1] == largest
     except (OSError, ValueError) as error:
         raise WeightsCorrupt(
@@ -305,9 +347,7 @@ def _quietly() -> Iterator[None]:
 
 def _check_config(card: ModelCard, folder: Path) -> None:
     """Raise `WeightsCorrupt` if config.json speaks of another network; what it leaves out is not held against it."""
-    try:
-        with (folder / "config.json").open("rb") as file:
-            config = json.loads(file.read(MAX_CONFIG_BYTES))
+    with described(card, folder) as config:
         vision, text = config["vision_config"], config["text_config"]
         said = {
             "model_type": config["model_type"],
@@ -319,14 +359,26 @@ def _check_config(card: ModelCard, folder: Path) -> None:
             "text_hidden_size": text.get("hidden_size", 512),
             "hidden_act": vision.get("hidden_act", "quick_gelu"),
         }
+    refuse_others(card, folder, said, {"model_type": "clip", **card.architecture})
+
+
+@contextlib.contextmanager
+def described(card: ModelCard, folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield a folder's config.json; raise `WeightsCorrupt` if it is none, or lacks what the block looks up in it."""
+    try:
+        with (folder / "config.json").open("rb") as file:
+            yield json.loads(file.read(MAX_CONFIG_BYTES))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise WeightsCorrupt(
-            f"config.json in {folder} does not describe a CLIP model.", f"Fetch it anew from {card.weights.origin}."
+            f"config.json in {folder} does not describe {card.title}.", f"Fetch it anew from {card.weights.origin}."
         ) from error
+
+
+def refuse_others(card: ModelCard, folder: Path, said: Mapping[str, object], expected: Mapping[str, object]) -> None:
+    """Raise `WeightsCorrupt` if what a config says is not what the card does."""
     for name, value in said.items():
-        expected = {"model_type": "clip", **card.architecture}[name]
-        if value != expected:
+        if value != expected[name]:
             raise WeightsCorrupt(
-                f"{folder} holds a network with {name} {str(value)[:40]}; {card.title} has {expected}.",
+                f"{folder} holds a network with {name} {str(value)[:40]}; {card.title} has {expected[name]}.",
                 f"Give the folder of {card.weights.origin}, or export the model that these weights are of.",
             )

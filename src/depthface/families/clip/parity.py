@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from depthface.families.clip.card import TOKENIZER_FILE
-from depthface.families.clip.processing import centre_crop, tokenizer_from_bytes, tokens_of
+from depthface.families.clip.card import TEXT_TOKENS, TOKENIZER_FILE
+from depthface.families.clip.processing import centre_crop, filled, read, tokenizer_from_bytes
 from depthface.spec import Source
 
-__all__ = ["SENTENCES", "measure", "measurements"]
+__all__ = ["SENTENCES", "compared", "measure", "measurements"]
 
 Pixels = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
@@ -40,6 +41,8 @@ def measurements(
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Compare an export with its reference: on `photos`, `(H, W, 3) uint8 RGB` each, or on sentences.
 
+    A sentence goes through the export at its own length, and through the reference filled up to 77 tokens.
+
     Args:
         source: of the network of photos, or of that of texts, whose files hold its tokenizer.
         run: the exported network, inputs by name to outputs by name.
@@ -50,13 +53,33 @@ def measurements(
     """
     if TOKENIZER_FILE in source.files:
         tokenizer = tokenizer_from_bytes(source.files[TOKENIZER_FILE])
-        name, fed = "tokens", np.stack([tokens_of(tokenizer, text) for text in SENTENCES])
+        name = "tokens"
+        fed: list[npt.NDArray[Any]] = sorted((read(tokenizer, text).tokens for text in SENTENCES), key=len)
+        expected = source.reference(np.stack([filled(tokens, TEXT_TOKENS) for tokens in fed]))
     else:
         views = [view for photo in photos for view in (photo, photo[:, ::-1], photo[: len(photo) // 2], photo[::-1])]
-        name, fed = "pixels", np.stack([centre_crop(view) for view in views])
-    batches = [fed[start : start + _BATCH] for start in range(0, len(fed), _BATCH)]
-    got = np.concatenate([run({name: batch})["embedding"] for batch in batches])
-    yield f"{len(fed)} {name}", measure(source.reference(fed), got)
+        name = "pixels"
+        fed = [centre_crop(view) for view in views]
+        expected = source.reference(np.stack(fed))
+    yield compared(name, fed, expected, run)
+
+
+def compared(
+    name: str,
+    fed: Sequence[npt.NDArray[Any]],
+    expected: Vectors,
+    run: Callable[[dict[str, Any]], dict[str, Any]],
+) -> tuple[str, dict[str, float]]:
+    """Return a case of `measurements`: what the export gives for its input `name`, item by item, against `expected`."""
+    got = np.concatenate([run({name: batch})["embedding"] for batch in _batches(fed)])
+    return f"{len(fed)} {name}", measure(expected, got)
+
+
+def _batches(items: Sequence[npt.NDArray[Any]]) -> Iterator[npt.NDArray[Any]]:
+    """Yield them in their order, those of one shape together, a few at once."""
+    for _, alike in itertools.groupby(items, key=np.shape):
+        of_one_shape = np.stack(list(alike))
+        yield from (of_one_shape[start : start + _BATCH] for start in range(0, len(of_one_shape), _BATCH))
 
 
 def measure(expected: Vectors, got: Vectors) -> dict[str, float]:

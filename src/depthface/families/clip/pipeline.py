@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from depthface.contract import MODEL_VERSION, Parameters
 from depthface.families.clip import processing
 from depthface.families.clip.card import TOKENIZER_FILE
-from depthface.tasks.embedding import text_from_bytes
+from depthface.spec import AskNetwork
+from depthface.tasks.embedding import CUT_TOKENS, text_from_bytes
 
-__all__ = ["embed_image", "embed_text", "prepare_image", "prepare_text"]
+__all__ = ["embed_image", "embed_text", "prepare_image"]
 
 Array = npt.NDArray[Any]
-Infer = Callable[[str, Mapping[str, Array], Collection[str]], Awaitable[dict[str, Array]]]
 
 
 async def embed_image(
-    wanted: Collection[str], infer: Infer, parameters: Parameters, image_bytes: bytes
+    wanted: Collection[str], infer: AskNetwork, parameters: Parameters, image_bytes: bytes
 ) -> dict[str, Array]:
     """Server pipeline: the vector of a photo.
 
@@ -41,14 +42,14 @@ async def embed_image(
 
 
 async def prepare_image(
-    wanted: Collection[str], infer: Infer, parameters: Parameters, image_bytes: bytes
+    wanted: Collection[str], infer: AskNetwork, parameters: Parameters, image_bytes: bytes
 ) -> dict[str, Array]:
     """Step before the network: `pixels`, what it sees of a photo; as `embed_image`."""
     return {"pixels": processing.preprocess(image_bytes, parameters.precision or "fp32")}
 
 
 async def embed_text(
-    wanted: Collection[str], infer: Infer, parameters: Parameters, text_bytes: bytes
+    wanted: Collection[str], infer: AskNetwork, parameters: Parameters, text_bytes: bytes
 ) -> dict[str, Array]:
     """Server pipeline: the vector of a text; what is too long for the network is cut off at its end.
 
@@ -59,21 +60,18 @@ async def embed_text(
         text_bytes: UTF-8.
 
     Returns:
-        `embedding`: `(D,) float32` of unit length.
+        `embedding`: `(D,) float32` of unit length; `cut_tokens`: `(1,) int32`, how many of the text's tokens were cut
+        off; those that are wanted.
 
     Raises:
         InvalidInput: the text is empty, too long, or not UTF-8.
     """
-    made = await prepare_text(wanted, infer, parameters, text_bytes)
-    found = await infer(parameters.networks["text"], {"tokens": made["tokens"][None]}, ("embedding",))
-    return {"embedding": found["embedding"][0]}
-
-
-async def prepare_text(
-    wanted: Collection[str], infer: Infer, parameters: Parameters, text_bytes: bytes
-) -> dict[str, Array]:
-    """Step before the network: `tokens`, what it sees of a text; as `embed_text`."""
-    text = text_from_bytes(text_bytes)
+    text, network = text_from_bytes(text_bytes), parameters.networks["text"]
     assert parameters.repository is not None, "the server says where its models lie"
-    folder = parameters.repository / parameters.networks["text"] / MODEL_VERSION
-    return {"tokens": processing.tokens_of(processing.tokenizer(folder / TOKENIZER_FILE), text)}
+    tokenizer = processing.tokenizer(parameters.repository / network / MODEL_VERSION / TOKENIZER_FILE)
+    reading = processing.read(tokenizer, text)
+    out: dict[str, Array] = {CUT_TOKENS: np.array([reading.cut], np.int32)}
+    if set(wanted) <= out.keys():
+        return out
+    found = await infer(network, {"tokens": reading.tokens[None]}, ("embedding",))
+    return out | {"embedding": found["embedding"][0]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,19 @@ from tokenizers import Tokenizer
 
 from depthface import image
 from depthface.errors import InvalidImage
-from depthface.families.clip.card import PHOTO_SIDE_PX, TEXT_TOKENS
+from depthface.families.clip.card import FEWEST_TOKENS, PHOTO_SIDE_PX, TEXT_TOKENS
 
-__all__ = ["END", "MAX_ASPECT", "centre_crop", "preprocess", "tokenizer", "tokenizer_from_bytes", "tokens_of"]
+__all__ = [
+    "END",
+    "MAX_ASPECT",
+    "Reading",
+    "centre_crop",
+    "filled",
+    "preprocess",
+    "read",
+    "tokenizer",
+    "tokenizer_from_bytes",
+]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -23,6 +34,19 @@ END = "<|endoftext|>"
 MAX_ASPECT = 50.0
 """Photos longer than this are refused: the square in their middle shows next to nothing of them, and the rest is
 scaled for nothing."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A text as the network reads it.
+
+    Attributes:
+        tokens: `(L,) int32`, from the start to the end; L is a multiple of 8, or 77, and filled up by the end.
+        cut: how many of the text's tokens, its last, are not among them.
+    """
+
+    tokens: npt.NDArray[np.int32]
+    cut: int
 
 
 def preprocess(image_bytes: bytes, precision: str = "fp32") -> Pixels:
@@ -66,17 +90,21 @@ def centre_crop(pixels: Pixels, *, exact: bool = True) -> Pixels:
     return np.ascontiguousarray(resized[top : top + PHOTO_SIDE_PX, left : left + PHOTO_SIDE_PX])
 
 
-@functools.cache
 def tokenizer(path: Path) -> Tokenizer:
-    """Return the tokenizer in a file, read once."""
+    """Return the tokenizer in a file, read once: and anew when an export has put another file in its place."""
+    found = path.stat()
+    return _tokenizer(path, (found.st_ino, found.st_mtime_ns, found.st_size))
+
+
+@functools.lru_cache(maxsize=4)
+def _tokenizer(path: Path, version: tuple[int, int, int]) -> Tokenizer:
     return tokenizer_from_bytes(path.read_bytes())
 
 
 def tokenizer_from_bytes(data: bytes) -> Tokenizer:
-    """Return a tokenizer that makes exactly 77 tokens of a text.
+    """Return a tokenizer that makes up to 77 tokens of a text, and cuts off before the token of the end what is longer.
 
-    What is longer is cut off before the token of the end, what is shorter is filled with that token; so do the
-    reference's `truncation=True` and `padding="max_length"`.
+    So does the reference's `truncation=True`.
 
     Args:
         data: a tokenizer.json.
@@ -88,14 +116,25 @@ def tokenizer_from_bytes(data: bytes) -> Tokenizer:
         made = Tokenizer.from_str(data.decode())
     except Exception as error:  # the library raises a bare one
         raise ValueError(f"not a tokenizer ({error})") from error
-    end = made.token_to_id(END)
-    if end is None:
+    if made.token_to_id(END) is None:
         raise ValueError(f"it has no {END}")
     made.enable_truncation(TEXT_TOKENS)
-    made.enable_padding(length=TEXT_TOKENS, pad_id=end, pad_token=END)
+    made.no_padding()
     return made
 
 
-def tokens_of(made: Tokenizer, text: str) -> npt.NDArray[np.int32]:
-    """Return the tokens of a text, `(77,) int32`."""
-    return np.array(made.encode(text).ids, np.int32)
+def read(made: Tokenizer, text: str) -> Reading:
+    """Return the tokens of a text, and how many were cut off.
+
+    The network answers the same for a text of any length that holds it: no token sees a later one. So a short text is
+    not filled up to 77, where most of the work would be for nothing.
+    """
+    encoded = made.encode(text)
+    length = min(-(-len(encoded.ids) // FEWEST_TOKENS) * FEWEST_TOKENS, TEXT_TOKENS)
+    cut = sum(part.special_tokens_mask.count(0) for part in encoded.overflowing)
+    return Reading(filled(np.array(encoded.ids, np.int32), length), cut)
+
+
+def filled(tokens: npt.NDArray[np.int32], length: int) -> npt.NDArray[np.int32]:
+    """Return tokens made up to a length, `(length,) int32`, with that of the end, as `padding="max_length"` does."""
+    return np.pad(tokens, (0, length - len(tokens)), mode="edge")

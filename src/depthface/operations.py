@@ -1,0 +1,74 @@
+"""A method of the clients that takes one item or a list of them, with types that tell the two apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, SupportsIndex, TypeVar, overload
+
+from depthface.asking import Asynchronous, Blocking, Steps
+
+__all__ = ["ListOf", "OneOrMany", "OneOrManyAwaited", "operation_on_many"]
+
+I = TypeVar("I")  # noqa: E741 (an item)
+Taken = TypeVar("Taken", contravariant=True)
+Listed = TypeVar("Listed", covariant=True)
+R = TypeVar("R")
+P = ParamSpec("P")
+
+
+class ListOf(Protocol[Listed]):
+    """A list, for type checkers: a `list[Path]` is one of photos, which for `list[Photo]` it is not."""
+
+    def __len__(self) -> int: ...
+    def pop(self, index: SupportsIndex = ..., /) -> Listed:
+        """Tell a list from a text, which is a sequence of texts too."""
+
+
+class OneOrMany(Protocol[Taken, P, R]):
+    """A method of the blocking client: an item to its answer, a list of items to the list of theirs."""
+
+    @overload
+    def __call__(self, item: ListOf[Taken], /, *args: P.args, **kwargs: P.kwargs) -> list[R]: ...
+    @overload
+    def __call__(self, item: Taken, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+
+class OneOrManyAwaited(Protocol[Taken, P, R]):
+    """As `OneOrMany`, of the client for asyncio."""
+
+    @overload
+    def __call__(self, item: ListOf[Taken], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, list[R]]: ...
+    @overload
+    def __call__(self, item: Taken, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+
+
+class operation_on_many(Generic[I, P, R]):  # noqa: N801 (a decorator)
+    """As `operation`, of a generator that takes a list of items and comes to the list of their answers."""
+
+    def __init__(self, way: Callable[Concatenate[Any, list[I], P], Steps[list[R]]]) -> None:
+        self.way = way
+        self.__doc__ = way.__doc__
+        self.__wrapped__ = way
+        self.__name__ = way.__name__
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> operation_on_many[I, P, R]: ...
+    @overload
+    def __get__(self, instance: Blocking, owner: type) -> OneOrMany[I, P, R]: ...
+    @overload
+    def __get__(self, instance: Asynchronous, owner: type) -> OneOrManyAwaited[I, P, R]: ...
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+
+        def steps(item: I | list[I], *args: P.args, **kwargs: P.kwargs) -> Steps[R | list[R]]:
+            if isinstance(item, list):
+                return (yield from self.way(instance, item, *args, **kwargs))
+            (found,) = yield from self.way(instance, [item], *args, **kwargs)
+            return found
+
+        def method(item: I | list[I], *args: P.args, **kwargs: P.kwargs) -> Any:
+            return instance._go(steps(item, *args, **kwargs))
+
+        method.__doc__, method.__name__, method.__wrapped__ = self.__doc__, self.__name__, self.way.__get__(instance)  # type: ignore[attr-defined]
+        return method
