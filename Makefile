@@ -8,6 +8,10 @@ MODELS ?= depth_anything_v2_small
 WEIGHTS ?= hub
 PRECISION ?= fp32
 REPOSITORY ?= model_repository
+WORKERS ?= 2
+
+# A file's tests run in one process, in their order; files with slow tests first (tests/conftest.py).
+IN_PROCESSES = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-gpu export verify serve demo test test-fast test-gpu fuzz fuzz-gateway soak doctor audit lint format generate docs \
@@ -48,11 +52,11 @@ serve: setup  ## the embedded Triton on 127.0.0.1:8000
 demo: setup  ## export, serve, one photo, one depth map, in demo/
 	$(BIN)/python examples/demo.py
 
-test: setup-bench  ## the whole suite
-	$(BIN)/python -m pytest
+test: setup-bench  ## the whole suite, in WORKERS (2) processes
+	$(BIN)/python -m pytest $(IN_PROCESSES)
 
 test-fast: setup-bench  ## without the tests marked slow
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(IN_PROCESSES) -m "not slow"
 
 test-gpu: setup-bench  ## what needs an NVIDIA GPU and TensorRT: engines built, gated, served
 	$(BIN)/python -m pytest -m gpu

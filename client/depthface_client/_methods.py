@@ -121,12 +121,12 @@ class Methods(TaskMethods, Asker):
         """Have the server load a model of its repository, and wait until it is ready; needs the admin key."""
         yield Load(model)
         self._forget(model)
-        for network in (yield from self._describe(model)).parameters.networks.values():
-            yield Load(network)
+        for part in (yield from self._describe(model)).parts:
+            yield Load(part)
 
     @operation
     def unload(self, model: str) -> Steps[None]:
-        """Have the server give back the memory of a model and of networks that it alone has; needs the admin key.
+        """Have the server give back the memory of a model and of the parts that it alone has; needs the admin key.
 
         A model that is loaded when it is first used will be so again. Any other one is gone until `load`.
         """
@@ -141,19 +141,19 @@ class Methods(TaskMethods, Asker):
         self._forget(model)
 
     def _is_ready(self, description: Description) -> Steps[bool]:
-        for name in (description.name, *description.parameters.networks.values()):
+        for name in (description.name, *description.parts):
             if not (yield from self._ask(Ready(name))):
                 return False
         return True
 
 
 def _leaving_with(model: str, loaded: list[Description]) -> list[str]:
-    """Return what is to be unloaded, in this order, for a model to leave memory: itself, and its own networks alone.
+    """Return what is to be unloaded, in this order, for a model to leave memory: itself, and its own parts alone.
 
     A pipeline that loads its networks when they are first used stays, to do so again.
     """
-    networks = {one.name: set(one.parameters.networks.values()) for one in loaded}
-    own = networks.pop(model, set())
-    shared = set().union(*networks.values())
+    parts = {one.name: set(one.parts) for one in loaded}
+    own = parts.pop(model, set())
+    shared = set().union(*(needed for name, needed in parts.items() if name not in own))
     stays = any(one.parameters.is_lazy for one in loaded if one.name == model)
     return [*([] if stays else [model]), *sorted(own - shared)]

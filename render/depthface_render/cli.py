@@ -114,11 +114,13 @@ def parallax(
     for name in outs:
         video.check_rate(name, timing.rate)
     data = sources.photo_bytes(photo)
-    frame = _frame_size(size_of(data), size, _PREVIEW_LONG_SIDE_PX if preview else _LONG_SIDE_PX, needs_even, form.name)
+    shape = size_of(data)
+    frame = _frame_size(shape, size, _PREVIEW_LONG_SIDE_PX if preview else _LONG_SIDE_PX, needs_even, form.name)
     pixels = sources.photo_at_least(data, frame)
+    del data  # of a large photo as much as all the rest
     depth = sources.from_file(depth_file) if depth_file else sources.asked(photo, url, timeout_s)
     if depth_file:
-        _say_if_resized(depth, size_of(data), depth_file)
+        _say_if_resized(depth, shape, depth_file)
     path = _path(motion, intensity, loop, height)
     quality = quality or ("draft" if preview else "normal")
     source = f"depthface: {depth.weights or 'unknown'}"

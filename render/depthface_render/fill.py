@@ -44,19 +44,23 @@ def smooth(values: Floats, known: Flags) -> Floats:
     if not known.any():
         return values
     channels = (1,) * (values.ndim - 2)
-    total = values * weights.reshape(*weights.shape, *channels)
-    pyramid = []
+    total: Floats = values * weights.reshape(*weights.shape, *channels)
+    pyramid: list[tuple[Floats, Floats]] = []
     while min(weights.shape) > 1 and not weights.all():
         pyramid.append((total, weights))
         half = (-(-weights.shape[1] // 2), -(-weights.shape[0] // 2))
         weights = np.asarray(cv2.resize(weights, half, interpolation=cv2.INTER_AREA), np.float32)
         total = np.asarray(cv2.resize(total, half, interpolation=cv2.INTER_AREA), np.float32)
-    filled = total / np.maximum(weights, 1e-6).reshape(*weights.shape, *channels)
-    for total, weights in reversed(pyramid):
-        coarse = cv2.resize(filled, weights.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    total /= np.maximum(weights, 1e-6).reshape(*weights.shape, *channels)
+    while pyramid:
+        coarse, (total, weights) = total, pyramid.pop()  # in place: these arrays are the largest of a clip
+        coarse = np.asarray(cv2.resize(coarse, weights.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
         share = weights.reshape(*weights.shape, *channels)
-        filled = coarse + (total / np.maximum(share, 1e-6) - coarse) * np.minimum(share, 1)
-    return np.asarray(filled, np.float32)
+        total /= np.maximum(share, 1e-6)
+        total -= coarse
+        total *= np.minimum(share, 1)
+        total += coarse
+    return total
 
 
 def textured(colour: Pixels, known: Flags, wanted: Flags) -> Pixels:
@@ -113,7 +117,8 @@ class _Level:
             return np.asarray(cv2.resize(array, (width, height), interpolation=cv2.INTER_AREA), np.float32)
 
         weights = shrunk(known.astype(np.float32))
-        picture = shrunk((colour * known[..., None]).astype(np.float32)) / np.maximum(weights, 1e-3)[..., None]
+        picture = shrunk((colour * known[..., None]).astype(np.float32))
+        picture /= np.maximum(weights, 1e-3)[..., None]
         is_known = weights > 0.5
         unknown = (shrunk(wanted.astype(np.float32)) > 0) & ~is_known
         picture = smooth(picture, is_known)
@@ -154,22 +159,25 @@ class _Level:
 
     def searched(self, sources: Indices, random: np.random.Generator, radius_px: int) -> Indices:
         """Better sources: those of the neighbours, and some at random around one's own, ever nearer."""
-        flat = self.picture.reshape(-1, 3)
         width = self.known.shape[1]
         span = np.arange(-_PATCH_PX, _PATCH_PX + 1, 2)
-        offsets = np.add.outer(span * width, span).ravel().astype(np.int32)
-        own = (self.rows * width + self.columns).astype(np.int32)
-        counts = self.trust.ravel()[own[:, None] + offsets]
-        patches = flat[own[:, None] + offsets]
+        offsets = np.add.outer(span * width, span).ravel()
+        own = self.rows.astype(np.intp) * width + self.columns
+        is_strange = np.where(self.known, np.float32(0), np.sqrt(_STRANGE))
+        pixels = np.dstack([self.picture, is_strange]).view(np.complex128).ravel()  # numpy takes 16 bytes as one
+        patches = pixels.take(own[:, None] + offsets)
+        patches.view(np.float32)[:, 3::4] = 0
+        weights = self.trust.ravel().take(own[:, None] + offsets)
+        weights /= weights.sum(1, keepdims=True)
 
         def cost(which: Indices, source: Indices) -> Floats:
-            at = source[:, None] + offsets
-            weight = counts[which]
-            apart = ((flat[at] - patches[which]) ** 2).sum(2)
-            apart = np.where(self.known.ravel()[at], apart, _STRANGE)
+            apart = pixels.take(source[:, None] + offsets).view(np.float32)
+            apart -= patches.take(which, 0).view(np.float32)
+            apart *= apart
+            prices = np.einsum("nkc,nk->n", apart.reshape(len(which), -1, 4), weights.take(which, 0))
             rows, columns = np.divmod(source, width)
-            away = np.hypot(rows - self.rows[which], columns - self.columns[which])
-            return np.asarray((apart * weight).sum(1) / weight.sum(1) + _NEARBY * away, np.float32)
+            away = np.sqrt((rows - self.rows[which]) ** 2 + (columns - self.columns[which]) ** 2, dtype=np.float32)
+            return np.asarray(prices + np.float32(_NEARBY) * away, np.float32)
 
         sources = sources.copy()
         best = cost(np.arange(len(own), dtype=np.int32), sources)
@@ -224,7 +232,8 @@ class _Level:
             np.add.at(total, border[is_seam], flat[border[is_seam]] - flat[said[is_seam]])
             np.add.at(votes, border[is_seam], 1)
         is_seam = (votes > 0).reshape(self.known.shape)
-        jump = smooth((total / np.maximum(votes, 1)[:, None]).reshape(self.picture.shape), is_seam)
+        total /= np.maximum(votes, 1)[:, None]
+        jump = smooth(total.reshape(self.picture.shape), is_seam)
         flat[own] += jump.reshape(-1, 3)[own]
 
     def _if_known(self, rows: npt.NDArray[Any], columns: npt.NDArray[Any], otherwise: Indices) -> Indices:

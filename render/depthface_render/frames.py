@@ -15,13 +15,23 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from depthface.cores import Cores
 from depthface.errors import InvalidInput
 from depthface_render import layers as layering
 from depthface_render.layers import Layers
 from depthface_render.motion import CameraPath, Motion, orbital
-from depthface_render.project import QUALITIES, View, project
+from depthface_render.project import QUALITIES, project
+from depthface_render.view import View
 
-__all__ = ["MAX_FRAMES", "MAX_SIDE_PX", "MIN_SIDE_PX", "Timing", "parallax", "parallax_with_masks"]
+__all__ = [
+    "MAX_FRAMES",
+    "MAX_SIDE_PX",
+    "MIN_SIDE_PX",
+    "Timing",
+    "covering_size",
+    "parallax",
+    "parallax_with_masks",
+]
 
 Pixels = npt.NDArray[np.uint8]
 Flags = npt.NDArray[np.bool_]
@@ -105,10 +115,10 @@ def parallax(  # noqa: PLR0913  most by keyword
         timing: how many frames and when; 5 seconds at 30 a second, looping, if None.
         size: height and width of the frames; the photo's if None. What of the photo does not fit is cut off evenly.
         quality: one of `QUALITIES`.
-        threads: how many frames are made at the same time; as many as there are cores if None.
+        threads: how many frames are made at the same time; as many as this process may use cores if None.
 
     Returns:
-        An iterator of `(height, width, 3) uint8 RGB`. Only as many frames as threads, and one more, are in memory.
+        An iterator of `(height, width, 3) uint8 RGB`. At most twice as many frames as threads are in memory.
 
     Raises:
         InvalidInput: at once, not at the first frame.
@@ -206,10 +216,15 @@ def _layers(photo: Pixels, depth: Floats, size: tuple[int, int], motions: Iterab
     )
 
 
+def covering_size(photo: tuple[int, ...], size: tuple[int, int]) -> tuple[int, int]:
+    """Return the height and width of a photo that is scaled to cover frames of `size`."""
+    scale = max(size[0] / photo[0], size[1] / photo[1])
+    return max(round(photo[0] * scale), size[0]), max(round(photo[1] * scale), size[1])
+
+
 def _covering(picture: Pixels | Floats, photo: tuple[int, ...], size: tuple[int, int]) -> Pixels | Floats:
     """`picture` on the photo's frame, scaled to cover `size` and cut to it around the middle."""
-    scale = max(size[0] / photo[0], size[1] / photo[1])
-    height, width = (max(round(side * scale), wanted) for side, wanted in zip(photo[:2], size, strict=True))
+    height, width = covering_size(photo, size)
     if picture.shape[:2] != (height, width):
         shrinks = picture.shape[0] > height
         if picture.ndim == 3:
@@ -223,17 +238,25 @@ def _covering(picture: Pixels | Floats, photo: tuple[int, ...], size: tuple[int,
 
 
 def _in_parallel(layers: Layers, motions: Iterable[Motion], work: _Work) -> Iterator[tuple[Pixels, Flags | None]]:
-    """Each frame in a thread (OpenCV and numpy let the others work meanwhile), in order, few at a time."""
-    threads, quality = work.threads or os.cpu_count() or 1, QUALITIES[work.quality]
+    """Each frame in a thread (OpenCV and numpy let the others work meanwhile), in order, few at a time.
+
+    Some are ahead of what is asked for, so that no thread waits while the caller encodes.
+    """
+    threads, quality = work.threads or _cores(), QUALITIES[work.quality]
     with ThreadPoolExecutor(threads, thread_name_prefix="parallax") as pool:
         pending: deque[Future[tuple[Pixels, Flags | None]]] = deque()
         try:
             for motion in motions:
                 pending.append(pool.submit(project, layers, motion, quality, with_mask=work.with_mask))
-                if len(pending) > threads:
+                if len(pending) == 2 * threads:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
         finally:
             for future in pending:
                 future.cancel()
+
+
+def _cores() -> int:
+    """Return how many processors a container leaves this process; elsewhere than on Linux, all there are."""
+    return Cores.found().count if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

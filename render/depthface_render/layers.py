@@ -60,12 +60,12 @@ class Layers:
         size: height and width of the frame.
         margin_px: of the arrays, on every side.
         step: a greater difference of depth between neighbours is an edge.
-        colour, depth: what is seen; `(h, w, 3) uint8 RGB`, and `(h, w) float32` 0…1.
+        colour, depth: what is seen; `(h, w, 4) uint8`, RGB and a byte that fills up a word, and `(h, w) float32` 0…1.
         colour_behind, depth_behind: the same, where foreground covers it; elsewhere equal to what is seen.
         colour_front: the colour of the foreground alone, where its outline is mixed with what is behind.
         is_soft: `(h, w) uint8`, 1 in those outlines.
         opacity: `(h, w) float32`, there the share of the foreground; elsewhere 1, and 0 outside an outline.
-        points: pixels of both, every other one.
+        points: pixels of both, every second one of every second row.
     """
 
     size: tuple[int, int]
@@ -109,11 +109,11 @@ def build(photo: Pixels, depth: Floats, *, reach_px: float, margin_px: int) -> L
         size=(height, width),
         margin_px=margin_px,
         step=step,
-        colour=colour,
+        colour=_in_words(colour),
         depth=front,
-        colour_behind=colour_behind,
+        colour_behind=_in_words(colour_behind),
         depth_behind=depth_behind,
-        colour_front=colour_front,
+        colour_front=_in_words(colour_front),
         is_soft=is_soft.astype(np.uint8),
         opacity=opacity,
         points=_points(front, depth_behind, sides.covered, margin_px),
@@ -123,6 +123,10 @@ def build(photo: Pixels, depth: Floats, *, reach_px: float, margin_px: int) -> L
 def _mirrored_around(array: Pixels | Floats, margin_px: int) -> Pixels | Floats:
     around = cv2.copyMakeBorder(array, margin_px, margin_px, margin_px, margin_px, cv2.BORDER_REFLECT_101)
     return np.asarray(around, np.uint8) if array.dtype == np.uint8 else np.asarray(around, np.float32)
+
+
+def _in_words(colour: Pixels) -> Pixels:
+    return np.asarray(cv2.cvtColor(colour, cv2.COLOR_RGB2RGBA), np.uint8)
 
 
 def _disc(radius_px: int) -> Pixels:
@@ -183,10 +187,11 @@ def _sides(depth: Floats, step: float, reach_px: float) -> _Sides:
 
 
 def _points(depth: Floats, depth_behind: Floats, covered: Flags, margin_px: int) -> Points:
-    """Both layers' pixels in the order of their depth; of a chessboard the white ones, which are enough."""
+    """Both layers' pixels in the order of their depth; of every square of four one, which is enough."""
     height, width = (side - 2 * margin_px for side in depth.shape)
-    is_white = np.add.outer(np.arange(depth.shape[0]), np.arange(depth.shape[1])) % 2 == 0
-    seen, behind = np.flatnonzero(is_white), np.flatnonzero(covered & is_white)
+    is_taken = np.zeros(depth.shape, bool)
+    is_taken[::2, ::2] = True
+    seen, behind = np.flatnonzero(is_taken), np.flatnonzero(covered & is_taken)
     at = np.concatenate([seen, behind])
     depths = np.concatenate([depth.ravel()[seen], depth_behind.ravel()[behind]])
     codes = depths.copy()

@@ -16,17 +16,19 @@ Of an edge the last pixel is soft, so that it does not crawl: its colour is mixe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from depthface_render.layers import Layers
+from depthface_render.look import Rays, in_rows, look, mix, sampled
 from depthface_render.motion import Motion
+from depthface_render.view import View
 
-__all__ = ["QUALITIES", "Quality", "View", "project"]
+__all__ = ["QUALITIES", "Quality", "project"]
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -37,6 +39,9 @@ _BEHIND = np.float32(-2)
 """Added to the depth of a cell that shows the layer behind."""
 
 _EMPTY = np.float32(-9)
+_CHUNK = 1 << 15
+"""So many points or pixels at a time: what is computed of them stays in the processor's cache."""
+
 _EDGE_PX = 1.5
 """Cells whose depths lie further apart than this, in pixels of the photo, hold an edge."""
 
@@ -65,38 +70,6 @@ QUALITIES = {
 }
 
 
-@dataclass(frozen=True)
-class View:
-    """P(d) in pixels: column x of the frame meets depth d at column x[x] + d · x_slope[x] of the layers; rows alike."""
-
-    x: Floats
-    x_slope: Floats
-    y: Floats
-    y_slope: Floats
-
-    @classmethod
-    def of(cls, motion: Motion, height: int, width: int, margin_px: int) -> View:
-        """Return what `motion` sees, of a frame of `height` × `width` and layers with a margin of `margin_px`."""
-        rays = motion.rays()
-        axes = []
-        for side, up, axis in ((width, 1, 0), (height, -1, 1)):
-            middle, half = (side - 1) / 2, up * height / 2
-            from_middle = np.arange(side) - middle
-            axes.append((from_middle * rays.scale + rays.shift[axis] * half + middle + margin_px).astype(np.float32))
-            axes.append((from_middle * rays.scale_slope + rays.shift_slope[axis] * half).astype(np.float32))
-        return cls(*axes)
-
-    @property
-    def reach_px(self) -> float:
-        """The longest way of a ray over the photo, from d = 0 to 1."""
-        return float(np.hypot(np.abs(self.x_slope).max(), np.abs(self.y_slope).max()))
-
-    @property
-    def margin_px(self) -> float:
-        """How far rays leave the layers, to any side."""
-        return float(max(_beyond(self.x, self.x_slope), _beyond(self.y, self.y_slope)))
-
-
 def project(
     layers: Layers, motion: Motion, quality: Quality, *, with_mask: bool = False
 ) -> tuple[Pixels, Flags | None]:
@@ -117,59 +90,71 @@ def project(
     for _ in range(quality.rounds - 1):
         depth = _met(layers.depth, view, depth, cell_px)
 
-    full = _enlarged(depth, cell_px, height, width)
-    x, y = full * view.x_slope, full * view.y_slope[:, None]
-    x += view.x
-    y += view.y[:, None]
-    edge = np.flatnonzero(_repeated(is_edge, cell_px, height, width))
-    rows, columns = np.divmod(edge, width)
-    cell = rows // cell_px * depth.shape[1] + columns // cell_px
-    seen = _look(layers, view, (rows, columns), tuple(d.ravel()[cell] for d in (near, depth, far)))
-    x.ravel()[edge], y.ravel()[edge] = seen.x, seen.y
+    x, y = _places(depth, view, cell_px, height, width)
+    parts = []
+    for edge in _EdgePixels.in_parts(is_edge, cell_px, height, width):
+        surfaces = tuple(edge.of_cells(surface) for surface in (near, depth, far))
+        seen = look(layers, edge.rays(view), surfaces, has_soft_edges=quality.has_soft_edges)
+        x.ravel()[edge.index], y.ravel()[edge.index] = seen.x, seen.y
+        parts.append((edge.index.ravel()[seen.mixed], seen))
 
-    frame = np.asarray(
-        cv2.remap(layers.colour, x, y, quality.interpolation, borderMode=cv2.BORDER_REFLECT_101), np.uint8
-    )
-    opacity = seen.opacity if quality.has_soft_edges else (seen.opacity >= 0.5).astype(np.float32)
-    mixed = np.flatnonzero(opacity < 1)
-    if mixed.size:
-        target = frame.reshape(-1, 3)
-        at = edge[mixed]
-        target[at] = _mixed(layers, seen, mixed, target[at], opacity[mixed], quality.interpolation)
-
+    frame = sampled(layers.colour, x, y, quality.interpolation)
+    colours = frame.view(np.uint32).ravel()
+    for at, seen in parts:
+        colours[at] = mix(layers, seen, colours[at], quality.interpolation)
+    pixels = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGBA2RGB), np.uint8)
     if not with_mask:
-        return frame, None
+        return pixels, None
     invented = _outside(x, layers.margin_px, width) | _outside(y, layers.margin_px, height)
-    unseen = (opacity < 0.5) & ~seen.is_behind_seen
-    invented.ravel()[edge[unseen]] = True
-    return frame, invented
+    for at, seen in parts:
+        invented.ravel()[at[(seen.opacity < 0.5) & ~seen.is_behind_seen]] = True
+    return pixels, invented
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What some pixels see, each array `(n,)`: the surface in front at `x`, `y`, and at `x2`, `y2` what is behind.
+class _EdgePixels:
+    """The pixels of some cells.
 
-    `moved`: how far the two have moved apart, 1 for two pixels or more. `is_behind_seen`: what is behind is a part of
-    the photo that is in view elsewhere, not invented.
+    Attributes:
+        cells: flat indices of the cells, `(n, 1024)`.
+        rows, columns: of their pixels, `(cell_px, n, 1024)`; a cell that the frame's border cuts repeats its last ones.
+        index: flat indices of the pixels, `(cell_px² · n, 1024)`.
     """
 
-    x: Floats
-    y: Floats
-    opacity: Floats
-    moved: Floats
-    x2: Floats
-    y2: Floats
-    is_behind_seen: Flags
+    cells: Indices
+    rows: Indices
+    columns: Indices
+    index: Indices
+
+    @classmethod
+    def in_parts(cls, is_wanted: Flags, cell_px: int, height: int, width: int) -> Iterator[_EdgePixels]:
+        """Yield those of the cells that are wanted, about `_CHUNK` at a time."""
+        every = in_rows(np.flatnonzero(is_wanted))
+        inside, count = np.arange(cell_px)[:, None, None], max(_CHUNK // (every.shape[1] * cell_px**2), 1)
+        for start in range(0, len(every), count):
+            cells = every[start : start + count]
+            row, column = np.divmod(cells, is_wanted.shape[1])
+            rows = np.minimum(row * cell_px + inside, height - 1)
+            columns = np.minimum(column * cell_px + inside, width - 1)
+            yield cls(cells, rows, columns, (rows[:, None] * width + columns).reshape(-1, cells.shape[1]))
+
+    def rays(self, view: View) -> Rays:
+        """Return the rays of the pixels."""
+        along_x = (self._each(line[self.columns]) for line in (view.x, view.x_slope))
+        along_y = (self._each(line[self.rows][:, None]) for line in (view.y, view.y_slope))
+        return Rays(*along_x, *along_y)
+
+    def of_cells(self, grid: Floats) -> Floats:
+        """Return what `grid` has for the cell of each pixel."""
+        return self._each(grid.ravel()[self.cells])
+
+    def _each(self, values: Floats) -> Floats:
+        return np.broadcast_to(values, (len(self.rows), *self.columns.shape)).reshape(self.index.shape)
 
 
 def _scales(motion: Motion) -> tuple[float, float]:
     rays = motion.rays()
     return rays.scale, rays.scale + rays.scale_slope
-
-
-def _beyond(start: Floats, slope: Floats) -> float:
-    ends = np.concatenate([start, start + slope])
-    return float(max(-ends.min(), ends.max() - (len(start) - 1), 0))
 
 
 def _nearest_in_cells(layers: Layers, motion: Motion, cell_px: int) -> Floats:
@@ -178,18 +163,19 @@ def _nearest_in_cells(layers: Layers, motion: Motion, cell_px: int) -> Floats:
     rays, points = motion.rays(), layers.points
     rows, columns = -(-height // cell_px), -(-width // cell_px)
     cells = np.full((rows + 2, columns + 2), _EMPTY)  # around them, what falls out of the frame
-    magnified = np.float32(1 / cell_px) / (np.float32(rays.scale) + points.depth * np.float32(rays.scale_slope))
-    index = None
-    for at, side, up, axis, last in ((points.y, height, -1, 1, rows), (points.x, width, 1, 0, columns)):
-        shift = np.float32(up * height / 2)
-        place = points.depth * (-shift * np.float32(rays.shift_slope[axis]))
-        place += at - shift * np.float32(rays.shift[axis])
-        place *= magnified
-        place += np.float32(side / 2 / cell_px + 1)
-        np.clip(place, 0, last + 1, out=place)
-        whole = place.astype(np.int32)
-        index = whole if index is None else index * np.int32(columns + 2) + whole
-    cells.ravel()[index] = points.code  # of several the last stays, and they come in the order of depth
+    for start in range(0, len(points.depth), _CHUNK):
+        some = slice(start, start + _CHUNK)
+        depth = points.depth[some]
+        index: Indices = np.zeros(len(depth), np.intp)
+        magnified = np.float32(1 / cell_px) / (np.float32(rays.scale) + depth * np.float32(rays.scale_slope))
+        for at, side, up, axis, last in ((points.y[some], height, -1, 1, rows), (points.x[some], width, 1, 0, columns)):
+            shift = np.float32(up * height / 2)
+            place = depth * (-shift * np.float32(rays.shift_slope[axis]))
+            place += at - shift * np.float32(rays.shift[axis])
+            place *= magnified
+            place += np.float32(side / 2 / cell_px + 1)
+            index = index * (columns + 2) + np.clip(place, 0, last + 1, out=place).astype(np.intp)
+        cells.ravel()[index] = points.code[some]  # of several the last stays, and they come in the order of depth
     return _without_holes(cells[1:-1, 1:-1])
 
 
@@ -208,14 +194,14 @@ def _edges(guess: Floats, met: Floats, behind: Flags, threshold: float) -> tuple
     """Which cells are at an edge, or show the layer `behind`, and the nearest and the farthest depth around each cell.
 
     An edge is where depths differ by more than `threshold`: from cell to cell, or from what the ray of a cell meets
-    (the hole in a foreground may be smaller than a cell).
+    (the hole in a foreground may be smaller than a cell; its neighbours must not take depth from it).
     """
     kernel = np.ones((3, 3), np.uint8)
     near, far = cv2.dilate(guess, kernel), cv2.erode(guess, kernel)
-    is_edge = (near - far > threshold) | behind | (np.abs(met - guess) > threshold)
-    wide = np.asarray(cv2.dilate(is_edge.astype(np.uint8), kernel), bool)
+    is_other = (np.abs(met - guess) > threshold).astype(np.uint8)
+    is_edge = (near - far > threshold) | behind | (cv2.dilate(is_other, kernel) == 1)
     far = np.minimum(far, met)
-    return wide, np.asarray(cv2.dilate(near, kernel), np.float32), np.asarray(cv2.erode(far, kernel), np.float32)
+    return is_edge, np.asarray(cv2.dilate(near, kernel), np.float32), np.asarray(cv2.erode(far, kernel), np.float32)
 
 
 def _met(depth: Floats, view: View, cells: Floats, cell_px: int) -> Floats:
@@ -233,77 +219,15 @@ def _at_cells(line: Floats, middle: float, count: int, cell_px: int) -> Floats:
     return np.asarray(line[0] + step * (np.arange(count) * cell_px + middle), np.float32)
 
 
-def _enlarged(cells: Floats, cell_px: int, height: int, width: int) -> Floats:
+def _places(cells: Floats, view: View, cell_px: int, height: int, width: int) -> tuple[Floats, Floats]:
+    """Return the column and row that each pixel of the frame shows if depth runs evenly from cell to cell."""
     rows, columns = cells.shape
-    full = cv2.resize(cells, (columns * cell_px, rows * cell_px), interpolation=cv2.INTER_LINEAR)
-    return full[:height, :width]  # type: ignore[return-value]
-
-
-def _repeated(cells: Flags, cell_px: int, height: int, width: int) -> Flags:
-    return cells.repeat(cell_px, 0)[:height].repeat(cell_px, 1)[:, :width]
-
-
-def _look(layers: Layers, view: View, pixels: tuple[Indices, Indices], surfaces: tuple[Floats, ...]) -> _Seen:
-    """Try `surfaces`, the nearest first, each `(n,)` depths, for the pixels at these rows and columns."""
-    rows, columns = pixels
-    x, x_slope, y, y_slope = view.x[columns], view.x_slope[columns], view.y[rows], view.y_slope[rows]
-    tolerance = np.float32(1.5) / np.maximum(np.hypot(x_slope, y_slope), np.float32(1e-3))
-    last_column, last_row = layers.depth.shape[1] - 1, layers.depth.shape[0] - 1
-
-    def under(grid: Floats | Pixels, depth: Floats) -> Floats:
-        column = np.clip(np.rint(x + depth * x_slope), 0, last_column).astype(np.int32)
-        row = np.clip(np.rint(y + depth * y_slope), 0, last_row).astype(np.int32)
-        return np.asarray(grid.ravel().take(row * np.int32(last_column + 1) + column), np.float32)
-
-    front = np.full(len(rows), np.nan, np.float32)
-    back = front.copy()
-    for surface in surfaces:
-        once = under(layers.depth, surface)
-        twice = under(layers.depth, once)
-        is_met = (np.abs(once - surface) <= 2 * tolerance) & (np.abs(twice - once) <= tolerance)
-        is_first = is_met & np.isnan(front)
-        front = np.where(is_first, twice, front)
-        is_second = is_met & np.isnan(back) & (front - twice > layers.step)
-        back = np.where(is_second, twice, back)
-    hidden = surfaces[-1]
-    for _ in range(3):
-        hidden = under(layers.depth_behind, hidden)
-    is_front, is_back = ~np.isnan(front), ~np.isnan(back)
-    back = np.where(is_back, back, hidden)
-    front = np.where(is_front, front, back)
-    x1, y1, x2, y2 = x + front * x_slope, y + front * y_slope, x + back * x_slope, y + back * y_slope
-    softened = _sampled(layers.opacity, x1, y1, cv2.INTER_LINEAR)
-    opacity = np.where(under(layers.is_soft, front) == 1, softened, np.float32(1))
-    # What has not moved against its background yet is not mixed with it: at rest the frame is the photo.
-    moved = np.minimum(np.hypot(x1 - x2, y1 - y2) / 2, 1)
-    moved = np.where(is_front, moved, np.float32(1))
-    return _Seen(x1, y1, np.where(is_front, 1 - (1 - opacity) * moved, np.float32(0)), moved, x2, y2, is_back)
-
-
-def _mixed(
-    layers: Layers, seen: _Seen, mixed: Indices, front: Pixels | Floats, opacity: Floats, interpolation: int
-) -> Pixels:
-    x, y = seen.x2[mixed], seen.y2[mixed]
-    behind = np.where(
-        seen.is_behind_seen[mixed, None],
-        _sampled(layers.colour, x, y, interpolation),
-        _sampled(layers.colour_behind, x, y, interpolation),
-    )
-    own = _sampled(layers.colour_front, seen.x[mixed], seen.y[mixed], interpolation)
-    share, moved = opacity[:, None], seen.moved[mixed, None]
-    front = front + (own.astype(np.float32) - front) * moved
-    return np.asarray(np.rint(front * share + behind * (1 - share)), np.uint8)
-
-
-def _sampled(image: npt.NDArray[Any], x: Floats, y: Floats, interpolation: int) -> npt.NDArray[Any]:
-    """`image` at n places; OpenCV wants fewer than 32768 a row."""
-    row = 1024
-    padded = -(-len(x) // row) * row
-    map_x, map_y = (np.pad(line, (0, padded - len(x))).reshape(-1, row) for line in (x, y))
-    if not len(x):
-        return image.reshape(-1, *image.shape[2:])[:0]
-    found = np.asarray(cv2.remap(image, map_x, map_y, interpolation, borderMode=cv2.BORDER_REFLECT_101))
-    return found.reshape(-1, *image.shape[2:])[: len(x)]
+    depth = cv2.resize(cells, (columns * cell_px, rows * cell_px), interpolation=cv2.INTER_LINEAR)[:height, :width]
+    x: Floats = depth * view.x_slope
+    y: Floats = depth * view.y_slope[:, None]
+    x += view.x
+    y += view.y[:, None]
+    return x, y
 
 
 def _outside(place: Floats, margin_px: int, side: int) -> Flags:

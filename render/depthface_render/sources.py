@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -13,7 +14,7 @@ from depthface import image
 from depthface.errors import InvalidInput
 from depthface.weights import is_meaningful
 from depthface_client import Client, draw
-from depthface_render.frames import AnyDepth
+from depthface_render.frames import AnyDepth, covering_size
 
 __all__ = ["Map", "asked", "banner", "from_file", "photo_at_least", "photo_bytes"]
 
@@ -46,8 +47,12 @@ def photo_bytes(path: Path) -> bytes:
 
 
 def photo_at_least(data: bytes, size: tuple[int, int]) -> Pixels:
-    """Return the photo, upright, decoded no finer than frames of `size` (height, width) need."""
-    return image.decode(data, at_least=size)
+    """Return the photo, upright, no finer than frames of `size` (height, width) need: more would only fill memory."""
+    pixels = image.decode(data, at_least=size)
+    height, width = covering_size(pixels.shape, size)
+    if pixels.shape[0] <= height:
+        return pixels
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def asked(photo: Path, url: str, timeout_s: float) -> Map:

@@ -93,6 +93,21 @@ def test_threads_change_nothing_and_few_frames_are_ahead():
     assert threading.active_count() == before
 
 
+def test_memory_is_bounded_by_the_pixels_of_a_frame():
+    """Of 1920 × 1440 pixels in 360 MB, beside what Python and its libraries take."""
+    height, width = 540, 960
+    tracemalloc.start()
+    clip = parallax(PHOTO, DEPTH, timing=Timing(1, 4), size=(height, width), threads=1)
+    for_the_background = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    next(clip)
+    for_a_frame = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    clip.close()
+    assert for_the_background <= 130 * height * width
+    assert for_a_frame <= 130 * height * width
+
+
 def test_masks_tell_what_was_invented():
     frame, mask = next(parallax_with_masks(PHOTO, DEPTH, PRESETS["horizontal"](1.0)(0.25), timing=Timing(1, 1)))
     assert (mask.shape, mask.dtype) == (frame.shape[:2], bool)

@@ -7,7 +7,7 @@ import pytest
 from fixtures import traced
 
 from depthface_render import PRESETS, Motion, Timing, parallax_with_masks
-from depthface_render.project import View
+from depthface_render.view import View
 
 HEIGHT, WIDTH = 360, 640
 PERIOD_PX = 16.0
