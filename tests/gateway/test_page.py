@@ -140,7 +140,7 @@ def test_its_routes_by_themselves(running):
     for path, form, status in (
         ("depth", {"image": NO_PHOTO}, 400),
         ("depth", {}, 422),
-        ("faces", {"image": CROWD, "model": "nobody"}, 503),
+        ("faces", {"image": CROWD, "model": "nobody"}, 404),
         ("embed", {}, 400),
         ("embed", {"text": " "}, 400),
         ("clip", {"image": CROWD, "motion": "sideways"}, 400),

@@ -166,6 +166,8 @@ def _answer(problem: Problem) -> Response:
     status, error = problem.status, problem.error
     if isinstance(error, RequestValidationError):
         status = 422
-    elif isinstance(error, DepthfaceError) and status in (404, 502):  # what is behind is our affair
+    elif (
+        isinstance(error, DepthfaceError) and status == 502
+    ):  # what is behind is our affair; a model is named by the caller
         status = 503
     return JSONResponse({"detail": problem.message}, status)
