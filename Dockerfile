@@ -57,7 +57,7 @@ ENV PATH=/opt/depthface/bin:${PATH} \
 RUN mkdir /data && chown 1000:1000 /data
 USER 1000:1000
 VOLUME ["/data"]
-EXPOSE 3003 5000 8000 8001 8080
+EXPOSE 3003 5000 8000 8001 8080 8090
 ENTRYPOINT ["depthface", "gateway"]
 CMD ["--help"]
 

@@ -8,10 +8,14 @@ MODELS ?= depth_anything_v2_small
 WEIGHTS ?= hub
 PRECISION ?= fp32
 REPOSITORY ?= model_repository
+WORKERS ?= 2
+
+# A file's tests run in one process, in their order; files with slow tests first (tests/conftest.py).
+IN_PROCESSES = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu export verify serve demo test test-fast test-gpu fuzz soak doctor audit lint format generate docs \
-	setup-bench bench tune overload lock clean
+.PHONY: help setup setup-gpu export verify serve demo test test-fast test-gpu fuzz fuzz-gateway soak doctor audit lint format generate docs \
+	setup-bench bench bench-gateway tune overload lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -48,11 +52,11 @@ serve: setup  ## the embedded Triton on 127.0.0.1:8000
 demo: setup  ## export, serve, one photo, one depth map, in demo/
 	$(BIN)/python examples/demo.py
 
-test: setup-bench  ## the whole suite
-	$(BIN)/python -m pytest
+test: setup-bench  ## the whole suite, in WORKERS (2) processes
+	$(BIN)/python -m pytest $(IN_PROCESSES)
 
 test-fast: setup-bench  ## without the tests marked slow
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(IN_PROCESSES) -m "not slow"
 
 test-gpu: setup-bench  ## what needs an NVIDIA GPU and TensorRT: engines built, gated, served
 	$(BIN)/python -m pytest -m gpu
@@ -63,6 +67,9 @@ docs: setup  ## the site of docs/, in site/; a broken link or reference is an er
 fuzz: setup  ## the decoder, the pack and manifest readers and a server, each fuzzed for MINUTES (10)
 	for target in image pack manifest http parameters; do \
 		$(BIN)/python tests/fuzz/run.py $$target --seconds $$(( $(or $(MINUTES),10) * 60 )) || exit 1; done
+
+fuzz-gateway: setup  ## each contract's app by its OpenAPI, with a real server behind, for MINUTES (10)
+	$(BIN)/python tests/gateway/fuzzing.py --minutes $(or $(MINUTES),10)
 
 soak: setup  ## a server under mixed load for MINUTES (30): no wrong answer, nothing that grows
 	$(BIN)/python -m depthface_bench.soak --minutes $(or $(MINUTES),30)
@@ -93,6 +100,9 @@ setup-bench: setup  ## NVIDIA's perf_analyzer: the one on PATH, or the pinned wh
 
 bench: setup-bench  ## this and what a user would take instead, in one run, to benchmarks/results/ (QUICK=1: a shorter look)
 	$(BIN)/python -m depthface_bench run $(if $(QUICK),--quick)
+
+bench-gateway: setup  ## what the gateway costs over asking the server itself, and what it gains over the seeds' way
+	$(BIN)/python -m depthface_bench.gateway
 
 tune: setup-bench  ## instances × threads × batch × delay of the depth network, on the cores there are (PRECISION=…)
 	$(BIN)/python -m depthface_bench tune --precision $(PRECISION)

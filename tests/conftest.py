@@ -1,9 +1,9 @@
-"""What the whole session shares: one export, one running server, one reference."""
+"""What the whole run shares: one export of each kind, one running server of each, one reference."""
 
 from __future__ import annotations
 
 import os
-import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures.exporting import export_apart
 from fixtures.serving import Server, depthface, serving
+from fixtures.shared import Shared, linked, room
 from fixtures.tiny import TINY
 from PIL import Image
 
@@ -22,13 +24,44 @@ from depthface_client import Client
 MODEL = "depth_anything_v2_small"
 
 
+def shared_root(config: pytest.Config) -> Path | None:
+    """Where the processes of a run share what they make; None for a run in one process."""
+    return Path(config.option.basetemp).parent / "shared" if hasattr(config, "workerinput") else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, so that no process is left with one when the others have ended."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Run a test marked `quiet` when no other process of the run has one."""
+    root = shared_root(item.config)
+    if root is None:
+        return (yield)
+    root.mkdir(exist_ok=True)
+    with room(root, alone=item.get_closest_marker("quiet") is not None):
+        return (yield)
+
+
 @pytest.fixture(scope="session")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model repository with Small in it: the true architecture, seeded weights."""
-    folder = tmp_path_factory.mktemp("repository") / "model_repository"
-    done = depthface("export", MODEL, "--weights", "random", "--repository", folder)
-    assert done.returncode == 0, done.stderr
-    return folder
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """Folders that are made once a run, whatever the number of its processes."""
+    return Shared(shared_root(request.config) or tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture(scope="session")
+def repository(shared: Shared) -> Path:
+    """A model repository with Small in it: a network of a hundredth of its size, seeded weights, seconds to serve."""
+    return shared.folder("depth", lambda folder: export_apart(shared, folder, "tiny"))
+
+
+@pytest.fixture(scope="session")
+def true_repository(shared: Shared) -> Path:
+    """The same in the true architecture, for what depends on the network's size, time or numbers: a minute's work."""
+    return shared.folder("true_depth", lambda folder: export_apart(shared, folder, MODEL))
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +77,13 @@ def server(repository: Path) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def true_server(true_repository: Path) -> Iterator[Server]:
+    """The same with the true network."""
+    with serving(true_repository) as server:
+        yield server
+
+
 @pytest.fixture
 def client(server: Server) -> Iterator[Client]:
     with Client(server.host) as client:
@@ -52,7 +92,7 @@ def client(server: Server) -> Iterator[Client]:
 
 @pytest.fixture(scope="session")
 def reference() -> Callable[[bytes], Image.Image]:
-    """The `transformers` depth pipeline on the same weights: encoded photo to 8-bit picture."""
+    """The `transformers` depth pipeline on the true network's weights: encoded photo to 8-bit picture."""
     from transformers import DPTImageProcessorPil, pipeline
 
     from depthface_standins.depth_anything_v2 import random_model
@@ -101,17 +141,19 @@ class FacePack:
 
 
 @pytest.fixture(scope="session")
-def face_packs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FacePack]:
+def face_packs(shared: Shared) -> dict[str, FacePack]:
     """The synthetic pack, and a genuine one where DEPTHFACE_WEIGHTS names a folder of weights."""
-    import onnx
 
-    from depthface_standins.insightface import synthetic
+    def make(folder: Path) -> None:
+        import onnx
 
-    folder = tmp_path_factory.mktemp("packs") / "synthetic"
-    folder.mkdir()
-    for name, model in synthetic.pack().items():
-        onnx.save(model, folder / name)
-    packs = {"synthetic": FacePack("synthetic", folder, False)}
+        from depthface_standins.insightface import synthetic
+
+        (folder / "synthetic").mkdir()
+        for name, model in synthetic.pack().items():
+            onnx.save(model, folder / "synthetic" / name)
+
+    packs = {"synthetic": FacePack("synthetic", shared.folder("packs", make) / "synthetic", False)}
     genuine = os.environ.get("DEPTHFACE_WEIGHTS")
     if genuine:
         packs["genuine"] = FacePack("insightface", Path(genuine) / "insightface", True)
@@ -119,13 +161,15 @@ def face_packs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FacePack]:
 
 
 @pytest.fixture(scope="session")
-def face_repository(face_packs: dict[str, FacePack], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def face_repository(face_packs: dict[str, FacePack], shared: Shared) -> Path:
     """A model repository with every pack of `face_packs` in it, each exported from its folder."""
-    target = tmp_path_factory.mktemp("faces") / "model_repository"
-    for pack in face_packs.values():
-        done = depthface("export", pack.folder, "--accept-license", "--repository", target)
+
+    def make(folder: Path) -> None:
+        packs = [pack.folder for pack in face_packs.values()]
+        done = depthface("export", *packs, "--accept-license", "--repository", folder)
         assert done.returncode == 0, done.stderr
-    return target
+
+    return shared.folder("faces", make)
 
 
 @pytest.fixture(scope="session")
@@ -144,12 +188,20 @@ def face_pack(request: pytest.FixtureRequest, face_packs: dict[str, FacePack]) -
 
 
 @pytest.fixture(scope="session")
-def full_server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def pack_repository(shared: Shared) -> Path:
+    """One face pack under a published name, the synthetic one."""
+
+    def make(folder: Path) -> None:
+        done = depthface("export", "buffalo_l", "--weights", "synthetic", "--repository", folder)
+        assert done.returncode == 0, done.stderr
+
+    return shared.folder("pack", make)
+
+
+@pytest.fixture(scope="session")
+def full_server(repository: Path, pack_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """What the reader of the README serves: depth, and one face pack, the synthetic one."""
-    both = Path(
-        shutil.copytree(repository, tmp_path_factory.mktemp("full") / "model_repository", copy_function=os.link)
-    )
-    done = depthface("export", "buffalo_l", "--weights", "synthetic", "--repository", both)
-    assert done.returncode == 0, done.stderr
-    with serving(both) as server:
+    with serving(
+        linked(repository, pack_repository, to=tmp_path_factory.mktemp("full") / "model_repository")
+    ) as server:
         yield server

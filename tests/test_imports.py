@@ -67,6 +67,8 @@ TABLE = {
     "tensorrt": ("export/depthface_export/tensorrt.py",),
     "polygraphy": ("export/depthface_export/tensorrt.py",),
     "fastapi": ("gateway/",),
+    "orjson": ("gateway/",),
+    "multipart": ("gateway/depthface_gateway/forms.py",),
     "sqlalchemy": ("gateway/",),
     "alembic": ("gateway/",),
     "jwt": ("gateway/",),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures.exporting import random_sources
+from fixtures.exporting import export_apart, random_sources
 from fixtures.machine import HAS_BF16
 from fixtures.photos import VARIETY, difference, encoded, photo
-from fixtures.serving import depthface, serving
+from fixtures.serving import Server, serving
 from PIL import Image
 
 from depthface.families import card_named
@@ -20,6 +21,12 @@ from depthface_client import Client
 # facts: two float32 implementations may put a value on either side of a floor, no more.
 MAX_LEVELS = 1
 MAX_SHARE = 1e-3
+
+
+@pytest.fixture
+def client(true_server: Server) -> Iterator[Client]:
+    with Client(true_server.host) as client:
+        yield client
 
 
 @pytest.mark.parametrize("name", VARIETY)
@@ -41,12 +48,11 @@ def test_real_photographs_equal_the_pipeline(client, reference, real_photos: lis
     "precision",
     ["fp16", "int8", pytest.param("bf16", marks=pytest.mark.skipif(not HAS_BF16, reason="this processor has no bf16"))],
 )
-def test_other_precisions_are_within_the_card_end_to_end(precision, tmp_path):
+def test_other_precisions_are_within_the_card_end_to_end(precision, shared, tmp_path):
     """The served map against the fp32 reference on the same photo, in fractions of its range; and, on the very pixels
     that the network saw, so far from it that fp32 cannot have been served in its place."""
     card = card_named("depth_anything_v2_small")
-    done = depthface("export", card.name, "--weights", "random", "--precision", precision, "--repository", tmp_path)
-    assert done.returncode == 0, done.stderr
+    export_apart(shared, tmp_path, card.name, precision)
     reference = random_sources(card)[card.networks[0].name].reference
     with serving(tmp_path) as server, Client(server.host) as client:
         for name in ("landscape JPEG", "portrait JPEG", "square PNG", "tiny 40×30", "grey JPEG", "RGBA PNG"):

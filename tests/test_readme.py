@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from fixtures.photos import VARIETY
+from fixtures.shared import linked
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -80,9 +80,9 @@ def test_every_make_target_that_is_named_exists():
 
 
 @pytest.mark.slow
-def test_the_demo_leaves_its_pictures(repository, tmp_path):
+def test_the_demo_leaves_its_pictures(true_repository, tmp_path):
     """`make demo`, with a hub that does not answer; its depth network is exported already, which takes the time."""
-    shutil.copytree(repository, tmp_path / "models")
+    linked(true_repository, to=tmp_path / "models")
     done = subprocess.run(
         [
             sys.executable,

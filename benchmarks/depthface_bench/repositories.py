@@ -37,6 +37,7 @@ __all__ = [
     "add_measured_depth",
     "depth_card",
     "export_depth",
+    "export_embedding",
     "export_faces",
     "has_faces",
     "network_named",
@@ -80,6 +81,12 @@ def export_faces(pack: Path, target: Path, variant: Variant) -> None:
         return
     _export(card, str(pack), target, variant)
     _add(MEASURED_FACES, target, card, FACES, EVERYTHING, variant.precision)
+    _place(target, variant)
+
+
+def export_embedding(name: str, target: Path, variant: Variant) -> None:
+    """Export an embedding model with random weights into `target`."""
+    _export(card_named(name), "random", target, variant)
     _place(target, variant)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from depthface.asking import Asker, Description, Index, Load, Ready, Steps, Unload, operation
 from depthface.errors import ModelUnavailable
@@ -22,6 +23,10 @@ class ModelInfo:
         task: what it does: `depth`, `faces`, `swap`, ….
         precision: of its networks; empty if the server does not say.
         is_lazy: whether it is loaded when it is first used.
+        rank: which one a request takes that names no model, of several that do the same: the lowest.
+        inputs: their names.
+        outputs: their names.
+        facts: what its family says besides, such as the pack of an analysis, or the space of an embedding.
     """
 
     name: str
@@ -30,6 +35,10 @@ class ModelInfo:
     task: str
     precision: str
     is_lazy: bool
+    rank: int = 0
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 class Methods(TaskMethods, Asker):
@@ -51,6 +60,10 @@ class Methods(TaskMethods, Asker):
                     task=known.task or "",
                     precision=known.precision or "",
                     is_lazy=known.is_lazy,
+                    rank=known.rank,
+                    inputs=description.inputs,
+                    outputs=description.outputs,
+                    facts=known.facts,
                 )
             )
         return infos
@@ -108,12 +121,12 @@ class Methods(TaskMethods, Asker):
         """Have the server load a model of its repository, and wait until it is ready; needs the admin key."""
         yield Load(model)
         self._forget(model)
-        for network in (yield from self._describe(model)).parameters.networks.values():
-            yield Load(network)
+        for part in (yield from self._describe(model)).parts:
+            yield Load(part)
 
     @operation
     def unload(self, model: str) -> Steps[None]:
-        """Have the server give back the memory of a model and of networks that it alone has; needs the admin key.
+        """Have the server give back the memory of a model and of the parts that it alone has; needs the admin key.
 
         A model that is loaded when it is first used will be so again. Any other one is gone until `load`.
         """
@@ -128,19 +141,19 @@ class Methods(TaskMethods, Asker):
         self._forget(model)
 
     def _is_ready(self, description: Description) -> Steps[bool]:
-        for name in (description.name, *description.parameters.networks.values()):
+        for name in (description.name, *description.parts):
             if not (yield from self._ask(Ready(name))):
                 return False
         return True
 
 
 def _leaving_with(model: str, loaded: list[Description]) -> list[str]:
-    """Return what is to be unloaded, in this order, for a model to leave memory: itself, and its own networks alone.
+    """Return what is to be unloaded, in this order, for a model to leave memory: itself, and its own parts alone.
 
     A pipeline that loads its networks when they are first used stays, to do so again.
     """
-    networks = {one.name: set(one.parameters.networks.values()) for one in loaded}
-    own = networks.pop(model, set())
-    shared = set().union(*networks.values())
+    parts = {one.name: set(one.parts) for one in loaded}
+    own = parts.pop(model, set())
+    shared = set().union(*(needed for name, needed in parts.items() if name not in own))
     stays = any(one.parameters.is_lazy for one in loaded if one.name == model)
     return [*([] if stays else [model]), *sorted(own - shared)]

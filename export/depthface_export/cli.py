@@ -12,11 +12,11 @@ from typing import Any, cast, get_args
 import click
 from rich.console import Console
 
-from depthface.contract import Precision
+from depthface.contract import Form, Precision
 from depthface.families import all_cards, card_named
 from depthface.spec import EngineOptions
 from depthface.weights import warning_of
-from depthface_export import pipeline
+from depthface_export import forms, pipeline
 from depthface_export import weights as weights_stage
 from depthface_export.job import Engines, Job
 from depthface_export.progress import Display
@@ -40,6 +40,14 @@ __all__ = ["export"]
     show_default=True,
     help="fp16 is for GPUs; bf16 for processors that have it (AVX512-BF16, AMX), through OpenVINO; int8 for depth on "
     "those with VNNI.",
+)
+@click.option(
+    "--form",
+    type=click.Choice(get_args(Form)),
+    default=forms.DEFAULT,
+    show_default=True,
+    help="How a model is laid out: a pipeline is one process that asks the network; an ensemble is steps that Triton "
+    "goes along. The answers are the same.",
 )
 @click.option(
     "--repository",
@@ -71,6 +79,7 @@ def export(
     models: tuple[str, ...],
     weights: str,
     precision: str,
+    form: str,
     repository: Path,
     accept_license: bool,
     **of_engines: Any,
@@ -93,6 +102,7 @@ def export(
                 cast(Precision, precision),
                 accepts_license=accept_license,
                 engines=engines and replace(engines, phases=display),
+                form=cast(Form, form),
                 report=display.say,
             )
             outcome = pipeline.export(job)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from depthface.config import input_from_spec, output_from_spec, parameters_of, set_parameters
-from depthface.contract import ENGINE_FILE, ONNX_FILE, Parameters, Precision
-from depthface.spec import ModelCard, Network, Pipeline
+from depthface.config import input_from_spec, output_from_spec, parameters_of, parts_of, set_parameters
+from depthface.contract import ENGINE_FILE, ENSEMBLE, ONNX_FILE, Form, Parameters, Precision
+from depthface.spec import ModelCard, Network, Pipeline, TensorSpec
+from depthface_export.ensembles import Step, scheduling, steps_of
 
 __all__ = [
     "BY_OPENVINO",
     "exported_configs",
+    "laid_out",
     "leave_to_onnxruntime",
     "network_config",
     "pipeline_config",
+    "public_configs",
 ]
 
 BY_OPENVINO: tuple[Precision, ...] = ("fp32", "int8")
@@ -56,23 +60,72 @@ def pipeline_config(pipeline: Pipeline) -> pb.ModelConfig:
 
     Triton is as late here (see `network_config`) only for a request that comes while every instance is at work.
     """
-    policy = pb.ModelQueuePolicy(
-        max_queue_size=MAX_QUEUE_SIZE,
-        default_timeout_microseconds=MAX_QUEUE_TIME_S * 1_000_000,
-        allow_timeout_override=True,
-    )
+    config = _python_config(pipeline, pipeline.name, pipeline.inputs, pipeline.outputs)
+    _limit_queue(config)
+    set_parameters(config, pipeline.parameters)
+    return config
+
+
+def _python_config(
+    pipeline: Pipeline, name: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+) -> pb.ModelConfig:
+    """Return the config of a model of Python that does a part of a pipeline's work, or all of it."""
     config = pb.ModelConfig(
-        name=pipeline.name,
+        name=name,
         backend="python",
+        max_batch_size=pipeline.max_batch_size,
+        input=[input_from_spec(tensor) for tensor in inputs],
+        output=[output_from_spec(tensor) for tensor in outputs],
+        instance_group=[pb.ModelInstanceGroup(count=pipeline.instances, kind=pb.ModelInstanceGroup.KIND_CPU)],
+        dynamic_batching=pb.ModelDynamicBatching(),
+    )
+    _take_one_by_one(config)
+    return config
+
+
+def _limit_queue(config: pb.ModelConfig) -> None:
+    config.dynamic_batching.default_queue_policy.MergeFrom(
+        pb.ModelQueuePolicy(
+            max_queue_size=MAX_QUEUE_SIZE,
+            default_timeout_microseconds=MAX_QUEUE_TIME_S * 1_000_000,
+            allow_timeout_override=True,
+        )
+    )
+
+
+def public_configs(card: ModelCard, pipeline: Pipeline, form: Form = "pipeline") -> dict[str, pb.ModelConfig]:
+    """Return the configs of a public model and, of an ensemble, of its steps; the same for everyone, by model."""
+    line = pipeline.line
+    if form == "pipeline" or line is None:
+        return {pipeline.name: pipeline_config(pipeline)}
+    ensemble = pb.ModelConfig(
+        name=pipeline.name,
+        platform=ENSEMBLE,
         max_batch_size=pipeline.max_batch_size,
         input=[input_from_spec(tensor) for tensor in pipeline.inputs],
         output=[output_from_spec(tensor) for tensor in pipeline.outputs],
-        instance_group=[pb.ModelInstanceGroup(count=pipeline.instances, kind=pb.ModelInstanceGroup.KIND_CPU)],
-        dynamic_batching=pb.ModelDynamicBatching(default_queue_policy=policy),
+        ensemble_scheduling=scheduling(pipeline, line, _network_of(card, pipeline)),
     )
-    _take_one_by_one(config)
-    set_parameters(config, pipeline.parameters)
-    return config
+    set_parameters(ensemble, pipeline.parameters)
+    return {pipeline.name: ensemble, **_step_configs(pipeline, steps_of(pipeline, line))}
+
+
+def _network_of(card: ModelCard, pipeline: Pipeline) -> Network:
+    (name,) = pipeline.networks.values()
+    return next(network for network in card.networks if network.name == name)
+
+
+def _step_configs(pipeline: Pipeline, steps: Sequence[Step]) -> dict[str, pb.ModelConfig]:
+    """Return the configs of an ensemble's own steps; the first has the queue with an end: an ensemble has none."""
+    configs = {}
+    for step in steps:
+        config = _python_config(pipeline, step.name, step.inputs, step.outputs)
+        counted = pipeline.counted if pipeline.counted in {tensor.name for tensor in step.outputs} else None
+        known = Parameters(networks=pipeline.networks, part_of=pipeline.name, counted=counted, facts=pipeline.facts)
+        set_parameters(config, known)
+        configs[step.name] = config
+    _limit_queue(configs[steps[0].name])
+    return configs
 
 
 def exported_configs(
@@ -82,6 +135,7 @@ def exported_configs(
     with_engine: frozenset[str] = frozenset(),
     *,
     on_gpu: bool = False,
+    form: Form = "pipeline",
 ) -> dict[str, pb.ModelConfig]:
     """By model, the configs of this very export: its weights' origin, and what serves its precision best.
 
@@ -89,26 +143,34 @@ def exported_configs(
         with_engine: the networks that have a TensorRT engine.
         on_gpu: the others are for a GPU too, which computes several requests in little more time than one.
     """
-    configs = {network.name: network_config(network) for network in card.networks}
-    known = {name: Parameters() for name in configs}
-    known |= {pipeline.name: pipeline.parameters for pipeline in card.pipelines}
-    configs |= {pipeline.name: pipeline_config(pipeline) for pipeline in card.pipelines}
-    if precision == "bf16":
-        for network in card.networks:
-            if not network.only_fp32:
-                _serve_by_openvino(configs[network.name])
+    networks = {network.name: network_config(network) for network in card.networks}
+    public = laid_out(card, form)
+    inside = {name for config in public.values() for name in parts_of(config)}
     for network in card.networks:
+        config = networks[network.name]
+        if precision == "bf16" and not network.only_fp32:
+            _serve_by_openvino(config, keeps_batches=network.name in inside)
         if network.name in with_engine:
-            _serve_by_tensorrt(configs[network.name], network)
+            _serve_by_tensorrt(config, network)
         elif not on_gpu:
-            _take_one_by_one(configs[network.name])
+            _take_one_by_one(config)
             if network.by_openvino and precision in BY_OPENVINO:
-                known[network.name] = Parameters(cpu_runtime="openvino")
+                set_parameters(config, Parameters(cpu_runtime="openvino"))
     if on_gpu or with_engine:
-        for pipeline in card.pipelines:
-            configs[pipeline.name].instance_group[0].count *= PIPELINES_FOR_A_GPU
-    for name, config in configs.items():
-        set_parameters(config, replace(known[name], weights=weights, precision=precision))
+        for config in public.values():
+            for group in config.instance_group:
+                group.count *= PIPELINES_FOR_A_GPU
+    configs = networks | public
+    for config in configs.values():
+        set_parameters(config, replace(parameters_of(config), weights=weights, precision=precision))
+    return configs
+
+
+def laid_out(card: ModelCard, form: Form = "pipeline") -> dict[str, pb.ModelConfig]:
+    """Return the configs of all public models of a card and of their steps, the same for everyone, by model."""
+    configs: dict[str, pb.ModelConfig] = {}
+    for pipeline in card.pipelines:
+        configs |= public_configs(card, pipeline, form)
     return configs
 
 
@@ -135,17 +197,19 @@ def _serve_by_tensorrt(config: pb.ModelConfig, network: Network) -> None:
     group.profile.extend(str(index) for index in range(len(network.profiles)))
 
 
-def _serve_by_openvino(config: pb.ModelConfig) -> None:
+def _serve_by_openvino(config: pb.ModelConfig, *, keeps_batches: bool) -> None:
     """bf16 is how OpenVINO computes the fp32 file, not another file.
 
     NVIDIA's OpenVINO backend compiles a model for batches of exactly `max_batch_size` (openvino.cc, `ov::set_batch`).
     So to Triton the batch is a dimension like others, and may be any. Nothing is lost: batching wins no time on a CPU.
+    An ensemble with batches, though, takes no step without them: its networks are for depthface's own OpenVINO backend.
     """
     config.backend = "openvino"
     config.default_model_filename = ONNX_FILE
-    config.max_batch_size = 0
-    for tensor in (*config.input, *config.output):
-        tensor.dims.insert(0, -1)
+    if not keeps_batches:
+        config.max_batch_size = 0
+        for tensor in (*config.input, *config.output):
+            tensor.dims.insert(0, -1)
     config.instance_group[0].kind = pb.ModelInstanceGroup.KIND_CPU
     for key, value in (("HINT_BF16", "YES"), ("PERFORMANCE_HINT", "LATENCY"), ("NUM_STREAMS", "1")):
         config.parameters[key].string_value = value

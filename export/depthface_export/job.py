@@ -7,10 +7,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from depthface.contract import ENGINE_FILE, ONNX_FILE, Precision
+from depthface.contract import ENGINE_FILE, ONNX_FILE, Form, Precision
 from depthface.families import all_cards
 from depthface.spec import EngineOptions, ModelCard, Network, Source
 from depthface.weights import Folder, Hub, Weights
+from depthface_export import forms
 
 if TYPE_CHECKING:  # it brings ONNX Runtime, which takes seconds
     from depthface_export.tensorrt import Phases
@@ -54,6 +55,7 @@ class Job:
         precision: of the networks, but for those that are `only_fp32`.
         accepts_license: of weights that are not open.
         engines: which to build; None for none.
+        form: of the public models, but for those that are no straight line.
         report: is told of each stage as it begins, and of each check as it passes.
     """
 
@@ -63,6 +65,7 @@ class Job:
     precision: Precision = "fp32"
     accepts_license: bool = False
     engines: Engines | None = None
+    form: Form = forms.DEFAULT
     report: Report = say_nothing
 
     def precision_of(self, network: Network) -> Precision:
@@ -82,6 +85,8 @@ class Job:
     def command(self) -> list[str]:
         """What is typed to have this export made, but for the repository."""
         words = [*self._named(), "--precision", self.precision]
+        if self.form != forms.DEFAULT:
+            words += ["--form", self.form]
         if self.accepts_license:
             words.append("--accept-license")
         if self.engines is not None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import torch
 
 from depthface.spec import Network, Source
 
@@ -25,7 +24,7 @@ IR_VERSION = 10
 
 def onnx_from_source(source: Source, network: Network, path: Path) -> None:
     """Write the network to one self-contained ONNX file whose varying dimensions vary."""
-    model = onnx_from_torch(source, network) if isinstance(source.model, torch.nn.Module) else source.model
+    model = source.model if isinstance(source.model, onnx.ModelProto) else onnx_from_torch(source, network)
     _cast_bytes_first(model.graph)
     onnx.checker.check_model(model)
     onnx.save(model, path)
@@ -33,6 +32,8 @@ def onnx_from_source(source: Source, network: Network, path: Path) -> None:
 
 def onnx_from_torch(source: Source, network: Network) -> onnx.ModelProto:
     """Export a torch module."""
+    import torch  # here, since it takes seconds and a finished ONNX file needs none
+
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _hush("torch.onnx"):
         warnings.simplefilter("ignore")  # torch and onnxscript deprecate parts of each other
         program = torch.onnx.export(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,12 +11,12 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 import depthface_standins
 from depthface import machine, manifest
-from depthface.contract import CONFIG_FILE, EXPORTED_CONFIG, MODEL_VERSION
+from depthface.contract import CONFIG_FILE, EXPORTED_CONFIG, MANIFEST_FILE, MODEL_VERSION
 from depthface.errors import ExportError, ParityError
 from depthface.families import module_of
 from depthface.spec import EngineOptions, Network, Source
 from depthface.weights import Folder, Random, Synthetic
-from depthface_export import configs, fingerprint, staging, texts
+from depthface_export import configs, fingerprint, forms, layout, staging, texts
 from depthface_export import weights as weights_stage
 from depthface_export.interrupts import hold_signals
 from depthface_export.job import Job, NetworkJob
@@ -38,23 +38,27 @@ def export(job: Job) -> Outcome:
     """
     weights_stage.check_license(job.card, job.weights, job.accepts_license)
     _check_wishes(job)
+    for name in forms.staying(job.card, job.form):
+        job.report(f"{name}: stays a pipeline, what it does depends on what is found in the photo")
     with staging.stage(job.target) as build:
-        changes = _changes(job)
+        changes, other_form = _changes(job), layout.changes(job)
+        if not all(change.endswith(_NOT_YET) for change in changes + other_form):
+            for change in changes + other_form:
+                job.report(f"anew: {change}")
         if changes:
-            if not all(change.endswith(_NOT_YET) for change in changes):
-                for change in changes:
-                    job.report(f"anew: {change}")
             _make(job, build)
         made_in = build if changes else job.target
         exported = configs.exported_configs(
-            job.card, job.precision, job.weights.origin, job.with_engine, on_gpu=bool(machine.gpus())
+            job.card, job.precision, job.weights.origin, job.with_engine, on_gpu=bool(machine.gpus()), form=job.form
         )
         for network in job.card.networks:
             made = manifest.read(made_in / network.name / MODEL_VERSION)
             if made is not None and made.openvino_checks is None:
                 configs.leave_to_onnxruntime(exported[network.name])
-        _install(job, build if changes else None, exported)
-    return "exported" if changes else "unchanged"
+        _install(job, build, exported, job.card.networks if changes else ())
+        if other_form and not changes:
+            _note_command(job)
+    return "exported" if changes or other_form else "unchanged"
 
 
 def _check_wishes(job: Job) -> None:
@@ -64,6 +68,7 @@ def _check_wishes(job: Job) -> None:
         raise ExportError(
             f"{job.card.title} is exported in {possible}, not in {job.precision}.", "Choose another --precision."
         )
+    forms.check(job.card, job.form)
     if job.engines is None:
         return
     from depthface_export import tensorrt
@@ -204,18 +209,25 @@ def _checks_by_openvino(making: NetworkJob) -> list[dict[str, Any]] | None:
         return None
 
 
-def _install(job: Job, build: Path | None, exported: Mapping[str, pb.ModelConfig]) -> None:
-    """Put what was made into its place, and write the texts round it.
+def _install(job: Job, build: Path, exported: Mapping[str, pb.ModelConfig], networks: tuple[Network, ...]) -> None:
+    """Put the networks that were made in `build` into their place, and write the texts round them.
 
     Those are mended also where nothing was made: an export that was killed may have got no further than the networks.
     """
-    networks = job.card.networks if build is not None else ()
-    if build is not None:
-        for network in networks:
-            texts.write_config(exported[network.name], build / network.name / EXPORTED_CONFIG)
+    for network in networks:
+        texts.write_config(exported[network.name], build / network.name / EXPORTED_CONFIG)
+    if networks:
         job.report("repository: install")
     with hold_signals():
         for network in networks:
-            assert build is not None
             staging.install(build / network.name, job.target / network.name)
-        texts.write_texts(job.target, job.card, exported)
+        layout.install(job, build / "public", exported)
+
+
+def _note_command(job: Job) -> None:
+    """Have the manifests of networks that stay as they were say what is typed to have this form."""
+    for network in job.card.networks:
+        folder = job.target / network.name / MODEL_VERSION
+        found = manifest.read(folder)
+        assert found is not None, "it has just been held against its files"
+        staging.write_whole(folder / MANIFEST_FILE, replace(found, command=job.command).text())

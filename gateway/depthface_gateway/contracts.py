@@ -1,22 +1,25 @@
 """The contracts, one module each, and what such a module offers.
 
 A contract's module has `NAME`, `DEFAULT_PORT`, and `app(context) -> FastAPI`, whose lifespan starts and stops whatever
-the contract needs. It may have `HOST_VARIABLE` and `PORT_VARIABLE`, the names by which its users set its address.
+the contract needs. It may have `HOST_VARIABLE` and `PORT_VARIABLE`, the names by which its users set its address; one
+of `JOB_NAMES` has `work(context)` too, which has a worker do its jobs meanwhile.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Protocol, cast
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol, cast
 
 from fastapi import FastAPI
 
 from depthface_gateway.context import Context
 from depthface_gateway.settings import Environment, number, text
 
-__all__ = ["NAMES", "Contract", "address", "contract_named"]
+__all__ = ["JOB_NAMES", "NAMES", "Contract", "address", "contract_named"]
 
-NAMES = ("immich", "immichvr", "faces", "jobs", "depthflow")
+JOB_NAMES = ("jobs", "depthflow")
+NAMES = ("immich", "immichvr", "faces", *JOB_NAMES, "page")
 
 
 class Contract(Protocol):
@@ -27,6 +30,9 @@ class Contract(Protocol):
 
     def app(self, context: Context) -> FastAPI:
         """Make the app; raises `InvalidInput` if a setting of its own cannot be."""
+
+    def work(self, context: Context) -> AbstractAsyncContextManager[Any]:
+        """Have a worker do the jobs meanwhile; `context.triton` is open already. For those of `JOB_NAMES` alone."""
 
 
 def contract_named(name: str) -> Contract:

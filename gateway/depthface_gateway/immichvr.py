@@ -31,8 +31,11 @@ from depthface.errors import (
     ServerOverloaded,
     ServerUnavailable,
 )
+from depthface.tasks import depth as tasks
 from depthface_gateway.context import Context
+from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Frame, Problem, new_app, request_id
+from depthface_gateway.meanings import exportable
 from depthface_gateway.settings import text
 
 __all__ = ["DEFAULT_PORT", "NAME", "PORT_VARIABLE", "app"]
@@ -42,8 +45,6 @@ DEFAULT_PORT = 5000
 PORT_VARIABLE = "AI_SERVICE_PORT"
 
 _log = logging.getLogger(__name__)
-
-_OURS = "depth_anything_v2_{key}"
 
 # What its list says of each, word for word.
 _MODELS: Mapping[str, Mapping[str, str]] = {
@@ -60,6 +61,14 @@ _MODELS: Mapping[str, Mapping[str, str]] = {
         "description": "Best detail (hair, fences)", "huggingface_id": "depth-anything/Depth-Anything-V2-Large-hf",
     },
 }  # fmt: skip
+
+_OURS = {
+    key: model.name
+    for model in exportable().values()
+    for key, facts in _MODELS.items()
+    if model.task == tasks.NAME and model.weights == facts["huggingface_id"]
+}
+"""Our name of each: that of the model of the same weights."""
 
 _ROOT = {
     "message": "ImmichVR AI Service",
@@ -116,13 +125,13 @@ class _Depth:
     def ready(self) -> list[str]:
         """Return the keys of the models that Triton has loaded, the last used first."""
         models = self.context.triton.models
-        ready = [key for key in _MODELS if (name := _OURS.format(key=key)) in models and models[name].ready]
+        ready = [key for key in _MODELS if (name := _OURS[key]) in models and models[name].ready]
         self.seen.update(ready)
         return sorted(ready, key=lambda key: (key != self.current, key != self.default))
 
     async def png(self, photo: bytes, key: str, id: str) -> bytes:
         """Return the depth of a photo; a model that is not loaded is loaded, as there."""
-        name = _OURS.format(key=key)
+        name = _OURS[key]
         try:
             png = await self.context.triton.ask(
                 lambda client: client.depth_png(photo, bits=8, model=name, request_id=id)
@@ -138,7 +147,7 @@ class _Depth:
 
     async def load(self, key: str) -> None:
         """Have Triton load a model."""
-        name = _OURS.format(key=key)
+        name = _OURS[key]
         if key not in self.ready():
             try:
                 await self.context.triton.on_every_server(lambda client: client.load(name))
@@ -151,7 +160,7 @@ class _Depth:
 
     async def unload(self, key: str) -> bool:
         """Have Triton unload a model; return whether it was loaded."""
-        name = _OURS.format(key=key)
+        name = _OURS[key]
         if key not in self.ready():
             return False
         await self.context.triton.on_every_server(lambda client: client.unload(name))
@@ -179,7 +188,7 @@ def app(context: Context) -> FastAPI:
 
 
 def _router(depth: _Depth) -> APIRouter:
-    routes = APIRouter()
+    routes = new_router()
 
     @routes.get("/")
     async def index() -> dict[str, Any]:
@@ -349,7 +358,7 @@ def _known(key: str) -> None:
 
 
 def _export(key: str) -> str:
-    return f"Export it first: depthface export {_OURS.format(key=key)}"
+    return f"Export it first: depthface export {_OURS[key]}"
 
 
 async def _device(request: Request) -> object:

@@ -1,4 +1,4 @@
-"""Several apps in one process and one event loop, each at its own address, until they are told to stop."""
+"""Several apps in one process and one event loop, or one worker, until they are told to stop."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from dataclasses import dataclass
 
 import uvicorn
 from fastapi import FastAPI
+from prometheus_client import start_http_server
 
 from depthface.errors import ServeError
+from depthface_gateway.context import Context
+from depthface_gateway.contracts import Contract
 
-__all__ = ["Listener", "listen", "serve"]
+__all__ = ["Listener", "listen", "serve", "work"]
 
 _GRACE_S = 25  # for requests in flight
 _KEEP_ALIVE_S = 75  # longer than callers keep a connection, so that none sends into one that is closing
@@ -60,10 +63,7 @@ async def serve(apps: Sequence[tuple[Listener, FastAPI]], say: Callable[[str], N
 
     Raises whatever an app's start raises.
     """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop = _stop_on_signals()
     async with AsyncExitStack() as started:
         servers = []
         for _, app in apps:
@@ -88,3 +88,28 @@ async def serve(apps: Sequence[tuple[Listener, FastAPI]], say: Callable[[str], N
         for server in servers:
             server.should_exit = True
         await asyncio.gather(*tasks)
+
+
+async def work(contract: Contract, context: Context, metrics_port: int | None, say: Callable[[str], None]) -> None:
+    """Do a contract's jobs, say `ready: WORKER`, until SIGTERM or SIGINT; then end what is in hand, within its grace.
+
+    Args:
+        metrics_port: of 127.0.0.1, where Prometheus is answered; None for nowhere.
+    """
+    stop = _stop_on_signals()
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(context.triton)
+        core = await stack.enter_async_context(contract.work(context))
+        if metrics_port is not None:
+            server, thread = start_http_server(metrics_port, "127.0.0.1", core.registry)
+            stack.callback(thread.join, 5)
+            stack.callback(server.shutdown)
+        say(f"ready: {core.worker.worker_id}")
+        await stop.wait()
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop

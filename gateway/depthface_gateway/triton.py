@@ -25,6 +25,7 @@ from depthface.errors import (
     ServerOverloaded,
     ServerUnavailable,
 )
+from depthface.weights import is_meaningful
 from depthface_client import AsyncClient, ModelInfo
 from depthface_gateway.settings import Settings
 
@@ -58,6 +59,13 @@ class _Server:
         if is_alive != self.is_alive:
             _log.warning("Triton at %s %s", self.url, "answers" if is_alive else f"does not answer: {why}")
         self.is_alive, self.timeouts = is_alive, 0
+
+    def found(self, models: dict[str, ModelInfo]) -> None:
+        for name, model in models.items():
+            before = self.models.get(name)
+            if model.ready and not is_meaningful(model.weights) and (before is None or before.weights != model.weights):
+                _log.warning("%s at %s has %s weights: its answers mean nothing", name, self.url, model.weights)
+        self.models = models
 
 
 class Triton:
@@ -252,7 +260,7 @@ class Triton:
 
     async def _look_at(self, server: _Server) -> None:
         try:
-            server.models = {model.name: model for model in await server.looking.models()}
+            server.found({model.name: model for model in await server.looking.models()})
         except RequestTimeout as error:
             server.timeouts += 1
             if server.timeouts >= _TIMEOUTS_OF_THE_DEAD:

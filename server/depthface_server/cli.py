@@ -24,7 +24,7 @@ from depthface_server.explain import explanation
 from depthface_server.installation import Installation
 from depthface_server.log import follow, rendering
 from depthface_server.options import Options
-from depthface_server.repository import Contents, contents
+from depthface_server.repository import Contents, contents, refuse_for_native
 from depthface_server.supervisor import supervise
 
 __all__ = ["serve", "verify"]
@@ -154,6 +154,8 @@ def serve(
             return
         address = Address.free(host, http_port, grpc_port, metrics_port)
         models = (*found.exported, *found.networks)  # a pipeline does not bring the networks that it asks
+        if installation.is_native:
+            refuse_for_native(repository)
         if installation.is_native and settings["idle_minutes"]:
             _log.warning("--idle-minutes: NVIDIA's own backends do not know it; their networks stay in memory")
         triton = Triton(repository, models, address, _read(settings), installation)

@@ -21,7 +21,7 @@ from depthface_server import processes
 from depthface_server.address import Address
 from depthface_server.api import Api, ApiError
 from depthface_server.installation import Installation
-from depthface_server.options import Options, changes_queues, hide_secret, write_queues
+from depthface_server.options import Options, changes_queues, has_ensembles, hide_secret, write_limits
 from depthface_server.recoveries import RECOVERIES, RESTARTS
 from depthface_server.repository import has_version_compatible_engine
 from depthface_server.workspace import Workspace, parents
@@ -171,9 +171,10 @@ class Triton:
         """Give every folder that Triton meets a plain name."""
         workspace = self._workspace
         self.recoveries = workspace.folder / "recoveries.json"
-        if changes_queues(self.options):
-            self._served = workspace.folder / "queues"
-            write_queues(self._repository, self.options, self._served)
+        limits_ensembles = self._installation.limits_ensembles and has_ensembles(self._repository)
+        if changes_queues(self.options) or limits_ensembles:
+            self._served = workspace.folder / "limits"
+            write_limits(self._repository, self.options, self._served, limits_ensembles=limits_ensembles)
         else:
             self._served = workspace.plain("repository", self._repository)
         self._backends = workspace.plain("backends", self._installation.backends)

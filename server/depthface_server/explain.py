@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from depthface import config
-from depthface.contract import CONFIG_FILE, EXPORTED_CONFIG
 from depthface.cores import Cores
 from depthface_server.installation import Installation
 from depthface_server.options import Options
@@ -27,16 +26,19 @@ def explanation(
     kind = "NVIDIA's own backends" if installation.is_native else "depthface's backends, on the repository unchanged"
     yield f"Triton: {installation.program}, with {kind}"
     for name in contents.networks:
-        yield f"{name}: {_network(_config(repository / name), installation, cores)}"
+        yield f"{name}: {_network(config.of_model(repository / name), installation, cores)}"
     for name in contents.exported:
         lazy = "; its networks are loaded when it is first used" if name in contents.lazy else ""
-        yield f"{name}: {_pipeline(_config(repository / name), options)}{lazy}"
+        yield f"{name}: {_public(repository, name, options)}{lazy}"
 
 
-def _config(folder: Path) -> config.ModelConfig:
-    """Read the config that Triton will take."""
-    exported = folder / EXPORTED_CONFIG
-    return config.read(exported if exported.is_file() else folder / CONFIG_FILE)
+def _public(repository: Path, name: str, options: Options) -> str:
+    found = config.of_model(repository / name)
+    parts = config.parts_of(found)
+    if not parts:
+        return _pipeline(found, options)
+    first = _pipeline(config.of_model(repository / parts[0]), options)
+    return f"an ensemble, Triton goes along {', '.join(parts)}; of the first {first}"
 
 
 def _network(found: config.ModelConfig, installation: Installation, cores: Cores) -> str:

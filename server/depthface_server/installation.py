@@ -73,6 +73,11 @@ class Installation:
         """True if it can refuse an HTTP body for its length. Those that can refuse 64 MiB unless told otherwise."""
         return b"http-max-input-size" in self.program.read_bytes()
 
+    @property
+    def limits_ensembles(self) -> bool:
+        """True if it knows a bound on what is between the steps of an ensemble: from 25.11 on, useful from 26.04 on."""
+        return b"max_inflight_requests" in self.program.read_bytes()
+
 
 def _native(folder: Path) -> Installation:
     """NVIDIA's layout, with backends of its own, and a stub for the one Python that its image has."""

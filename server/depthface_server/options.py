@@ -11,7 +11,7 @@ from depthface.admin import chosen_key
 from depthface.contract import ADMIN_HEADER, CONFIG_FILE
 from depthface.limits import Limits
 
-__all__ = ["IDLE_MINUTES", "Options", "changes_queues", "hide_secret", "write_queues"]
+__all__ = ["IDLE_MINUTES", "Options", "changes_queues", "has_ensembles", "hide_secret", "write_limits"]
 
 IDLE_MINUTES = "DEPTHFACE_IDLE_MINUTES"
 """The variable that says how long a network that nobody asks stays in memory; 0 or nothing: for ever."""
@@ -84,22 +84,42 @@ def changes_queues(options: Options) -> bool:
     return options.queue_size is not None or options.queue_time_s is not None
 
 
-def write_queues(repository: Path, options: Options, copy: Path) -> None:
-    """Make `copy`, a repository with the queues that the options ask for: configs, beside links to the rest."""
+def has_ensembles(repository: Path) -> bool:
+    """Return whether a public model of a repository is laid out as an ensemble."""
+    return any(config.parts_of(config.read(path)) for path in repository.glob(f"[!.]*/{CONFIG_FILE}"))
+
+
+def write_limits(repository: Path, options: Options, copy: Path, *, limits_ensembles: bool) -> None:
+    """Make `copy`, a repository with the queues that the options ask for: configs, beside links to the rest.
+
+    Args:
+        limits_ensembles: this Triton can bound what is between the steps of an ensemble.
+    """
+    folders = [path.parent for path in repository.glob(f"[!.]*/{CONFIG_FILE}")]
+    ensembles = {folder.name: parts for folder in folders if (parts := config.parts_of(config.of_model(folder)))}
+    firsts = {parts[0] for parts in ensembles.values()}
     copy.mkdir()
-    for path in repository.glob(f"[!.]*/{CONFIG_FILE}"):
-        _copy_configs(path.parent, copy / path.parent.name, options)
+    for folder in folders:
+        _copy_links(folder, copy / folder.name)
+        for path in (folder / CONFIG_FILE, *folder.glob("configs/[!.]*.pbtxt")):
+            found = config.read(path)
+            is_pipeline = config.parameters_of(found).task is not None and folder.name not in ensembles
+            if changes_queues(options) and (is_pipeline or folder.name in firsts):
+                found = config.with_queue(found, options.queue_size, options.queue_time_s)
+            _write(found, copy / folder.name / path.relative_to(folder))
+    if limits_ensembles:
+        for name, (first, *_) in ensembles.items():
+            for path in (copy / name / CONFIG_FILE, *(copy / name).glob("configs/*.pbtxt")):
+                _write(config.with_inflight_limit(config.read(path), config.of_model(copy / first)), path)
 
 
-def _copy_configs(folder: Path, copy: Path, options: Options) -> None:
+def _write(found: config.ModelConfig, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(config.text_from_config(found))
+
+
+def _copy_links(folder: Path, copy: Path) -> None:
     copy.mkdir()
     for entry in folder.iterdir():
         if entry.is_dir() and entry.name != "configs":
             (copy / entry.name).symlink_to(entry.resolve())
-    for path in (folder / CONFIG_FILE, *folder.glob("configs/[!.]*.pbtxt")):
-        found = config.read(path)
-        if config.parameters_of(found).task is not None:
-            found = config.with_queue(found, options.queue_size, options.queue_time_s)
-        target = copy / path.relative_to(folder)
-        target.parent.mkdir(exist_ok=True)
-        target.write_text(config.text_from_config(found))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from depthface.errors import InvalidInput
 
-__all__ = ["Infer", "Value", "checked_options", "run_together", "types_of_options"]
+__all__ = ["Infer", "Value", "checked_options", "mixed_shapes", "run_together", "types_of_options"]
 
 Array = npt.NDArray[Any]
 Value = Array | bytes
@@ -37,6 +37,14 @@ def checked_options(parameters: Mapping[str, object], known: Mapping[str, type])
         if not _is(value, known[name]):
             raise InvalidInput(f"The parameter {name} is {value!r:.60}.", f"Give it {_NAMES[known[name]]}.")
     return options
+
+
+def mixed_shapes() -> InvalidInput:
+    """Return the error of a request whose photos cannot go through a network together."""
+    return InvalidInput(
+        "The photos of one request need the same shape on the network's grid.",
+        "Send photos of different shapes in requests of their own; the server batches them.",
+    )
 
 
 async def run_together(
@@ -93,10 +101,7 @@ class _Meeting:
         self.leave()
         await self._all_here.wait()
         if self._is_spoilt or len(self._shapes) > 1:
-            raise InvalidInput(
-                "The photos of one request need the same shape on the network's grid.",
-                "Send photos of different shapes in requests of their own; the server batches them.",
-            )
+            raise mixed_shapes()
 
     def leave(self) -> None:
         """Count a photo that is here, or that needs no network."""

@@ -1,7 +1,7 @@
 """The glue between Triton's Python backend and a coroutine that handles one photo, asking the networks for its part.
 
 A generated `1/model.py` names the coroutine; everything else is here. A bad photo answers its own request with a 400
-and touches no other one.
+and touches no other one. A step of an ensemble is the same, and asks no network.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from depthface import image
 from depthface.contract import MANIFEST_FILE, MODEL_VERSION, Parameters
 from depthface.errors import InvalidInput, decode, encode
 from depthface_server import heap
-from depthface_server.photos import Infer, Value, checked_options, run_together, types_of_options
+from depthface_server.photos import Infer, Value, checked_options, mixed_shapes, run_together, types_of_options
 from depthface_server.reporting import Report
 from depthface_server.tensors import array_of
 
@@ -60,15 +60,16 @@ class Pipeline:
     def initialize(self, args: dict[str, str]) -> None:
         """Make ready, when Triton loads the model; refuse to load before its networks are exported."""
         config = json.loads(args["model_config"])
-        self._name: str = config["name"]
         self._inputs: dict[str, str] = {tensor["name"]: tensor["data_type"] for tensor in config["input"]}
         self._required = [tensor["name"] for tensor in config["input"] if not tensor.get("optional")]
         self._outputs: tuple[str, ...] = tuple(tensor["name"] for tensor in config["output"])
         repository = Path(args["model_repository"]).parent
         self._parameters = replace(Parameters.of_config(config), repository=repository)
+        self._name: str = self._parameters.part_of or config["name"]
         _refuse_templates(self._name, repository, self._parameters.networks.values())
         self._types = types_of_options(type(self).run)
-        self._report = Report(self._name, counts_faces=self._parameters.counted is not None)
+        counts_faces = self._parameters.counted is not None
+        self._report = Report(config["name"], part_of=self._parameters.part_of, counts_faces=counts_faces)
         heap.keep()
         self._trimmer = heap.Trimmer()
         image.use_one_thread()  # the cores belong to the network
@@ -96,7 +97,10 @@ class Pipeline:
             return self._failure(request, error)
 
     def _response(self, wanted: Sequence[str], photos: list[Mapping[str, Value]]) -> Any:
-        response = pb_utils.InferenceResponse([_tensor(name, [photo[name] for photo in photos]) for name in wanted])
+        columns = {name: [photo[name] for photo in photos] for name in wanted}
+        if self._parameters.part_of and not all(map(_is_one_shape, columns.values())):
+            raise mixed_shapes()
+        response = pb_utils.InferenceResponse([_tensor(name, column) for name, column in columns.items()])
         counted = self._parameters.counted
         if counted and counted in wanted:
             for photo in photos:
@@ -220,12 +224,16 @@ def _items(name: str, tensor: Any, data_type: str) -> list[Value]:
     return items
 
 
+def _is_one_shape(values: Sequence[Value]) -> bool:
+    return len({value.shape for value in values if isinstance(value, np.ndarray)}) <= 1
+
+
 def _tensor(name: str, values: list[Value]) -> Any:
     """Return the photos' values as one batched tensor."""
     arrays = [value for value in values if isinstance(value, np.ndarray)]
     if not arrays:
         return pb_utils.Tensor(name, np.array([[value] for value in values], np.object_))
-    if any(array.shape != arrays[0].shape for array in arrays):
+    if not _is_one_shape(values):
         raise InvalidInput(
             f"The photos of one request have {name} of different shapes.",
             "Send them in requests of their own; the server batches them.",

@@ -6,7 +6,8 @@ Metrics, each by `model`, all there from the load on:
     depthface_decode_failures_total   of those, photos that could not be decoded
     depthface_failed_total            requests answered 500
     depthface_faces_per_photo         histogram, of a model that counts faces
-    depthface_recoveries              gauge: restarts of the model's process by the watchdog since `serve` started
+    depthface_recoveries              gauge: restarts of the model's process by the watchdog since `serve` started; of
+                                      an ensemble, each step by itself
     depthface_restarts                gauge: restarts of Triton itself since then, the same for every model
 
 A line in the log is one JSON object: `event`, `model`, `request_id`, and what there is to say.
@@ -36,13 +37,14 @@ class Report:
 
     Args:
         model: its name.
+        part_of: of a step of an ensemble: the public model, under whose name it counts.
         counts_faces: it has a histogram of faces.
     """
 
-    def __init__(self, model: str, *, counts_faces: bool = False) -> None:
-        self._model = model
-        self._set("depthface_recoveries", "Restarts by the watchdog", recoveries.of_model(model))
-        self._set("depthface_restarts", "Restarts of Triton", recoveries.restarts())
+    def __init__(self, model: str, *, part_of: str | None = None, counts_faces: bool = False) -> None:
+        self._model = part_of or model
+        self._set("depthface_recoveries", model, "Restarts by the watchdog", recoveries.of_model(model))
+        self._set("depthface_restarts", model, "Restarts of Triton", recoveries.restarts())
         self._decode_failures = self._metric(
             "depthface_decode_failures_total", "Photos that could not be decoded", "COUNTER"
         )
@@ -86,8 +88,8 @@ class Report:
     def _refusals_of(self, reason: str) -> Any:
         return self._metric("depthface_refused_total", "Requests refused", "COUNTER", reason=reason)
 
-    def _set(self, name: str, description: str, value: int) -> None:
-        metric = self._metric(name, description, "GAUGE")
+    def _set(self, name: str, model: str, description: str, value: int) -> None:
+        metric = self._metric(name, description, "GAUGE", model=model)
         if metric is not None:
             metric.set(value)
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from depthface import config, manifest
-from depthface.contract import CONFIG_FILE
+from depthface.contract import CONFIG_FILE, EXPORTED_CONFIG
 from depthface.errors import ServeError
 
-__all__ = ["Contents", "contents", "has_version_compatible_engine"]
+__all__ = ["Contents", "contents", "has_version_compatible_engine", "refuse_for_native"]
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,15 @@ def contents(repository: Path) -> Contents:
         for public, needed in found.serves.items()
         if all(network in manifests for network in needed)
     }
+    configs = {path.parent.name: config.read(path) for path in sorted(repository.glob(f"[!.]*/{CONFIG_FILE}"))}
     for name in exported:
-        if not (repository / name / CONFIG_FILE).is_file():
-            raise ServeError(
-                f"{name}: {CONFIG_FILE} is missing: the repository is half copied, or was changed.",
-                "Export the model again, or copy its folders anew.",
-            )
-    parameters = {
-        path.parent.name: config.parameters_of(config.read(path))
-        for path in sorted(repository.glob(f"[!.]*/{CONFIG_FILE}"))
-    }
+        for part in (name, *(config.parts_of(configs[name]) if name in configs else ())):
+            if part not in configs:
+                raise ServeError(
+                    f"{part}: {CONFIG_FILE} is missing: the repository is half copied, or was changed.",
+                    "Export the model again, or copy its folders anew.",
+                )
+    parameters = {name: config.parameters_of(found) for name, found in configs.items()}
     if not exported:
         raise ServeError(
             f"There is no exported model in {repository.resolve().name}/.",
@@ -68,3 +67,17 @@ def has_version_compatible_engine(repository: Path) -> bool:
     manifests = map(manifest.read, manifest.folders(repository))
     engines = [found.engine for found in manifests if found is not None and found.engine is not None]
     return any(engine["options"]["version_compatible"] for engine in engines)
+
+
+def refuse_for_native(repository: Path) -> None:
+    """Raise `ServeError` for what NVIDIA's own backends would serve wrongly: a bf16 network of an ensemble.
+
+    NVIDIA's OpenVINO backend compiles a network for batches of exactly `max_batch_size` (openvino.cc, `ov::set_batch`).
+    """
+    for path in sorted(repository.glob(f"[!.]*/{EXPORTED_CONFIG}")):
+        found = config.read(path)
+        if found.backend == "openvino" and found.max_batch_size > 1:
+            raise ServeError(
+                f"{found.name} is a bf16 network of an ensemble, which NVIDIA's OpenVINO backend cannot serve.",
+                "Export it with --form pipeline, or in fp32.",
+            )

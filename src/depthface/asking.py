@@ -160,6 +160,7 @@ class Description:
         outputs: the names of its outputs.
         max_batch_size: the most items of one request; 0 if it takes no batches.
         parameters: depthface's own.
+        parts: the models that it cannot do without, each once: the networks that it asks, the steps of an ensemble.
     """
 
     name: str
@@ -167,16 +168,20 @@ class Description:
     outputs: tuple[str, ...]
     max_batch_size: int
     parameters: Parameters
+    parts: tuple[str, ...] = ()
 
     @classmethod
     def of_config(cls, config: Mapping[str, Any]) -> Description:
         """Read it from a config as Triton tells it."""
+        parameters = Parameters.of_config(config)
+        steps = config.get("ensemble_scheduling", {}).get("step", ())
         return cls(
             name=config["name"],
             inputs=tuple(tensor["name"] for tensor in config.get("input", ())),
             outputs=tuple(tensor["name"] for tensor in config.get("output", ())),
             max_batch_size=int(config.get("max_batch_size", 0)),
-            parameters=Parameters.of_config(config),
+            parameters=parameters,
+            parts=tuple(dict.fromkeys((*(step["model_name"] for step in steps), *parameters.networks.values()))),
         )
 
 
@@ -291,6 +296,8 @@ class Asker:
 
     def _read(self, photo: Photo) -> Steps[bytes]:
         """Return what travels of a photo; a file is read where that holds nobody up."""
+        if isinstance(photo, bytes):
+            return encoded(photo)
         return cast(bytes, (yield Work(partial(encoded, photo))))
 
     def _forget(self, model: str) -> None:

@@ -39,7 +39,7 @@ _ENTRIES = (
     Entry("export", "Make", "depthface_export.cli:export", "Turn weights into a checked model repository"),
     Entry("serve", "Serve", "depthface_server.cli:serve", "Serve the exported models"),
     Entry("gateway", "Serve", "depthface_gateway.cli:gateway", "Answer as immich's or another service does"),
-    Entry("gateway-worker", "Serve", "depthface_gateway.jobs.cli:gateway_worker", "Do the jobs that a gateway takes"),
+    Entry("gateway-worker", "Serve", "depthface_gateway.cli:gateway_worker", "Do the jobs that a gateway takes"),
     Entry("depth", "Ask", "depthface_client.cli.depth:depth", "Write the depth maps of photos"),
     Entry("faces", "Ask", "depthface_client.cli.faces:faces", "Find the faces in photos"),
     Entry("compare", "Ask", "depthface_client.cli.faces:compare", "Say whether two photos show the same person"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from depthface.contract import Parameters
+from depthface.contract import CONFIG_FILE, EXPORTED_CONFIG, Parameters
 from depthface.errors import ConfigError
 from depthface.spec import TensorSpec
 
@@ -18,11 +18,14 @@ __all__ = [
     "ModelConfig",
     "config_from_text",
     "input_from_spec",
+    "of_model",
     "output_from_spec",
     "parameters_of",
+    "parts_of",
     "read",
     "set_parameters",
     "text_from_config",
+    "with_inflight_limit",
     "with_queue",
 ]
 
@@ -46,6 +49,12 @@ def read(path: Path) -> pb.ModelConfig:
         ) from error
 
 
+def of_model(folder: Path) -> pb.ModelConfig:
+    """Read the config that Triton takes of the model in a folder: that of its export, if there is one."""
+    exported = folder / EXPORTED_CONFIG
+    return read(exported if exported.is_file() else folder / CONFIG_FILE)
+
+
 def config_from_text(text: str) -> pb.ModelConfig:
     """Parse Triton's text format."""
     return text_format.Parse(text, pb.ModelConfig())
@@ -59,6 +68,11 @@ def text_from_config(config: pb.ModelConfig) -> str:
 def parameters_of(config: pb.ModelConfig) -> Parameters:
     """Return depthface's parameters of a model."""
     return Parameters.of_texts({name: value.string_value for name, value in config.parameters.items()})
+
+
+def parts_of(config: pb.ModelConfig) -> tuple[str, ...]:
+    """Return the models that an ensemble consists of, each once, in their order; none for any other model."""
+    return tuple(dict.fromkeys(step.model_name for step in config.ensemble_scheduling.step))
 
 
 def set_parameters(config: pb.ModelConfig, parameters: Parameters) -> None:
@@ -79,8 +93,26 @@ def output_from_spec(tensor: TensorSpec) -> pb.ModelOutput:
     return pb.ModelOutput(name=tensor.name, data_type=_TYPES[tensor.dtype], dims=tensor.dims)
 
 
+def with_inflight_limit(config: pb.ModelConfig, first: pb.ModelConfig) -> pb.ModelConfig:
+    """Return a copy of an ensemble's config that bounds what is between its steps.
+
+    A step that is at the bound holds up the one before it, and so the queue of the first fills, which refuses what is
+    too much. At the first step itself a request would be held in one of the few threads that listen, so the bound is
+    not below what that step and its queue hold (ensemble_scheduler.cc, `StepInflightRequestLimiter`, from 26.04 on).
+
+    Args:
+        first: the config of the first step; without a limit of its queue there is no bound either.
+    """
+    copy = pb.ModelConfig()
+    copy.CopyFrom(config)
+    size = first.dynamic_batching.default_queue_policy.max_queue_size
+    instances = sum(group.count for group in first.instance_group)
+    copy.ensemble_scheduling.max_inflight_requests = size + instances + 1 if size else 0
+    return copy
+
+
 def with_queue(config: pb.ModelConfig, size: int | None, time_s: float | None) -> pb.ModelConfig:
-    """Return a copy of a public model's config with another limit of its queue.
+    """Return a copy of a config with another limit of its queue: of a pipeline, or of an ensemble's first step.
 
     Args:
         size: the most requests that wait; 0 for a queue without any limit, of time neither; None for the config's own.

@@ -17,6 +17,7 @@ __all__ = [
     "ADMIN_HEADER",
     "CONFIG_FILE",
     "ENGINE_FILE",
+    "ENSEMBLE",
     "EXPORTED_CONFIG",
     "EXPORTED_CONFIG_NAME",
     "MANIFEST_FILE",
@@ -24,6 +25,7 @@ __all__ = [
     "ONNX_FILE",
     "UNKNOWN_WEIGHTS",
     "CpuRuntime",
+    "Form",
     "Parameters",
     "Precision",
 ]
@@ -51,6 +53,9 @@ UNKNOWN_WEIGHTS = "unknown"
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 CpuRuntime = Literal["openvino"]
+Form = Literal["pipeline", "ensemble"]
+ENSEMBLE: Form = "ensemble"
+"""How a public model is laid out: one process that asks the networks itself, or steps that Triton goes along."""
 
 _FACT = "fact."
 
@@ -65,6 +70,7 @@ class Parameters:
         is_lazy: its networks are not loaded when the server starts, but when it is first used.
         rank: which one a request takes that names no model, of several that do the same: the lowest.
         counted: the output whose length is counted in the metrics: the faces of a photo.
+        part_of: of a step of an ensemble: the public model, under whose name it answers and counts.
         weights: where the weights came from, such as `<hub id>@<revision>` or `random, seed 0`.
         precision: of the networks; None in a config that no export has written.
         cpu_runtime: what computes the network on a CPU in the place of ONNX Runtime, which an embedded server heeds.
@@ -77,6 +83,7 @@ class Parameters:
     is_lazy: bool = False
     rank: int = 0
     counted: str | None = None
+    part_of: str | None = None
     weights: str = UNKNOWN_WEIGHTS
     precision: Precision | None = None
     cpu_runtime: CpuRuntime | None = None
@@ -91,6 +98,7 @@ class Parameters:
             "lazy": "true" if self.is_lazy else "",
             "rank": str(self.rank or ""),
             "counted": self.counted or "",
+            "part_of": self.part_of or "",
             "weights": "" if self.weights == UNKNOWN_WEIGHTS else self.weights,
             "precision": self.precision or "",
             "cpu_runtime": self.cpu_runtime or "",
@@ -109,6 +117,7 @@ class Parameters:
             is_lazy=texts.get("lazy") == "true",
             rank=int(rank) if (rank := texts.get("rank", "")).isdecimal() else 0,
             counted=texts.get("counted") or None,
+            part_of=texts.get("part_of") or None,
             weights=texts.get("weights") or UNKNOWN_WEIGHTS,
             precision=cast(Precision, precision) if precision in get_args(Precision) else None,
             cpu_runtime="openvino" if runtime == "openvino" else None,

@@ -58,7 +58,11 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into `folder`."""
-        (folder / MANIFEST_FILE).write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
+        (folder / MANIFEST_FILE).write_text(self.text())
+
+    def text(self) -> str:
+        """Return what `manifest.json` holds."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     def describes(self, folder: Path) -> bool:
         """Return True if `model.onnx` and the engine in `folder` are those that this manifest speaks of."""

@@ -22,6 +22,7 @@ __all__ = [
     "HubFile",
     "HubWeights",
     "License",
+    "Line",
     "Makers",
     "ModelCard",
     "Network",
@@ -151,6 +152,29 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Line:
+    """A public model's work as a straight line: a step before its one network, and one after it.
+
+    So it can also be laid out as Triton's `ensemble`. The steps are coroutines like a pipeline's, named
+    `module:function`, that ask no network.
+
+    Attributes:
+        before: takes the public inputs.
+        prepared: what it gives: the network's inputs, by their names; public outputs, by theirs; and what `after` needs
+            besides.
+        after: gives the public outputs that are left; None if they are the network's own.
+        taken: what it takes, in order: outputs of the network, by their names, and others of `prepared`.
+        is_apart: each output of `after` is dear, so it is computed only where it is asked for.
+    """
+
+    before: str
+    prepared: tuple[TensorSpec, ...]
+    after: str | None = None
+    taken: tuple[TensorSpec, ...] = ()
+    is_apart: bool = False
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """A public model: a coroutine, named `module:function`, that asks the networks itself (Triton's BLS).
 
@@ -165,6 +189,7 @@ class Pipeline:
         is_lazy: its networks are not loaded when the server starts, but when it is first used.
         instances: how many processes run it, each with one request, so that one decodes while the other waits for a
             network; for a GPU they are more.
+        line: the same work as a straight line; None where what is done depends on what is found.
     """
 
     name: str
@@ -179,6 +204,7 @@ class Pipeline:
     facts: Mapping[str, str] = field(default_factory=dict)
     is_lazy: bool = False
     instances: int = 2
+    line: Line | None = None
 
     @property
     def parameters(self) -> Parameters:

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from depthface import config, machine, manifest
-from depthface.contract import EXPORTED_CONFIG, MANIFEST_FILE, ONNX_FILE, UNKNOWN_WEIGHTS, Parameters
+from depthface.contract import (
+    CONFIG_FILE,
+    ENSEMBLE,
+    EXPORTED_CONFIG,
+    MANIFEST_FILE,
+    ONNX_FILE,
+    UNKNOWN_WEIGHTS,
+    Parameters,
+)
 from depthface.errors import ConfigError, MismatchError
 from depthface.families import all_cards
 from depthface.machine import Machine
@@ -122,7 +130,15 @@ def _guess(network: Path) -> list[str]:
     else:
         weights = "hub" if known.weights in (card.weights.origin, UNKNOWN_WEIGHTS) else "FOLDER"
     precision = ["--precision", known.precision] if known.precision else []
-    return ["depthface", "export", card.name, "--weights", weights, *precision]
+    form = ["--form", ENSEMBLE] if any(_is_ensemble(network.parent / public) for public in card.serves) else []
+    return ["depthface", "export", card.name, "--weights", weights, *precision, *form]
+
+
+def _is_ensemble(folder: Path) -> bool:
+    try:
+        return bool(config.read(folder / CONFIG_FILE).platform == ENSEMBLE)
+    except ConfigError:
+        return False
 
 
 def _runs_under(built: str, here: str, is_version_compatible: bool) -> bool:

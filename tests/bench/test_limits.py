@@ -14,9 +14,9 @@ from depthface_bench import limits, machine
 
 
 @pytest.mark.parametrize(("width", "gflop"), [(518, 115.3), (784, 201.2)])
-def test_operations_of_the_depth_network(repository, width, gflop):
+def test_operations_of_the_depth_network(true_repository, width, gflop):
     """As counted by others: docs of Depth Anything V2 Small at 518×518, and at 518×784."""
-    model = repository / "depth_anything_v2_small_network" / "1" / "model.onnx"
+    model = true_repository / "depth_anything_v2_small_network" / "1" / "model.onnx"
     counted = limits.gflop(model, {"pixels": np.zeros((1, 518, width, 3), np.uint8)})
     assert counted == pytest.approx(gflop, rel=0.002)
 

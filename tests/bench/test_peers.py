@@ -60,10 +60,10 @@ def test_the_service_is_a_service(depth_host):
     assert requests.get(f"http://{depth_host}/predict", timeout=5).status_code == 405
 
 
-def test_the_floor_gives_what_the_server_gives(repository, server):
+def test_the_floor_gives_what_the_server_gives(true_repository, true_server):
     photo = VARIETY["landscape JPEG"]
-    floor = peers.depth_stages(repository, FP32, THREADS, ExitStack())(photo)
-    with Client(server.host) as client:
+    floor = peers.depth_stages(true_repository, FP32, THREADS, ExitStack())(photo)
+    with Client(true_server.host) as client:
         assert differing(floor, ways.depth_of(client)(photo)) < 0.001
 
 
@@ -118,6 +118,7 @@ def test_ways_are_measured_in_turn():
     assert min(two_at_once) > max(one_at_once)
 
 
+@pytest.mark.quiet
 def test_a_slow_link_is_slow(depth_host):
     """1 MB up a link of 20 Mbit/s takes 0.4 s; the answer, that it is no photo, is short."""
     with link.throttled(depth_host, 20) as slow:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from fixtures import engines
+from fixtures.exporting import traced_once
 from tritonclient.grpc import model_config_pb2 as pb
 
 from depthface.config import read as read_config
@@ -57,9 +58,9 @@ def test_the_machine_is_named_with_its_gpus():
 
 
 @pytest.fixture(scope="module")
-def prepared(tiny, tmp_path_factory) -> dict[Variant, Path]:
+def prepared(tiny, shared, tmp_path_factory) -> dict[Variant, Path]:
     """A repository for each of `EVERY`, of small networks; a stand-in builds the engines."""
-    with pytest.MonkeyPatch.context() as patch:
+    with traced_once(shared), pytest.MonkeyPatch.context() as patch:
         engines.replace_tensorrt(patch)
         patch.setattr(repositories, "depth_card", lambda: tiny)
         patch.setattr(repositories, "write_pack", small_pack)

@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pytest
 from fixtures.serving import Server, depthface, serving
+from fixtures.shared import Shared, linked
 
 
 @pytest.fixture(scope="session")
-def swap_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def swap_repository(pack_repository: Path, shared: Shared) -> Path:
     """One face pack, so that nobody has to name it, and the swapper, random."""
-    repository: Path = tmp_path_factory.mktemp("one_pack") / "model_repository"
-    for arguments in (("buffalo_l", "--weights", "synthetic"), ("inswapper_128", "--weights", "random")):
-        done = depthface("export", *arguments, "--repository", repository)
+
+    def make(folder: Path) -> None:
+        linked(pack_repository, to=folder)
+        done = depthface("export", "inswapper_128", "--weights", "random", "--repository", folder)
         assert done.returncode == 0, done.stderr
-    return repository
+
+    return shared.folder("swap", make)
 
 
 @pytest.fixture(scope="session")

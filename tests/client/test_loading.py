@@ -42,9 +42,9 @@ def is_served(client: Client, model: str) -> bool:
     return {info.name: info.ready for info in client.models()}.get(model, False)
 
 
-def test_depth_gives_back_its_memory_and_comes_again_as_it_was(repository):
+def test_depth_gives_back_its_memory_and_comes_again_as_it_was(true_repository):
     photo = VARIETY["landscape JPEG"]
-    with serving(repository) as server, Client(server.host) as client:
+    with serving(true_repository) as server, Client(server.host) as client:
         expected = client.depth_png(photo)
         loaded = server.memory_bytes()
         for _ in range(3):

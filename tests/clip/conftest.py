@@ -7,20 +7,23 @@ from pathlib import Path
 
 import pytest
 from fixtures.clip import TINY, Reference, write_folder
-from fixtures.exporting import job_of
+from fixtures.exporting import job_of, traced_once
 from fixtures.serving import Server, depthface, serving
+from fixtures.shared import Shared
 
 from depthface_client import Client
 
 
 @pytest.fixture(scope="session")
-def drawn_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def drawn_server(shared: Shared) -> Iterator[Server]:
     """The real embedded Triton with the synthetic weights."""
-    repository = tmp_path_factory.mktemp("drawn") / "model_repository"
-    done = depthface("export", "clip_vit_b_32", "--weights", "synthetic", "--repository", repository, timeout_s=900)
-    assert done.returncode == 0, done.stderr
-    assert "SYNTHETIC WEIGHTS" in done.stdout
-    with serving(repository) as server:
+
+    def make(folder: Path) -> None:
+        done = depthface("export", "clip_vit_b_32", "--weights", "synthetic", "--repository", folder, timeout_s=900)
+        assert done.returncode == 0, done.stderr
+        assert "SYNTHETIC WEIGHTS" in done.stdout
+
+    with serving(shared.folder("clip_drawn", make)) as server:
         yield server
 
 
@@ -31,19 +34,22 @@ def drawn(drawn_server: Server) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(shared: Shared) -> Path:
     """Weights in a folder, as the hub has them."""
-    return write_folder(tmp_path_factory.mktemp("weights") / "clip")
+    return shared.folder("clip_weights", lambda made: write_folder(made / "clip")) / "clip"
 
 
 @pytest.fixture(scope="session")
-def folder_repository(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder_repository(folder: Path, shared: Shared) -> Path:
     """What an export made of that folder."""
-    from depthface_export.pipeline import export
 
-    repository = tmp_path_factory.mktemp("folder") / "model_repository"
-    assert export(job_of(TINY, repository, str(folder))) == "exported"
-    return repository
+    def make(target: Path) -> None:
+        from depthface_export.pipeline import export
+
+        with traced_once(shared):
+            assert export(job_of(TINY, target, str(folder))) == "exported"
+
+    return shared.folder("clip_of_folder", make)
 
 
 @pytest.fixture(scope="session")

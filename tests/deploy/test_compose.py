@@ -13,7 +13,7 @@ import yaml
 from fixtures.deploy import ROOT, composed, is_ours, stages, variables
 
 SERVICES = composed()["services"]
-GATEWAYS = {"immich": 3003, "immichvr": 5000, "faces": 8000, "jobs": 8001, "depthflow": 8080}
+GATEWAYS = {"immich": 3003, "immichvr": 5000, "faces": 8000, "jobs": 8001, "depthflow": 8080, "page": 8090}
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 
 

@@ -32,12 +32,16 @@ def laid_out(root: Path, groups: str, files: dict[str, str]) -> Path:
         ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
         ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "50000 100000\n"}, 0.5),
         ("0::/not/in/sight\n", {"cpu.max": "200000 100000\n"}, 2.0),
-        ("3:cpu,cpuacct:/docker/1\n", {"cpu,cpuacct/cpu.cfs_quota_us": "30000", "cpu,cpuacct/cpu.cfs_period_us": "10000"}, 3.0),
+        (
+            "3:cpu,cpuacct:/docker/1\n",
+            {"cpu,cpuacct/cpu.cfs_quota_us": "30000", "cpu,cpuacct/cpu.cfs_period_us": "10000"},
+            3.0,
+        ),
         ("3:cpu:/x\n", {"cpu/x/cpu.cfs_quota_us": "-1", "cpu/x/cpu.cfs_period_us": "10000"}, None),
         ("2:cpuset:/\n", {}, None),
         ("0::/\n", {"cpu.max": "garbage"}, None),
     ],
-)  # fmt: skip
+)
 def test_the_least_limit_of_a_group_and_those_above_it_counts(tmp_path, groups, files, quota):
     found = Cores.found(laid_out(tmp_path, groups, files))
     assert found.quota == quota

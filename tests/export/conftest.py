@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fixtures.exporting import job_of
+from fixtures.exporting import job_of, traced_once
+from fixtures.shared import Shared, copied
 
 from depthface.spec import ModelCard
 from depthface_export import pipeline
 
 Run = Callable[..., tuple[str, list[str]]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traced(shared: Shared) -> Iterator[None]:
+    """Torch traces each network once a run."""
+    with traced_once(shared):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -26,11 +34,9 @@ def run() -> Run:
 
 
 @pytest.fixture(scope="session")
-def tiny_repository(tiny: ModelCard, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_repository(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with the tiny network in it, in fp32; to be copied by whoever changes it."""
-    target = tmp_path_factory.mktemp("tiny")
-    assert run(tiny, target)[0] == "exported"
-    return target
+    return copied(repository, to=tmp_path_factory.mktemp("tiny") / "model_repository")
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

@@ -261,6 +261,7 @@ def test_the_command_that_is_kept_is_the_one_that_was_typed(tmp_path):
     assert "TensorRT" in done.stderr
 
 
+@pytest.mark.quiet
 def test_without_tensorrt_an_engine_is_refused_at_once_in_one_sentence(tmp_path):
     started = time.monotonic()
     arguments = ("export", "depth_anything_v2_small", "--weights", "random", "--repository", tmp_path, "--engine")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -19,7 +18,7 @@ import onnxruntime
 import pytest
 import torch
 from export.conftest import snapshot
-from fixtures.exporting import job_of, random_sources
+from fixtures.exporting import job_of, random_sources, started_apart
 from fixtures.machine import HAS_BF16
 from fixtures.serving import depthface
 
@@ -216,23 +215,13 @@ def test_a_repository_that_cannot_be_written_is_one_sentence(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_an_unchanged_export_takes_seconds(repository):
+@pytest.mark.quiet
+def test_an_unchanged_export_takes_seconds(true_repository):
     started = time.monotonic()
-    done = depthface("export", "depth_anything_v2_small", "--weights", "random", "--repository", repository)
+    done = depthface("export", "depth_anything_v2_small", "--weights", "random", "--repository", true_repository)
     assert time.monotonic() - started < 5
     assert "unchanged" in done.stdout
     assert "RANDOM WEIGHTS" in done.stdout
-
-
-# An export in a process of its own, of the tiny network, which the command does not know.
-EXPORT = """
-import sys
-from pathlib import Path
-from depthface_export import pipeline
-from fixtures.exporting import job_of
-from fixtures.tiny import TINY
-pipeline.export(job_of(TINY, Path(sys.argv[1]), report=lambda line: print(line, flush=True)))
-"""
 
 
 @pytest.fixture
@@ -245,16 +234,11 @@ def stale(exported, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("stage", ["weights:", "onnx:", "1×518×518", "repository:"])
-def test_kill_minus_nine_leaves_what_was_served_before(stage, tiny, stale):
+def test_kill_minus_nine_leaves_what_was_served_before(stage, tiny, stale, shared):
     """A killed export at each stage: the one that was there is whole and can be told so."""
     network_folder = stale / tiny.networks[0].name
     before = snapshot(network_folder)
-    killed = subprocess.Popen(
-        [sys.executable, "-c", EXPORT, str(stale)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-    )
+    killed = started_apart(shared, stale, "tiny")
     assert killed.stdout is not None
     assert any(stage in line for line in killed.stdout)
     killed.send_signal(signal.SIGKILL)

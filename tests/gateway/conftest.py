@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
+import onnx
 import pytest
+from fixtures import face_networks
 from fixtures.gateways import CROWD, MODEL, MOST_MIB, PACK, Gateway, gateway
-from fixtures.serving import Server
+from fixtures.serving import Server, depthface, serving
 
 from depthface_client import Client, Face
 
@@ -48,3 +53,22 @@ def people(face_server: Server) -> list[Face]:
     """The crowd as our client sees it at 640, the surest first."""
     with Client(face_server.host) as client:
         return client.faces(CROWD, model=MODEL, det_size=640)
+
+
+@pytest.fixture(scope="session")
+def everything_server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The real embedded Triton with one model of each task: depth, a pack, CLIP, and a small swapper."""
+    folder = tmp_path_factory.mktemp("everything")
+    everything = Path(shutil.copytree(repository, folder / "model_repository", copy_function=os.link))
+    onnx.save(face_networks.swapper(), folder / "inswapper_128.onnx")
+    for name, weights in (
+        ("buffalo_l", "synthetic"),
+        ("clip_vit_b_32", "synthetic"),
+        ("inswapper_128", str(folder / "inswapper_128.onnx")),
+    ):
+        done = depthface(
+            "export", name, "--weights", weights, "--accept-license", "--repository", everything, timeout_s=900
+        )
+        assert done.returncode == 0, done.stderr
+    with serving(everything) as server:
+        yield server

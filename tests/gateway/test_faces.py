@@ -42,7 +42,7 @@ def test_an_embedding(url, people):
 def test_swapping_without_a_swapper_says_how_to_get_one(url):
     answer = post(url, "/swap", {"source": PORTRAIT, "target": STRANGER})
     assert answer.status_code == 503
-    assert "depthface export inswapper_128" in answer.json()["detail"]
+    assert "Export one: depthface export" in answer.json()["detail"]
 
 
 def test_detecting_faces(url, people):

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 
 from depthface_gateway.context import Context
-from depthface_gateway.contracts import contract_named
+from depthface_gateway.contracts import NAMES, contract_named
 from depthface_gateway.settings import Settings
 from depthface_gateway.triton import Triton
 
 FOLDER = Path(__file__).parents[2] / "docs" / "openapi"
-NAMES = ("immich", "immichvr", "faces", "jobs", "depthflow")
 
 
 def document(name: str) -> dict[str, Any]:

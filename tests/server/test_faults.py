@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
-import signal
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -16,9 +13,9 @@ import numpy as np
 import psutil
 import pytest
 from fixtures.photos import VARIETY, bomb, encoded, photo
-from fixtures.serving import Server, serving
+from fixtures.serving import Server
 
-from depthface.errors import ClientError, ServerFault, decode
+from depthface.errors import decode
 from depthface_client import Client
 
 MODEL = "depth_anything_v2_small"
@@ -106,8 +103,8 @@ def test_a_lack_of_memory_is_the_servers_fault_and_passes(server):
     from tritonclient.http import InferenceServerClient, InferInput
     from tritonclient.utils import InferenceServerException
 
-    large = InferInput("pixels", [1, 1036, 1036, 3], "UINT8")
-    large.set_data_from_numpy(np.zeros((1, 1036, 1036, 3), np.uint8))
+    large = InferInput("pixels", [8, 1036, 1036, 3], "UINT8")
+    large.set_data_from_numpy(np.zeros((8, 1036, 1036, 3), np.uint8))
     with Client(server.host) as client, InferenceServerClient(server.host, network_timeout=60) as raw:
         before = client.depth_png(GOOD)
         (network,) = server.steps(f"{MODEL}_network")
@@ -259,43 +256,3 @@ def test_200_concurrent_requests_are_all_right_and_bad_ones_fail_alone(server):
 
         with ThreadPoolExecutor(200) as pool:
             assert all(pool.map(call, range(200)))
-
-
-def test_a_killed_step_comes_back_by_itself(repository):
-    """The network; its pipeline is killed again and again in test_recovery.py."""
-    with serving(repository) as server, Client(server.host, timeout_s=30) as client:
-        good = hashlib.sha256(client.depth_png(GOOD)).hexdigest()
-        errors: list[Exception] = []
-        stop = threading.Event()
-
-        def load() -> None:
-            while not stop.is_set():
-                try:
-                    client.depth_png(GOOD)
-                except Exception as error:
-                    errors.append(error)
-                    time.sleep(0.1)
-
-        threads = [threading.Thread(target=load) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        time.sleep(1)
-        for process in server.steps(f"{MODEL}_network"):
-            process.send_signal(signal.SIGKILL)
-        killed = time.monotonic()
-        time.sleep(1)
-        while time.monotonic() - killed < 20:
-            try:
-                if hashlib.sha256(client.depth_png(GOOD)).hexdigest() == good:
-                    break
-            except ClientError:
-                time.sleep(0.2)
-        else:
-            pytest.fail("no good answer within 20 s")
-        stop.set()
-        for thread in threads:
-            thread.join(60)
-        assert errors  # requests in flight got an error, not silence
-        assert all(isinstance(error, ClientError) for error in errors), errors
-        assert any(isinstance(error, ServerFault) for error in errors)
-        assert any("serves again" in line for line in server.lines)

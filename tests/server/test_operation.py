@@ -185,9 +185,9 @@ def test_queues_without_limits(repository):
     assert (done.returncode, "--queue-seconds" in done.stderr) == (2, True)
 
 
-def test_who_waits_too_long_is_told_so(repository):
+def test_who_waits_too_long_is_told_so(true_repository):
     """A queue time of half a second before a network that takes a second; and a client that waits less still."""
-    with serving(repository, "--queue-seconds", "0.5") as server:
+    with serving(true_repository, "--queue-seconds", "0.5") as server:
 
         def call(client: Client) -> str:
             try:

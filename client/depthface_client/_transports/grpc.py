@@ -20,6 +20,47 @@ from depthface_client._transports.grpc_codec import CHANNEL_OPTIONS, GrpcCodec
 __all__ = ["AsyncGrpcTransport", "GrpcTransport"]
 
 
+class _Gate:
+    """Lets no fork happen in the middle of a call: gRPC's handlers give up there, and the child's calls would hang.
+
+    A fork waits until the calls under way have ended, and those that come meanwhile wait for the fork. Python's own
+    `subprocess` is not concerned: it runs no handlers.
+    """
+
+    def __init__(self) -> None:
+        self._reset()
+        os.register_at_fork(before=self._close, after_in_parent=self._open, after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._changed = threading.Condition()
+        self._under_way = 0
+        self._is_closed = False
+
+    def _close(self) -> None:
+        self._changed.acquire()
+        self._changed.wait_for(lambda: not self._is_closed)  # of another thread's fork
+        self._is_closed = True
+        self._changed.wait_for(lambda: not self._under_way)
+
+    def _open(self) -> None:
+        self._is_closed = False
+        self._changed.notify_all()
+        self._changed.release()
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_closed)
+            self._under_way += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._under_way -= 1
+            self._changed.notify_all()
+
+
+_calls = _Gate()
+
+
 class GrpcTransport:
     """See `base.Transport`."""
 
@@ -42,7 +83,8 @@ class GrpcTransport:
     def send(self, call: Call, timeout_s: float) -> object:
         method, message, metadata = self._codec.request(call)
         try:
-            response = getattr(self._stub(), method)(message, timeout=timeout_s, metadata=metadata)
+            with _calls:
+                response = getattr(self._stub(), method)(message, timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as error:
             raise self._codec.error(call, error, timeout_s) from error
         except ValueError as error:  # the channel was closed by another thread

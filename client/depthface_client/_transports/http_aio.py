@@ -6,14 +6,18 @@ import asyncio
 import ssl
 
 import aiohttp
+import numpy as np
 from yarl import URL
 
-from depthface.asking import Call
+from depthface.asking import Call, Infer
 from depthface_client._transports.address import Address
 from depthface_client._transports.base import forget_in_children, no_answer, no_triton, too_late
 from depthface_client._transports.http_codec import HttpCodec
 
 __all__ = ["AsyncHttpTransport"]
+
+_LIGHT_BYTES = 2 * 2**20
+"""What is put together sooner than a thread is woken: a millisecond on a busy machine."""
 
 
 class AsyncHttpTransport:
@@ -47,7 +51,10 @@ class AsyncHttpTransport:
 
     async def send(self, call: Call, timeout_s: float) -> object:
         session = self._opened()
-        request = await asyncio.to_thread(self._codec.request, call)
+        if _weight_bytes(call) > _LIGHT_BYTES:
+            request = await asyncio.to_thread(self._codec.request, call)
+        else:
+            request = self._codec.request(call)
         url = URL(f"{'https' if self._address.tls else 'http'}://{self._address.netloc}{request.path}", encoded=True)
         server = str(self._address)
         try:
@@ -80,3 +87,12 @@ class AsyncHttpTransport:
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
+
+
+def _weight_bytes(call: Call) -> int:
+    """Return how much a call carries."""
+    if not isinstance(call, Infer):
+        return 0
+    return sum(
+        sum(map(len, array.flat)) if array.dtype == np.object_ else array.nbytes for array in call.inputs.values()
+    )

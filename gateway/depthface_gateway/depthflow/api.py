@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, File, Form, Query, Request, UploadFile
+from fastapi import Depends, FastAPI, File, Form, Query, Request, UploadFile
 from fastapi.responses import FileResponse, JSONResponse, Response
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
@@ -29,6 +29,7 @@ from depthface.errors import DepthfaceError, InvalidInput
 from depthface_gateway.context import Context
 from depthface_gateway.depthflow import clips, webhooks
 from depthface_gateway.depthflow.wire import PRESETS, Process, Task, time_of
+from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Frame, Problem, new_app
 from depthface_gateway.jobs.cleaning import clean
 from depthface_gateway.jobs.core import Core, opened, working
@@ -49,8 +50,8 @@ _SUFFIXES = (".jpg", ".jpeg", ".png")
 _MEDIA_TYPES = {"mp4": "video/mp4", "webm": "video/webm", "gif": "image/gif"}
 _CLEAN_EVERY_S = 600.0
 
-_routes = APIRouter()
-_api = APIRouter(prefix="/api/v1")
+_routes = new_router()
+_api = new_router(prefix="/api/v1")
 
 
 class _Refusal(DepthfaceError):

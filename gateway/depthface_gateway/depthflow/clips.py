@@ -26,7 +26,6 @@ __all__ = ["TASK", "check_photo", "clip_task", "depth_of", "frame_size", "path_o
 
 TASK = "depthflow_clip"
 
-DEFAULT_MODEL = "depth_anything_v2_small"
 MIN_SIDE_PX, MAX_SIDE_PX = 100, 8192
 _LONGEST_PX = 2048
 _GIF_MOST_FPS = 50
@@ -34,7 +33,7 @@ _GIF_MOST_FPS = 50
 _PATHS = {"orbit": ("orbital", 1.0), "zoom": ("zoom", 0.3), "dolly": ("dolly", 0.5), "static": ("static", 1.0)}
 """A movement to a preset of the renderer, and what the strength is multiplied by."""
 
-AskDepth = Callable[[bytes, str, str], Any]
+AskDepth = Callable[[bytes, str | None, str], Any]
 
 
 class _Stopped(DepthfaceError):
@@ -61,11 +60,11 @@ def frame_size(photo: tuple[int, int], resolution: int | None) -> tuple[tuple[in
 
 
 def clip_task(ask: AskDepth) -> Task:
-    """Return what makes a clip; `ask(photo, model, request_id)` gives its `Depth`."""
+    """Return what makes a clip; `ask(photo, model, request_id)` gives its `Depth`, by the usual model for None."""
 
     async def clip(attempt: Try) -> Mapping[str, Any]:
         wanted = Parameters.model_validate(attempt.job.parameters["parameters"])
-        depth = await ask(attempt.photo, wanted.depth_model or DEFAULT_MODEL, attempt.job.job_id)
+        depth = await ask(attempt.photo, wanted.depth_model, attempt.job.job_id)
         stopped = threading.Event()
         try:
             return await asyncio.to_thread(_rendered, attempt, wanted, depth, stopped)
@@ -79,7 +78,7 @@ def clip_task(ask: AskDepth) -> Task:
 def depth_of(triton: Triton) -> AskDepth:
     """Return what asks the servers behind the gateway."""
 
-    async def ask(photo: bytes, model: str, request_id: str) -> Depth:
+    async def ask(photo: bytes, model: str | None, request_id: str) -> Depth:
         return await triton.ask(lambda client: client.depth(photo, model=model, request_id=request_id))
 
     return ask

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from depthface.errors import ImageTooLarge, InvalidImage, InvalidInput, ModelUnavailable, ServerUnavailable
 from depthface_client import Face
 from depthface_gateway.context import Context
+from depthface_gateway.meanings import analyses, swappers
 from depthface_gateway.settings import text
 
 __all__ = ["DETECTOR_SIDE_PX", "Faces", "by_area"]
@@ -15,8 +16,8 @@ __all__ = ["DETECTOR_SIDE_PX", "Faces", "by_area"]
 DETECTOR_SIDE_PX = 640
 """The square in which InsightFace 0.7 looks for faces, as all of these services do."""
 
-_ANALYSIS = "face_analysis_"
 _USUAL_PACK = "buffalo_l"
+"""Which of several those services take if nobody chooses."""
 
 
 @dataclass
@@ -24,7 +25,7 @@ class Faces:
     """The faces in photos, by one pack.
 
     Attributes:
-        pack: its name, without the task; empty for buffalo_l or else the only one that is served.
+        pack: its name, or that of its analysis; empty for buffalo_l or else the only one that is served.
         poor: what was asked for in vain, by model: its pack has no network for it.
     """
 
@@ -48,24 +49,30 @@ class Faces:
         """
         if not self.context.triton.is_alive:
             raise ServerUnavailable("No Triton answers.", "Start one with `depthface serve`.")
-        served = sorted(name for name in self.context.triton.models if name.startswith(_ANALYSIS))
-        chosen = _ANALYSIS + (self.pack or _USUAL_PACK)
-        if chosen in served or (self.pack and served):
-            return chosen
+        served = analyses(self.context.triton.models)
         if not served:
-            raise ModelUnavailable("No face pack is served.", "Export one: `depthface export buffalo_l`.")
-        if len(served) > 1:
-            packs = ", ".join(name.removeprefix(_ANALYSIS) for name in served)
-            raise ModelUnavailable(f"Several face packs are served: {packs}.", "Choose one by the variable FACES_PACK.")
-        return served[0]
+            raise ModelUnavailable("No face pack is served.", "Export one: `depthface export PACK`.")
+        wanted = self.pack or _USUAL_PACK
+        if wanted in served.values():
+            return wanted
+        if wanted in served:
+            return served[wanted]
+        if len(served) == 1 and not self.pack:
+            return next(iter(served.values()))
+        packs = ", ".join(sorted(served))
+        if self.pack:
+            raise ModelUnavailable(
+                f"The face pack {self.pack!r} is not served; what is: {packs}.", "Choose one of them."
+            )
+        raise ModelUnavailable(f"Several face packs are served: {packs}.", "Choose one by the variable FACES_PACK.")
 
     @property
     def swapper(self) -> str:
         """`loaded`; `lazy-loaded`, which is to say that it will be when it is first used; or `unavailable`."""
-        swappers = [model.ready for model in self.context.triton.models.values() if model.task == "swap"]
-        if not swappers:
+        served = swappers(self.context.triton.models.values())
+        if not served:
             return "unavailable"
-        return "loaded" if any(swappers) else "lazy-loaded"
+        return "loaded" if any(model.ready for model in served) else "lazy-loaded"
 
     async def find(
         self,
@@ -116,7 +123,10 @@ class Faces:
     async def swap(self, source: bytes, target: bytes, id: str) -> bytes:
         """Return a PNG of the target with the source's face; see `Client.swap`."""
         model = self.model
-        return await self.context.triton.ask(lambda client: client.swap(source, target, analysis=model, request_id=id))
+        png = await self.context.triton.ask(lambda client: client.swap(source, target, analysis=model, request_id=id))
+        if self.swapper != "loaded":  # this has loaded it
+            await self.context.triton.look()
+        return png
 
 
 def by_area(faces: Iterable[Face]) -> list[Face]:

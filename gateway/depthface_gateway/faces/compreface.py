@@ -15,7 +15,9 @@ from starlette.responses import Response
 
 from depthface.errors import DepthfaceError, ImageTooLarge, InvalidInput, NoFaceFound
 from depthface_client import Face
+from depthface_gateway.answers import Json, finite
 from depthface_gateway.faces.asking import Faces, by_area
+from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Problem, request_id
 
 __all__ = ["PREFIX", "answer", "router"]
@@ -37,7 +39,7 @@ class _MissingPart(InvalidInput):
 
 def router(faces: Faces) -> APIRouter:
     """Return its routes."""
-    routes = APIRouter(prefix=PREFIX, tags=["CompreFace"])
+    routes = new_router(prefix=PREFIX, tags=["CompreFace"])
 
     async def find(photo: bytes, request: Request, plugins: str, threshold: float | None, limit: int) -> list[Face]:
         asked = [_PARTS[plugin] for plugin in _names(plugins) if plugin in _PARTS]
@@ -60,7 +62,7 @@ def router(faces: Faces) -> APIRouter:
         (photo,) = await _photos(request, "file")
         found = await find(photo, request, face_plugins, det_prob_threshold, limit)
         rows = [_face(face, face_plugins) for face in found]
-        return JSONResponse(_with_status({"result": rows}, rows, status, started))
+        return Json(_with_status({"result": rows}, rows, status, started))
 
     @routes.post("/verification/verify", openapi_extra=_body("source_image", "target_image"))
     async def verify(
@@ -83,7 +85,7 @@ def router(faces: Faces) -> APIRouter:
         matches.sort(key=lambda match: -match["similarity"])
         row = _face(source, face_plugins)
         verdict = {"source_image_face": row, "face_matches": matches}
-        return JSONResponse({"result": [_with_status(verdict, [row, *matches], status, started)]})
+        return Json({"result": [_with_status(verdict, [row, *matches], status, started)]})
 
     return routes
 
@@ -142,7 +144,7 @@ def _face(face: Face, plugins: str) -> dict[str, Any]:
     if "landmarks" in asked:
         row["landmarks"] = face.keypoints.round().astype(int).tolist()
     if "calculator" in asked and face.embedding is not None:
-        row["embedding"] = face.embedding.tolist()
+        row["embedding"] = finite(face.embedding)
     if "age" in asked and face.age is not None:
         row["age"] = {"probability": None, "high": face.age, "low": face.age}
     if "gender" in asked and face.gender is not None:

@@ -14,16 +14,19 @@ from io import BytesIO
 from typing import Annotated, Any
 
 import msgpack
+import numpy as np
+import numpy.typing as npt
 from aiohttp import ClientSession
 from fastapi import APIRouter, File, Form, HTTPException, Request, Response, UploadFile
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
 
 from depthface import __version__
 from depthface.errors import InvalidInput
 from depthface_client import Face
+from depthface_gateway.answers import Json, finite
 from depthface_gateway.faces.asking import Faces
 from depthface_gateway.faces.drawing import Look, drawn
+from depthface_gateway.forms import new_router
 from depthface_gateway.frame import request_id
 from depthface_gateway.outward import fetch
 from depthface_gateway.settings import Environment, flag, number
@@ -133,7 +136,7 @@ class _Wish:
 
 def router(faces: Faces, outside: Outside) -> APIRouter:
     """Return its routes."""
-    routes = APIRouter(tags=["InsightFace-REST"])
+    routes = new_router(tags=["InsightFace-REST"])
     defaults = _Defaults.of(faces.context.environment)
     schema = {
         "required": True,
@@ -195,8 +198,8 @@ def router(faces: Faces, outside: Outside) -> APIRouter:
             took |= {"read_imgs_ms": read_ms[0], "embed_all_ms": took["total_ms"] - read_ms[0]}
         output = {"took": took, "data": rows}
         if body.msgpack or _MSGPACK_ANSWER in request.headers.get("accept", ""):
-            return Response(msgpack.packb(output, use_single_float=True), media_type=_MSGPACK_ANSWER)
-        return JSONResponse(output)
+            return Response(msgpack.packb(output, default=_plain, use_single_float=True), media_type=_MSGPACK_ANSWER)
+        return Json(output)
 
     @routes.post("/draw_detections", response_class=Response, responses={200: {"content": {"image/png": {}}}})
     async def draw(request: Request, body: Draw) -> Response:
@@ -278,7 +281,7 @@ def _face(face: Face, index: int, wish: _Wish) -> dict[str, Any]:
         "size": int(face.box[2] - face.box[0]),
         "bbox": box,
         "norm": 1.0 if has_vector else None,
-        "vec": face.embedding.tolist() if face.embedding is not None and has_vector else None,
+        "vec": finite(face.embedding) if face.embedding is not None and has_vector else None,
         "gender": ("female", "male").index(face.gender) if face.gender and wish.gender_age else None,
         "age": face.age if wish.gender_age else None,
         "mask": None,
@@ -291,6 +294,12 @@ def _face(face: Face, index: int, wish: _Wish) -> dict[str, Any]:
         face.crop().save(jpeg, "JPEG", quality=95)
         row["facedata"] = base64.b64encode(jpeg.getvalue()).decode()
     return row
+
+
+def _plain(array: npt.NDArray[np.float32]) -> list[float]:
+    """Return what msgpack knows."""
+    plain: list[float] = array.tolist()
+    return plain
 
 
 def _parsed(body: bytes, kind: str) -> Extract:

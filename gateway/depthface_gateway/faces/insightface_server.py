@@ -23,7 +23,9 @@ from depthface.errors import (
     ServerOverloaded,
 )
 from depthface_client import Face
+from depthface_gateway.answers import Json, finite
 from depthface_gateway.faces.asking import Faces, by_area
+from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Problem, request_id
 from depthface_gateway.photos import upright_size
 from depthface_gateway.settings import number
@@ -56,12 +58,12 @@ class _Refused(InvalidInput):
 
 def router(faces: Faces) -> APIRouter:
     """Return its routes."""
-    routes = APIRouter(prefix=PREFIX, tags=["InsightFace Server"])
+    routes = new_router(prefix=PREFIX, tags=["InsightFace Server"])
     environment = faces.context.environment
     default_threshold = number(environment, "INSIGHTFACE_DEFAULT_THRESHOLD", 0.4, 0.0, 1.0)
 
     def said(request: Request, /, **body: Any) -> JSONResponse:
-        return JSONResponse(body | {"request_id": request_id(request)})
+        return Json(body | {"request_id": request_id(request)})
 
     async def read(upload: UploadFile) -> tuple[bytes, tuple[int, int]]:
         """Return the photo, width and height; what it refuses is refused before the server is asked."""
@@ -193,7 +195,7 @@ def router(faces: Faces) -> APIRouter:
         started = time.perf_counter()
         face, size = await largest(image, request_id(request))
         assert face.embedding is not None
-        row = _face(face, size) | {"embedding": face.embedding.tolist()}
+        row = _face(face, size) | {"embedding": finite(face.embedding)}
         return said(request, faces=[row], model=summary(), processing_ms=_ms(started))
 
     return routes

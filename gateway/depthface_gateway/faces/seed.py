@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, HTTPException, Request, Response, UploadFile
 from fastapi.responses import JSONResponse
 
 from depthface.errors import ClientError, NoFaceFound
+from depthface_gateway.answers import Json, finite
 from depthface_gateway.faces.asking import Faces
+from depthface_gateway.forms import new_router
 from depthface_gateway.frame import request_id
 from depthface_gateway.photos import upright_size
 
@@ -19,7 +22,7 @@ _SERVICE = "InsightFace REST API"
 
 def router(faces: Faces) -> APIRouter:
     """Return its routes."""
-    routes = APIRouter(tags=["InsightFace-RestAPI"])
+    routes = new_router(tags=["InsightFace-RestAPI"])
 
     @routes.get("/")
     async def root() -> dict[str, Any]:
@@ -41,14 +44,14 @@ def router(faces: Faces) -> APIRouter:
         return JSONResponse({"status": status, "service": _SERVICE, "models": models}, 200 if triton.is_alive else 503)
 
     @routes.post("/recognition/embedding")
-    async def embedding(request: Request, file: Annotated[UploadFile, File()]) -> dict[str, Any]:
+    async def embedding(request: Request, file: Annotated[UploadFile, File()]) -> JSONResponse:
         """Return the embedding of the surest face, of unit length; its word for nobody comes with 200."""
         found = await faces.find(await file.read(), request_id(request), ("embedding",))
         if not found:
-            return {"error": "No face detected"}
+            return JSONResponse({"error": "No face detected"})
         if found[0].embedding is None:
             raise HTTPException(503, "The served face pack has no recogniser.")
-        return {"embedding": found[0].embedding.tolist()}
+        return Json({"embedding": finite(found[0].embedding)})
 
     @routes.post("/swap", response_class=Response, responses={200: {"content": {"image/png": {}}}})
     async def swap(
@@ -56,7 +59,7 @@ def router(faces: Faces) -> APIRouter:
     ) -> Response:
         """Return the target as PNG with the face of the source's largest."""
         if faces.swapper == "unavailable" and faces.context.triton.is_alive:
-            raise HTTPException(503, "No face swapper is served. Export one: depthface export inswapper_128.")
+            raise HTTPException(503, "No face swapper is served. Export one: depthface export SWAPPER.")
         photos = await source.read(), await target.read()
         id = request_id(request)
         try:
@@ -70,8 +73,7 @@ def router(faces: Faces) -> APIRouter:
     async def detect(request: Request, file: Annotated[UploadFile, File()]) -> dict[str, Any]:
         """Return the faces of a photo, the surest first."""
         photo = await file.read()
-        found = await faces.find(photo, request_id(request))
-        width, height = await upright_size(photo)
+        found, (width, height) = await asyncio.gather(faces.find(photo, request_id(request)), upright_size(photo))
         rows = []
         for index, face in enumerate(found):
             x1, y1, x2, y2 = (round(float(side)) for side in face.box)

@@ -21,11 +21,13 @@ from starlette.responses import Response
 from depthface.errors import DepthfaceError, ModelUnavailable, ServeError, ServerUnavailable
 from depthface_client import Face
 from depthface_gateway.context import Context
+from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Frame, Problem, new_app, request_id
 from depthface_gateway.immich.embedding import literal
 from depthface_gateway.immich.entries import CLIP, FACES, Entry, parsed
 from depthface_gateway.immich.models import Models, preloaded
 from depthface_gateway.immich.upstream import Upstream
+from depthface_gateway.meanings import analyses
 from depthface_gateway.photos import upright_size
 
 __all__ = ["DEFAULT_PORT", "HOST_VARIABLE", "NAME", "PORT_VARIABLE", "app"]
@@ -74,7 +76,7 @@ def app(context: Context) -> FastAPI:
 
 
 def _router(context: Context, models: Models, upstream: Upstream | None) -> APIRouter:
-    routes = APIRouter()
+    routes = new_router()
 
     @routes.get("/")
     async def root() -> dict[str, str]:
@@ -108,18 +110,26 @@ def _router(context: Context, models: Models, upstream: Upstream | None) -> APIR
             return await upstream.predict(entries, photo, text, id)
         if missing:
             raise _not_served(missing[0], context)
-        answer: dict[str, Any] = {}
-        for task in dict.fromkeys(entry.task for entry in asked):
-            some = [entry for entry in asked if entry.task == task]
-            if task == FACES:
-                answer[FACES] = await _faces(models, some, photo, id)
-            else:
-                answer[CLIP] = await _clip(models, some, photo, text, id)
-        if photo is not None:
-            answer["imageWidth"], answer["imageHeight"] = await upright_size(photo)
-        return JSONResponse(answer)
+        if photo is None:
+            return JSONResponse(await _found(models, asked, None, text, id))
+        answer, (width, height) = await asyncio.gather(_found(models, asked, photo, text, id), upright_size(photo))
+        return JSONResponse(answer | {"imageWidth": width, "imageHeight": height})
 
     return routes
+
+
+async def _found(
+    models: Models, entries: list[Entry], photo: bytes | None, text: str | None, id: str
+) -> dict[str, Any]:
+    """Return what each task finds, by the task's name."""
+    answer: dict[str, Any] = {}
+    for task in dict.fromkeys(entry.task for entry in entries):
+        some = [entry for entry in entries if entry.task == task]
+        if task == FACES:
+            answer[FACES] = await _faces(models, some, photo, id)
+        else:
+            answer[CLIP] = await _clip(models, some, photo, text, id)
+    return answer
 
 
 async def _faces(models: Models, entries: list[Entry], photo: bytes | None, id: str) -> object:
@@ -190,7 +200,7 @@ def _not_served(entry: Entry, context: Context) -> DepthfaceError:
 
 async def _check_width(context: Context) -> None:
     """Refuse to start where the only face pack does not fit immich's column; warn where it is one of several."""
-    packs = [name for name in context.triton.models if name.startswith("face_analysis_")]
+    packs = list(analyses(context.triton.models).values())
     for name in packs:
         width = await context.triton.width(name, "embeddings")
         if width not in (None, _COLUMNS):
@@ -203,7 +213,7 @@ async def _check_width(context: Context) -> None:
 def _too_narrow(name: str, width: int) -> ServeError:
     return ServeError(
         f"{name} gives face vectors of {width} numbers, and immich stores {_COLUMNS}.",
-        "Serve a pack whose recogniser gives as many, such as buffalo_l.",
+        "Serve a pack whose recogniser gives as many, such as the one that immich asks for by default.",
     )
 
 

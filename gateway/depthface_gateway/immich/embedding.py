@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
-from depthface.errors import ServerFault
+from depthface_gateway.answers import finite
 
 __all__ = ["literal"]
 
@@ -16,6 +17,4 @@ def literal(vector: npt.NDArray[np.float32]) -> str:
     Raises:
         ServerFault: a number is not finite, which the database would not take.
     """
-    if not np.isfinite(vector).all():
-        raise ServerFault("The model answered with numbers that are none.", "Export it again and check its parity.")
-    return f"[{','.join(map(str, vector))}]"
+    return orjson.dumps(finite(vector), option=orjson.OPT_SERIALIZE_NUMPY).decode()

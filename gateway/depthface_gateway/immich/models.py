@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from depthface.errors import DepthfaceError, ModelUnavailable, ServerUnavailable
-from depthface_client import AsyncClient
+from depthface_client import AsyncClient, ModelInfo
 from depthface_gateway.immich.entries import CLIP, FACES, Entry
+from depthface_gateway.meanings import analyses, embedding_models, exportable, hub_id
 from depthface_gateway.settings import Environment, number, words
 from depthface_gateway.triton import Triton
 
@@ -22,10 +23,9 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-_FACES = "face_analysis_{name}"
-_CLIP = {"visual": "clip_{name}_image", "textual": "clip_{name}_text"}
+_TAKING = {"visual": "image", "textual": "text"}
 
-# immich's names are OpenCLIP's; the same weights' ids at the hub, by which a served model says where it is from.
+# immich's names are OpenCLIP's; the same weights' ids at the hub, which our models are made for.
 _HUB = {
     "ViT-B-32__openai": "openai/clip-vit-base-patch32",
     "ViT-B-16__openai": "openai/clip-vit-base-patch16",
@@ -63,12 +63,12 @@ class Models:
     """The served models, by immich's names.
 
     Attributes:
-        aliases: immich's name to ours, without the task.
+        aliases: immich's name to a pack, to a space, or to the whole name of a model.
         ttl_s: how long a model that nobody asks for stays loaded; 0 for ever.
         poll_s: how often that is looked at.
         used: when each was asked last, in seconds of the monotonic clock.
         busy: how many requests each is answering.
-        known: those that were served once; they are loaded again when they are asked.
+        known: those that were served once, by name; they are loaded again when they are asked.
         away: those of them that were unloaded here.
     """
 
@@ -78,7 +78,7 @@ class Models:
     poll_s: float
     used: dict[str, float] = field(default_factory=dict)
     busy: dict[str, int] = field(default_factory=dict)
-    known: set[str] = field(default_factory=set)
+    known: dict[str, ModelInfo] = field(default_factory=dict)
     away: set[str] = field(default_factory=set)
     _loading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -92,21 +92,7 @@ class Models:
     def name(self, entry: Entry) -> str | None:
         """Return our name of the model that an entry means; None if it is not served."""
         self.known.update(self.triton.models)
-        served = self.known
-        ours = self.aliases.get(entry.model, entry.model)
-        if entry.task == FACES:
-            name = _FACES.format(name=ours)
-            return name if name in served else None
-        if entry.task != CLIP or entry.type not in _CLIP:
-            return None
-        form = _CLIP[entry.type]
-        before, after = form.split("{name}")
-        for name in sorted(served):
-            if name.startswith(before) and name.endswith(after):
-                own = name[len(before) : len(name) - len(after)]
-                if own == ours or _letters(own) == _letters(entry.model) or self._is_of(name, entry.model):
-                    return name
-        return None
+        return self._meant(entry, self.known)
 
     async def ask(self, name: str, call: Callable[[AsyncClient], Awaitable[T]]) -> T:
         """Ask a model, which is loaded first if it was unloaded."""
@@ -129,7 +115,7 @@ class Models:
             if name in self.away or name not in self.triton.models or not self.triton.models[name].ready:
                 await self.triton.on_every_server(lambda client: client.load(name))
                 self.away.discard(name)
-                self.known.add(name)
+                self.known.update(self.triton.models)
                 self.used[name] = time.monotonic()
                 _log.info("loaded %s", name)
 
@@ -138,8 +124,7 @@ class Models:
         while not self.triton.is_alive:
             await asyncio.sleep(1)
         for entry in entries:
-            form = _FACES if entry.task == FACES else _CLIP[entry.type]
-            name = self.name(entry) or form.format(name=self.aliases.get(entry.model, entry.model))
+            name = self.name(entry) or self._meant(entry, exportable()) or self.aliases.get(entry.model, entry.model)
             try:
                 await self.load(name)
                 self.used.setdefault(name, time.monotonic())
@@ -169,10 +154,19 @@ class Models:
                     self.away.discard(name)
                     _log.warning("%s cannot be unloaded: %s", name, error)
 
-    def _is_of(self, name: str, theirs: str) -> bool:
-        served = self.triton.models.get(name)
-        return served is not None and served.weights.partition("@")[0] == _HUB.get(theirs, "\0")
-
-
-def _letters(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter.isalnum())
+    def _meant(self, entry: Entry, among: Mapping[str, ModelInfo]) -> str | None:
+        """Return which of these models an entry means; None for none."""
+        ours = self.aliases.get(entry.model, entry.model)
+        if entry.task == FACES:
+            by_key = analyses(among)
+        elif entry.task == CLIP and entry.type in _TAKING:
+            by_key = embedding_models(among, _TAKING[entry.type])
+        else:
+            return None
+        if ours in by_key:
+            return by_key[ours]
+        if ours in by_key.values():
+            return ours
+        weights = _HUB.get(entry.model)
+        made_for = {name for name, model in exportable().items() if hub_id(model) == weights}
+        return next((name for name in by_key.values() if name in made_for or hub_id(among[name]) == weights), None)

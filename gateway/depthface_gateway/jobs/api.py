@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Request
+from fastapi import Body, Depends, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from depthface_gateway.context import Context
+from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Frame, Problem, new_app, request_id
 from depthface_gateway.jobs.cleaning import clean
 from depthface_gateway.jobs.core import Core, count_tables, opened, working
@@ -44,7 +45,7 @@ _log = logging.getLogger(__name__)
 _MEDIA_TYPES = {".bin": "application/octet-stream", ".jpg": "image/jpeg"}
 _RETRY_AFTER_S = "5"
 
-_routes = APIRouter()
+_routes = new_router()
 _bearer = HTTPBearer(auto_error=False, bearerFormat="JWT (ES256)")
 
 

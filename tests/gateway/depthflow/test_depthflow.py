@@ -44,12 +44,12 @@ class DrawnDepth:
     def __init__(self) -> None:
         self.let_go = threading.Event()
         self.let_go.set()
-        self.models: list[str] = []
+        self.models: list[str | None] = []
 
     async def ask(self, call: Callable[[Any], Awaitable[Any]]) -> Any:
         return await call(self)
 
-    async def depth(self, photo: bytes, *, model: str, request_id: str) -> Depth:
+    async def depth(self, photo: bytes, *, model: str | None, request_id: str) -> Depth:
         self.models.append(model)
         while not self.let_go.is_set():
             await asyncio.sleep(0.01)

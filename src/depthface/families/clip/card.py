@@ -10,6 +10,7 @@ from depthface.spec import (
     HubFile,
     HubWeights,
     License,
+    Line,
     Makers,
     ModelCard,
     Network,
@@ -117,6 +118,7 @@ def _card(training: _Training, *, rank: int) -> ModelCard:
                 networks={kind: network.name},
                 rank=rank,
                 facts=facts,
+                line=Line(f"depthface.families.{FAMILY}.pipeline:prepare_{kind}", prepared=(private,)),
             )
         )
     return ModelCard(

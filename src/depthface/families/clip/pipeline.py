@@ -1,4 +1,4 @@
-"""The coroutines that the server runs: a photo, or a text, to its vector."""
+"""The coroutines that the server runs: a photo, or a text, to its vector; whole, and the step before the network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from depthface.families.clip import processing
 from depthface.families.clip.card import TOKENIZER_FILE
 from depthface.tasks.embedding import text_from_bytes
 
-__all__ = ["embed_image", "embed_text"]
+__all__ = ["embed_image", "embed_text", "prepare_image", "prepare_text"]
 
 Array = npt.NDArray[Any]
 Infer = Callable[[str, Mapping[str, Array], Collection[str]], Awaitable[dict[str, Array]]]
@@ -35,9 +35,16 @@ async def embed_image(
     Raises:
         InvalidInput: as `processing.preprocess`.
     """
-    pixels = processing.preprocess(image_bytes, parameters.precision or "fp32")
-    found = await infer(parameters.networks["image"], {"pixels": pixels[None]}, ("embedding",))
+    made = await prepare_image(wanted, infer, parameters, image_bytes)
+    found = await infer(parameters.networks["image"], {"pixels": made["pixels"][None]}, ("embedding",))
     return {"embedding": found["embedding"][0]}
+
+
+async def prepare_image(
+    wanted: Collection[str], infer: Infer, parameters: Parameters, image_bytes: bytes
+) -> dict[str, Array]:
+    """Step before the network: `pixels`, what it sees of a photo; as `embed_image`."""
+    return {"pixels": processing.preprocess(image_bytes, parameters.precision or "fp32")}
 
 
 async def embed_text(
@@ -57,8 +64,16 @@ async def embed_text(
     Raises:
         InvalidInput: the text is empty, too long, or not UTF-8.
     """
-    text, network = text_from_bytes(text_bytes), parameters.networks["text"]
-    assert parameters.repository is not None, "the server says where its models lie"
-    tokenizer = processing.tokenizer(parameters.repository / network / MODEL_VERSION / TOKENIZER_FILE)
-    found = await infer(network, {"tokens": processing.tokens_of(tokenizer, text)[None]}, ("embedding",))
+    made = await prepare_text(wanted, infer, parameters, text_bytes)
+    found = await infer(parameters.networks["text"], {"tokens": made["tokens"][None]}, ("embedding",))
     return {"embedding": found["embedding"][0]}
+
+
+async def prepare_text(
+    wanted: Collection[str], infer: Infer, parameters: Parameters, text_bytes: bytes
+) -> dict[str, Array]:
+    """Step before the network: `tokens`, what it sees of a text; as `embed_text`."""
+    text = text_from_bytes(text_bytes)
+    assert parameters.repository is not None, "the server says where its models lie"
+    folder = parameters.repository / parameters.networks["text"] / MODEL_VERSION
+    return {"tokens": processing.tokens_of(processing.tokenizer(folder / TOKENIZER_FILE), text)}

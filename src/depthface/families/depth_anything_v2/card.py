@@ -7,6 +7,7 @@ from depthface.spec import (
     HubFile,
     HubWeights,
     License,
+    Line,
     Makers,
     ModelCard,
     Network,
@@ -47,6 +48,7 @@ CC_BY_NC_4 = License("CC-BY-NC-4.0", False, "https://creativecommons.org/license
 IMAGE = TensorSpec("image", "BYTES", (1,))
 PIXELS = TensorSpec("pixels", "UINT8", (-1, -1, 3))
 SIZE = TensorSpec("size", "INT32", (2,))
+PHOTO_SIZE = TensorSpec("photo_size", "INT32", (2,))
 DEPTH = TensorSpec("depth", "FP32", (-1, -1))
 PNG16 = TensorSpec("png16", "BYTES", (1,))
 PNG8 = TensorSpec("png8", "BYTES", (1,))
@@ -108,6 +110,13 @@ def _card(
                 max_batch_size=MAX_BATCH_SIZE,
                 networks={"network": network.name},
                 rank=rank,
+                line=Line(
+                    before=f"depthface.families.{FAMILY}.pipeline:prepare",
+                    prepared=(PIXELS, SIZE, PHOTO_SIZE),
+                    after=f"depthface.families.{FAMILY}.pipeline:finish",
+                    taken=(DEPTH, PHOTO_SIZE),
+                    is_apart=True,
+                ),
             ),
         ),
         tolerances=TOLERANCES,

@@ -28,6 +28,7 @@ from depthface.limits import MAX_FACES
 from depthface.spec import (
     HubFile,
     License,
+    Line,
     Makers,
     ModelCard,
     Network,
@@ -185,6 +186,8 @@ OPTIONS = (
     TensorSpec("det_size", "INT32", (1,), optional=True),
 )
 SIZE = TensorSpec("size", "INT32", (2,))
+PHOTO_SIZE = TensorSpec("photo_size", "INT32", (2,))
+MAX_FACES_ASKED = TensorSpec("max_faces", "INT32", (1,))
 BOXES = TensorSpec("boxes", "FP32", (-1, 4))
 SCORES = TensorSpec("scores", "FP32", (-1,))
 KEYPOINTS = TensorSpec("keypoints", "FP32", (-1, 5, 2))
@@ -264,6 +267,12 @@ def pack_card(name: str, files: tuple[PackFile, ...]) -> ModelCard:
             rank=1,  # an analysis tells more
             counted=BOXES.name,
             facts={name: fact for name, fact in facts.items() if name == DETECTOR_SIDE_FACT},
+            line=Line(
+                before=f"depthface.families.{FAMILY}.pipeline:prepare_detection",
+                prepared=(*detector.inputs, SIZE, PHOTO_SIZE, MAX_FACES_ASKED),
+                after=f"depthface.families.{FAMILY}.pipeline:finish_detection",
+                taken=(*DETECTOR_OUTPUTS, PHOTO_SIZE, MAX_FACES_ASKED),
+            ),
         ),
         Pipeline(
             name=analysis,

@@ -1,13 +1,14 @@
 """The server's pipelines for faces: the analysis, the detection, and the swap.
 
-The detection is the analysis with the detector's outputs alone; the swap puts one photo's face onto every face of
-another. They ask the networks only for what is wanted, and none behind the detector where there is no face.
+The detection is the analysis with the detector's outputs alone, whole and in its two steps; the swap puts one photo's
+face onto every face of another. They ask the networks only for what is wanted, and none behind the detector where there
+is no face.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from depthface.families.insightface.facts import (
 from depthface.spec import AskNetwork
 from depthface.tasks.faces import DET_SIZE_AUTO, Options
 
-__all__ = ["analyse", "swap"]
+__all__ = ["analyse", "finish_detection", "prepare_detection", "swap"]
 
 Array = npt.NDArray[Any]
 Pixels = npt.NDArray[np.uint8]
@@ -40,6 +41,9 @@ DEFAULT_PACK = "buffalo_l"
 
 SWAP_BATCH = 8
 """Faces swapped at once."""
+
+_FOUND = ("boxes", "scores", "keypoints", "count")
+"""What the detector gives."""
 
 
 async def analyse(
@@ -82,25 +86,75 @@ async def _find(
     wanted: Collection[str], infer: AskNetwork, parameters: Parameters, image_bytes: bytes, options: Options
 ) -> tuple[Pixels, dict[str, Array]]:
     """Return the decoded photo; its `size`, and the faces in it unless the size alone is wanted."""
-    fixed_side_px = _fixed_side_px(parameters, options.det_size)
-    photo = image.decode(image_bytes)
-    height, width, _ = photo.shape
-    size = np.array([height, width], np.int32)
+    photo = _decoded(parameters, image_bytes, options)
+    size = np.array(photo.shape[:2], np.int32)
     if set(wanted) <= {"size"}:
         return photo, {"size": size}
-    boxed = processing.letterboxes(photo, options.min_score, options.det_size, fixed_side_px)
-    fed = {name: value[None] for name, value in boxed.items()}
-    found = await infer(parameters.networks["detector"], fed, ("boxes", "scores", "keypoints", "count"))
-    count = int(found["count"][0, 0])
-    boxes, scores, keypoints = (found[name][0, :count] for name in ("boxes", "scores", "keypoints"))
-    kept = processing.select(boxes, (height, width), options.max_faces)
+    fed = {name: value[None] for name, value in _boxed(parameters, photo, options).items()}
+    found = await infer(parameters.networks["detector"], fed, _FOUND)
+    chosen = _chosen([found[name][0] for name in _FOUND], size, options.max_faces)
+    return photo, {"size": size, **chosen}
+
+
+async def prepare_detection(
+    wanted: Collection[str],
+    infer: AskNetwork,
+    parameters: Parameters,
+    image_bytes: bytes,
+    *options: Array | None,
+) -> dict[str, Array]:
+    """Step before the detector; the options are those of `analyse`.
+
+    Returns:
+        What the detector takes; `size`, and the same once more as `photo_size`: in an ensemble an output may not be
+        what another step takes; and the option `max_faces`, `(1,) int32`.
+    """
+    asked = Options.of_tensors(*options)
+    photo = _decoded(parameters, image_bytes, asked)
+    size = np.array(photo.shape[:2], np.int32)
+    most = np.array([asked.max_faces], np.int32)
+    return {**_boxed(parameters, photo, asked), "size": size, "photo_size": size, "max_faces": most}
+
+
+async def finish_detection(
+    wanted: Collection[str], infer: AskNetwork, parameters: Parameters, *found: Array
+) -> dict[str, Array]:
+    """Step after the detector: the faces that are asked for.
+
+    Args:
+        found: the detector's `boxes`, `scores`, `keypoints` and `count`; `photo_size` and `max_faces`.
+    """
+    *detected, size, most = found
+    return _chosen(detected, size, int(most[0]))
+
+
+def _decoded(parameters: Parameters, image_bytes: bytes, options: Options) -> Pixels:
+    _fixed_side_px(parameters, options.det_size)
+    return image.decode(image_bytes)
+
+
+def _boxed(parameters: Parameters, photo: Pixels, options: Options) -> dict[str, Array]:
+    side_px = _fixed_side_px(parameters, options.det_size)
+    return processing.letterboxes(photo, options.min_score, options.det_size, side_px)
+
+
+def _chosen(detected: Sequence[Array], size: Array, max_faces: int) -> dict[str, Array]:
+    """Return `boxes`, `scores` and `keypoints` of the faces that are asked for.
+
+    Args:
+        detected: what `_FOUND` names, of one photo.
+        size: `(2,) int32`.
+    """
+    *faces, count = detected
+    boxes, scores, keypoints = (rows[: int(count[0])] for rows in faces)
+    kept = processing.select(boxes, (int(size[0]), int(size[1])), max_faces)
     most = limits.current().max_faces
     if 0 < most < len(kept):
         raise InvalidInput(
             f"There are {len(kept)} faces in the photo, this server takes {most}.",
             f"Ask for the largest alone with max_faces={most}, or raise min_score.",
         )
-    return photo, {"size": size, "boxes": boxes[kept], "scores": scores[kept], "keypoints": keypoints[kept]}
+    return {"boxes": boxes[kept], "scores": scores[kept], "keypoints": keypoints[kept]}
 
 
 def _fixed_side_px(parameters: Parameters, det_size: int) -> int | None:

@@ -1,0 +1,78 @@
+"""The public models of a repository in one form or the other: what is there, and how it is put there whole."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from tritonclient.grpc import model_config_pb2 as pb
+
+from depthface import config
+from depthface.contract import CONFIG_FILE, ENSEMBLE, EXPORTED_CONFIG, Form
+from depthface.errors import ConfigError
+from depthface.spec import Pipeline
+from depthface_export import staging, texts
+from depthface_export.ensembles import step_names
+from depthface_export.forms import form_of
+from depthface_export.job import Job
+
+__all__ = ["changes", "install"]
+
+
+def changes(job: Job) -> list[str]:
+    """Why the repository's public models are not in the form that this export gives them; empty if they are."""
+    return [
+        f"{pipeline.name}: {'an ensemble' if found == ENSEMBLE else 'a pipeline'} before"
+        for pipeline in job.card.pipelines
+        if (found := _form_in(job.target / pipeline.name)) not in (None, form_of(pipeline, job.form))
+    ]
+
+
+def install(job: Job, build: Path, exported: Mapping[str, pb.ModelConfig]) -> None:
+    """Put all text of a card into its place, the public models after what they consist of, and sweep up.
+
+    A public model that changes its form comes into its place whole, in one step; so does one that is new. Of what is
+    there already, only what differs is written. Steps that no ensemble has any more go last.
+    """
+    files = texts.texts(job.card, job.form)
+    files |= {Path(name, EXPORTED_CONFIG): texts.text_of(each) for name, each in exported.items()}
+    public = {pipeline.name: pipeline for pipeline in job.card.pipelines}
+    folders = sorted({path.parts[0] for path in files}, key=lambda name: name in public)
+    for name in folders:
+        own = {path: text for path, text in files.items() if path.parts[0] == name}
+        target = job.target / name
+        if target.exists() and not (name in public and _changes_form(job, public[name])):
+            texts.write(job.target, own)
+            continue
+        texts.write(build, own)
+        staging.install(build / name, target)
+    for pipeline in job.card.pipelines:
+        _sweep(job.target, pipeline, kept=set(folders))
+
+
+def _changes_form(job: Job, pipeline: Pipeline) -> bool:
+    return _form_in(job.target / pipeline.name) != form_of(pipeline, job.form)
+
+
+def _form_in(folder: Path) -> Form | None:
+    """Return the form in which a public model lies in a folder; None if it cannot be told."""
+    try:
+        return ENSEMBLE if config.read(folder / CONFIG_FILE).platform == ENSEMBLE else "pipeline"
+    except ConfigError:
+        return None
+
+
+def _sweep(repository: Path, pipeline: Pipeline, kept: set[str]) -> None:
+    """Remove the steps of the ensemble that a pipeline was before."""
+    for name in step_names(pipeline):
+        folder = repository / name
+        if name not in kept and _is_step(folder, pipeline.name):
+            shutil.rmtree(folder)
+
+
+def _is_step(folder: Path, public: str) -> bool:
+    try:
+        return config.parameters_of(config.read(folder / CONFIG_FILE)).part_of == public
+    except ConfigError:
+        return False

@@ -1,0 +1,31 @@
+"""A few seconds of `make fuzz-gateway` for each contract, in a process of its own as there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from fixtures.gateways import PACK
+from fixtures.serving import Server
+
+RUN = Path(__file__).with_name("fuzzing.py")
+MINUTES = "0.08"
+
+
+def fuzz(server: Server, *names: str) -> None:
+    done = subprocess.run(
+        [sys.executable, RUN, *names, "--minutes", MINUTES, "--seed", "1", "--triton", server.host],
+        capture_output=True, text=True, timeout=600, check=False, env=os.environ | {"FACES_PACK": PACK},
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    assert done.stdout.count("nothing found") == len(names)
+
+
+def test_faces_are_asked_at_random(face_server):
+    fuzz(face_server, "immich", "faces")
+
+
+def test_depth_and_jobs_are_asked_at_random(server):
+    fuzz(server, "jobs", "depthflow", "page")

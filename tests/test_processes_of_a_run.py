@@ -1,0 +1,88 @@
+"""What lets the suite run in several processes: what is made once, and who has the machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from pathlib import Path
+
+import pytest
+from fixtures.shared import Shared, copied, linked, room
+
+fork = multiprocessing.get_context("fork")
+
+
+def note(log: Path, what: str) -> None:
+    with log.open("a") as file:
+        file.write(f"{what}\n")
+
+
+def make_slowly(root: Path) -> None:
+    def make(folder: Path) -> None:
+        note(root / "log", "made")
+        time.sleep(0.3)
+        (folder / "file").write_text("whole")
+
+    note(root / "log", (Shared(root / "shared").folder("name", make) / "file").read_text())
+
+
+def be_in_the_room(root: Path, name: str, alone: bool) -> None:
+    for _ in range(20):
+        with room(root, alone=alone):
+            note(root / "log", f"in {name}")
+            time.sleep(0.005)
+            note(root / "log", f"out {name}")
+
+
+def run(*jobs: tuple[object, ...]) -> None:
+    """Each a function and its arguments, in processes of their own, at once."""
+    processes = [fork.Process(target=function, args=arguments) for function, *arguments in jobs]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * len(processes)
+
+
+def test_a_folder_is_made_once_and_is_whole_for_all(tmp_path):
+    run(*[(make_slowly, tmp_path)] * 3)
+    assert (tmp_path / "log").read_text().split() == ["made", "whole", "whole", "whole"]
+
+
+def test_what_failed_is_tried_again(tmp_path):
+    def fail(folder: Path) -> None:
+        (folder / "half").touch()
+        raise OSError("no room")
+
+    shared = Shared(tmp_path)
+    with pytest.raises(OSError, match="no room"):
+        shared.folder("name", fail)
+    assert [path.name for path in shared.folder("name", lambda folder: (folder / "whole").touch()).iterdir()] == [
+        "whole"
+    ]
+
+
+def test_who_wants_the_machine_alone_has_it_alone_and_others_have_it_together(tmp_path):
+    run(
+        (be_in_the_room, tmp_path, "a", False),
+        (be_in_the_room, tmp_path, "b", False),
+        (be_in_the_room, tmp_path, "q", True),
+    )
+    inside: set[str] = set()
+    seen = set()
+    for line in (tmp_path / "log").read_text().splitlines():
+        word, name = line.split()
+        (inside.add if word == "in" else inside.remove)(name)
+        seen.add(frozenset(inside))
+    assert {frozenset("q"), frozenset("ab")} <= seen
+    assert not [some for some in seen if "q" in some and len(some) > 1]
+
+
+def test_a_copy_may_be_written_to_and_a_linked_one_added_to(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_text("theirs")
+    (copied(source, to=tmp_path / "copy") / "file").write_text("mine")
+    (linked(source, to=tmp_path / "link") / "new").write_text("mine")
+    (tmp_path / "link" / "file").unlink()
+    assert [(path.name, path.read_text()) for path in source.iterdir()] == [("file", "theirs")]
