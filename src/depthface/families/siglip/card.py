@@ -39,7 +39,9 @@ NAME = "clip_siglip2_b_16"
 MAKERS = Makers(
     modules=(
         *(f"depthface.families.{FAMILY}.{name}" for name in ("card", "network", "processing")),
+        "depthface.families.clip.card",
         "depthface.families.clip.network",
+        "depthface.families.clip.parity",
     ),
     packages=("torch", "transformers", "onnxscript", "tokenizers"),
 )
