@@ -14,9 +14,11 @@ from depthface.families.siglip import network
 from depthface.families.siglip.processing import END, PAD
 from depthface.spec import ModelCard, Source
 from depthface.weights import Random
-from depthface_standins.clip.architectures import RANDOM_GAIN
 
 __all__ = ["byte_tokenizer", "load", "pictures", "random_model"]
+
+RANDOM_GAIN = 2.0
+"""As of CLIP's: or all photos give nearly one vector."""
 
 
 def load(card: ModelCard, weights: Random, precision: Precision) -> dict[str, Source]:

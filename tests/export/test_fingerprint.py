@@ -52,6 +52,7 @@ WITHOUT_A_HAND = {
     "depthface_export.job": "carries what is wished, which is compared",
     "depthface_standins": "finds a family's stand-ins; for stand-in weights they have a hand",
     "depthface.families.clip": "",
+    "depthface.families.siglip": "",
     "depthface.families.depth_anything_v2": "",
     "depthface.families.insightface": "",
     "depthface.families.insightface.graphs": "",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from depthface.families.clip.card import TAKEN_TOGETHER, TOLERANCES
+from depthface.families.clip import card as clip
 from depthface.spec import (
     HubFile,
     HubWeights,
@@ -39,11 +39,10 @@ NAME = "clip_siglip2_b_16"
 MAKERS = Makers(
     modules=(
         *(f"depthface.families.{FAMILY}.{name}" for name in ("card", "network", "processing")),
-        "depthface.families.clip.card",
-        "depthface.families.clip.network",
+        *clip.MAKERS.modules,
         "depthface.families.clip.parity",
     ),
-    packages=("torch", "transformers", "onnxscript", "tokenizers"),
+    packages=clip.MAKERS.packages,
 )
 """What has a hand in its networks, before anything is made of them."""
 
@@ -95,7 +94,7 @@ def _pipeline(kind: str) -> Pipeline:
         rank=2,
         facts={embedding.SPACE: NAME},
         gathers=True,
-        takes_together=TAKEN_TOGETHER[kind],
+        takes_together=clip.TAKEN_TOGETHER[kind],
         line=_LINES[kind],
     )
 
@@ -122,7 +121,7 @@ CARDS = (
         ),
         networks=tuple(map(_network, _PRIVATE)),
         pipelines=tuple(map(_pipeline, _PRIVATE)),
-        tolerances=TOLERANCES,
+        tolerances=clip.TOLERANCES,
         is_committed=False,
         architecture=ARCHITECTURE,
     ),
