@@ -331,7 +331,6 @@ def test_16_bit_grey_of_a_file_is_the_same_by_bytes_and_as_picture(file):
         (Image.new("RGB", (0, 20)), "no pixels"),
         (Image.new("I;16", (20, 0)), "no pixels"),
     ],
-    ids=str,
 )
 def test_a_picture_that_does_not_say_what_is_white_is_refused_by_name(made, says):
     with pytest.raises(InvalidImage, match=says):

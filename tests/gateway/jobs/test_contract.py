@@ -237,7 +237,7 @@ def test_statuses_of_the_contract(service: Service) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/job/face_detection"), ("DELETE", f"/job/{uuid.uuid4()}"), ("GET", "/admin/stats"),
+    [("POST", "/job/face_detection"), ("DELETE", f"/job/{uuid.UUID(int=4, version=4)}"), ("GET", "/admin/stats"),
      ("DELETE", "/admin/cleanup")],
 )  # fmt: skip
 def test_who_is_not_believed_is_refused(service: Service, method: str, path: str) -> None:
