@@ -26,7 +26,7 @@ import requests
 from depthface.errors import DepthfaceError
 from depthface_bench import machine, photos, repositories, services
 from depthface_bench.figures import ratio
-from depthface_bench.repositories import DEPTH, FACES
+from depthface_bench.repositories import DEPTH, EMBEDDINGS, FACES
 from depthface_bench.rounds import Way, in_turn
 from depthface_bench.servers import serving
 from depthface_bench.variants import FP32
@@ -38,7 +38,6 @@ __all__ = ["main"]
 _MOST_PERCENT, _MOST_MS = 5.0, 5.0
 """What the gateway may cost: of the throughput, and of the median latency."""
 
-_CLIP = "clip_vit_b_32"
 _CLIP_AS_IMMICH_NAMES_IT = "ViT-B-32__openai"
 
 _DEPTH_PX = (1920, 1280)
@@ -90,7 +89,7 @@ def _prepared(work: Path, repository: Path) -> Path:
     pack = repositories.write_pack(work)
     repositories.export_depth(repository, FP32)
     repositories.export_faces(pack, repository, FP32)
-    repositories.export_embedding(_CLIP, repository, FP32)
+    repositories.export_embeddings(repository, FP32)
     return pack
 
 
@@ -175,7 +174,7 @@ def _cases(client: Client, urls: Mapping[str, str], pack: Path | None, stack: Ex
     seen = {"clip": {"visual": {"modelName": _CLIP_AS_IMMICH_NAMES_IT}}}
     clip = post(predict, "image", entries=json.dumps(seen))
     calls = {
-        DIRECT: lambda photo: client.embed(photo, model=f"{_CLIP}_image").vector,
+        DIRECT: lambda photo: client.embed(photo, model=f"{EMBEDDINGS}_image").vector,
         GATEWAY: lambda photo: np.array(json.loads(clip(photo).json()["clip"]), np.float32),
     }
     yield _Case("immich /predict, clip visual, 1920×1280", scenes, calls, _same_vector)

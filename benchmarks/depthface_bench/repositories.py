@@ -39,7 +39,6 @@ __all__ = [
     "depth_card",
     "embedding_card",
     "export_depth",
-    "export_embedding",
     "export_embeddings",
     "export_faces",
     "has_faces",
@@ -97,12 +96,6 @@ def export_faces(pack: Path, target: Path, variant: Variant) -> None:
         return
     _export(card, str(pack), target, variant)
     _add(MEASURED_FACES, target, card, FACES, EVERYTHING, variant.precision)
-    _place(target, variant)
-
-
-def export_embedding(name: str, target: Path, variant: Variant) -> None:
-    """Export an embedding model with random weights into `target`."""
-    _export(card_named(name), "random", target, variant)
     _place(target, variant)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from fixtures import engines
+from fixtures import clip, engines
 from fixtures.exporting import traced_once
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -63,6 +63,7 @@ def prepared(tiny, shared, tmp_path_factory) -> dict[Variant, Path]:
     with traced_once(shared), pytest.MonkeyPatch.context() as patch:
         engines.replace_tensorrt(patch)
         patch.setattr(repositories, "depth_card", lambda: tiny)
+        patch.setattr(repositories, "embedding_card", lambda: clip.TINY)
         patch.setattr(repositories, "write_pack", small_pack)
         work = tmp_path_factory.mktemp("work")
         (cpu,) = run.prepare(work, EVERY[:1])[1].values()
@@ -85,7 +86,8 @@ def test_every_network_runs_where_the_variant_says(prepared, variant):
     configs = [read_config(path) for path in folder.glob(f"*/{EXPORTED_CONFIG}")]
     networks = {config.name: config for config in configs if config.backend in ("onnxruntime", "tensorrt")}
     faces = {f"face_{repositories.PACK}_{kind}" for kind in ("detector", "recognizer")}
-    assert set(networks) == {f"{repositories.DEPTH}_network"} | faces
+    embeddings = {network.name for network in clip.TINY.networks}
+    assert set(networks) == {f"{repositories.DEPTH}_network"} | faces | embeddings
     assert repositories.has_faces(folder)
     for config in networks.values():
         (group,) = config.instance_group
