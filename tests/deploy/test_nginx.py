@@ -11,6 +11,7 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -104,13 +105,19 @@ def start(folder: Path, upstream: str) -> tuple[subprocess.Popen[bytes], Front]:
     return process, front
 
 
+def open_to_all(folder: Path) -> Path:
+    """Return a folder of pytest's that nginx's workers may read, who are another user."""
+    for path in (folder, *folder.parents):
+        if path == Path(tempfile.gettempdir()):
+            break
+        path.chmod(0o755)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     """In front of a stand-in that notes what reaches it."""
-    folder = tmp_path_factory.mktemp("nginx")
-    folder.chmod(0o755)
-    for parent in list(folder.parents)[:2]:  # nginx's workers are another user
-        parent.chmod(0o755)
+    folder = open_to_all(tmp_path_factory.mktemp("nginx"))
     behind = ThreadingHTTPServer(("127.0.0.1", 0), Behind)
     threading.Thread(target=behind.serve_forever, daemon=True).start()
     process, front = start(folder, f"127.0.0.1:{behind.server_port}")
@@ -215,9 +222,7 @@ def test_its_names_are_those_of_public_models_and_of_no_network():
 
 
 def test_a_photo_goes_through_to_the_real_server(server, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("nginx_real")
-    for path in (folder, *list(folder.parents)[:2]):
-        path.chmod(0o755)
+    folder = open_to_all(tmp_path_factory.mktemp("nginx_real"))
     process, front = start(folder, server.host)
     try:
         status, text = front.ask("POST", INFER, VARIETY["tiny 40×30"], RAW)

@@ -105,7 +105,7 @@ def test_a_bf16_ensemble_is_refused_where_nvidias_backend_would_serve_it(tmp_pat
 
 @pytest.fixture
 def copy(tiny_repository, tmp_path) -> Path:
-    return Path(shutil.copytree(tiny_repository, tmp_path / "repository"))
+    return Path(shutil.copytree(tiny_repository, tmp_path / "repository", ignore=shutil.ignore_patterns("__pycache__")))
 
 
 def test_a_change_of_form_and_back_leaves_nothing_behind(tiny, copy, run):

@@ -106,7 +106,8 @@ def check_curl(lines: dict[str, list[str]], folder: Path) -> None:
         assert done.returncode == 0, done.stderr
         if "/api/faces" in line[1]:
             assert len(json.loads(done.stdout)["faces"]) == 5
-    assert Image.open(folder / "depth.png").size == (640, 480)
+    with Image.open(folder / "depth.png") as depth:
+        assert depth.size == (640, 480)
     with av.open(folder / "clip.mp4") as clip:
         assert sum(1 for _ in clip.decode(video=0)) == 72
 

@@ -125,6 +125,10 @@ def test_face_embedding_has_the_servers_own_faces_in_result_and_files(service: S
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == [
         "faces/0.bin", "faces/0.jpg", "faces/1.bin", "faces/1.jpg",
     ]  # fmt: skip
+    deadline = time.monotonic() + 60  # the job is completed first, and its result handed over then
+    while "photo-1" not in service.store.results:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     assert service.store.results["photo-1"] == job["result"]
 
 
