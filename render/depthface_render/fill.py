@@ -7,12 +7,16 @@ of Video, 2007), from coarse to fine. Lines and texture go on; a mean of what is
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from depthface.cores import Cores
 
 __all__ = ["smooth", "textured"]
 
@@ -88,6 +92,13 @@ def textured(colour: Pixels, known: Flags, wanted: Flags) -> Pixels:
     out = colour.copy()
     out[level.rows - _PATCH_PX, level.columns - _PATCH_PX] = filled
     return out
+
+
+def _in_threads(work: Callable[..., Floats], *arrays: Indices) -> Floats:
+    """Return what `work` makes of the arrays, a part of them in each of as many threads as there are cores."""
+    threads = Cores.found().count
+    with ThreadPoolExecutor(threads) as pool:
+        return np.concatenate(list(pool.map(work, *(np.array_split(array, threads) for array in arrays))))
 
 
 @dataclass
@@ -171,6 +182,9 @@ class _Level:
         weights /= weights.sum(1, keepdims=True)
 
         def cost(which: Indices, source: Indices) -> Floats:
+            return _in_threads(cost_of_part, which, source)
+
+        def cost_of_part(which: Indices, source: Indices) -> Floats:
             apart = pixels.take(source[:, None] + offsets).view(np.float32)
             apart -= patches.take(which, 0).view(np.float32)
             apart *= apart

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -242,7 +241,7 @@ def _in_parallel(layers: Layers, motions: Iterable[Motion], work: _Work) -> Iter
 
     Some are ahead of what is asked for, so that no thread waits while the caller encodes.
     """
-    threads, quality = work.threads or _cores(), QUALITIES[work.quality]
+    threads, quality = work.threads or Cores.found().count, QUALITIES[work.quality]
     with ThreadPoolExecutor(threads, thread_name_prefix="parallax") as pool:
         pending: deque[Future[tuple[Pixels, Flags | None]]] = deque()
         try:
@@ -255,8 +254,3 @@ def _in_parallel(layers: Layers, motions: Iterable[Motion], work: _Work) -> Iter
         finally:
             for future in pending:
                 future.cancel()
-
-
-def _cores() -> int:
-    """Return how many processors a container leaves this process; elsewhere than on Linux, all there are."""
-    return Cores.found().count if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

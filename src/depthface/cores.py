@@ -40,7 +40,8 @@ class Cores:
     @classmethod
     def found(cls, root: Path = Path("/")) -> Cores:
         """Return those of this process; `root` is where /proc and /sys lie."""
-        return cls(len(os.sched_getaffinity(0)), min(_quotas(root), default=None))
+        bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS
+        return cls(bound, min(_quotas(root), default=None))
 
 
 def _quotas(root: Path) -> Iterator[float]:

@@ -129,6 +129,12 @@ def test_a_fixed_batch_serves_without_batching(lab, backend):
     np.testing.assert_array_equal(lab.run(name, x), 2 * x)
 
 
+def batches(lab, name: str) -> dict[int, int]:
+    """How many batches of each size a model has computed."""
+    statistics = lab.client.get_inference_statistics(name)["model_stats"][0]
+    return {int(batch["batch_size"]): int(batch["compute_infer"]["count"]) for batch in statistics["batch_stats"]}
+
+
 def test_a_bad_request_in_a_batch_fails_alone(lab, backend):
     """32 requests batched by the server, every fourth of a shape that the graph cannot take."""
     name = f"batching_{backend}"
@@ -153,14 +159,10 @@ def test_a_bad_request_in_a_batch_fails_alone(lab, backend):
             assert answer == "400"
         else:
             np.testing.assert_array_equal(answer, np.full((1, 4), 2 * index, np.float32))
-    statistics = lab.client.get_inference_statistics(name)["model_stats"][0]
-    assert max(int(batch["batch_size"]) for batch in statistics["batch_stats"]) > 1
-
-
-def batches(lab, name: str) -> dict[int, int]:
-    """How many batches of each size a model has computed."""
-    statistics = lab.client.get_inference_statistics(name)["model_stats"][0]
-    return {int(batch["batch_size"]): int(batch["compute_infer"]["count"]) for batch in statistics["batch_stats"]}
+    deadline = time.monotonic() + 30
+    while max(batches(lab, name), default=0) < 2:  # Triton counts after it has answered
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_preferred_batch_of_one_takes_each_request_by_itself(lab, backend):
@@ -245,7 +247,7 @@ def test_loads_and_unloads_leave_nothing_behind(lab):
         regions = len([*Path("/dev/shm").glob(f"{lab.triton._region}*")])
         found.append((memory, sum(process.num_fds() for process in processes), regions))
     memory, descriptors, shm = (np.array(column) for column in zip(*found[CYCLES // 2 :], strict=True))
-    assert np.median(memory[-5:]) - np.median(memory[:5]) < 5, memory  # MB
+    assert np.median(np.diff(memory)) < 0.5, memory  # MB: a leak is in every cycle, a larger heap in one
     assert np.median(descriptors[-5:]) <= np.median(descriptors[:5]) + 1, descriptors
     assert np.median(shm[-5:]) <= np.median(shm[:5]) + 1, shm
 
