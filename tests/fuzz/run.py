@@ -24,7 +24,8 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fixtures.serving import serving
-from fuzz.targets import MODEL, TARGETS
+from fuzz.over_http import MODEL
+from fuzz.targets import TARGETS
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 SEEDS = Path(__file__).parent / "seeds"

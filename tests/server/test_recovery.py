@@ -18,7 +18,7 @@ import psutil
 import pytest
 from fixtures.photos import VARIETY, encoded, photo
 from fixtures.serving import Server, serving
-from fuzz.targets import ENDING
+from fuzz.over_http import ENDING
 from PIL import Image
 
 from depthface import cache

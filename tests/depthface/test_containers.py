@@ -1,0 +1,277 @@
+"""Files of photos: metadata that costs none, and how they are turned."""
+
+from __future__ import annotations
+
+import tracemalloc
+import zlib
+from io import BytesIO
+from struct import pack
+
+import numpy as np
+import pytest
+from fixtures.photo_files import (
+    ODD_CHUNKS,
+    ODD_SEGMENTS,
+    by_pillow,
+    chunk,
+    chunks,
+    exif,
+    interlaced,
+    png_of,
+    segment,
+    tiff_with,
+    with_chunks,
+    with_segments,
+    xmp,
+)
+from fixtures.photos import encoded, heic, photo
+from PIL import Image, ImageOps
+
+from depthface import containers, formats, image, picture
+from depthface.errors import InvalidImage
+
+SMALL = photo("chelsea.png").resize((60, 40))
+PNG, JPEG = encoded(SMALL, "PNG"), encoded(SMALL, "JPEG", quality=90)
+
+
+def blocks(red: int = 0) -> Image.Image:
+    """20 × 12, every corner of another colour."""
+    levels = np.zeros((12, 20, 3), np.uint8)
+    levels[:6, :10], levels[:6, 10:], levels[6:, :10] = (200 + red, 20, 20), (20, 200, 20), (20, 20, 200)
+    return Image.fromarray(levels)
+
+
+# Metadata costs no photo
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["before the pixels", "behind the pixels"])
+@pytest.mark.parametrize("name", ODD_CHUNKS)
+def test_a_chunk_that_no_pixel_depends_on_changes_none(name, behind):
+    data = with_chunks(PNG, ODD_CHUNKS[name], behind=behind)
+    np.testing.assert_array_equal(image.decode(data), np.asarray(SMALL))
+    assert image.size_of(data) == (40, 60)
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["before the pixels", "behind the pixels"])
+def test_texts_are_not_unpacked(behind):
+    data = with_chunks(PNG, *(ODD_CHUNKS[name] for name in ODD_CHUNKS if "long" not in name), behind=behind)
+    tracemalloc.start()
+    image.decode(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * len(data) + 3 * 2**20
+
+
+def test_a_png_that_ends_in_a_broken_chunk_behind_its_pixels_is_whole():
+    parts = [chunk(kind, data) for kind, data in chunks(PNG)][:-1]
+    for end in (b"", b"\0\0\0\x09tEXtcut", b"\0\0", b"junk of another program"):
+        np.testing.assert_array_equal(image.decode(png_of(parts) + end), np.asarray(SMALL))
+
+
+def test_a_png_whose_own_chunks_are_damaged_is_refused():
+    parts = dict(chunks(PNG))
+    body = [chunk(b"IDAT", parts[b"IDAT"]), chunk(b"IEND", b"")]
+    for damaged in (
+        png_of([chunk(b"IHDR", parts[b"IHDR"], crc=1), *body]),
+        png_of([chunk(b"IHDR", parts[b"IHDR"]), chunk(b"IDAT", parts[b"IDAT"][:-500]), chunk(b"IEND", b"")]),
+        png_of([chunk(b"IHDR", parts[b"IHDR"]), chunk(b"IEND", b"")]),
+        PNG[: len(PNG) // 2],
+    ):
+        with pytest.raises(InvalidImage, match="damaged"):
+            image.decode(damaged)
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGB", "1"])
+def test_transparency_of_a_png_changes_no_colour(mode):
+    plain = encoded(SMALL.convert(mode), "PNG")
+    kinds = dict(chunks(plain))
+    clear = chunk(b"tRNS", {"P": bytes(range(0, 250, 10)), "RGB": bytes(6)}.get(mode, bytes(2)))
+    parts = [chunk(kind, kinds[kind]) for kind in kinds]
+    at = 2 if mode == "P" else 1
+    data = png_of([*parts[:at], clear, *parts[at:]])
+    np.testing.assert_array_equal(image.decode(data), image.decode(plain))
+    np.testing.assert_array_equal(image.decode(data), np.asarray(picture.upright(Image.open(BytesIO(data)))))
+
+
+def test_of_an_animated_png_the_first_picture_is_taken():
+    data = encoded(SMALL, "PNG", save_all=True, append_images=[SMALL.rotate(180)], duration=100)
+    assert Image.open(BytesIO(data)).n_frames == 2
+    np.testing.assert_array_equal(image.decode(data), by_pillow(data))
+
+
+def test_an_interlaced_png_is_read():
+    grey = np.asarray(SMALL.convert("L"))
+    data = with_chunks(interlaced(grey), ODD_CHUNKS["long zTXt"], behind=True)
+    np.testing.assert_array_equal(image.decode(data), np.repeat(grey[:, :, None], 3, 2))
+
+
+@pytest.mark.parametrize("name", ODD_SEGMENTS)
+def test_a_segment_that_no_pixel_depends_on_changes_none(name):
+    data = with_segments(JPEG, ODD_SEGMENTS[name])
+    np.testing.assert_array_equal(image.decode(data), by_pillow(JPEG))
+    np.testing.assert_array_equal(np.asarray(picture_of(data)), by_pillow(JPEG))
+    assert image.size_of(data) == (40, 60)
+
+
+def picture_of(data: bytes) -> Image.Image:
+    """By Pillow's decoder, not the server's faster one."""
+    with picture.opened(data) as opened:
+        return opened.decoded()
+
+
+def test_the_tags_of_a_jpeg_are_not_read_in():
+    data = with_segments(JPEG, ODD_SEGMENTS["an EXIF with tags of 64 KiB, 5000 times"])
+    tracemalloc.start()
+    image.decode(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+@pytest.mark.parametrize("kind", ["CMYK", "RGB"])
+def test_the_segment_that_says_which_colours_a_jpeg_has_counts(kind):
+    data = encoded(SMALL.convert(kind), "JPEG", quality=90, keep_rgb=True) if kind == "RGB" else encoded(
+        SMALL.convert(kind), "JPEG", quality=90
+    )  # fmt: skip
+    np.testing.assert_array_equal(image.decode(data), by_pillow(data))
+
+
+def test_a_jpeg_with_a_second_picture_gives_the_first():
+    data = encoded(SMALL, "MPO", save_all=True, append_images=[SMALL.rotate(180)])
+    assert Image.open(BytesIO(data)).format == "MPO"
+    np.testing.assert_array_equal(image.decode(data), by_pillow(data))
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_broken_metadata_of_a_webp_changes_no_pixel(lossless):
+    plain = encoded(SMALL, "WEBP", lossless=lossless)
+    expected = by_pillow(plain)
+    rich = encoded(SMALL, "WEBP", lossless=lossless, exif=b"Exif\0\0broken", xmp=b"\xff\xfe", icc_profile=b"none")
+    cut = rich[:-5]  # in its last chunk, the XMP
+    longer = rich[:4] + pack("<I", len(rich) + 1000) + rich[8:]
+    unknown = rich + b"ABCD" + pack("<I", 10**6) + b"cut"
+    for data in (rich, cut, longer, unknown):
+        np.testing.assert_array_equal(image.decode(data), expected)
+        assert image.size_of(data) == (40, 60)
+    with pytest.raises(InvalidImage):
+        image.decode(plain[:-100])
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [(34665, 4, 1, 2**31)],  # EXIF that lies outside
+        [(34853, 4, 1, 0)],  # places, where the header lies
+        [(40965, 4, 1, 8)],  # Interop without an EXIF
+        [(34665, 2, 1, 65)],  # a place that is text
+        [(700, 2, 4, 0x41414141)],  # a packet that is text
+        [(34675, 7, 2**31, 8)],  # a profile of 2 GiB
+        [(33432, 2, 5000, 2**31)],  # a copyright that lies outside
+        [(282, 5, 1, 2**31), (283, 5, 1, 2**31)],  # resolutions that lie outside
+        [(65000, 77, 1, 0)],  # a type that nobody knows
+        [(330, 13, 1, 2**31)],  # further pictures that lie outside
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "jpeg"])
+def test_broken_tags_of_a_tiff_change_no_pixel(entries, compression):
+    plain = encoded(SMALL, "TIFF", compression=compression)
+    data = tiff_with(SMALL, *entries, compression=compression)
+    np.testing.assert_array_equal(image.decode(data), by_pillow(plain))
+    assert image.size_of(data) == (40, 60)
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK", "RGBA", "LA", "I;16", "YCbCr"])
+def test_a_tiff_without_its_other_tags_is_the_same(mode, big):
+    made = Image.fromarray(np.asarray(SMALL.convert("L"), np.uint16) * 257) if mode == "I;16" else SMALL.convert(mode)
+    compressions = ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"] + (["group4"] if mode == "1" else [])
+    for compression in compressions:
+        data = encoded(made, "TIFF", compression=compression, big_tiff=big, description="a photo")
+        expected = image.decode(encoded(made, "PNG")) if mode == "I;16" else by_pillow(data)
+        np.testing.assert_array_equal(image.decode(data), expected)
+
+
+def test_a_comment_of_a_gif_changes_no_pixel_and_is_not_read_in():
+    plain = encoded(SMALL.convert("P"), "GIF")
+    head = 13 + (3 << (plain[10] & 7) + 1)
+    comment = b"!\xfe" + (b"\xff" + bytes(range(255))) * 20_000 + b"\0"
+    data = plain[:head] + comment + plain[head:]
+    tracemalloc.start()
+    got = image.decode(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(got, by_pillow(plain))
+    assert peak < 2**20
+
+
+def test_a_file_of_too_many_pieces_is_refused_in_time():
+    for data in (PNG[:33] + chunk(b"teXt", b"") * 1_100_000, JPEG[:2] + segment(0xFE, b"") * 1_100_000):
+        with pytest.raises(InvalidImage, match="pieces"):
+            image.size_of(data)
+
+
+# How it is turned
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["before the pixels", "behind the pixels"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_png_is_turned_by_whatever_says_so(orientation, behind):
+    text = b"\nexif\n%8d\n%s\n" % (32, (b"Exif\0\0" + exif(orientation)).hex().encode())
+    for said in (
+        chunk(b"eXIf", exif(orientation)),
+        chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(text)),
+        chunk(b"tEXt", b"Raw profile type exif\0" + text),
+        chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp(orientation)),
+        chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(xmp(orientation))),
+        chunk(b"eXIf", exif(orientation)) + chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp(5)),
+    ):
+        data = with_chunks(PNG, said, behind=behind)
+        np.testing.assert_array_equal(image.decode(data), by_pillow(data))
+        np.testing.assert_array_equal(np.asarray(picture.upright(Image.open(BytesIO(data)))), by_pillow(data))
+        assert image.size_of(data) == by_pillow(data).shape[:2]
+
+
+@pytest.mark.parametrize("orientation", [0, 1, 2, 5, 6, 8, 9, 77])
+def test_a_jpeg_is_turned_by_whatever_says_so(orientation):
+    in_exif, in_xmp = b"Exif\0\0" + exif(orientation), b"http://ns.adobe.com/xap/1.0/\0" + xmp(orientation % 10)
+    big_endian = b"Exif\0\0MM\0*" + pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    as_long = b"Exif\0\0II*\0" + pack("<IHHHIII", 8, 1, 0x0112, 4, 1, orientation, 0)
+    for said in ([in_exif], [in_xmp], [in_exif, in_xmp], [big_endian], [as_long], [b"Exif\0\0" + in_exif]):
+        data = with_segments(JPEG, *(segment(0xE1, each) for each in said))
+        np.testing.assert_array_equal(image.decode(data), by_pillow(data))
+        assert image.size_of(data) == by_pillow(data).shape[:2]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_and_a_webp_are_turned_by_tag_and_packet(orientation):
+    packet = xmp(orientation)
+    for data in (
+        tiff_with(SMALL, (0x0112, 3, 1, orientation)),
+        tiff_with(SMALL, (700, 1, len(packet), -1), tail=packet),
+        tiff_with(SMALL, (700, 1, len(packet), -1), tail=packet, compression="tiff_lzw"),
+        encoded(SMALL, "WEBP", lossless=True, exif=b"Exif\0\0" + exif(orientation)),
+        encoded(SMALL, "WEBP", lossless=True, xmp=packet),
+    ):
+        np.testing.assert_array_equal(image.decode(data), by_pillow(data))
+        np.testing.assert_array_equal(np.asarray(picture.upright(Image.open(BytesIO(data)))), by_pillow(data))
+        assert image.size_of(data) == by_pillow(data).shape[:2]
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIC"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_avif_and_heic_are_turned_once(kind, orientation):
+    stored = blocks()
+    stored.info["exif"] = b"Exif\0\0" + exif(orientation)
+    expected = np.asarray(ImageOps.exif_transpose(stored))
+    data = heic(stored) if kind == "HEIC" else encoded(stored, "AVIF", exif=stored.info["exif"], quality=90)
+    assert formats.format_of(data) == kind
+    got = image.decode(data)
+    assert got.shape == expected.shape
+    assert np.median(np.abs(got.astype(int) - expected)) < 12
+    assert image.size_of(data) == expected.shape[:2]
+
+
+def test_a_lean_file_is_only_smaller():
+    for data, name in ((PNG, "PNG"), (JPEG, "JPEG"), (encoded(SMALL, "WEBP"), "WebP"), (encoded(SMALL, "GIF"), "GIF")):
+        assert len(containers.lean(data, name).data) <= len(data)
