@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import time
 from pathlib import Path
 
 import pytest
+from fixtures import exporting
 from fixtures.shared import Shared, copied, linked, room
 
 fork = multiprocessing.get_context("fork")
@@ -86,3 +88,19 @@ def test_a_copy_may_be_written_to_and_a_linked_one_added_to(tmp_path):
     (linked(source, to=tmp_path / "link") / "new").write_text("mine")
     (tmp_path / "link" / "file").unlink()
     assert [(path.name, path.read_text()) for path in source.iterdir()] == [("file", "theirs")]
+
+
+def test_networks_that_differ_in_what_they_compute_alone_are_traced_apart(monkeypatch):
+    """The same weights and sizes, with another activation or another `forward`."""
+    from fixtures.clip import TINY
+
+    def digest(activation: str) -> str:
+        card = dataclasses.replace(TINY, architecture={**TINY.architecture, "hidden_act": activation})
+        network = card.networks[0]
+        return exporting._digest(exporting.random_sources(card)[network.name], network)
+
+    plain = digest("quick_gelu")
+    assert digest("quick_gelu") == plain
+    assert digest("gelu") != plain
+    monkeypatch.setattr("depthface.families.clip.network.ImageNetwork.forward", lambda self, pixels: pixels * 2)
+    assert digest("quick_gelu") != plain

@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from depthface_bench.repositories import DEPTH
 from depthface_bench.servers import Process, serving
 from depthface_client import AsyncClient, ServerOverloaded
 from depthface_export.cli import export
@@ -39,9 +40,7 @@ def main(seconds: float) -> None:
     """Overload a server of its own and print the figures; exit 1 if one is not what it should be."""
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder, "model_repository")
-        export.main(
-            ["depth_anything_v2_small", "--weights", "random", "--repository", str(repository)], standalone_mode=False
-        )
+        export.main([DEPTH, "--weights", "random", "--repository", str(repository)], standalone_mode=False)
         with serving(repository, "--queue-size", str(_QUEUE)) as served:
             is_good = asyncio.run(_measured(served, seconds))
     if not is_good:

@@ -31,6 +31,7 @@ from PIL import Image
 from depthface.errors import ClientError, InvalidInput, ServerOverloaded
 from depthface.families import card_named
 from depthface_bench.photos import jpeg
+from depthface_bench.repositories import DEPTH
 from depthface_bench.servers import Process, serving
 from depthface_client import Client
 from depthface_export import pipeline
@@ -38,7 +39,7 @@ from depthface_export.job import Job
 from depthface_export.weights import locate
 from depthface_standins.insightface import scenes
 
-DEPTH, PACK = "depth_anything_v2_small", "buffalo_l"
+PACK = "buffalo_l"
 MAX_GROWTH = 0.02
 WARM_UP = 1 / 3
 SAMPLE_S = 2.0

@@ -26,13 +26,13 @@ from depthface.errors import DepthfaceError
 from depthface.families import card_named
 from depthface_bench.photos import jpeg
 from depthface_bench.servers import Process, serving
+from depthface_bench.soak import PACK
 from depthface_client import Client
 from depthface_export import pipeline
 from depthface_export.job import Job
 from depthface_export.weights import locate
 from depthface_standins.insightface import scenes
 
-PACK = "buffalo_l"
 MODEL = f"face_detection_{PACK}"
 SIZES = ((640, 640), (640, 320), (320, 640), (480, 320), (320, 480), (400, 400))
 ASKS_OF_A_PROCESS = 4

@@ -45,7 +45,7 @@ def makers(job: Job, network: Network) -> dict[str, Makers]:
     parity = f"{module_of(job.card, 'card').__package__}.parity"
     stages = {"network": family, "onnx": ONNX, "proof": replace(PROOF, modules=(*PROOF.modules, parity))}
     if isinstance(job.weights, Random | Synthetic):
-        stages["stand-ins"] = Makers(_modules_below(f"{STANDINS}.{job.card.family}"), ())
+        stages["stand-ins"] = Makers((f"{STANDINS}.seeding", *_modules_below(f"{STANDINS}.{job.card.family}")), ())
     if job.precision_of(network) == "int8":
         stages["int8"] = replace(INT8, modules=(*INT8.modules, parity))
     if job.precision_of(network) == "bf16" or network.by_openvino:

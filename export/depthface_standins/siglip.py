@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from transformers import SiglipModel
 
 from depthface.contract import Precision
@@ -14,11 +13,9 @@ from depthface.families.siglip import network
 from depthface.families.siglip.processing import END, PAD
 from depthface.spec import ModelCard, Source
 from depthface.weights import Random
+from depthface_standins.seeding import seeded
 
 __all__ = ["byte_tokenizer", "load", "pictures", "random_model"]
-
-RANDOM_GAIN = 2.0
-"""As of CLIP's: or all photos give nearly one vector."""
 
 
 def load(card: ModelCard, weights: Random, precision: Precision) -> dict[str, Source]:
@@ -33,14 +30,7 @@ def pictures() -> list[npt.NDArray[np.uint8]]:
 
 def random_model(card: ModelCard, seed: int = Random().seed) -> SiglipModel:
     """Return the card's architecture as `transformers` has it, in fp32; the same seed, the same weights."""
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(seed)
-        model = SiglipModel(network.config_of(card))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter *= RANDOM_GAIN
-    return model.eval().requires_grad_(False)
+    return seeded(SiglipModel, network.config_of(card), seed)
 
 
 def byte_tokenizer() -> bytes:

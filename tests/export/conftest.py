@@ -15,7 +15,7 @@ from depthface_export import pipeline
 Run = Callable[..., tuple[str, list[str]]]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def traced(shared: Shared) -> Iterator[None]:
     """Torch traces each network once a run."""
     with traced_once(shared):

@@ -132,7 +132,7 @@ CHANGES = [
     (f"{FAMILIES}/depth_anything_v2/card.py", '"max_error": 5e-5', '"max_error": 6e-5', DEPTHS),
     (f"{FAMILIES}/insightface/graphs/scrfd.py", "IOU_THRESHOLD = 0.4", "IOU_THRESHOLD = 0.5", {"faces", "synthetic"}),
     (f"{FAMILIES}/insightface/facts.py", "MAX_BATCH_SIZE = 32", "MAX_BATCH_SIZE = 16", {"faces", "synthetic"}),
-    ("export/depthface_standins/depth_anything_v2.py", "RANDOM_GAIN = 2.0", "RANDOM_GAIN = 3.0", {"random"}),
+    ("export/depthface_standins/seeding.py", "RANDOM_GAIN = 2.0", "RANDOM_GAIN = 3.0", {"random", "synthetic"}),
     ("export/depthface_standins/insightface/sight.py", "(15.0, 45.0)", "(15.0, 46.0)", {"synthetic"}),
 ]
 NO_CHANGES = [

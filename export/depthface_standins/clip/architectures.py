@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import json
 
-import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPModel
 
 from depthface.families.clip import network
 from depthface.spec import ModelCard
 from depthface.weights import Random
+from depthface_standins.seeding import seeded
 
 __all__ = ["byte_tokenizer", "random_model"]
-
-RANDOM_GAIN = 2.0
-"""Random matrices are scaled by this: with transformers' own initialisation all photos give nearly one vector."""
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def random_model(card: ModelCard, seed: int = Random().seed) -> CLIPModel:
     """Return the card's architecture as `transformers` has it, in fp32; the same seed, the same weights."""
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(seed)
-        model = CLIPModel(network.config_of(card))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter *= RANDOM_GAIN
-    return model.eval().requires_grad_(False)
+    return seeded(CLIPModel, network.config_of(card), seed)
 
 
 def byte_tokenizer() -> bytes:

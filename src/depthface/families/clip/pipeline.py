@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from depthface.families.clip.card import TOKENIZER_FILE
 from depthface.spec import AskNetwork
 from depthface.tasks.embedding import CUT_TOKENS, text_from_bytes
 
-__all__ = ["embed_image", "embed_text", "prepare_image"]
+__all__ = ["answer_image", "answer_text", "embed_image", "embed_text", "prepare_image", "tokenizer_file"]
 
 Array = npt.NDArray[Any]
 
@@ -36,9 +37,7 @@ async def embed_image(
     Raises:
         InvalidInput: as `processing.preprocess`.
     """
-    made = await prepare_image(wanted, infer, parameters, image_bytes)
-    found = await infer(parameters.networks["image"], {"pixels": made["pixels"][None]}, ("embedding",))
-    return {"embedding": found["embedding"][0]}
+    return await answer_image(infer, parameters, await prepare_image(wanted, infer, parameters, image_bytes))
 
 
 async def prepare_image(
@@ -66,12 +65,29 @@ async def embed_text(
     Raises:
         InvalidInput: the text is empty, too long, or not UTF-8.
     """
-    text, network = text_from_bytes(text_bytes), parameters.networks["text"]
+    text = text_from_bytes(text_bytes)
+    reading = processing.read(processing.tokenizer(tokenizer_file(parameters)), text)
+    return await answer_text(wanted, infer, parameters, reading)
+
+
+def tokenizer_file(parameters: Parameters) -> Path:
+    """Return where the tokenizer of a text model lies: beside its network's artefact."""
     assert parameters.repository is not None, "the server says where its models lie"
-    tokenizer = processing.tokenizer(parameters.repository / network / MODEL_VERSION / TOKENIZER_FILE)
-    reading = processing.read(tokenizer, text)
+    return parameters.repository / parameters.networks["text"] / MODEL_VERSION / TOKENIZER_FILE
+
+
+async def answer_image(infer: AskNetwork, parameters: Parameters, made: Mapping[str, Array]) -> dict[str, Array]:
+    """Return `embedding`, what the network says of the `pixels` that were made of a photo."""
+    found = await infer(parameters.networks["image"], {"pixels": made["pixels"][None]}, ("embedding",))
+    return {"embedding": found["embedding"][0]}
+
+
+async def answer_text(
+    wanted: Collection[str], infer: AskNetwork, parameters: Parameters, reading: processing.Reading
+) -> dict[str, Array]:
+    """Return `cut_tokens` of a text as it was read and, if it is wanted, `embedding`, what the network says of it."""
     out: dict[str, Array] = {CUT_TOKENS: np.array([reading.cut], np.int32)}
     if set(wanted) <= out.keys():
         return out
-    found = await infer(network, {"tokens": reading.tokens[None]}, ("embedding",))
+    found = await infer(parameters.networks["text"], {"tokens": reading.tokens[None]}, ("embedding",))
     return out | {"embedding": found["embedding"][0]}

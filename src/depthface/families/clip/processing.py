@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from depthface import image
 from depthface.errors import InvalidImage
@@ -19,9 +20,12 @@ __all__ = [
     "MAX_ASPECT",
     "Reading",
     "centre_crop",
+    "cut_of",
     "filled",
+    "parsed",
     "preprocess",
     "read",
+    "read_once",
     "tokenizer",
     "tokenizer_from_bytes",
 ]
@@ -91,14 +95,19 @@ def centre_crop(pixels: Pixels, *, exact: bool = True) -> Pixels:
 
 
 def tokenizer(path: Path) -> Tokenizer:
-    """Return the tokenizer in a file, read once: and anew when an export has put another file in its place."""
+    """Return the tokenizer in a file, as `read_once` keeps it."""
+    return read_once(path, tokenizer_from_bytes)
+
+
+def read_once(path: Path, made: Callable[[bytes], Tokenizer]) -> Tokenizer:
+    """Return what is made of a tokenizer's file: once, and anew when an export has put another file in its place."""
     found = path.stat()
-    return _tokenizer(path, (found.st_ino, found.st_mtime_ns, found.st_size))
+    return _read(path, made, (found.st_ino, found.st_mtime_ns, found.st_size))
 
 
 @functools.lru_cache(maxsize=4)
-def _tokenizer(path: Path, version: tuple[int, int, int]) -> Tokenizer:
-    return tokenizer_from_bytes(path.read_bytes())
+def _read(path: Path, made: Callable[[bytes], Tokenizer], version: tuple[int, int, int]) -> Tokenizer:
+    return made(path.read_bytes())
 
 
 def tokenizer_from_bytes(data: bytes) -> Tokenizer:
@@ -112,14 +121,21 @@ def tokenizer_from_bytes(data: bytes) -> Tokenizer:
     Raises:
         ValueError: it is none, or has no token of the end.
     """
+    made = parsed(data, END)
+    made.enable_truncation(TEXT_TOKENS)
+    made.no_padding()
+    return made
+
+
+def parsed(data: bytes, *tokens: str) -> Tokenizer:
+    """Return the tokenizer of a tokenizer.json; raise `ValueError` if it is none, or lacks one of the tokens."""
     try:
         made = Tokenizer.from_str(data.decode())
     except Exception as error:  # the library raises a bare one
         raise ValueError(f"not a tokenizer ({error})") from error
-    if made.token_to_id(END) is None:
-        raise ValueError(f"it has no {END}")
-    made.enable_truncation(TEXT_TOKENS)
-    made.no_padding()
+    for token in tokens:
+        if made.token_to_id(token) is None:
+            raise ValueError(f"it has no {token}")
     return made
 
 
@@ -131,8 +147,12 @@ def read(made: Tokenizer, text: str) -> Reading:
     """
     encoded = made.encode(text)
     length = min(-(-len(encoded.ids) // FEWEST_TOKENS) * FEWEST_TOKENS, TEXT_TOKENS)
-    cut = sum(part.special_tokens_mask.count(0) for part in encoded.overflowing)
-    return Reading(filled(np.array(encoded.ids, np.int32), length), cut)
+    return Reading(filled(np.array(encoded.ids, np.int32), length), cut_of(encoded))
+
+
+def cut_of(encoded: Encoding) -> int:
+    """Return how many of a text's own tokens did not fit in."""
+    return sum(part.special_tokens_mask.count(0) for part in encoded.overflowing)
 
 
 def filled(tokens: npt.NDArray[np.int32], length: int) -> npt.NDArray[np.int32]:

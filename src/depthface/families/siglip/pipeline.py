@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from depthface.contract import MODEL_VERSION, Parameters
+from depthface.contract import Parameters
+from depthface.families.clip.pipeline import answer_image, answer_text, tokenizer_file
 from depthface.families.siglip import processing
-from depthface.families.siglip.card import TOKENIZER_FILE
 from depthface.spec import AskNetwork
-from depthface.tasks.embedding import CUT_TOKENS, text_from_bytes
+from depthface.tasks.embedding import text_from_bytes
 
 __all__ = ["embed_image", "embed_text", "prepare_image"]
 
@@ -27,9 +26,7 @@ async def embed_image(
     Raises:
         InvalidInput: as `processing.preprocess`.
     """
-    made = await prepare_image(wanted, infer, parameters, image_bytes)
-    found = await infer(parameters.networks["image"], {"pixels": made["pixels"][None]}, ("embedding",))
-    return {"embedding": found["embedding"][0]}
+    return await answer_image(infer, parameters, await prepare_image(wanted, infer, parameters, image_bytes))
 
 
 async def prepare_image(
@@ -47,12 +44,6 @@ async def embed_text(
     Raises:
         InvalidInput: the text is empty, too long, or not UTF-8.
     """
-    text, network = text_from_bytes(text_bytes), parameters.networks["text"]
-    assert parameters.repository is not None, "the server says where its models lie"
-    tokenizer = processing.tokenizer(parameters.repository / network / MODEL_VERSION / TOKENIZER_FILE)
-    reading = processing.read(tokenizer, text)
-    out: dict[str, Array] = {CUT_TOKENS: np.array([reading.cut], np.int32)}
-    if set(wanted) <= out.keys():
-        return out
-    found = await infer(network, {"tokens": reading.tokens[None]}, ("embedding",))
-    return out | {"embedding": found["embedding"][0]}
+    text = text_from_bytes(text_bytes)
+    reading = processing.read(processing.tokenizer(tokenizer_file(parameters)), text)
+    return await answer_text(wanted, infer, parameters, reading)

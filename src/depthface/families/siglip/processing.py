@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer, normalizers
 
 from depthface import image
-from depthface.families.clip.processing import Reading
+from depthface.families.clip.processing import Reading, cut_of, parsed, read_once
 from depthface.families.siglip.card import PHOTO_SIDE_PX, TEXT_TOKENS
 
 __all__ = ["END", "PAD", "preprocess", "read", "squashed", "tokenizer", "tokenizer_from_bytes"]
@@ -42,14 +41,8 @@ def squashed(pixels: Pixels, *, exact: bool = True) -> Pixels:
 
 
 def tokenizer(path: Path) -> Tokenizer:
-    """Return the tokenizer in a file, read once: and anew when an export has put another file in its place."""
-    found = path.stat()
-    return _tokenizer(path, (found.st_ino, found.st_mtime_ns, found.st_size))
-
-
-@functools.lru_cache(maxsize=4)
-def _tokenizer(path: Path, version: tuple[int, int, int]) -> Tokenizer:
-    return tokenizer_from_bytes(path.read_bytes())
+    """Return the tokenizer in a file, as CLIP's `read_once` keeps it."""
+    return read_once(path, tokenizer_from_bytes)
 
 
 def tokenizer_from_bytes(data: bytes) -> Tokenizer:
@@ -64,22 +57,15 @@ def tokenizer_from_bytes(data: bytes) -> Tokenizer:
     Raises:
         ValueError: it is none, or has no token of the end or to fill up with.
     """
-    try:
-        made = Tokenizer.from_str(data.decode())
-    except Exception as error:  # the library raises a bare one
-        raise ValueError(f"not a tokenizer ({error})") from error
-    pad = made.token_to_id(PAD)
-    if pad is None or made.token_to_id(END) is None:
-        raise ValueError(f"it has no {PAD} or no {END}")
+    made = parsed(data, PAD, END)
     own = [made.normalizer] if made.normalizer is not None else []
     made.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
     made.enable_truncation(TEXT_TOKENS)
-    made.enable_padding(direction="right", pad_id=pad, pad_token=PAD, length=TEXT_TOKENS)
+    made.enable_padding(direction="right", pad_id=made.token_to_id(PAD), pad_token=PAD, length=TEXT_TOKENS)
     return made
 
 
 def read(made: Tokenizer, text: str) -> Reading:
     """Return the tokens of a text, `(64,) int32`, and how many were cut off."""
     encoded = made.encode(text)
-    cut = sum(part.special_tokens_mask.count(0) for part in encoded.overflowing)
-    return Reading(np.array(encoded.ids, np.int32), cut)
+    return Reading(np.array(encoded.ids, np.int32), cut_of(encoded))
