@@ -44,12 +44,14 @@ def test_a_client_that_was_used_before_a_fork_answers_right_in_every_process(ser
     with Client(url, timeout_s=120) as _client:
         assert ask(0) == "right"
         stop = threading.Event()
-        thread = threading.Thread(target=lambda: [ask(1) for _ in iter(stop.is_set, True)])  # the parent goes on
-        thread.start()
+        threads = [threading.Thread(target=lambda: [ask(1) for _ in iter(stop.is_set, True)]) for _ in range(8)]
+        for thread in threads:  # the parent goes on
+            thread.start()
         with multiprocessing.get_context("fork").Pool(3) as pool:
             answers = pool.map_async(ask, range(12), chunksize=1).get(240)
         stop.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
         assert answers == ["right"] * 12
         assert ask(2) == "right"
 
