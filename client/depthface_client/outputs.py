@@ -13,7 +13,7 @@ from pathlib import Path
 from depthface.errors import InvalidInput, OutputError
 from depthface.photos import encoded
 
-__all__ = ["STANDARD", "read", "targets", "write"]
+__all__ = ["STANDARD", "move", "of_name", "read", "refuse_overwriting", "targets", "write"]
 
 STANDARD = Path("-")
 """Standard input, where a photo is asked for; standard output, where a file is."""
@@ -40,7 +40,7 @@ def targets(photos: Sequence[Path], out: str, ending: str) -> list[Path]:
     """
     is_folder = len(photos) > 1 or out.endswith(os.sep) or _is_folder(Path(out))
     if not is_folder:
-        found = [STANDARD if Path(out) in _ALSO_STANDARD else Path(out)]
+        found = [of_name(out)]
     else:
         if Path(out) == STANDARD:
             raise InvalidInput("Standard output takes the result of one photo.", "Give --out a folder for several.")
@@ -53,10 +53,25 @@ def targets(photos: Sequence[Path], out: str, ending: str) -> list[Path]:
                 "Give them in two commands, each with a folder of its own.",
             )
         made_by[target] = photo
-        for other in photos:
-            if _is_same_file(other, target):
-                raise InvalidInput(f"The result of {photo} would be written over {other}.", "Choose another --out.")
+    refuse_overwriting(found, photos)
     return found
+
+
+def of_name(out: str) -> Path:
+    """Return the file that is meant by a name on the command line: standard output has several."""
+    return STANDARD if Path(out) in _ALSO_STANDARD else Path(out)
+
+
+def refuse_overwriting(results: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """Raise `InvalidInput` if two results would be one file, or one would be written over what they are made of."""
+    places: dict[str, Path] = {}
+    for result in results:
+        other = places.setdefault(os.path.realpath(result), result)
+        if other is not result:
+            raise InvalidInput(f"{other} and {result} would be one file.", "Give each a name of its own.")
+        for given in inputs:
+            if _is_same_file(given, result):
+                raise InvalidInput(f"{result} would be written over {given}.", "Choose another name for it.")
 
 
 def write(target: Path, content: bytes) -> None:
@@ -89,6 +104,23 @@ def write(target: Path, content: bytes) -> None:
         raise OutputError(
             f"{target} cannot be written ({getattr(error, 'strerror', None) or error}).", "Choose another --out."
         ) from error
+
+
+def move(made: Path, target: Path) -> None:
+    """Move a file that was made beside `target` to its place, with `write`'s regard for what is there.
+
+    Raises:
+        OSError: it cannot be; `made` is where it was.
+    """
+    mode = _mode(target)
+    if mode is None or stat.S_ISREG(mode):
+        if mode is not None:
+            made.chmod(stat.S_IMODE(mode))
+        made.replace(os.path.realpath(target))
+    elif stat.S_ISDIR(mode):
+        target.open("wb").close()  # raises what it is
+    else:
+        _write_as_it_is(target, made.read_bytes())
 
 
 def _replace(target: Path, content: bytes, mode: int | None) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from depthface.image import size_of
+from depthface_client import outputs
 from depthface_client.cli import shared
 from depthface_render import frames as framing
 from depthface_render import sources, video
@@ -113,6 +114,8 @@ def parallax(
     timing = Timing(seconds, default_fps if fps is None else fps, loop, reverse)
     for name in outs:
         video.check_rate(name, timing.rate)
+    results = [result for name in outs for result in video.files_of(name, len(timing.times))]
+    outputs.refuse_overwriting(results, [photo, *([depth_file] if depth_file else [])])
     data = sources.photo_bytes(photo)
     shape = size_of(data)
     frame = _frame_size(shape, size, _PREVIEW_LONG_SIDE_PX if preview else _LONG_SIDE_PX, needs_even, form.name)

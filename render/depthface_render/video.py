@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -20,9 +21,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from depthface.errors import InvalidInput, OutputError
+from depthface_client import outputs
 from depthface_render.convert import converter
 
-__all__ = ["FORMATS", "Format", "check_rate", "format_of", "write"]
+__all__ = ["FORMATS", "Format", "check_rate", "files_of", "format_of", "write"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -104,6 +106,13 @@ def format_of(out: Path) -> Format:
     return found
 
 
+def files_of(out: Path, frames: int) -> list[Path]:
+    """Return the files that a clip of so many frames is written to."""
+    if format_of(out).codec:
+        return [out]
+    return [out.with_name(out.name % number) for number in range(1, frames + 1)]
+
+
 def check_rate(out: Path, rate: Fraction) -> None:
     """Raise `InvalidInput` if the players of this kind of file do not keep to so high a rate."""
     form = format_of(out)
@@ -137,17 +146,18 @@ def write(out: Path, frames: Iterable[Pixels], *, rate: Fraction, loop: bool, so
             _write_pngs(folder, out, frames, source)
         else:
             _encode(folder / f"clip{out.suffix.lower()}", form, frames, rate, loop, source)
-            (folder / f"clip{out.suffix.lower()}").replace(out)
+            outputs.move(folder / f"clip{out.suffix.lower()}", out)
 
 
 @contextmanager
 def _aside(out: Path) -> Iterator[Path]:
     """Lend a folder beside `out`; if anything goes wrong, the folders that were made for it go, too."""
-    missing = [parent for parent in out.parents if not parent.exists()]
+    beside = Path(os.path.realpath(out)).parent  # where a link leads to
+    missing = [parent for parent in (beside, *beside.parents) if not parent.exists()]
     try:
         try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix=".depthface-", dir=out.parent))
+            beside.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix=".depthface-", dir=beside))
             try:
                 yield folder
             finally:
@@ -175,7 +185,7 @@ def _write_pngs(folder: Path, out: Path, frames: Iterable[Pixels], source: str) 
             "Remove it, or choose another folder.",
         )
     for name in names:
-        (folder / name).replace(out.with_name(name))
+        outputs.move(folder / name, out.with_name(name))
 
 
 def _encode(path: Path, form: Format, frames: Iterable[Pixels], rate: Fraction, loop: bool, source: str) -> None:

@@ -168,3 +168,44 @@ def test_an_odd_output_encoding_costs_no_photo(server, tmp_path, encoding):
 
 def test_the_url_may_come_from_the_environment(server):
     assert "healthy" in depthface("health", DEPTHFACE_URL=server.host).stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("swap", "--source", "a.png", "--target", "b.png", "--out", "a.png"),
+        ("swap", "--source", "a.png", "--target", "b.png", "--out", "b.png"),
+        ("embed", "a.png", "b.png", "--out", "b.png"),
+        ("embed", "a.png", "--out", "link.png"),
+        ("faces", "a.png", "--draw", "link.png"),
+        ("depth", "a.png", "--out", "link.png"),
+    ],
+    ids=" ".join,
+)
+def test_no_command_writes_over_what_it_reads(tmp_path, monkeypatch, arguments):
+    photos(tmp_path, "a.png", "b.png")
+    (tmp_path / "link.png").symlink_to("a.png")
+    monkeypatch.chdir(tmp_path)
+    done = depthface(*arguments, "--url", "127.0.0.1:9")
+    assert done.returncode == 1
+    assert "over" in done.stderr
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes() == PHOTO
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("depth", "a.png", "--out", "-"),
+        ("faces", "a.png", "--draw", "/dev/stdout"),
+        ("swap", "--source", "a.png", "--target", "b.png", "--out", "-"),
+        ("embed", "a.png", "--out", "-"),
+    ],
+    ids=" ".join,
+)
+def test_standard_output_is_a_result_or_a_document(tmp_path, monkeypatch, arguments):
+    photos(tmp_path, "a.png", "b.png")
+    monkeypatch.chdir(tmp_path)
+    done = depthface(*arguments, "--json", "--url", "127.0.0.1:9")
+    assert done.returncode == 2
+    assert "--json" in done.stderr
+    assert not done.stdout

@@ -80,6 +80,36 @@ def test_json_masks_and_all_options(folder):
         assert {0, 255} <= set(np.asarray(picture.convert("L")).ravel())
 
 
+def test_nothing_that_is_asked_with_is_written_over(folder):
+    Image.open(folder / "photo.png").save(folder / "photo.webp", lossless=True)
+    (folder / "frames").mkdir()
+    Image.open(folder / "photo.png").save(folder / "frames" / "3.png")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    depth = ("--depth", folder / "depth.png", "--seconds", "1", "--fps", "5")
+    for photo, outs in (
+        ("photo.webp", ("--out", folder / "photo.webp")),
+        ("frames/3.png", ("--out", folder / "frames" / "%d.png")),
+        ("photo.png", ("--out", folder / "clip.gif", "--mask", folder / "frames" / ".." / "clip.gif")),
+    ):
+        done = depthface("parallax", folder / photo, *depth, *outs)
+        assert done.returncode == 1, done.stdout
+        assert "would be" in done.stderr
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_link_and_its_permissions_stay(folder):
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "real.gif").write_bytes(b"old")
+    (folder / "elsewhere" / "real.gif").chmod(0o640)
+    (folder / "clip.gif").symlink_to("elsewhere/real.gif")
+    done = parallax(folder, "--out", folder / "clip.gif")
+    assert done.returncode == 0, done.stderr
+    assert (folder / "clip.gif").is_symlink()
+    assert (folder / "elsewhere" / "real.gif").read_bytes().startswith(b"GIF")
+    assert (folder / "elsewhere" / "real.gif").stat().st_mode & 0o777 == 0o640
+    assert [path.name for path in (folder / "elsewhere").iterdir()] == ["real.gif"]
+
+
 def test_preview_is_small_and_slow(folder):
     done = depthface("parallax", folder / "photo.png", "--depth", folder / "depth.png", "--preview", "--seconds", "1",
                      "--size", "64x48", "--out", folder / "clip.webp", "--json")  # fmt: skip

@@ -48,6 +48,7 @@ def depth(
     Example: depthface depth photo.jpg --out depth.png
     """
     targets = outputs.targets(photos, out, f"_depth{_SUFFIXES[kind]}")
+    shared.refuse_two_on_standard_output(as_json, targets)
     with Client(url, timeout_s=timeout_s) as client:
         chosen = model or client.model_for(NAME)
 

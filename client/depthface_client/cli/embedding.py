@@ -43,6 +43,9 @@ def embed(
     """
     if bool(photos) == bool(texts):
         raise click.UsageError("Give photos, or --text, and not both.")
+    results = [] if out is None else [outputs.of_name(out)]
+    outputs.refuse_overwriting(results, photos)
+    shared.refuse_two_on_standard_output(as_json, results)
     found: list[Embedding] = []
     with Client(url, timeout_s=timeout_s) as client:
         if texts:
@@ -63,10 +66,10 @@ def embed(
             _warn_of_cut(document["text"], one.cut_tokens)
         if as_json:
             document["embedding"] = one.vector.tolist()
-        elif out != str(outputs.STANDARD):
+        elif outputs.STANDARD not in results:
             shared.say(f"{document.get('photo', document.get('text'))}: {one.vector.size} numbers of {one.model}")
-    if out is not None and found:
-        outputs.write(Path(out), _npy(found))
+    for result in results if found else ():
+        outputs.write(result, _npy(found))
     if as_json:
         shared.say_json(documents)
     if found:

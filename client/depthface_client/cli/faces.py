@@ -72,6 +72,7 @@ def faces(
     except InvalidInput as error:
         raise click.UsageError(str(error)) from error
     targets = outputs.targets(photos, drawing, "_faces.png") if drawing is not None else None
+    shared.refuse_two_on_standard_output(as_json, targets or ())
     with Client(url, timeout_s=timeout_s) as client:
         chosen = model or client.face_model()
         weights = client.weights(chosen)

@@ -14,10 +14,22 @@ import click
 from depthface.errors import DepthfaceError, InvalidInput, ModelUnavailable, ServerUnavailable
 from depthface.photos import shown
 from depthface.weights import warning_of
+from depthface_client import outputs
 from depthface_client._transports.address import Address
 from depthface_client.client import Client
 
-__all__ = ["as_json", "end", "for_each", "photos", "say", "say_json", "timeout", "url", "warn"]
+__all__ = [
+    "as_json",
+    "end",
+    "for_each",
+    "photos",
+    "refuse_two_on_standard_output",
+    "say",
+    "say_json",
+    "timeout",
+    "url",
+    "warn",
+]
 
 
 def _address(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -77,6 +89,12 @@ def for_each(client: Client, photos: Sequence[Path], work: Callable[[int], dict[
             click.echo(f"Error: {text if text.startswith(name) else f'{name}: {text}'}", err=True)
             documents.append({"photo": str(photo), "error": str(error)})
     return documents
+
+
+def refuse_two_on_standard_output(as_json: bool, results: Sequence[Path]) -> None:
+    """Refuse a result and a JSON document that would follow one another there: nobody could read either."""
+    if as_json and outputs.STANDARD in results:
+        raise click.UsageError("Standard output takes the result or, with --json, the document. Write one to a file.")
 
 
 def say(text: str, *, aside: bool = False) -> None:

@@ -31,6 +31,8 @@ def swap(source: Path, target: Path, out: str, model: str | None, as_json: bool,
     from depthface_client import draw
 
     (result,) = outputs.targets([target], out, "_swap.png")
+    outputs.refuse_overwriting([result], [source])
+    shared.refuse_two_on_standard_output(as_json, [result])
     with Client(url, timeout_s=timeout_s) as client:
         started = time.monotonic()
         chosen = model or client.model_for(NAME)
