@@ -13,6 +13,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
+from depthface.cli import Number
 from depthface.image import size_of
 from depthface_client import outputs
 from depthface_client.cli import shared
@@ -54,8 +55,8 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
     help="clip.mp4 (H.264), .webm (VP9), .gif, .webp, or a PNG a frame: frames/%04d.png.",
 )
 @click.option("--motion", type=click.Choice(list(PRESETS)), default="orbital", show_default=True)
-@click.option("--intensity", type=click.FloatRange(0, 5), default=1.0, show_default=True, help="How far it moves.")
-@click.option("--height", type=click.FloatRange(0, 0.9), help="How far the near stands out. [default: the motion's]")
+@click.option("--intensity", type=Number(0, 5), default=1.0, show_default=True, help="How far it moves.")
+@click.option("--height", type=Number(0, 0.9), help="How far the near stands out. [default: the motion's]")
 @click.option("--seconds", type=float, default=5.0, show_default=True)
 @click.option("--fps", type=float, help="Frames a second.  [default: 30; for a GIF 25]")
 @click.option(
@@ -119,6 +120,7 @@ def parallax(
     data = sources.photo_bytes(photo)
     shape = size_of(data)
     frame = _frame_size(shape, size, _PREVIEW_LONG_SIDE_PX if preview else _LONG_SIDE_PX, needs_even, form.name)
+    framing.check_size(frame)
     pixels = sources.photo_at_least(data, frame)
     del data  # of a large photo as much as all the rest
     depth = sources.from_file(depth_file) if depth_file else sources.asked(photo, url, timeout_s)

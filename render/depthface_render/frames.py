@@ -27,6 +27,7 @@ __all__ = [
     "MAX_SIDE_PX",
     "MIN_SIDE_PX",
     "Timing",
+    "check_size",
     "covering_size",
     "parallax",
     "parallax_with_masks",
@@ -164,13 +165,19 @@ def _made(
         raise InvalidInput(f"There is no quality {work.quality!r}.", f"Choose one of: {', '.join(QUALITIES)}.")
     photo, checked = _checked_photo(photo), _checked_depth(depth)
     height, width = size or photo.shape[:2]
-    if min(height, width) < MIN_SIDE_PX or max(height, width) > MAX_SIDE_PX:
-        raise InvalidInput(
-            f"Frames of {width}×{height} cannot be made.", f"Give sides from {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels."
-        )
+    check_size((height, width))
     path = motion or orbital()
     motions = [path(time) if callable(path) else path for time in (timing or Timing()).times]
     return _in_parallel(_layers(photo, checked, (height, width), motions), motions, work)
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Raise `InvalidInput` if frames of this height and width cannot be made."""
+    height, width = size
+    if min(size) < MIN_SIDE_PX or max(size) > MAX_SIDE_PX:
+        raise InvalidInput(
+            f"Frames of {width}×{height} cannot be made.", f"Give sides from {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels."
+        )
 
 
 def _checked_photo(photo: Pixels) -> Pixels:

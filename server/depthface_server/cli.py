@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import signal
 import threading
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 
 import click
 
+from depthface.cli import Number
 from depthface.cores import Cores
 from depthface.errors import MismatchError
 from depthface.limits import LARGEST_PIXELS, MAX_FACES, Limits
@@ -38,17 +38,6 @@ _MOST_MIB = 2048.0
 """Triton adds up the bytes of a tensor of texts in 32 bits."""
 _MOST_SECONDS = 86_400.0
 _MOST_MINUTES = 525_600.0
-
-
-class _Number(click.FloatRange):
-    """A finite number in a range: click lets NaN through, which is neither above nor below anything."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number, or fail as any other wrong value does."""
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number.", param, ctx)
-        return number
 
 
 _repository = click.option(
@@ -81,10 +70,10 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--metrics-port", default=8002, show_default=True, type=_PORT),
         click.option(
             "--max-mib", default=Limits().max_bytes / _MIB, show_default=True,
-            type=_Number(0, _MOST_MIB, min_open=True, max_open=True), help="Largest encoded photo.",
+            type=Number(0, _MOST_MIB, min_open=True, max_open=True), help="Largest encoded photo.",
         ),
         click.option(
-            "--max-megapixels", default=LARGEST_PIXELS / 1e6, type=_Number(0, LARGEST_PIXELS / 1e6, min_open=True),
+            "--max-megapixels", default=LARGEST_PIXELS / 1e6, type=Number(0, LARGEST_PIXELS / 1e6, min_open=True),
             help="Largest photo, looked at before it is decoded.  [default and most: 89.478485]",
         ),
         click.option(
@@ -97,14 +86,14 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             "[default: the repository's, 256]",
         ),
         click.option(
-            "--queue-seconds", type=_Number(0, _MOST_SECONDS, min_open=True),
+            "--queue-seconds", type=Number(0, _MOST_SECONDS, min_open=True),
             help="How long one may wait there, up to a day.  [default: the repository's, 300]",
         ),
         click.option(
             "--load-threads", default=4, show_default=True, type=click.IntRange(1, 128), help="Models loaded at once."
         ),
         click.option(
-            "--idle-minutes", default=0.0, show_default=True, type=_Number(0, _MOST_MINUTES),
+            "--idle-minutes", default=0.0, show_default=True, type=Number(0, _MOST_MINUTES),
             help="A network that nobody asks for so long leaves memory until the next request; 0: never.",
         ),
         click.option(

@@ -6,11 +6,13 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import TextIOWrapper
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -18,9 +20,20 @@ from click.shell_completion import CompletionItem
 from depthface.commands import COMMANDS, GROUPS, Entry
 from depthface.errors import DepthfaceError
 
-__all__ = ["group", "main"]
+__all__ = ["Number", "group", "main"]
 
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
+
+
+class Number(click.FloatRange):
+    """A finite number in a range: click lets NaN through, which is neither above nor below anything."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number, or fail as any other wrong value does."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from depthface.cli import Number
 from depthface.errors import InvalidInput
 from depthface.tasks.faces import SAME_PERSON_SIMILARITY, Face, Options
 from depthface.weights import label_of
@@ -104,7 +105,7 @@ def faces(
     "--threshold",
     default=SAME_PERSON_SIMILARITY,
     show_default=True,
-    type=click.FloatRange(-1, 1),
+    type=Number(-1, 1),
     help="Cosine from which it is the same person: a convention, not a calibrated rate of errors.",
 )
 @click.option("--model", help="Default: the one face model that the server serves.")
