@@ -21,13 +21,20 @@ TRIES = 2
 
 @dataclass(frozen=True)
 class Subject:
-    """What is driven: a model, with photos in a file; `inside` are the models that a pipeline asks."""
+    """What is driven.
+
+    Attributes:
+        model: with the requests in the file `data`.
+        inside: the models that a pipeline asks.
+        pace: windows hold so many times as many requests as the plan says.
+    """
 
     task: str
     precision: str
     model: str
     data: Path
     inside: tuple[str, ...]
+    pace: int = 1
 
 
 def swept(
@@ -64,18 +71,19 @@ def swept(
         )
         return found
 
+    window, long_window = (subject.pace * requests for requests in (plan.window, plan.long_window))
     stable = [
         found
         for count in plan.concurrency
-        if (found := measure(Load("concurrency", count, max(plan.window, count)), "concurrency"))
+        if (found := measure(Load("concurrency", count, max(window, count)), "concurrency"))
     ]
     if stable:
         knee = best(stable)
         for _ in range(plan.long_rounds):
             machine_ms = products_ms(cores, 1 / knee.throughput, plan.long_window)
-            measure(Load("concurrency", knee.load.value, plan.long_window), "best", machine_ms=machine_ms)
+            measure(Load("concurrency", knee.load.value, long_window), "best", machine_ms=machine_ms)
         for share in plan.rates:
-            measure(Load("rate", round(share * knee.throughput, 3), plan.long_window), "rate")
+            measure(Load("rate", round(share * knee.throughput, 3), long_window), "rate")
     return records
 
 
