@@ -24,7 +24,7 @@ from depthface_bench.tasks import Items, Task
 from depthface_bench.variants import FP32, Variant
 from depthface_client import Client
 
-__all__ = ["Compared", "Ground", "compare", "gflop"]
+__all__ = ["Compared", "Ground", "compare", "gflop", "lost"]
 
 Records = list[dict[str, Any]]
 Lose = Callable[[str, str, Exception], None]
@@ -65,9 +65,9 @@ def compare(task: Task, ground: Ground, plan: Plan, report: Callable[[str], None
     found = Compared()
 
     def lose(kind: str, precision: str, error: Exception) -> None:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:_MOST_LETTERS]
-        found.left_out.append({"task": task.name, "kind": kind, "precision": precision, "reason": reason})
-        report(f"LEFT OUT {task.name}, {kind}, {precision}: {reason}")
+        record = lost(task.name, kind, precision, error)
+        found.left_out.append(record)
+        report(f"LEFT OUT {task.name}, {kind}, {precision}: {record['reason']}")
 
     with ExitStack() as stack:
         theirs = _peers(task, ground, plan)
@@ -90,12 +90,18 @@ def compare(task: Task, ground: Ground, plan: Plan, report: Callable[[str], None
                 lambda way, error: lose(way.kind, way.precision, error),
             )
             found.rounds.extend(asdict(one) | {"task": task.name, "photo": items.name} for one in series)
-            lost = {(one["kind"], one["precision"]) for one in found.left_out}
-            made = [way for way in made if (way.kind, way.precision) not in lost]
+            gone = {(one["kind"], one["precision"]) for one in found.left_out}
+            made = [way for way in made if (way.kind, way.precision) not in gone]
             report(f"{task.name}, {items.name}: {plan.rounds} rounds of {len(made)} ways")
         if any(way.kind == ways.SERVICE for way in made):  # after the work: what it has grown to
             found.start.append(_started(service) | {"task": task.name})
     return found
+
+
+def lost(task: str, kind: str, precision: str, error: Exception) -> dict[str, Any]:
+    """Return what results say of a way, or of a part of the run, that has no figure."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:_MOST_LETTERS]
+    return {"task": task, "kind": kind, "precision": precision, "reason": reason}
 
 
 def gflop(task: Task, ground: Ground) -> dict[str, float]:

@@ -129,7 +129,7 @@ def share_of_peak(results: Results, task: str, photo: str, key: Key) -> Spread |
     """
     measured = None if key[0] == _OTHER_SIZE else results["limits"]["gemm_gflop_s"].get(key[1])
     found = rates(results, task, photo, key, best_at_once(results, task, photo, key))
-    if not measured or not found:
+    if not measured or not found or photo not in results["limits"]["gflop"]:
         return None
     peak = max(statistics.median(of_library) for of_library in measured.values())
     return spread([one * results["limits"]["gflop"][photo] / peak for one in found])

@@ -244,7 +244,8 @@ def _limits(results: Results) -> str:
         for key in ways_of(results, task, photo):
             share = share_of_peak(results, task, photo, key)
             percent = Spread(*(100 * value for value in vars(share).values())).text(0, " %") if share else "–"
-            rows.append((f"{task} {photo}", f"{limits['gflop'][photo]:.0f}", label(task, key), percent))
+            gflop = f"{limits['gflop'][photo]:.0f}" if photo in limits["gflop"] else "–"
+            rows.append((f"{task} {photo}", gflop, label(task, key), percent))
     header = ("", "GFLOP a photo", "", "of the matrix-product peak of its precision, the faster library's")
     tables = [_table(("", "measured"), [*peaks, bandwidth]), _table(header, rows)]
     if steady:

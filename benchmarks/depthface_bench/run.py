@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,26 +63,39 @@ def measure(
         "start": [],
     }
     report("limits measured")
+
+    def part(name: str, measured: Callable[[], Any], otherwise: Any) -> Any:
+        """Return what a part of the run measures; where it fails, the others are not lost."""
+        try:
+            return measured()
+        except Exception as error:
+            results["left_out"].append(comparison.lost(name, ways.SERVER, FP32.name, error))
+            report(f"LEFT OUT {name}: {error}")
+            return otherwise
+
     with ExitStack() as stack:
         served = {variant: stack.enter_context(serving(folder)) for variant, folder in exported.items()}
         clients = {v: stack.enter_context(Client(one.host, timeout_s=600)) for v, one in served.items()}
         ground = Ground(pack, exported, clients, here.cores)
         for task in TASKS:
-            results["limits"]["gflop"] |= comparison.gflop(task, ground)
+            results["limits"]["gflop"] |= part("operations", partial(comparison.gflop, task, ground), {})
             for section, records in vars(comparison.compare(task, ground, plan, report)).items():
                 results[section] += records
             _keep(work, results)
-        results["placement"] = placement.measure(served[FP32].host, DEPTH_SIZES, plan.link_mbit_s, plan.few_rounds)
-        report("preprocessing here and there")
+        host = served[FP32].host
+        results["placement"] = part(
+            "placement", lambda: placement.measure(host, DEPTH_SIZES, plan.link_mbit_s, plan.few_rounds), []
+        )
+        results["costs"] = {
+            "cpu_at_rest_percent": part("rest", lambda: costs.at_rest_percent(served[FP32]), []),
+            "outside_ms": part("outside the network", lambda: costs.outside_ms(exported[FP32], plan.rounds), {}),
+        }
         # After the work: what they have grown to.
         results["start"] += [_started(variant.name, one) for variant, one in served.items()]
-        results["costs"] = {
-            "cpu_at_rest_percent": costs.at_rest_percent(served[FP32]),
-            "outside_ms": costs.outside_ms(exported[FP32], plan.rounds),
-        }
         _keep(work, results)
-    results["costs"]["depth_alone"] = costs.depth_alone(exported, plan.few_rounds)
-    report("start, memory and rest")
+    alone = part("depth alone", lambda: costs.depth_alone(exported, plan.few_rounds), {})
+    results["costs"]["depth_alone"] = alone
+    report("preprocessing here and there; start, memory and rest")
     # One server at a time from here on: its memory and its latency are its own.
     for index, (variant, folder) in enumerate(exported.items()):
         is_whole = index < plan.precisions or variant.provider != "cpu"
@@ -92,7 +106,8 @@ def measure(
                 results["driven"] += swept(tool, one, subject, driving, here.cores, report)
                 _keep(work, results)
             if is_whole:
-                results["growth"] += _grown(one, client, variant.name, repositories.has_faces(folder), plan)
+                with_faces = repositories.has_faces(folder)
+                results["growth"] += part("growth", partial(_grown, one, client, variant.name, with_faces, plan), [])
                 _keep(work, results)
                 report(f"growth, {variant.name}")
     return results

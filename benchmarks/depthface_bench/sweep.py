@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from depthface.errors import DepthfaceError
 from depthface_bench.limits import products_ms
-from depthface_bench.perf_analyzer import Load, Measured, Unstable, drive
+from depthface_bench.perf_analyzer import Load, Measured, drive
 from depthface_bench.plan import Plan
 from depthface_bench.servers import Process
 from depthface_bench.setup import Tool
@@ -58,7 +59,7 @@ def swept(
             try:
                 found = drive(tool, served.host, subject.model, subject.data, load, subject.inside)
                 break
-            except Unstable as error:
+            except DepthfaceError as error:  # it wavers, or perf_analyzer fails
                 report(f"UNSTABLE, try {tries} of {TRIES}: {error}")
                 reason = str(error)
         else:

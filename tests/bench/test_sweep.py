@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from depthface.errors import DepthfaceError
 from depthface_bench import sweep, tasks
 from depthface_bench.perf_analyzer import Load, Measured, Unstable
 from depthface_bench.plan import FULL, QUICK, Plan
@@ -61,6 +62,19 @@ def test_what_wavers_again_has_no_figure(records):
     assert (one["tries"], one["unstable"]) == (2, "wavered at 1")
     assert "throughput" not in one
     assert other["throughput"] == 2.0
+
+
+def test_one_that_fails_has_no_figure_and_loses_no_other(monkeypatch):
+    def drive(tool, host, model, data, load: Load, inside) -> Measured:
+        if load.value == 1:
+            raise DepthfaceError("perf_analyzer failed.")
+        return Measured(load, 2.0, (2.0, 2.0, 2.0), 500.0, 500.0, 500.0, 600.0, 36, ())
+
+    monkeypatch.setattr(sweep, "drive", drive)
+    monkeypatch.setattr(sweep, "products_ms", lambda cores, each_s, count: [1000 * each_s] * count)
+    one, *others = sweep.swept(None, SERVED, SUBJECT, replace(PLAN, concurrency=(1, 2)), 2, lambda line: None)
+    assert one["unstable"] == "perf_analyzer failed."
+    assert others and not [other for other in others if "unstable" in other]
 
 
 @pytest.mark.parametrize("plan", [FULL, QUICK], ids=["full", "quick"])
