@@ -70,7 +70,8 @@ def choose(job: Job, build: Path, make: Make) -> Job:
         ParityError: none holds.
     """
     stopwatch, report = Stopwatch(), job.report
-    report(f"{AUTO}: of {', '.join(job.precisions)}")
+    if len(job.precisions) > 1:
+        report(f"{AUTO}: tries {', '.join(job.precisions)}")
     taken_ms: dict[Precision, float] = {}
     said: dict[str, Any] = {}
     failure: ParityError | None = None
