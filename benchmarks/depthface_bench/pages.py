@@ -62,7 +62,7 @@ class Processor:
     @property
     def name(self) -> str:
         """How a column is headed."""
-        cpu = self.results["machine"]["cpu"]
+        cpu: str = self.results["machine"]["cpu"]
         return _NAMES.get(cpu, cpu)
 
     @property

@@ -164,7 +164,8 @@ def _usual(network: Network, shown: Sequence[Mapping[str, Any]]) -> dict[str, An
         sizes = {name: value.size for name, value in feed.items()}
         return min((sum(abs(sizes[n] - int(np.prod(opt))) for n, opt in each.items()) for each in profiles), default=0)
 
-    return dict(min(shown, key=off))
+    nearest: Mapping[str, Any] = min(shown, key=off)
+    return dict(nearest)
 
 
 @contextmanager
