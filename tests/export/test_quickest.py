@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -17,7 +18,7 @@ from depthface.families import all_cards, card_named
 from depthface.spec import EngineOptions
 from depthface_export import pipeline, quickest
 from depthface_export.cli import export
-from depthface_export.job import Engines
+from depthface_export.job import Engines, NetworkJob
 
 BOTH = ("fp16", "fp32")
 
@@ -38,6 +39,26 @@ def timed(monkeypatch):
         return asked
 
     return timed
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("made")
+
+
+@pytest.fixture
+def made_once(kept, monkeypatch):
+    """Each precision is made and proven once for the tests that ask for this; then it is copied."""
+    make = pipeline._make
+
+    def once(job, build):
+        if not (kept / job.precision).exists():
+            make(job, kept / job.precision)
+        for network in job.card.networks:
+            shutil.copytree(kept / job.precision / network.name, build / network.name)
+        return {one.name: NetworkJob(job, one, None, build / one.name / "1") for one in job.card.networks}
+
+    monkeypatch.setattr(pipeline, "_make", once)
 
 
 def found_in(card, target) -> manifest.Manifest:
@@ -62,7 +83,7 @@ def test_the_quickest_is_the_best_but_for_a_few_per_cent(taken_ms, best):
     assert quickest._best(taken_ms) == best
 
 
-def test_what_is_quickest_stays_and_nothing_of_the_others(tiny, run, timed, tmp_path):
+def test_what_is_quickest_stays_and_nothing_of_the_others(tiny, run, timed, made_once, tmp_path):
     seconds, best = {"fp16": 0.1, "fp32": 0.3}, "fp16"
     asked = timed(**seconds)
     outcome, lines = run(tiny, tmp_path / "auto", precisions=BOTH)
@@ -86,7 +107,7 @@ def test_what_is_quickest_stays_and_nothing_of_the_others(tiny, run, timed, tmp_
             assert auto[name] == plain[name], name
 
 
-def test_what_was_chosen_stays_chosen_until_something_changes(tiny, run, timed, tmp_path):
+def test_what_was_chosen_stays_chosen_until_something_changes(tiny, run, timed, made_once, tmp_path):
     timed(fp16=0.1, fp32=0.3)
     run(tiny, tmp_path, precisions=BOTH)
     before = snapshot(tmp_path)
