@@ -67,8 +67,7 @@ def _run(chosen: argparse.Namespace) -> None:
         print("There is no NVIDIA GPU here (nvidia-smi shows none): this is a rehearsal.", flush=True)
         chosen.rehearse = True
     book = Book(chosen.results)
-    if not chosen.installed:
-        book.clear()
+    book.forget(wanted if chosen.installed else ["install", *known])
     python = chosen.work / "environment" / "bin" / "python"
     if not chosen.installed:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import bounds
 import numpy as np
 import psutil
+import requests
 from networks import ARITHMETIC, Bound, face_feed, session_of
 from setting import Setting, median_ms
 
@@ -129,6 +131,7 @@ def _swept(setting: Setting, subject: Subject, how: str, loads: Sequence[int]) -
     with ExitStack() as stack:
         served = stack.enter_context(serving(subject.repository))
         setting.fact(f"{subject.model}, {how}: seconds until it was ready", round(served.start_s, 1))
+        _warm_up(served.host, subject, max(loads))
         for count in loads:
             with setting.part(f"{subject.model}, {how}, {count} at once"), _watched() as watched:
                 load = Load(
@@ -156,6 +159,19 @@ def _swept(setting: Setting, subject: Subject, how: str, loads: Sequence[int]) -
                     **watched(),
                 )
     return max(reached, default=None)
+
+
+def _warm_up(host: str, subject: Subject, at_once: int) -> None:
+    """Have every batch size met once: on a GPU the first of each is slow, while cuDNN looks for its quickest kernels."""
+    url = f"http://{host}/v2/models/{subject.model}/infer"
+    headers = {"Inference-Header-Content-Length": "0", "Content-Type": "application/octet-stream"}
+
+    def ask(index: int) -> None:
+        photo = subject.sent[index % len(subject.sent)]
+        requests.post(url, data=photo, headers=headers, timeout=120).raise_for_status()
+
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(ask, range(4 * at_once)))
 
 
 def _set_processes(subject: Subject, count: int) -> None:

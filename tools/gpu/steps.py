@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,18 +33,19 @@ class Book:
         self._lines = folder / "records.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
 
-    def clear(self) -> None:
-        """Forget an earlier run."""
-        self._lines.unlink(missing_ok=True)
+    def forget(self, names: Collection[str]) -> None:
+        """Drop what an earlier run has put down of these steps."""
+        kept = [record for record in self.records() if record["step"] not in names]
+        self._lines.write_text("".join(_line(record) for record in kept))
 
     def add(self, step: str, kind: str, **facts: Any) -> None:
         """Put a record down, and say it."""
-        line = json.dumps({"step": step, "kind": kind, **facts}, ensure_ascii=False)
+        line = _line({"step": step, "kind": kind, **facts})
         with self._lines.open("a") as file:
-            file.write(line + "\n")
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
-        print(line, flush=True)
+        print(line, end="", flush=True)
 
     def records(self) -> list[dict[str, Any]]:
         """Return what is there; a last line that was cut off is passed over."""
@@ -67,6 +68,10 @@ class Book:
             aside.write_text(text)
             aside.replace(self._folder / name)
         return self._folder / "results.md"
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 @dataclass(frozen=True)
