@@ -30,6 +30,9 @@ BY_TORCH = re.compile(r"(torch|triton|cuda-.*|nvidia-(?!pytriton|ml-py).*|sympy|
 LEFT_OUT = re.compile(r"(opencv-python|openvino-telemetry)==")
 """The first is opencv-python-headless once more, which needs a desktop's libraries. The second reports to its home."""
 
+BESIDE = ("nvidia-ml-py", "psutil", "requests")
+"""What `tools/gpu` and the benchmarks import, beside what the package asks for; they draw and serve nothing there."""
+
 TOOL = "perf_analyzer.tar.gz"
 
 
@@ -50,12 +53,13 @@ def main() -> None:
 def requirements() -> list[str]:
     """Resolve what the benchmarks need on that Python, with ONNX Runtime for CUDA in the other one's place."""
     command = [
-        *(str(Path(sys.executable).with_name("uv")), "pip", "compile", "pyproject.toml", "--extra", "bench", "-"),
+        *(str(Path(sys.executable).with_name("uv")), "pip", "compile", "pyproject.toml", "-"),
+        *("--extra", "client", "--extra", "export", "--extra", "server"),
         *("--python-version", PYTHON, "--python-platform", f"x86_64-manylinux_2_{GLIBC_MINOR}"),
         *("--constraint", "constraints.txt", "--no-annotate", "--no-header", "--quiet", "--system-certs"),
     ]
     text = subprocess.run(
-        command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, input="nvidia-ml-py\n"
+        command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, input="\n".join(BESIDE)
     ).stdout
     return kept([line for line in text.splitlines() if "==" in line])
 
@@ -69,24 +73,30 @@ def kept(lines: list[str]) -> list[str]:
 def downloaded(wanted: list[str], folder: Path) -> list[Path]:
     """Bring `folder` to hold the wheels of `wanted` and no others; return them by name."""
     folder.mkdir(parents=True, exist_ok=True)
+    there = {_named(wheel): wheel for wheel in folder.glob("*.whl")}
+    missing = [line for line in wanted if _wheel_name(line) not in there]
+    if missing:
+        _download(missing, folder)
+        there = {_named(wheel): wheel for wheel in folder.glob("*.whl")}
+    names = {_wheel_name(line) for line in wanted}
+    for name in there.keys() - names:
+        there[name].unlink()
+    if names - there.keys():
+        raise SystemExit(f"There is no wheel of {', '.join(sorted(map(str, names - there.keys())))} in {folder}.")
+    return [there[name] for name in sorted(names)]
+
+
+def _download(wanted: list[str], folder: Path) -> None:
     platforms = [f"manylinux_2_{minor}_x86_64" for minor in range(5, GLIBC_MINOR + 1)]
     subprocess.run(
         [
             *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"),
             *("--only-binary", ":all:", "--python-version", PYTHON, "--implementation", "cp"),
             *(word for one in (*platforms, "manylinux2014_x86_64") for word in ("--platform", one)),
-            *("--find-links", str(folder), "--dest", str(folder), *wanted),
+            *("--dest", str(folder), *wanted),
         ],
         check=True,
     )
-    names = {_wheel_name(line) for line in wanted}
-    for wheel in folder.glob("*.whl"):
-        if tuple(wheel.name.lower().split("-")[:2]) not in names:
-            wheel.unlink()
-    found = sorted(folder.glob("*.whl"))
-    if len(found) != len(wanted):
-        raise SystemExit(f"There are {len(found)} wheels in {folder} for {len(wanted)} requirements. Delete it.")
-    return found
 
 
 def packed_tool(path: Path) -> Path:
@@ -97,6 +107,11 @@ def packed_tool(path: Path) -> Path:
     with tarfile.open(path, "w:gz") as archive:
         archive.add(folder, arcname=folder.name)
     return path
+
+
+def _named(wheel: Path) -> tuple[str, str]:
+    name, version, *_ = wheel.name.split("-")
+    return re.sub(r"[-_.]+", "_", name).lower(), version
 
 
 def _wheel_name(requirement: str) -> tuple[str, str]:

@@ -162,7 +162,7 @@ def _swept(setting: Setting, subject: Subject, how: str, loads: Sequence[int]) -
 
 
 def _warm_up(host: str, subject: Subject, at_once: int) -> None:
-    """Have every batch size met once: on a GPU the first of each is slow, while cuDNN looks for its quickest kernels."""
+    """Have every batch size met: on a GPU the first of each is slow, while cuDNN looks for its quickest kernels."""
     url = f"http://{host}/v2/models/{subject.model}/infer"
     headers = {"Inference-Header-Content-Length": "0", "Content-Type": "application/octet-stream"}
 
