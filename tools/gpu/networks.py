@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -57,8 +56,7 @@ AIM_MS, AIM_BATCH = 0.8, 8
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """A file's precision; and whether fp32 products may round their factors to TF32, as both libraries do by default
-    in part."""
+    """A file's precision; and whether products of fp32 may round to TF32, as ONNX Runtime has them do by itself."""
 
     name: str
     precision: Precision
@@ -218,8 +216,7 @@ class Published(nn.Module):
 
 
 def _published(setting: Setting, card: ModelCard, arithmetic: Arithmetic) -> nn.Module:
-    """Return it on the device, and set what fp32 means to PyTorch."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = arithmetic.tf32
+    """Return it on the device."""
     dtype = torch.float16 if arithmetic.precision == "fp16" else torch.float32
     return Published(card, dtype).eval().requires_grad_(False).to(setting.device)
 
@@ -259,30 +256,35 @@ def _in_onnxruntime(
 
 
 def _in_torch(setting: Setting, card: ModelCard, arithmetic: Arithmetic, batches: tuple[int, ...]) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = arithmetic.tf32
     size = (PHOTO_SIDE_PX, PHOTO_SIDE_PX)
     inputs = {batch: torch.from_numpy(pixels_of(batch, size)).to(setting.device) for batch in batches}
+
+    def measure(
+        module: nn.Module, runtime: str, run_of: Callable[[nn.Module, torch.Tensor], Callable[[], None]]
+    ) -> None:
+        for batch, pixels in inputs.items():
+            _row(setting, Way(card, runtime, arithmetic), batch, _text(size), run_of(module, pixels))
+
     with setting.part(f"{card.title}, PyTorch, {arithmetic.name}"), torch.inference_mode():
         module = _published(setting, card, arithmetic)
-        way = Way(card, "PyTorch, eager", arithmetic)
-        for batch, pixels in inputs.items():
-            _row(setting, way, batch, _text(size), _eager(module, pixels))
+        measure(module, "PyTorch, eager", _eager)
         if card == depth_card():
+            way = Way(card, "PyTorch, eager", arithmetic)
             _parity(setting, way, _source(card, arithmetic.precision), _by_module(module))
-        for batch, pixels in inputs.items() if setting.on_gpu else ():
-            way = Way(card, "PyTorch, CUDA graph", arithmetic)
-            _row(setting, way, batch, _text(size), _graph(module, pixels))
+        if setting.on_gpu:
+            with setting.part(f"{card.title}, PyTorch, CUDA graph, {arithmetic.name}"):
+                measure(module, "PyTorch, CUDA graph", _graph)
         del module
-    with setting.part(f"{card.title}, PyTorch's fused attention, {arithmetic.name}"), torch.inference_mode():
+    with setting.part(f"{card.title}, PyTorch, fused attention, {arithmetic.name}"), torch.inference_mode():
         module = exported_form(setting, card, arithmetic)
-        way = Way(card, "PyTorch, the exported form with fused attention, CUDA graph", arithmetic)
-        for batch, pixels in inputs.items():
-            run = _graph(module, pixels) if setting.on_gpu else _eager(module, pixels)
-            _row(setting, way, batch, _text(size), run)
+        measure(module, "PyTorch, the exported form, fused attention", _graph if setting.on_gpu else _eager)
 
 
 def _eager(module: nn.Module, pixels: torch.Tensor) -> Callable[[], None]:
     def run() -> None:
-        module(pixels)
+        with pixels.device:  # the form that is exported makes tensors on the default one
+            module(pixels)
         if pixels.is_cuda:
             torch.cuda.synchronize()
 
@@ -293,12 +295,12 @@ def _graph(module: nn.Module, pixels: torch.Tensor) -> Callable[[], None]:
     """Record the module's kernels once, and have them replayed (docs.pytorch.org, CUDA graphs)."""
     beside = torch.cuda.Stream()
     beside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(beside):
+    with torch.cuda.stream(beside), pixels.device:
         for _ in range(3):
             module(pixels)
     torch.cuda.current_stream().wait_stream(beside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph), pixels.device:
         module(pixels)
 
     def run() -> None:
@@ -315,9 +317,6 @@ def _by_module(module: nn.Module) -> validate.Run:
 
 def _row(setting: Setting, way: Way, batch: int, what: str, run: Callable[[], object]) -> float:
     """Measure, put down and return the milliseconds a photo."""
-    started = time.perf_counter()
-    run()
-    first_s = time.perf_counter() - started
     ms = median_ms(run, setting.scale.seconds) / batch
     setting.row(
         "Network alone",
@@ -328,7 +327,6 @@ def _row(setting: Setting, way: Way, batch: int, what: str, run: Callable[[], ob
         batch=batch,
         ms_a_photo=round(ms, 4),
         a_second=round(1000 / ms, 1),
-        first_run_s=round(first_s, 2),
     )
     return ms
 

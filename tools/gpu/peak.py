@@ -119,11 +119,12 @@ def _shares(setting: Setting, title: str, gflop: float, peaks: dict[str, float])
 def _kernels(setting: Setting, module: torch.nn.Module) -> None:
     batch = AIM_BATCH if setting.on_gpu else 1
     pixels = torch.from_numpy(pixels_of(batch, (PHOTO_SIDE_PX,) * 2)).to(setting.device)
-    for _ in range(2):
-        _waited(module(pixels))
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if setting.on_gpu else [])]
-    with profile(activities=kinds) as seen:
-        _waited(module(pixels))
+    with pixels.device:
+        for _ in range(2):
+            _waited(module(pixels))
+        with profile(activities=kinds) as seen:
+            _waited(module(pixels))
     times = Counter[str]()
     for event in seen.key_averages():
         own = event.self_device_time_total if setting.on_gpu else event.self_cpu_time_total
