@@ -21,7 +21,6 @@ from depthface.contract import Precision
 from depthface.errors import DepthfaceError
 from depthface.families import card_named, module_of
 from depthface.families.depth_anything_v2 import network as depth_network
-from depthface.families.depth_anything_v2.card import PHOTO_SIDE_PX, USUAL_SIDE_PX
 from depthface.families.insightface.facts import RECOGNITION_CROP_PX
 from depthface.families.insightface.processing import letterboxes
 from depthface.spec import ModelCard, Source
@@ -46,6 +45,7 @@ __all__ = [
     "pixels_of",
     "session_of",
     "small",
+    "text_of",
 ]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -91,7 +91,8 @@ def small(setting: Setting) -> None:
         _in_torch(setting, card, arithmetic, setting.scale.batches)
     with setting.part("ONNX Runtime, fp16, a photo of 4:3"):
         path = setting.network("fp16", name)
-        _in_onnxruntime(setting, card, path, ARITHMETIC[0], (AIM_BATCH,), (PHOTO_SIDE_PX, USUAL_SIDE_PX))
+        batches = (min(AIM_BATCH, max(setting.scale.batches)),)
+        _in_onnxruntime(setting, card, path, ARITHMETIC[0], batches, setting.scale.wide_px)
 
 
 def larger(setting: Setting) -> None:
@@ -235,12 +236,13 @@ def _in_onnxruntime(
     path: Path,
     arithmetic: Arithmetic,
     batches: tuple[int, ...],
-    size: tuple[int, int] = (PHOTO_SIDE_PX, PHOTO_SIDE_PX),
+    wanted_px: tuple[int, int] | None = None,
 ) -> None:
+    size = wanted_px or setting.scale.grid_px
     session = session_of(setting, path, arithmetic)
     for batch in batches:
         feed = {"pixels": pixels_of(batch, size)}
-        ms = _row(setting, Way(card, "ONNX Runtime", arithmetic), batch, _text(size), Bound(session, feed, setting))
+        ms = _row(setting, Way(card, "ONNX Runtime", arithmetic), batch, text_of(size), Bound(session, feed, setting))
         if card == depth_card() and arithmetic.name == "fp16" and batch == AIM_BATCH and size[0] == size[1]:
             text = f"network ≤ {AIM_MS} ms a photo of Small at batch {AIM_BATCH} in fp16, ONNX Runtime as served"
             setting.aim(text, ms, ms <= AIM_MS)
@@ -252,19 +254,19 @@ def _in_onnxruntime(
             }
             bound = Bound(session_of(setting, path, arithmetic, fixed), {"pixels": pixels_of(batch, size)}, setting)
             how = "ONNX Runtime, fixed shape" + (", CUDA graph" if setting.on_gpu else "")
-            _row(setting, Way(card, how, arithmetic), batch, _text(size), bound)
+            _row(setting, Way(card, how, arithmetic), batch, text_of(size), bound)
 
 
 def _in_torch(setting: Setting, card: ModelCard, arithmetic: Arithmetic, batches: tuple[int, ...]) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = arithmetic.tf32
-    size = (PHOTO_SIDE_PX, PHOTO_SIDE_PX)
+    size = setting.scale.grid_px
     inputs = {batch: torch.from_numpy(pixels_of(batch, size)).to(setting.device) for batch in batches}
 
     def measure(
         module: nn.Module, runtime: str, run_of: Callable[[nn.Module, torch.Tensor], Callable[[], None]]
     ) -> None:
         for batch, pixels in inputs.items():
-            _row(setting, Way(card, runtime, arithmetic), batch, _text(size), run_of(module, pixels))
+            _row(setting, Way(card, runtime, arithmetic), batch, text_of(size), run_of(module, pixels))
 
     with setting.part(f"{card.title}, PyTorch, {arithmetic.name}"), torch.inference_mode():
         module = _published(setting, card, arithmetic)
@@ -317,6 +319,7 @@ def _by_module(module: nn.Module) -> validate.Run:
 
 def _row(setting: Setting, way: Way, batch: int, what: str, run: Callable[[], object]) -> float:
     """Measure, put down and return the milliseconds a photo."""
+    run()
     ms = median_ms(run, setting.scale.seconds) / batch
     setting.row(
         "Network alone",
@@ -360,5 +363,6 @@ def face_feed(session: onnxruntime.InferenceSession, batch: int) -> dict[str, np
     return {name: np.stack([value] * batch) for name, value in letterboxes(photo, 0.5, DET_SIZE_AUTO).items()}
 
 
-def _text(size: tuple[int, int]) -> str:
+def text_of(size: tuple[int, int]) -> str:
+    """Height × width."""
     return f"{size[0]}×{size[1]}"

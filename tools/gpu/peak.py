@@ -10,12 +10,11 @@ from typing import Any
 
 import onnxruntime
 import torch
-from networks import AIM_BATCH, ARITHMETIC, Arithmetic, Bound, exported_form, pixels_of, session_of
+from networks import AIM_BATCH, ARITHMETIC, Arithmetic, Bound, exported_form, pixels_of, session_of, text_of
 from setting import Setting, median_ms
 from torch.profiler import ProfilerActivity, profile
 
 from depthface.families import card_named
-from depthface.families.depth_anything_v2.card import PHOTO_SIDE_PX
 from depthface_bench import limits
 from depthface_bench.repositories import DEPTH, depth_card
 
@@ -44,8 +43,8 @@ def share_of_peak(setting: Setting) -> None:
         card = card_named(DEPTH.replace("small", size))
         with setting.part(f"operations of {card.title}"):
             path = setting.network("fp32", f"{DEPTH}_network") if size == "small" else setting.larger(size)
-            gflop = limits.gflop(path, {"pixels": pixels_of(1, (PHOTO_SIDE_PX,) * 2)})
-            setting.fact(f"{card.title} at {PHOTO_SIDE_PX}×{PHOTO_SIDE_PX}, GFLOP a photo", round(gflop, 1))
+            gflop = limits.gflop(path, {"pixels": pixels_of(1, setting.scale.grid_px)})
+            setting.fact(f"{card.title} at {text_of(setting.scale.grid_px)}, GFLOP a photo", round(gflop, 1))
             _shares(setting, card.title, gflop, peaks)
 
 
@@ -95,7 +94,7 @@ def _waited(result: torch.Tensor) -> torch.Tensor:
 
 
 def _shares(setting: Setting, title: str, gflop: float, peaks: dict[str, float]) -> None:
-    size = f"{PHOTO_SIDE_PX}×{PHOTO_SIDE_PX}"
+    size = f"{text_of(setting.scale.grid_px)}"
     rows = [
         row
         for row in setting.book.records()
@@ -118,7 +117,7 @@ def _shares(setting: Setting, title: str, gflop: float, peaks: dict[str, float])
 
 def _kernels(setting: Setting, module: torch.nn.Module) -> None:
     batch = AIM_BATCH if setting.on_gpu else 1
-    pixels = torch.from_numpy(pixels_of(batch, (PHOTO_SIDE_PX,) * 2)).to(setting.device)
+    pixels = torch.from_numpy(pixels_of(batch, setting.scale.grid_px)).to(setting.device)
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if setting.on_gpu else [])]
     with pixels.device:
         for _ in range(2):
@@ -142,7 +141,7 @@ def _nodes(setting: Setting) -> None:
     options.enable_profiling = True
     options.profile_file_prefix = str(setting.work / "profile")
     session = session_of(setting, setting.network("fp16", f"{DEPTH}_network"), ARITHMETIC[0], options=options)
-    run = Bound(session, {"pixels": pixels_of(1, (PHOTO_SIDE_PX,) * 2)}, setting)
+    run = Bound(session, {"pixels": pixels_of(1, setting.scale.grid_px)}, setting)
     run()
     events = json.loads(Path(session.end_profiling()).read_text())
     nodes = [event["args"] for event in events if event.get("cat") == "Node" and "provider" in event.get("args", {})]

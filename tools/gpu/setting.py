@@ -31,6 +31,7 @@ class Scale:
         windows: perf_analyzer's, at most; three have to agree.
         larger: the cards measured beside Small.
         square: the side of the matrices that show the peak.
+        grid_px: height and width of what a network alone is given; and `wide_px`, of a photo of 4:3.
     """
 
     batches: tuple[int, ...]
@@ -40,10 +41,12 @@ class Scale:
     windows: int
     larger: tuple[str, ...]
     square: int
+    grid_px: tuple[int, int]
+    wide_px: tuple[int, int]
 
 
-GPU = Scale((1, 8, 32), (1, 2, 4, 8, 16, 32, 64), (16, 32), 0.5, 5, ("base", "large"), 8192)
-REHEARSAL = Scale((1, 2), (1, 2), (1,), 0.1, 4, ("base",), 1024)
+GPU = Scale((1, 8, 32), (1, 2, 4, 8, 16, 32, 64), (16, 32), 0.5, 5, ("base", "large"), 8192, (518, 518), (518, 686))
+REHEARSAL = Scale((1, 2), (1, 2), (1,), 0.1, 4, ("base",), 1024, (140, 140), (140, 182))
 
 
 @dataclass(frozen=True)
@@ -112,10 +115,9 @@ class Setting:
             self.book.add(self.step, "failure", what=what, error=f"{type(error).__name__}: {lines[0][:400]}")
 
 
-def median_ms(run: Callable[[], object], seconds: float, warm_up: int = 3) -> float:
+def median_ms(run: Callable[[], object], seconds: float) -> float:
     """Return the median time of a run, which has to end only when its work has; at least three are measured."""
-    for _ in range(warm_up):
-        run()
+    run()  # those who call have run it before: two are enough for whatever is chosen or compiled on the way
     times: list[float] = []
     started = time.perf_counter()
     while len(times) < 3 or time.perf_counter() - started < seconds:
