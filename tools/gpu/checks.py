@@ -30,7 +30,7 @@ def check(setting: Setting) -> None:
     names = ("onnxruntime-gpu", "nvidia-pytriton", "numpy", "transformers", "onnxscript", "opencv-python-headless")
     setting.fact("versions", ", ".join(f"{name} {version(name)}" for name in names))
     cuda = f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
-    setting.fact("PyTorch", f"{torch.__version__}, {cuda}, from {Path(torch.__file__).resolve().parents[1].name}")
+    setting.fact("PyTorch", f"{torch.__version__}, {cuda}")
     with setting.part("the GPU in PyTorch"):
         if setting.on_gpu:
             product = torch.ones(256, 256, device="cuda") @ torch.ones(256, 256, device="cuda")

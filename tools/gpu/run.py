@@ -90,6 +90,7 @@ def _run(chosen: argparse.Namespace) -> None:
 
 
 def _install(chosen: argparse.Namespace, book: Book) -> None:
+    begins = time.monotonic()
     for what, do in (
         ("joined", lambda: join(chosen.pieces, chosen.work / "files")),
         ("installed", lambda: install(sorted((chosen.work / "files").iterdir()), chosen.work / "environment")),
@@ -97,7 +98,8 @@ def _install(chosen: argparse.Namespace, book: Book) -> None:
         started = time.monotonic()
         do()
         book.add("install", "fact", name=f"{what}, seconds", value=round(time.monotonic() - started, 1))
-    book.add("install", "step", title="Installed aside", seconds=0, state="done")
+    seconds = round(time.monotonic() - begins, 1)
+    book.add("install", "step", title="Installed aside", seconds=seconds, state="done")
     book.write()
 
 
