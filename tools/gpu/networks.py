@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import torch
-from setting import Setting, median_ms
+from setting import FACES_A_PHOTO, Setting, median_ms
 from torch import nn
 
 import depthface_standins
@@ -28,7 +28,6 @@ from depthface.tasks.faces import DET_SIZE_AUTO
 from depthface.weights import Random
 from depthface_bench import photos
 from depthface_bench.repositories import DEPTH, depth_card
-from depthface_bench.run import FACES_A_PHOTO
 from depthface_bench.variants import CUDA
 from depthface_export import validate
 from depthface_standins.depth_anything_v2 import random_model
@@ -203,9 +202,12 @@ def _parity(setting: Setting, way: Way, source: Source, run: validate.Run) -> No
 class Published(nn.Module):
     """`transformers`' model as it is published, with the normalisation of its processor before it."""
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, card: ModelCard, dtype: torch.dtype) -> None:
         super().__init__()
-        self.model = random_model(card).to(dtype)
+        self.model = random_model(card).to(dtype)  # type: ignore[arg-type]
         self.register_buffer("mean", 255 * torch.tensor(depth_network.MEAN).reshape(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(depth_network.STD).reshape(1, 3, 1, 1))
 
@@ -295,7 +297,7 @@ def _eager(module: nn.Module, pixels: torch.Tensor) -> Callable[[], None]:
 
 def _graph(module: nn.Module, pixels: torch.Tensor) -> Callable[[], None]:
     """Record the module's kernels once, and have them replayed (docs.pytorch.org, CUDA graphs)."""
-    beside = torch.cuda.Stream()
+    beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     beside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(beside), pixels.device:
         for _ in range(3):
@@ -336,6 +338,7 @@ def _row(setting: Setting, way: Way, batch: int, what: str, run: Callable[[], ob
 
 def _source(card: ModelCard, precision: Precision) -> Source:
     """Return the card's network with random weights; its reference computes the same photographs once."""
+    found: Source
     (found,) = depthface_standins.module_of(card).load(card, Random(), precision).values()
 
     def reference(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

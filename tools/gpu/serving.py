@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import bounds
 import numpy as np
 import psutil
 import requests
 from networks import ARITHMETIC, Bound, face_feed, session_of
-from setting import Setting, median_ms
+from setting import FACE_PHOTOS, FACES_A_PHOTO, Setting, median_ms
 
 from depthface.config import read as read_config
 from depthface.contract import EXPORTED_CONFIG
@@ -25,7 +24,6 @@ from depthface.tasks.faces import DEFAULT_MIN_SCORE, DET_SIZE_AUTO
 from depthface_bench import photos, setup
 from depthface_bench.perf_analyzer import Load, drive, input_data
 from depthface_bench.repositories import DEPTH, MEASURED_DEPTH, MEASURED_FACES, PACK
-from depthface_bench.run import FACE_PHOTOS, FACES_A_PHOTO
 from depthface_bench.servers import serving
 from depthface_export import texts
 
@@ -182,30 +180,28 @@ def _set_processes(subject: Subject, count: int) -> None:
 
 
 @contextmanager
-def _watched() -> Any:
+def _watched() -> Iterator[Callable[[], dict[str, float]]]:
     """Sample how busy the processors and the GPU are; what is yielded returns the means so far, in percent."""
-    ended, gpu = threading.Event(), []
+    ended = threading.Event()
+    gpu: list[int] = []
     asked = _utilisation()
 
     def watch() -> None:
-        while not ended.wait(_SAMPLE_S):
+        while asked is not None and not ended.wait(_SAMPLE_S):
             gpu.append(asked())
-
-    psutil.cpu_percent()
-    thread = threading.Thread(target=watch)
-    if asked is not None:
-        thread.start()
 
     def means() -> dict[str, float]:
         busy = {"processors_busy_percent": psutil.cpu_percent()}
         return busy | ({"gpu_busy_percent": round(float(np.mean(gpu)), 1)} if gpu else {})
 
+    psutil.cpu_percent()  # what it says is of the time since it was last asked
+    thread = threading.Thread(target=watch)
+    thread.start()
     try:
         yield means
     finally:
         ended.set()
-        if thread.is_alive():
-            thread.join()
+        thread.join()
 
 
 def _utilisation() -> Callable[[], int] | None:
