@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,19 @@ from depthface.errors import ExportError, ParityError
 from depthface.families import module_of
 from depthface_export.job import NetworkJob
 
-__all__ = ["CALIBRATION", "PROOF", "Arrays", "Check", "Run", "inputs", "prove", "runner", "validate"]
+__all__ = [
+    "CALIBRATION",
+    "PROOF",
+    "Arrays",
+    "Check",
+    "Run",
+    "inputs",
+    "prove",
+    "prove_as_served",
+    "runner",
+    "runner_of_static_graphs",
+    "validate",
+]
 
 Arrays = dict[str, npt.NDArray[Any]]
 Run = Callable[[Arrays], Arrays]
@@ -71,6 +83,21 @@ def runner(model: Path | bytes, precision: Precision = "fp32", *, by_openvino: b
     return lambda inputs: dict(zip(names, session.run(None, inputs), strict=True))
 
 
+def runner_of_static_graphs(model: Path) -> Run:
+    """Return as `runner` how OpenVINO serves shapes in bf16 that are asked for often: a graph for each alone."""
+    from depthface.openvino import fixed, openvino
+
+    core = openvino.Core()
+    network = core.read_model(model)
+
+    def run(inputs: Arrays) -> Arrays:
+        alone = fixed(network, {name: value.shape for name, value in inputs.items()})
+        results = core.compile_model(alone, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})(inputs)
+        return {output.get_any_name(): value for output, value in results.items()}
+
+    return run
+
+
 def _openvino(path: Path | bytes, hint: str) -> Run:
     from depthface.openvino import openvino
 
@@ -87,6 +114,18 @@ def _openvino(path: Path | bytes, hint: str) -> Run:
         return {output.get_any_name(): results[output] for output in model.outputs}
 
     return run
+
+
+def prove_as_served(making: NetworkJob) -> list[Check]:
+    """Return the checks of `prove` of every way in which the file is computed when it is served on a CPU.
+
+    In bf16 that is two: OpenVINO's graphs for any shape and for one alone have other kernels, and round otherwise.
+    """
+    checks = prove(making, runner(making.model, making.precision))
+    if making.precision == "bf16":
+        alone = prove(making, runner_of_static_graphs(making.model), what="ONNX file, a static graph for each shape,")
+        checks += [replace(check, case=f"{check.case}, static graph") for check in alone]
+    return checks
 
 
 def prove(making: NetworkJob, run: Run, *, what: str = "ONNX file") -> list[Check]:
