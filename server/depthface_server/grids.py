@@ -25,6 +25,7 @@ __all__ = [
     "PARAMETER",
     "TRIED",
     "WINDOW",
+    "Case",
     "Grids",
     "Shapes",
     "computes_in_bf16",
@@ -111,17 +112,21 @@ class _Grid(Generic[Graph]):
     common_s: float = math.inf
 
 
+Case = tuple[Mapping[str, npt.NDArray[Any]], list[npt.NDArray[Any]]]
+"""A request that was answered, for a new graph to be held against: its inputs by name, and all outputs."""
+
+
 class Grids(Generic[Graph]):
     """The graphs of one network. Its methods are called from one thread at a time.
 
     Args:
-        build: makes the graph of a shape and runs it once; called in a thread of its own. What it raises is told, and
-            that shape is left to the common graph.
+        build: makes the graph of the shape of a case, and holds it against that; called in a thread of its own. What it
+            raises is told, and that shape is left to the common graph.
         room: how many may be there at a time, one that is being made included; 0 for none at all.
         tell: is told in a few words what has happened, and to which shapes.
     """
 
-    def __init__(self, build: Callable[[Shapes], Graph], room: int, tell: Callable[[str, Shapes], None]) -> None:
+    def __init__(self, build: Callable[[Case], Graph], room: int, tell: Callable[[str, Shapes], None]) -> None:
         self._build, self._room, self._tell = build, room, tell
         self._grids: dict[Shapes, _Grid[Graph]] = {}
         self._requests = 0
@@ -144,10 +149,11 @@ class Grids(Generic[Graph]):
         grid.graph, grid.is_refused = None, True
         self._tell(why, shapes)
 
-    def note(self, shapes: Shapes, seconds: float, *, own: bool) -> None:
+    def note(self, shapes: Shapes, seconds: float, case: Callable[[], Case], *, own: bool) -> None:
         """Count a request that was answered, and start to make the graph of its shape if it is time.
 
         Args:
+            case: returns that request, in memory that stays as it is.
             own: it was the shape's own graph that took these seconds.
         """
         if not self._room:
@@ -163,7 +169,7 @@ class Grids(Generic[Graph]):
         if self._requests % WINDOW == 0:
             self._halve()
         if grid.graph is None and not grid.is_refused and grid.asked >= ASKED and self._makes_room_for(grid):
-            self._start(shapes, grid)
+            self._start(shapes, grid, case())
 
     def close(self) -> None:
         """Let go of all graphs, and wait for one that is being made."""
@@ -201,17 +207,17 @@ class Grids(Generic[Graph]):
         self._tell("left for another", shapes)
         return True
 
-    def _start(self, shapes: Shapes, grid: _Grid[Graph]) -> None:
-        self._builder = threading.Thread(target=self._make, args=(shapes, grid), name="graph of a grid", daemon=True)
+    def _start(self, shapes: Shapes, grid: _Grid[Graph], case: Case) -> None:
+        self._builder = threading.Thread(target=self._make, args=(shapes, grid, case), daemon=True)
         self._builder.start()
 
-    def _make(self, shapes: Shapes, grid: _Grid[Graph]) -> None:
+    def _make(self, shapes: Shapes, grid: _Grid[Graph], case: Case) -> None:
         began = time.monotonic()
         try:
-            graph = self._build(shapes)
+            graph = self._build(case)
         except Exception as error:  # runtimes raise a dozen classes without a common base; one of them is of memory
             grid.is_refused = True
-            self._tell(f"cannot be made: {error}", shapes)
+            self._tell(f"not made: {error}", shapes)
             return
         with self._lock:
             if self._is_closed:

@@ -14,7 +14,7 @@ import pytest
 from fixtures.machine import HAS_BF16
 from onnx import TensorProto, helper, numpy_helper
 
-from depthface_server.grids import ASKED, BUDGET_MB, KEPT, TRIED, WINDOW, Grids, Shapes, room, room_of
+from depthface_server.grids import ASKED, BUDGET_MB, KEPT, TRIED, WINDOW, Case, Grids, Shapes, room, room_of, shapes_of
 
 
 def of(side: int) -> Shapes:
@@ -32,7 +32,8 @@ class Built:
         self.failure: Exception | None = None
         self.grids = Grids(self._build, room, lambda what, shapes: self.told.append((what, shapes)))
 
-    def _build(self, shapes: Shapes) -> str:
+    def _build(self, case: Case) -> str:
+        shapes = shapes_of(case[0])
         assert self.door.wait(30)
         if self.failure is not None:
             raise self.failure
@@ -44,7 +45,8 @@ class Built:
         owns = 0
         for _ in range(times):
             own = self.grids.graph_of(of(side)) is not None
-            self.grids.note(of(side), own_s if own else common_s, own=own)
+            case = {"x": np.zeros((1, side))}, [np.zeros(1)]
+            self.grids.note(of(side), own_s if own else common_s, lambda case=case: case, own=own)
             owns += own
         return owns
 
@@ -128,7 +130,7 @@ def test_a_shape_whose_graph_cannot_be_made_is_left_to_the_common_one(built):
     built.failure = None
     built.ask_often(1)
     assert built.made == []
-    assert built.told == [("cannot be made: bad alloc", of(1))]
+    assert built.told == [("not made: bad alloc", of(1))]
 
 
 def test_a_graph_that_is_made_while_its_network_is_closed_is_thrown_away(built):
@@ -243,13 +245,13 @@ def test_a_network_can_go_while_its_graph_is_made(lab):
 def test_a_config_can_do_without_static_graphs_or_is_refused(lab):
     from tritonclient.utils import InferenceServerException
 
-    parameter = MORE + 'parameters {{ key: "STATIC_GRAPHS_MB" value {{ string_value: "{}" }} }}'
-    with loaded(lab, "without", parameter.format(0)):
+    parameter = MORE + 'parameters { key: "STATIC_GRAPHS_MB" value { string_value: "%s" } }'
+    with loaded(lab, "without", parameter % 0):
         for _ in range(2 * ASKED):
             lab.run("without", noise(64))
         assert not told(lab, "without", "")
     with (
         pytest.raises(InferenceServerException, match="it takes megabytes"),
-        loaded(lab, "wrong", parameter.format("x")),
+        loaded(lab, "wrong", parameter % "x"),
     ):
         pass

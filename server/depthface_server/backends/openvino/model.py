@@ -15,15 +15,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from depthface.cores import Cores
-from depthface.openvino import fixed
+from depthface.openvino import MOST_OFF, fixed, off
 from depthface.openvino import openvino as ov
 from depthface_server import grids
 from depthface_server.backend import NetworkBackend, Tensor
-from depthface_server.grids import Grids, Shapes
+from depthface_server.grids import Case, Grids, Shapes
 
 _DATA_TYPES = {
     "boolean": "TYPE_BOOL",
@@ -74,7 +73,8 @@ class TritonPythonModel(NetworkBackend):
                 own = None
         if own is None:
             results = self._run_common(feed)
-        self._grids.note(shapes, time.perf_counter() - began, own=own is not None)
+        seconds = time.perf_counter() - began
+        self._grids.note(shapes, seconds, lambda: _case(feed, results), own=own is not None)
         return [results[name] for name in wanted]
 
     def close(self) -> None:
@@ -100,17 +100,27 @@ class TritonPythonModel(NetworkBackend):
     def _compile(self, model: Any) -> Any:
         return self._core.compile_model(model, "CPU", self._options)
 
-    def _make_fixed(self, shapes: Shapes) -> Any:
-        """Return an inference request for these shapes alone, which has run once: that prepares the rest."""
-        model = fixed(self._model, dict(shapes))
-        request = self._compile(model).create_infer_request()
-        request.infer(
-            {tensor.get_any_name(): np.zeros(tensor.shape, tensor.element_type.to_dtype()) for tensor in model.inputs}
-        )
+    def _make_fixed(self, case: Case) -> Any:
+        """Return an inference request for the shapes of a case alone, which gives what that had for an answer.
+
+        Raises:
+            ValueError: it does not.
+        """
+        feed, expected = case
+        network = self._compile(fixed(self._model, dict(grids.shapes_of(feed))))
+        request = network.create_infer_request()
+        # Its first run also prepares what compiling leaves.
+        far = off(expected, [*request.infer(feed, share_outputs=True).values()])
+        if not far <= MOST_OFF:
+            raise ValueError(f"its outputs are off by {far:.3f} of their norm, more than {MOST_OFF}")
         return request
 
     def _tell(self, what: str, shapes: Shapes) -> None:
         self._report.log_event("static_graph", shapes=dict(shapes), message=what)
+
+
+def _case(feed: Mapping[str, npt.NDArray[Any]], results: Any) -> Case:
+    return {name: tensor.copy() for name, tensor in feed.items()}, [result.copy() for result in results.values()]
 
 
 def _tensor(found: Any) -> Tensor:
