@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import os
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import click
 from depthface_gateway import logs
 from depthface_gateway.context import Context
 from depthface_gateway.contracts import JOB_NAMES, NAMES, address, contract_named
-from depthface_gateway.running import listen, serve, work
+from depthface_gateway.running import listen, run, serve, work
 from depthface_gateway.settings import Settings
 from depthface_gateway.triton import Triton
 
@@ -106,7 +105,7 @@ def gateway(
         (listen(name, *address(contract, context.environment, host, port)), contract.app(context))
         for name, contract in zip(names, contracts, strict=True)
     ]
-    asyncio.run(serve(apps, click.echo))
+    run(serve(apps, click.echo))
 
 
 @click.command("gateway-worker")
@@ -124,4 +123,4 @@ def gateway_worker(name: str, metrics_port: int | None, context: Context) -> Non
 
     Example: depthface gateway-worker jobs --data gateway-data --database postgresql://anna@db/jobs
     """
-    asyncio.run(work(contract_named(name), context, metrics_port, click.echo))
+    run(work(contract_named(name), context, metrics_port, click.echo))

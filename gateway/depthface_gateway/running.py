@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import signal
 import socket
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -18,7 +20,7 @@ from depthface.errors import ServeError
 from depthface_gateway.context import Context
 from depthface_gateway.contracts import Contract
 
-__all__ = ["Listener", "listen", "serve", "work"]
+__all__ = ["Listener", "listen", "run", "serve", "work"]
 
 _GRACE_S = 25  # for requests in flight
 _KEEP_ALIVE_S = 75  # longer than callers keep a connection, so that none sends into one that is closing
@@ -49,6 +51,17 @@ def listen(name: str, host: str, port: int) -> Listener:
             f"{name} cannot listen at {host}:{port} ({error}).", "Give another address: --host, --port."
         ) from error
     return Listener(name, taken)
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run `serve` or `work` to its end; by uvloop where it can be had: an eighth less work for a request."""
+    loop = None
+    if importlib.util.find_spec("uvloop"):
+        import uvloop
+
+        loop = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main)
 
 
 class _Server(uvicorn.Server):

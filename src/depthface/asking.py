@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeGuard, TypeVar, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +52,7 @@ Steps = Generator[Any, Any, T]
 """A way to a `T`: it yields a `Call`, `Pause`, `Work` or `Together`, and is sent what came of it."""
 
 _FRESH_S = 1.0
-"""How long the description of a model is believed. A server takes longer to come back with other weights."""
+"""How long is believed what a model is, and which one is chosen. A server takes longer to come back with others."""
 
 _SAFE_TO_RETRY = (ServerOverloaded, ServerUnavailable)
 """The server turned the request away before it ran, or nobody was there. An inference changes nothing on the server,
@@ -213,6 +213,7 @@ class Asker:
         self._timeout_s = float(timeout_s)
         self._retries = int(retries)
         self._known: dict[str, tuple[float, Description]] = {}
+        self._chosen: dict[tuple[object, ...], tuple[float, str]] = {}
 
     def _infer(
         self,
@@ -229,7 +230,7 @@ class Asker:
         try:
             return cast(dict[str, Array], (yield from self._ask(call)))
         except DepthfaceError as error:
-            self._known.pop(model, None)
+            self._forget(model)
             error.request_id = call.request_id
             raise
 
@@ -247,7 +248,7 @@ class Asker:
     def _describe(self, model: str) -> Steps[Description]:
         """Return what the server says of a model now, or said a moment ago."""
         known = self._known.get(model)
-        if known is not None and time.monotonic() - known[0] < _FRESH_S:
+        if _is_fresh(known):
             return known[1]
         description = Description.of_config((yield from self._ask(Describe(model))))
         self._known[model] = (time.monotonic(), description)
@@ -278,6 +279,10 @@ class Asker:
             ModelUnavailable: there is none.
             InvalidInput: there are several, and none of them comes before the others.
         """
+        question = (task, frozenset(offering), frozenset(taking))
+        chosen = self._chosen.get(question)
+        if _is_fresh(chosen):
+            return chosen[1]
         served = yield from self._served()
         able = [
             one
@@ -292,6 +297,7 @@ class Asker:
             raise InvalidInput(
                 f"{self._server} serves several models for {task}.", f"Choose one with model=: {', '.join(first)}."
             )
+        self._chosen[question] = (time.monotonic(), first[0])
         return first[0]
 
     def _read(self, photo: Photo) -> Steps[bytes]:
@@ -301,8 +307,9 @@ class Asker:
         return cast(bytes, (yield Work(partial(encoded, photo))))
 
     def _forget(self, model: str) -> None:
-        """Forget what was known of a model: it may come back as another one."""
+        """Forget what was known of a model, and what was chosen: it may come back as another one, or not at all."""
         self._known.pop(model, None)
+        self._chosen.clear()
 
 
 class Blocking(ABC):
@@ -345,6 +352,11 @@ class operation(Generic[P, T]):  # noqa: N801 (a decorator)
 
         method.__doc__, method.__name__, method.__wrapped__ = self.__doc__, self.__name__, self.way.__get__(instance)  # type: ignore[attr-defined]
         return method
+
+
+def _is_fresh(known: tuple[float, T] | None) -> TypeGuard[tuple[float, T]]:
+    """Return whether it was asked a moment ago."""
+    return known is not None and time.monotonic() - known[0] < _FRESH_S
 
 
 def _pauses_s(retries: int) -> Generator[float | None]:

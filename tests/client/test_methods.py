@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from fixtures.photos import VARIETY
 
+from depthface import asking
 from depthface.asking import operation
 from depthface_client import AsyncClient, Client, InvalidImage, ModelUnavailable, NotAllowed
 
@@ -65,3 +66,28 @@ def test_over_both_protocols_they_answer_the_same(url, client):
         assert png == client.depth_png(PHOTO)
         assert models == client.models()
         assert checked == client.check()
+
+
+def test_which_model_is_meant_is_asked_once_a_moment_and_again_after_a_failure(client, monkeypatch):
+    sent: list[str] = []
+    send = client._transport.send
+
+    def counted(call, timeout_s):
+        sent.append(type(call).__name__)
+        return send(call, timeout_s)
+
+    monkeypatch.setattr(client._transport, "send", counted)
+    monkeypatch.setattr(asking, "_FRESH_S", 3600.0)
+
+    def asked() -> list[str]:
+        sent.clear()
+        client.depth(PHOTO)
+        return list(sent)
+
+    assert "Served" in asked()
+    assert asked() == ["Infer"]
+    with pytest.raises(InvalidImage):
+        client.depth(b"no photo")
+    assert "Served" in asked()
+    monkeypatch.setattr(asking, "_FRESH_S", 0.0)
+    assert "Served" in asked()
