@@ -169,6 +169,16 @@ def test_the_room_is_for_small_networks_in_bf16(tmp_path):
             room_of(path, bf16 | {"STATIC_GRAPHS_MB": wrong})
 
 
+def test_how_far_a_graph_is_from_the_other():
+    from depthface.openvino import off
+
+    a = np.array([3.0, 4.0], np.float32)
+    assert off([a], [a.copy()]) == 0
+    assert off([a, a], [a, a + np.float32([0, 0.5])]) == pytest.approx(0.1)
+    assert off([np.zeros(2)], [np.zeros(2)]) == 0
+    assert off([np.zeros(2)], [a]) == off([a], [a[:1]]) == off([a], [a * np.nan]) == off([a * np.inf], [a]) == np.inf
+
+
 def attention(side: int = 64) -> onnx.ModelProto:
     """A softmax of x·xᵀ, times x; the shapes vary."""
     weights = np.random.default_rng(0).normal(size=(side, side)).astype(np.float32) / 8
