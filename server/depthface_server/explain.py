@@ -63,7 +63,10 @@ def _graphs(folder: Path, found: config.ModelConfig, installation: Installation)
     if installation.is_native or not path.is_file():
         return ""
     parameters = {key: value.string_value for key, value in found.parameters.items()}
-    room = grids.room_of(path, parameters)
+    try:
+        room = grids.room_of(path, parameters)
+    except ValueError as error:
+        return f"; it will not load: {error}"
     return f"; up to {room} static graphs, for the shapes that are asked for most" if room else ""
 
 

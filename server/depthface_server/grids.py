@@ -2,7 +2,8 @@
 
 A graph whose shapes are known is quicker, takes memory, and takes about as long to compile as a dozen inferences take.
 So only shapes that are asked for often get one, a few at a time. It is made in a thread: no request waits for it, and
-the graph for any shape goes on answering until it is there. All others are always answered by that one.
+the graph for any shape goes on answering until it is there. All others are always answered by that one; so are
+batches, which take many times the memory, and for which a CPU has no time to win.
 """
 
 from __future__ import annotations
@@ -58,7 +59,6 @@ KEPT = 3
 BUDGET_MB = 600
 """The most memory for all graphs of a network, reckoned as `room` does."""
 
-
 PARAMETER = "STATIC_GRAPHS_MB"
 """The parameter of a network's config that says another budget; 0 for no such graphs."""
 
@@ -92,12 +92,17 @@ def room(file_bytes: int, budget_mb: float) -> int:
     One takes 171 MB of the 99 MB file of Depth Anything V2 Small at 518×686 in bf16 (its weights once more, and what is
     between its layers), the constants being shared. It is reckoned as twice the file.
     """
-    return max(0, min(KEPT, math.floor(budget_mb * 1e6 / (2 * file_bytes))))
+    return min(KEPT, math.floor(budget_mb * 1e6 / (2 * max(1, file_bytes))))
 
 
 def shapes_of(feed: Mapping[str, npt.NDArray[Any]]) -> Shapes:
     """Return the shapes of arrays by name."""
     return tuple((name, feed[name].shape) for name in sorted(feed))
+
+
+def _is_single(shapes: Shapes) -> bool:
+    """Return whether it is one item, as depthface's exports for a CPU have their networks asked."""
+    return all(shape[:1] == (1,) for _, shape in shapes)
 
 
 @dataclass
@@ -156,7 +161,7 @@ class Grids(Generic[Graph]):
             case: returns that request, in memory that stays as it is.
             own: it was the shape's own graph that took these seconds.
         """
-        if not self._room:
+        if not self._room or not _is_single(shapes):
             return
         grid = self._grids.setdefault(shapes, _Grid())
         grid.asked += 1

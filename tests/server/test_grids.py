@@ -75,6 +75,14 @@ def test_a_shape_that_is_asked_for_often_gets_a_graph_and_others_do_not(built):
     assert built.ask(2, 5) == 0
 
 
+def test_a_batch_gets_none(built):
+    several = (("x", (2, 1)),)
+    for _ in range(3 * ASKED):
+        built.grids.note(several, 1.0, lambda: ({"x": np.zeros((2, 1))}, []), own=False)
+    built.grids.wait()
+    assert built.made == []
+
+
 def test_nobody_waits_while_a_graph_is_made(built):
     built.door.clear()
     assert built.ask(1, 3 * ASKED) == 0
