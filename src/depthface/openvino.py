@@ -21,8 +21,8 @@ __all__ = ["MOST_OFF", "fixed", "off", "openvino"]
 
 MOST_OFF = 0.05
 """A static graph may be so far from the one for any shape, as `off` has it. In bf16 they round differently: depth's are
-0.01 to 0.02 apart. With a wrong kernel it is far more: of OpenVINO 2026.4's graphs of a Depth Anything V2 Small, on AMX,
-that for 14×70 pixels alone is off by 0.3 from the one for any shape, and from fp32."""
+0.01 to 0.02 apart. With a wrong kernel it is far more: on AMX, OpenVINO 2026.4's graph of Depth Anything V2 Small for
+14×70 pixels alone is 0.3 from the one for any shape, and as far from fp32."""
 
 
 def fixed(model: Any, shapes: Mapping[str, Sequence[int]]) -> Any:
