@@ -145,7 +145,7 @@ class Stopwatch:
         if name not in self._usual:
             shown = validate.inputs(making, validate.runner(making.model, making.precision))
             self._usual[name] = _usual(making.network, shown)
-        with _as_served(making) as run:
+        with _as_served(making, self._usual[name]) as run:
             run(self._usual[name])  # a runtime prepares for a shape when it first sees it
             return min(_taken_s(run, self._usual[name]) for _ in range(_RUNS))
 
@@ -169,7 +169,7 @@ def _usual(network: Network, shown: Sequence[Mapping[str, Any]]) -> dict[str, An
 
 
 @contextmanager
-def _as_served(making: NetworkJob) -> Iterator[Callable[[dict[str, Any]], object]]:
+def _as_served(making: NetworkJob, usual: Mapping[str, Any]) -> Iterator[Callable[[dict[str, Any]], object]]:
     found = manifest.read(making.folder)
     assert found is not None, "it was made a moment ago"
     if found.engine is not None:
@@ -178,19 +178,25 @@ def _as_served(making: NetworkJob) -> Iterator[Callable[[dict[str, Any]], object
         with tensorrt.runner(making.plan, making.network) as run:
             yield run
     elif not _has_cuda() and (making.precision == "bf16" or found.openvino_checks is not None):
-        yield _by_openvino(making)
+        yield _by_openvino(making, usual)
     else:
         yield _by_onnxruntime(making)
 
 
-def _by_openvino(making: NetworkJob) -> Callable[[dict[str, Any]], object]:
-    from depthface.openvino import openvino
+def _by_openvino(making: NetworkJob, usual: Mapping[str, Any]) -> Callable[[dict[str, Any]], object]:
+    """Return what the server's backend computes; in bf16 that is a graph for the usual shape alone."""
+    from depthface.openvino import fixed, openvino
 
+    is_bf16 = making.precision == "bf16"
+    core = openvino.Core()
+    network = core.read_model(making.model)
+    if is_bf16:
+        network = fixed(network, {name: value.shape for name, value in usual.items()})
     options = {
-        "INFERENCE_PRECISION_HINT": "bf16" if making.precision == "bf16" else "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if is_bf16 else "f32",
         "INFERENCE_NUM_THREADS": str(Cores.found().count),
     }
-    request = openvino.Core().compile_model(making.model, "CPU", options).create_infer_request()
+    request = core.compile_model(network, "CPU", options).create_infer_request()
     return lambda feed: request.infer(feed, share_inputs=True, share_outputs=True)
 
 

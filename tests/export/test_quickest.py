@@ -155,8 +155,11 @@ def test_where_none_holds_nothing_has_changed(tiny, tiny_repository, run, timed,
     assert snapshot(tmp_path / "repository") == before
 
 
-def test_a_network_is_timed_as_it_is_served(tiny, monkeypatch, tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_network_is_timed_as_it_is_served(tiny, monkeypatch, tmp_path, precision):
     """By real runs, on the shape that the card says is usual."""
+    if precision == "bf16" and "BF16" not in quickest._cpu_capabilities():
+        pytest.skip("This processor has no bf16 arithmetic.")
     seen = []
     taken_s = quickest._taken_s
 
@@ -165,7 +168,7 @@ def test_a_network_is_timed_as_it_is_served(tiny, monkeypatch, tmp_path):
         return taken_s(run, feed)
 
     monkeypatch.setattr(quickest, "_taken_s", noting)
-    (network,) = pipeline._make(job_of(tiny, tmp_path), tmp_path / "build").values()
+    (network,) = pipeline._make(job_of(tiny, tmp_path, precision=precision), tmp_path / "build").values()
     assert 0 < quickest.Stopwatch().time_s(network) < 60
     assert seen == quickest._RUNS * [{"pixels": (1, 518, 686, 3)}]
 
