@@ -15,7 +15,7 @@ IN_PROCESSES = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-gpu export verify serve demo test test-fast test-gpu fuzz fuzz-gateway soak doctor audit lint format generate docs \
-	setup-bench bench bench-gateway tune overload lock clean
+	setup-bench bench bench-gateway tune overload gpu-pack gpu-run lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -40,7 +40,7 @@ setup-gpu: setup  ## onnxruntime-gpu in onnxruntime's place
 	$(BIN)/python -m pip uninstall --quiet --yes onnxruntime
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[gpu]'
 
-export: setup  ## weights to model_repository/ (MODELS=… WEIGHTS=hub|random|PATH PRECISION=fp32|fp16|bf16|int8)
+export: setup  ## weights to model_repository/ (MODELS=… WEIGHTS=hub|random|PATH PRECISION=fp32|fp16|bf16|int8|auto)
 	$(BIN)/depthface export $(MODELS) --weights $(WEIGHTS) --precision $(PRECISION) --repository $(REPOSITORY)
 
 verify: setup  ## every artefact against its manifest, every engine against this machine
@@ -109,6 +109,12 @@ tune: setup-bench  ## instances × threads × batch × delay of the depth networ
 
 overload: setup  ## ten times what the server can do, for two minutes: what is accepted, what is refused, memory
 	$(BIN)/python -m depthface_bench.overload
+
+gpu-pack: setup-bench  ## what a GPU machine without a network lacks, in pieces that can travel, in build/gpu/pieces/
+	$(BIN)/python tools/gpu/pack.py
+
+gpu-run:  ## on that machine: install the pieces aside, and measure within SECONDS (540); without a GPU a rehearsal
+	$(PYTHON) tools/gpu/run.py --seconds $(or $(SECONDS),540)
 
 lock:  ## resolve pyproject.toml anew: constraints.txt, and the locks with hashes
 	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(PIP) --constraint constraints.txt uv; }

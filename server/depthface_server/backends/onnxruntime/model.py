@@ -71,6 +71,8 @@ class TritonPythonModel(NetworkBackend):
             named = {"INFERENCE_NUM_THREADS": threads} if threads else {}
             return self._openvino.open(path, config, named, args)
         providers = _providers(config["name"], config, args)
+        if len(providers) > 1:
+            ort.preload_dlls()  # CUDA and cuDNN out of NVIDIA's wheels, where the loader does not look
         self._session = ort.InferenceSession(path, _session_options(config, parameters), providers=providers)
         _check_providers(config["name"], [provider for provider, _ in providers], self._session.get_providers())
         self._run_options = ort.RunOptions()

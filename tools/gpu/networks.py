@@ -1,0 +1,371 @@
+"""A network alone: the exported file in ONNX Runtime against PyTorch, and against its reference in the card's units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import torch
+from setting import FACES_A_PHOTO, Setting, median_ms
+from torch import nn
+
+import depthface_standins
+from depthface import image
+from depthface.contract import Precision
+from depthface.errors import DepthfaceError
+from depthface.families import card_named, module_of
+from depthface.families.depth_anything_v2 import network as depth_network
+from depthface.families.insightface.facts import RECOGNITION_CROP_PX
+from depthface.families.insightface.processing import letterboxes
+from depthface.spec import ModelCard, Source
+from depthface.tasks.faces import DET_SIZE_AUTO
+from depthface.weights import Random
+from depthface_bench import photos
+from depthface_bench.repositories import DEPTH, depth_card
+from depthface_bench.variants import CUDA
+from depthface_export import validate
+from depthface_standins.depth_anything_v2 import random_model
+
+__all__ = [
+    "AIM_BATCH",
+    "ARITHMETIC",
+    "Arithmetic",
+    "Bound",
+    "exported_form",
+    "face_feed",
+    "faces",
+    "larger",
+    "pixels_of",
+    "session_of",
+    "small",
+    "text_of",
+]
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+AIM_MS, AIM_BATCH = 0.8, 8
+"""Small in fp16, a photo."""
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """A file's precision; and whether products of fp32 may round to TF32, as ONNX Runtime has them do by itself."""
+
+    name: str
+    precision: Precision
+    tf32: bool = False
+
+
+@dataclass(frozen=True)
+class Way:
+    """What computes a network, and how."""
+
+    card: ModelCard
+    runtime: str
+    arithmetic: Arithmetic
+
+
+ARITHMETIC = (Arithmetic("fp16", "fp16"), Arithmetic("fp32", "fp32"), Arithmetic("tf32", "fp32", tf32=True))
+
+
+def small(setting: Setting) -> None:
+    """Depth Anything V2 Small: every arithmetic and batch, every runtime."""
+    card = depth_card()
+    (name,) = (network.name for network in card.networks)
+    sources = {one: _source(card, one) for one in ("fp16", "fp32")}
+    for arithmetic in ARITHMETIC:
+        path = setting.network(arithmetic.precision, name)
+        with setting.part(f"ONNX Runtime, {arithmetic.name}"):
+            _in_onnxruntime(setting, card, path, arithmetic, setting.scale.batches)
+        with setting.part(f"ONNX Runtime, {arithmetic.name}, parity"):
+            session = session_of(setting, path, arithmetic)
+            way = Way(card, "ONNX Runtime", arithmetic)
+            _parity(setting, way, sources[arithmetic.precision], _by_session(session))
+        _in_torch(setting, card, arithmetic, setting.scale.batches)
+    with setting.part("ONNX Runtime, fp16, a photo of 4:3"):
+        path = setting.network("fp16", name)
+        batches = (min(AIM_BATCH, max(setting.scale.batches)),)
+        _in_onnxruntime(setting, card, path, ARITHMETIC[0], batches, setting.scale.wide_px)
+
+
+def larger(setting: Setting) -> None:
+    """Base and Large, in fp16."""
+    for size in setting.scale.larger:
+        card = card_named(DEPTH.replace("small", size))
+        path, arithmetic = setting.larger(size), ARITHMETIC[0]
+        with setting.part(f"{card.title}, ONNX Runtime"):
+            _in_onnxruntime(setting, card, path, arithmetic, setting.scale.batches)
+        _in_torch(setting, card, arithmetic, setting.scale.batches)
+        with setting.part(f"{card.title}, parity"):
+            run = _by_session(session_of(setting, path, arithmetic))
+            _parity(setting, Way(card, "ONNX Runtime", arithmetic), _source(card, "fp16"), run)
+
+
+def faces(setting: Setting, pack: Path) -> None:
+    """The detector and the recogniser, in the one precision that they have."""
+    card = card_named(str(pack))
+    sources = module_of(card, "network").load(card, pack, "fp32")
+    for network in card.networks:
+        path = setting.network("fp32", network.name)
+        for arithmetic in ARITHMETIC[1:]:
+            with setting.part(f"{network.name}, {arithmetic.name}"):
+                session = session_of(setting, path, arithmetic)
+                for batch in setting.scale.batches:
+                    bound = Bound(session, face_feed(session, batch), setting)
+                    _row(setting, Way(card, "ONNX Runtime", arithmetic), batch, network.name, bound)
+            with setting.part(f"{network.name}, {arithmetic.name}, parity"):
+                run = _by_session(session_of(setting, path, arithmetic))
+                _parity(setting, Way(card, network.name, arithmetic), sources[network.name], run)
+
+
+def session_of(
+    setting: Setting,
+    path: Path,
+    arithmetic: Arithmetic,
+    fixed: Mapping[str, int] | None = None,
+    options: onnxruntime.SessionOptions | None = None,
+) -> onnxruntime.InferenceSession:
+    """Load a file as the server's backend does; with `fixed` sizes of its dimensions also as one CUDA graph.
+
+    Raises:
+        DepthfaceError: CUDA does not start.
+    """
+    options = options or onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    for dimension, size in (fixed or {}).items():
+        options.add_free_dimension_override_by_name(dimension, size)
+    if not setting.on_gpu:
+        options.intra_op_num_threads = setting.cores
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    onnxruntime.preload_dlls()
+    cuda = {"device_id": "0", "use_tf32": str(int(arithmetic.tf32)), "enable_cuda_graph": str(int(bool(fixed)))}
+    session = onnxruntime.InferenceSession(path, options, providers=[(CUDA, cuda), "CPUExecutionProvider"])
+    if CUDA not in session.get_providers():
+        raise DepthfaceError(f"{CUDA} did not start; ONNX Runtime's warning in the log says why.")
+    return session
+
+
+class Bound:
+    """A session with its inputs and outputs in the device's memory; called, it computes once and waits for it."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, feed: Arrays, setting: Setting) -> None:
+        self._session, self._binding = session, session.io_binding()
+        for name, value in feed.items():
+            self._binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value, setting.device, 0))
+        for output in session.get_outputs():
+            self._binding.bind_output(output.name, setting.device, 0)
+        self()
+        # Kept for every run: a CUDA graph writes where it wrote when it was recorded.
+        outputs = zip(session.get_outputs(), self._binding.get_outputs(), strict=True)
+        self._kept = [(output.name, value) for output, value in outputs]
+        for name, value in self._kept:
+            self._binding.bind_ortvalue_output(name, value)
+
+    def __call__(self) -> None:
+        self._session.run_with_iobinding(self._binding)
+
+
+def _by_session(session: onnxruntime.InferenceSession) -> validate.Run:
+    """Return it as a function from inputs by name to outputs by name."""
+    names = [output.name for output in session.get_outputs()]
+    return lambda inputs: dict(zip(names, session.run(None, inputs), strict=True))
+
+
+def _parity(setting: Setting, way: Way, source: Source, run: validate.Run) -> None:
+    """Put down the worst value of each metric of the card, on the photographs that an export is proven on."""
+    pictures = [image.decode((files("skimage") / "data" / name).read_bytes()) for name in validate.PROOF]
+    pictures += depthface_standins.module_of(way.card).pictures()
+    worst: dict[str, float] = {}
+    for _, measured in module_of(way.card, "parity").measurements(source, run, pictures):
+        for metric, value in measured.items():
+            worst[metric] = float(np.maximum(worst.get(metric, 0.0), value))  # not max(): NaN has to stay
+    for metric, value in worst.items():
+        most = way.card.tolerances[way.arithmetic.precision][metric]
+        setting.row(
+            "Parity, in the card's units",
+            model=way.card.title,
+            of=way.runtime,
+            arithmetic=way.arithmetic.name,
+            metric=metric,
+            worst=value,
+            tolerance=most,
+            within=bool(value <= most),
+        )
+
+
+class Published(nn.Module):
+    """`transformers`' model as it is published, with the normalisation of its processor before it."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, card: ModelCard, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model = random_model(card).to(dtype)  # type: ignore[arg-type]
+        self.register_buffer("mean", 255 * torch.tensor(depth_network.MEAN).reshape(1, 3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(depth_network.STD).reshape(1, 3, 1, 1))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """`(B, h, w, 3) uint8` to `(B, h, w) float32`."""
+        x = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        depth: torch.Tensor = self.model(x.to(self.model.dtype)).predicted_depth
+        return depth.float()
+
+
+def _published(setting: Setting, card: ModelCard, arithmetic: Arithmetic) -> nn.Module:
+    """Return it on the device."""
+    dtype = torch.float16 if arithmetic.precision == "fp16" else torch.float32
+    return Published(card, dtype).eval().requires_grad_(False).to(setting.device)
+
+
+def exported_form(setting: Setting, card: ModelCard, arithmetic: Arithmetic) -> nn.Module:
+    """The module that is exported, with PyTorch's own attention in one kernel in place of three operators."""
+    module = _source(card, arithmetic.precision).model
+    for layer in module.layers:
+        layer.attention.config._attn_implementation = "sdpa"
+    return module.to(setting.device)  # type: ignore[no-any-return]
+
+
+def _in_onnxruntime(
+    setting: Setting,
+    card: ModelCard,
+    path: Path,
+    arithmetic: Arithmetic,
+    batches: tuple[int, ...],
+    wanted_px: tuple[int, int] | None = None,
+) -> None:
+    size = wanted_px or setting.scale.grid_px
+    session = session_of(setting, path, arithmetic)
+    for batch in batches:
+        feed = {"pixels": pixels_of(batch, size)}
+        ms = _row(setting, Way(card, "ONNX Runtime", arithmetic), batch, text_of(size), Bound(session, feed, setting))
+        if card == depth_card() and arithmetic.name == "fp16" and batch == AIM_BATCH and size[0] == size[1]:
+            text = f"network ≤ {AIM_MS} ms a photo of Small at batch {AIM_BATCH} in fp16, ONNX Runtime as served"
+            setting.aim(text, ms, ms <= AIM_MS)
+    for batch in batches:
+        with setting.part(f"ONNX Runtime, fixed shape, {arithmetic.name}, batch {batch}"):
+            dimensions = session.get_inputs()[0].shape
+            fixed = {
+                name: value for name, value in zip(dimensions, (batch, *size), strict=False) if isinstance(name, str)
+            }
+            bound = Bound(session_of(setting, path, arithmetic, fixed), {"pixels": pixels_of(batch, size)}, setting)
+            how = "ONNX Runtime, fixed shape" + (", CUDA graph" if setting.on_gpu else "")
+            _row(setting, Way(card, how, arithmetic), batch, text_of(size), bound)
+
+
+def _in_torch(setting: Setting, card: ModelCard, arithmetic: Arithmetic, batches: tuple[int, ...]) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = arithmetic.tf32
+    size = setting.scale.grid_px
+    inputs = {batch: torch.from_numpy(pixels_of(batch, size)).to(setting.device) for batch in batches}
+
+    def measure(
+        module: nn.Module, runtime: str, run_of: Callable[[nn.Module, torch.Tensor], Callable[[], None]]
+    ) -> None:
+        for batch, pixels in inputs.items():
+            _row(setting, Way(card, runtime, arithmetic), batch, text_of(size), run_of(module, pixels))
+
+    with setting.part(f"{card.title}, PyTorch, {arithmetic.name}"), torch.inference_mode():
+        module = _published(setting, card, arithmetic)
+        measure(module, "PyTorch, eager", _eager)
+        if card == depth_card():
+            way = Way(card, "PyTorch, eager", arithmetic)
+            _parity(setting, way, _source(card, arithmetic.precision), _by_module(module))
+        if setting.on_gpu:
+            with setting.part(f"{card.title}, PyTorch, CUDA graph, {arithmetic.name}"):
+                measure(module, "PyTorch, CUDA graph", _graph)
+        del module
+    with setting.part(f"{card.title}, PyTorch, fused attention, {arithmetic.name}"), torch.inference_mode():
+        module = exported_form(setting, card, arithmetic)
+        measure(module, "PyTorch, the exported form, fused attention", _graph if setting.on_gpu else _eager)
+
+
+def _eager(module: nn.Module, pixels: torch.Tensor) -> Callable[[], None]:
+    def run() -> None:
+        with pixels.device:  # the form that is exported makes tensors on the default one
+            module(pixels)
+        if pixels.is_cuda:
+            torch.cuda.synchronize()
+
+    return run
+
+
+def _graph(module: nn.Module, pixels: torch.Tensor) -> Callable[[], None]:
+    """Record the module's kernels once, and have them replayed (docs.pytorch.org, CUDA graphs)."""
+    beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    beside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(beside), pixels.device:
+        for _ in range(3):
+            module(pixels)
+    torch.cuda.current_stream().wait_stream(beside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph), pixels.device:
+        module(pixels)
+
+    def run() -> None:
+        graph.replay()
+        torch.cuda.synchronize()
+
+    return run
+
+
+def _by_module(module: nn.Module) -> validate.Run:
+    device = next(module.parameters()).device
+    return lambda inputs: {"depth": module(torch.from_numpy(inputs["pixels"]).to(device)).cpu().numpy()}
+
+
+def _row(setting: Setting, way: Way, batch: int, what: str, run: Callable[[], object]) -> float:
+    """Measure, put down and return the milliseconds a photo."""
+    run()
+    ms = median_ms(run, setting.scale.seconds) / batch
+    setting.row(
+        "Network alone",
+        model=way.card.title,
+        runtime=way.runtime,
+        arithmetic=way.arithmetic.name,
+        what=what,
+        batch=batch,
+        ms_a_photo=round(ms, 4),
+        a_second=round(1000 / ms, 1),
+    )
+    return ms
+
+
+def _source(card: ModelCard, precision: Precision) -> Source:
+    """Return the card's network with random weights; its reference computes the same photographs once."""
+    found: Source
+    (found,) = depthface_standins.module_of(card).load(card, Random(), precision).values()
+
+    def reference(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        key = (card.name, pixels.shape, pixels.tobytes())
+        if key not in _REFERENCES:
+            _REFERENCES[key] = found.reference(pixels)
+        return _REFERENCES[key]
+
+    return replace(found, reference=reference)
+
+
+_REFERENCES: dict[tuple[str, tuple[int, ...], bytes], npt.NDArray[np.float32]] = {}
+"""By card, shape and photographs: the weights of a card are the same in every precision."""
+
+
+def pixels_of(batch: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (batch, *size, 3), np.uint8)
+
+
+def face_feed(session: onnxruntime.InferenceSession, batch: int) -> dict[str, npt.NDArray[Any]]:
+    """Return a batch for a network of faces: a drawn crowd for a detector, noise in the size of a crop for others."""
+    if [tensor.name for tensor in session.get_inputs()] == ["faces"]:
+        return {"faces": pixels_of(batch, (RECOGNITION_CROP_PX,) * 2)}
+    photo = np.asarray(photos.opened(photos.crowd(FACES_A_PHOTO)))
+    return {name: np.stack([value] * batch) for name, value in letterboxes(photo, 0.5, DET_SIZE_AUTO).items()}
+
+
+def text_of(size: tuple[int, int]) -> str:
+    """Height × width."""
+    return f"{size[0]}×{size[1]}"
