@@ -58,6 +58,7 @@ def run(quick: bool, chosen: tuple[str, ...], results: Path, work: Path) -> None
 
     found, failures = writing.run_and_write(tool, work, results, plan.QUICK if quick else plan.FULL, quick, chosen)
     click.echo(found.read_text())
+    click.echo("`python -m depthface_bench pages` writes the tables of README.md and docs/speed.md anew.", err=True)
     for failure in failures:
         click.echo(f"no figure: {failure}", err=True)
     if failures:
@@ -71,6 +72,17 @@ def report(data: Path) -> None:
     from depthface_bench import writing
 
     click.echo(str(writing.write(json.loads(data.read_text()), data.parent, data.stem)))
+
+
+@main.command()
+def pages() -> None:
+    """Write the tables of README.md and docs/speed.md from the stored results; run it in the checkout."""
+    from depthface_bench import pages as pages_stage
+
+    some = pages_stage.processors(RESULTS)
+    for page in pages_stage.PAGES:
+        page.write_text(pages_stage.filled(page.read_text(), some))
+    click.echo(f"{', '.join(map(str, pages_stage.PAGES))}: {', '.join(one.name for one in some)}")
 
 
 @main.command()

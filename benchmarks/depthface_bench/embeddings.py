@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from io import BytesIO
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,17 +13,27 @@ from PIL import Image
 from tokenizers import Tokenizer
 from transformers import CLIPImageProcessorPil, PreTrainedTokenizerFast
 
-from depthface.contract import ONNX_FILE
 from depthface.errors import DepthfaceError
 from depthface.families.clip import processing
-from depthface_bench import limits, photos
+from depthface_bench import photos
+from depthface_bench.peers import LIBRARY, OPENCLIP, Peer
 from depthface_bench.repositories import EMBEDDINGS, embedding_card
-from depthface_bench.rounds import Way, in_turn
-from depthface_bench.variants import FP32, Variant
 from depthface_client import Client
 from depthface_standins.clip import architectures
 
-__all__ = ["AT_ONCE", "KINDS", "TASKS", "Kind", "Vector", "gflop", "library", "measure", "same_vector", "ways"]
+__all__ = [
+    "AT_ONCE",
+    "KINDS",
+    "TASKS",
+    "Kind",
+    "Vector",
+    "asked",
+    "items",
+    "library",
+    "name_of",
+    "peers_of",
+    "same_vector",
+]
 
 Vector = npt.NDArray[np.float32]
 Kind = Literal["image", "text"]
@@ -42,8 +49,6 @@ PHOTO_SIZE = (1280, 960)
 
 TEXTS = (b"a red car", b"two dogs", b"my house", b"a sunset")
 """As people search. Random weights have a tokenizer that knows no words, only signs: these are 9 to 11 tokens."""
-
-_FP32 = FP32.name
 
 
 def library(kind: Kind, threads: int) -> Callable[[bytes], Vector]:
@@ -88,19 +93,11 @@ def open_clip(kind: Kind, threads: int) -> Callable[[bytes], Vector]:
     return embed_image if kind == "image" else embed_text
 
 
-def ways(kind: Kind, post: Callable[[bytes], Any], clients: Mapping[Variant, Client], threads: int) -> list[Way]:
-    """A photo, or a text, to its vector. OpenCLIP is left out where what it needs is not installed.
-
-    Args:
-        post: sends a body to the service of `library`.
-    """
-    theirs = [Way("library", _FP32, library(kind, threads))]
-    if all(importlib.util.find_spec(name) for name in ("open_clip", "torchvision", "timm")):
-        theirs.append(Way("openclip", _FP32, open_clip(kind, threads)))
+def peers_of(kind: Kind, threads: int) -> list[Peer]:
+    """Every way to the vector of a photo, or of a text. OpenCLIP's own packages are asked for in no extra of ours."""
     return [
-        *theirs,
-        Way("service", _FP32, lambda body: np.array(post(body).json()["embedding"], np.float32)),
-        *(Way("server", variant.name, _ours(kind, client)) for variant, client in clients.items()),
+        Peer(LIBRARY, "fp32", lambda: library(kind, threads)),
+        Peer(OPENCLIP, "fp32", lambda: open_clip(kind, threads), is_same_weights=False),
     ]
 
 
@@ -109,27 +106,6 @@ def same_vector(expected: Vector, got: Vector, *, most: float = 0.01) -> None:
     loss = 1 - float(expected @ got)
     if not loss <= most:
         raise DepthfaceError(f"Two answers of one item have 1 − cosine {loss:.3f}: not the same work.")
-
-
-def measure(
-    post: Mapping[Kind, Callable[[bytes], Any]],
-    clients: Mapping[Variant, Client],
-    threads: int,
-    count: int,
-    rounds: int,
-) -> list[dict[str, Any]]:
-    """Return the rounds of both kinds, as `run.measure` keeps them; of `count` photos each."""
-    found = []
-    for kind in KINDS:
-        some = items(kind, count)
-        compared = ways(kind, post[kind], clients, threads)
-        for item in some:
-            answers = [way.call(item) for way in compared if way.kind != "openclip"]  # its weights are its own
-            for answer in answers:
-                same_vector(np.asarray(answers[0]), np.asarray(answer))
-        series = in_turn(compared, some, AT_ONCE, rounds)
-        found += [asdict(one) | {"task": TASKS[kind], "photo": name_of(kind)} for one in series]
-    return found
 
 
 def items(kind: Kind, count: int) -> Sequence[bytes]:
@@ -142,20 +118,8 @@ def name_of(kind: Kind) -> str:
     return "a few words" if kind == "text" else "{}×{}".format(*PHOTO_SIZE)
 
 
-def gflop(repository: Path) -> dict[str, float]:
-    """Operations of the exported networks, by the name of their item."""
-    tokenizer = processing.tokenizer_from_bytes(architectures.byte_tokenizer())
-    fed: dict[Kind, dict[str, npt.NDArray[Any]]] = {
-        "image": {"pixels": np.zeros((1, 224, 224, 3), np.uint8)},
-        "text": {"tokens": processing.read(tokenizer, TEXTS[0].decode()).tokens[None]},
-    }
-    return {
-        name_of(kind): limits.gflop(repository / f"{EMBEDDINGS}_{kind}_network" / "1" / ONNX_FILE, fed[kind])
-        for kind in KINDS
-    }
-
-
-def _ours(kind: Kind, client: Client) -> Callable[[bytes], Vector]:
+def asked(kind: Kind, client: Client) -> Callable[[bytes], Vector]:
+    """A photo, or a text, to its vector, by this project's own client."""
     model = f"{EMBEDDINGS}_{kind}"
     if kind == "image":
         return lambda photo: client.embed(photo, model=model).vector

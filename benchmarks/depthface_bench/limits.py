@@ -6,7 +6,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +18,13 @@ import torch
 
 from depthface.openvino import openvino
 
-__all__ = ["bandwidth_gb_s", "gemm_gflop_s", "gflop", "products_ms"]
+__all__ = ["bandwidth_gb_s", "counted", "gemm_gflop_s", "products_ms"]
 
 _SIDE = 2048
 """Of the matrices multiplied: large enough for the peak, small enough for half a second a round."""
+
+_LEAST_SIDE = 128
+"""Of those that stand for a short request."""
 
 _COPIED_BYTES = 2**28
 """What each thread copies: many times any cache."""
@@ -68,8 +71,14 @@ def products_ms(threads: int, each_s: float, count: int) -> list[float]:
     How far these lie apart is the machine's own doing (its neighbours, its clock).
     """
     torch.set_num_threads(threads)
-    a, b = (torch.randn(_SIDE, _SIDE) for _ in range(2))
-    products = max(1, round(each_s / _best_s(lambda: torch.mm(a, b))))
+    side = _SIDE
+    while True:
+        a, b = (torch.randn(side, side) for _ in range(2))
+        product_s = _best_s(lambda: torch.mm(a, b))  # noqa: B023 (it is called at once)
+        if product_s <= each_s or side <= _LEAST_SIDE:
+            break
+        side //= 2
+    products = max(1, round(each_s / product_s))
     times = []
     for _ in range(count):
         started = time.perf_counter()
@@ -90,11 +99,14 @@ def bandwidth_gb_s(threads: int, rounds: int) -> list[float]:
         return [2 * threads * _COPIED_BYTES / 1e9 / _best_s(copy) for _ in range(rounds)]
 
 
-def gflop(model: Path, feed: Mapping[str, npt.NDArray[Any]]) -> float:
-    """Operations of one run of a network, 10⁹: 2 for each multiplication with its addition in the matrix products and
-    convolutions; what is added, normalised or activated between them is left out.
+def counted(
+    model: Path, feed: Mapping[str, npt.NDArray[Any]], wanted: Sequence[str]
+) -> tuple[float, dict[str, npt.NDArray[Any]]]:
+    """Operations of one run of a network, 10⁹, and the outputs that are wanted.
 
-    The shapes are those of a real run, from ONNX Runtime's own profile: a graph with varying sizes does not tell them.
+    An operation is each multiplication and each addition in the matrix products and convolutions; what is added,
+    normalised or activated between them is left out. The shapes are those of a real run, from ONNX Runtime's own
+    profile: a graph with varying sizes does not tell them.
     """
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
@@ -103,9 +115,9 @@ def gflop(model: Path, feed: Mapping[str, npt.NDArray[Any]]) -> float:
         # As it was exported: fused nodes have other names and reordered weights.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        session.run(None, dict(feed))
+        outputs = dict(zip(wanted, session.run(list(wanted), dict(feed)), strict=True))
         events = json.loads(Path(session.end_profiling()).read_text())
-    return sum(_operations(event["args"]) for event in events if event.get("cat") == "Node") / 1e9
+    return sum(_operations(event["args"]) for event in events if event.get("cat") == "Node") / 1e9, outputs
 
 
 def _operations(node: Mapping[str, Any]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import subprocess
@@ -16,6 +15,7 @@ import psutil
 
 from depthface import machine
 from depthface.contract import Precision
+from depthface.cores import Cores
 from depthface.spec import ModelCard
 
 __all__ = ["Machine", "precisions", "revision", "this_machine", "versions"]
@@ -39,7 +39,7 @@ class Machine:
     """What a figure depends on.
 
     Attributes:
-        cores: that this process may use.
+        cores: that this process may use, its container's share of them.
         memory_gb: of the whole machine, 10⁹ bytes.
         flags: the vector instructions it has, of those that matter here.
         gpus: NVIDIA's names of them; often none.
@@ -73,7 +73,7 @@ def this_machine() -> Machine:
     libc, libc_version = platform.libc_ver()
     return Machine(
         cpu=_plain(facts.get("model name", platform.machine()), facts),
-        cores=len(os.sched_getaffinity(0)),
+        cores=Cores.found().count,
         memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
         flags=tuple(flag for flag in _SPEED_FLAGS if flag in flags),
         is_virtual="hypervisor" in flags,

@@ -14,14 +14,17 @@ class Plan:
     Attributes:
         rounds: of all ways in turn, after one that is not counted.
         at_once: requests under way at every moment, in the rounds.
+        at_once_else: the same of the ways that fewer people take.
+        slow_peers: how many of a task's peers that take minutes to make are made, the last ones.
         photos: of each size, in the rounds: what every client sends. Of too few it is the pipeline's filling and
             emptying that is measured.
         precisions: the first so many on the CPU are measured in full, others in the rounds and at `concurrency_else`
             alone; on a GPU, all.
         few_rounds: where only this project is measured, along a scale.
         concurrency: of perf_analyzer's sweep.
-        window: requests in each of perf_analyzer's windows at least; never fewer than the concurrency. A multiple of
-            the photos that are sent in turn, five for depth and three for faces, so that all windows hold the same.
+        window: requests in each of perf_analyzer's windows at least, of depth (`Driven.pace`); never fewer than the
+            concurrency. A multiple of the photos that are sent in turn, five for depth and three for faces, so that all
+            windows hold the same.
         long_window: the same at the best concurrency, where p99 is read off.
         long_rounds: how often that is measured; before each, the machine's own tail on `long_window` pieces of work.
         rates: of requests sent, as shares of the best throughput.
@@ -33,6 +36,8 @@ class Plan:
 
     rounds: int
     at_once: tuple[int, ...]
+    at_once_else: tuple[int, ...]
+    slow_peers: int
     photos: int
     precisions: int
     few_rounds: int
@@ -51,6 +56,8 @@ class Plan:
 FULL = Plan(
     rounds=5,
     at_once=(1, 3),
+    at_once_else=(1, 3),
+    slow_peers=2,
     photos=4,
     precisions=2,
     few_rounds=3,
@@ -69,11 +76,13 @@ FULL = Plan(
 QUICK = Plan(
     rounds=3,
     at_once=(1, 3),
+    at_once_else=(1,),
+    slow_peers=1,
     photos=3,
     precisions=2,
     few_rounds=1,
     concurrency=(1, 4),
-    concurrency_else=(),
+    concurrency_else=(1, 4),
     window=15,
     long_window=30,
     long_rounds=1,

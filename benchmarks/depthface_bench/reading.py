@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from depthface_bench.figures import Spread, ratio, spread
@@ -20,6 +20,7 @@ __all__ = [
     "rates",
     "share_of_peak",
     "tail",
+    "tail_over_machine",
     "ways_of",
 ]
 
@@ -27,29 +28,32 @@ Results = Mapping[str, Any]
 Key = tuple[str, str]
 """The kind of a way, and its precision."""
 
+_LIBRARIES = {"faces": "insightface"}
+"""What its users take for a task; else it is transformers."""
+
 _LABELS = {
-    ("depth", "library"): "transformers, in process",
-    ("depth", "service"): "transformers behind FastAPI",
-    ("faces", "library"): "insightface, in process",
-    ("faces", "service"): "insightface behind FastAPI",
-    **{
-        (task, kind): text
-        for task in ("photo embedding", "text embedding")
-        for kind, text in (
-            ("library", "transformers, in process"),
-            ("openclip", "OpenCLIP, in process"),
-            ("service", "transformers behind FastAPI"),
-        )
-    },
+    "library": "{library}, in process",
+    "compiled": "{library} with torch.compile, in process",
+    "openvino": "OpenVINO's own conversion, in process",
+    "onnx": "ONNX Runtime on the usual 518×518 file, in process",
+    "openclip": "OpenCLIP, in process",
+    "service": "{library} behind FastAPI",
 }
+"""Of the peers, by kind; their precision is fp32 unless it is said."""
+
+_OURS = {"plain": "plain runtime, in process", "server": "depthface, over HTTP"}
+
+_OTHER_SIZE = "onnx"
+"""The kind of way whose network sees another number of pixels: its operations are not those that are counted."""
 
 
 def label(task: str, key: Key) -> str:
     """How a table or plot names a way."""
     kind, precision = key
-    if kind == "plain":
-        return f"plain runtime, in process, {precision}"
-    return _LABELS.get((task, kind), f"depthface, over HTTP, {precision}")
+    if kind in _OURS:
+        return f"{_OURS[kind]}, {precision}"
+    text = _LABELS[kind].format(library=_LIBRARIES.get(task, "transformers"))
+    return text if precision == "fp32" else f"{text}, {precision}"
 
 
 def ways_of(results: Results, task: str, photo: str) -> list[Key]:
@@ -65,22 +69,28 @@ def rates(results: Results, task: str, photo: str, key: Key, at_once: int) -> li
     return []
 
 
-def best_at_once(results: Results, task: str, photo: str, key: Key) -> int:
-    """With how many requests under way this way is fastest; 0 if it was not measured."""
+def best_at_once(results: Results, task: str, photo: str, key: Key, among: Collection[int] | None = None) -> int:
+    """With how many requests under way this way is fastest; 0 if it was not measured.
+
+    Args:
+        among: the numbers that count; None for all.
+    """
     medians = {
         one["at_once"]: statistics.median(one["images_s"])
         for one in _rounds(results, task, photo)
-        if (one["kind"], one["precision"]) == key
+        if (one["kind"], one["precision"]) == key and (among is None or one["at_once"] in among)
     }
     return max(medians, key=lambda count: medians[count]) if medians else 0
 
 
 def against(results: Results, task: str, photo: str, ours: Key, theirs: Key, at_once: int = 0) -> Spread | None:
     """How many times as fast one way is as another, both with `at_once` requests under way; 0: with as many as suit
-    each best.
+    each best, of those that both were measured with.
     """
+    counts = _counts(results, task, photo, ours) & _counts(results, task, photo, theirs)
     found = [
-        rates(results, task, photo, key, at_once or best_at_once(results, task, photo, key)) for key in (ours, theirs)
+        rates(results, task, photo, key, at_once or best_at_once(results, task, photo, key, counts))
+        for key in (ours, theirs)
     ]
     return ratio(found[0], found[1]) if all(found) else None
 
@@ -106,14 +116,20 @@ def machine_tail(results: Results, task: str, precision: str) -> float | None:
     return times[math.ceil(0.99 * len(times)) - 1] / statistics.median(times) if times else None
 
 
+def tail_over_machine(results: Results, task: str, precision: str) -> Spread | None:
+    """`tail`, as so many times the machine's own; None if one of the two was not measured."""
+    ours, machine = tail(results, task, precision), machine_tail(results, task, precision)
+    return Spread(*(value / machine for value in vars(ours).values())) if ours and machine else None
+
+
 def share_of_peak(results: Results, task: str, photo: str, key: Key) -> Spread | None:
     """The share of the machine's matrix-product rate that a way's best rate is, by its network's operations.
 
-    None for a precision whose peak was not measured.
+    None for a precision whose peak was not measured, and for a network that sees other sizes.
     """
-    measured = results["limits"]["gemm_gflop_s"].get(key[1])
+    measured = None if key[0] == _OTHER_SIZE else results["limits"]["gemm_gflop_s"].get(key[1])
     found = rates(results, task, photo, key, best_at_once(results, task, photo, key))
-    if not measured or not found:
+    if not measured or not found or photo not in results["limits"]["gflop"]:
         return None
     peak = max(statistics.median(of_library) for of_library in measured.values())
     return spread([one * results["limits"]["gflop"][photo] / peak for one in found])
@@ -121,3 +137,7 @@ def share_of_peak(results: Results, task: str, photo: str, key: Key) -> Spread |
 
 def _rounds(results: Results, task: str, photo: str) -> Iterator[Mapping[str, Any]]:
     return (one for one in results["rounds"] if (one["task"], one["photo"]) == (task, photo))
+
+
+def _counts(results: Results, task: str, photo: str, key: Key) -> set[int]:
+    return {one["at_once"] for one in _rounds(results, task, photo) if (one["kind"], one["precision"]) == key}

@@ -22,7 +22,7 @@ from depthface_bench.reading import (
 )
 from depthface_bench.targets import Target, targets
 
-__all__ = ["losing", "markdown", "unstable"]
+__all__ = ["left_out", "losing", "markdown", "ours_left_out", "unstable"]
 
 _SERVICE: Key = ("service", "fp32")
 _TITLES = {
@@ -32,6 +32,11 @@ _TITLES = {
     "text embedding": "## Embeddings: a text to a vector",
 }
 """Of each task whose ways stand side by side."""
+
+_OF_ONE_SIZE = (
+    "The usual 518×518 file squeezes every photo into a square: it sees fewer pixels than the others, and its maps are "
+    "others."
+)
 
 _STEADY = (
     "How steady: p99 / p50 at the best concurrency, and of the machine itself: the same fp32 matrix products on the "
@@ -46,6 +51,7 @@ def markdown(results: Results, pictures: Sequence[str]) -> str:
         *(f"![{name.rpartition('.')[0]}]({name})" for name in pictures),
         "## Targets\n\nMedians; for two cores, whatever this machine has.\n\n" + _targets(targets(results)),
         _losing(results),
+        _left_out(results),
         *(_rounds(results, task) for task in _TITLES if any(one["task"] == task for one in results["rounds"])),
         _driven(results),
         _placement(results),
@@ -62,8 +68,7 @@ def losing(results: Results) -> list[str]:
     for task, photo in _photos(results):
         keys = ways_of(results, task, photo)
         for ours in (key for key in keys if key[0] == "server"):
-            peers = [key for key in keys if key[0] in ("library", "openclip", "service") or key == ("plain", ours[1])]
-            for peer in peers:
+            for peer in (key for key in keys if _is_peer(key, ours)):
                 times = against(results, task, photo, ours, peer)
                 if times and times.median < 1:
                     who, whom = label(task, ours), label(task, peer)
@@ -73,6 +78,27 @@ def losing(results: Results) -> list[str]:
         if times.median > 1:
             found.append(f"preprocessing on the server, {size}, {link}: {times.text(2, '×')} the client's time")
     return found
+
+
+def _is_peer(key: Key, ours: Key) -> bool:
+    """True for what stands against a way of ours: as exact as it, or more, or the same file in its plain runtime."""
+    if key[0] == "plain":
+        return key[1] == ours[1]
+    return key[0] != "server" and key[1] in ("fp32", ours[1])
+
+
+def left_out(results: Results) -> list[str]:
+    """The ways that were not measured, or not to the end, and why."""
+    return [
+        f"{one['task']}: {label(one['task'], (one['kind'], one['precision']))}. {one['reason']}"
+        for one in results.get("left_out", [])
+    ]
+
+
+def ours_left_out(results: Results) -> list[str]:
+    """Those of them that are this project's own: a run without them has failed."""
+    kept = [one for one in results.get("left_out", []) if one["kind"] in ("plain", "server")]
+    return left_out({"left_out": kept})
 
 
 def unstable(results: Results) -> list[str]:
@@ -101,11 +127,10 @@ def _targets(found: Sequence[Target]) -> str:
             ("≥ " if one.is_at_least else "≤ ") + f"{one.aim:g}",
             one.measured.text(2) if one.measured else "–",
             words[one.is_met],
-            one.alone.text(2) if one.alone else "–",
         )
         for one in found
     ]
-    return _table(("", "target", "each at its best", "met", "one at a time"), rows)
+    return _table(("", "target", "measured", "met"), rows)
 
 
 def _losing(results: Results) -> str:
@@ -113,8 +138,15 @@ def _losing(results: Results) -> str:
     return "## Where it loses\n\n" + ("\n".join(lines) or "Nowhere in this run.")
 
 
+def _left_out(results: Results) -> str:
+    lines = [f"- {line}" for line in left_out(results)]
+    return "## Left out\n\nWays that could not be made here, or did other work.\n\n" + "\n".join(lines) if lines else ""
+
+
 def _rounds(results: Results, task: str) -> str:
     parts = [_TITLES[task]]
+    if any(one["kind"] == "onnx" for one in results["rounds"] if one["task"] == task):
+        parts.append(_OF_ONE_SIZE)
     for photo in (photo for one, photo in _photos(results) if one == task):
         rows = []
         for key in ways_of(results, task, photo):
@@ -212,7 +244,8 @@ def _limits(results: Results) -> str:
         for key in ways_of(results, task, photo):
             share = share_of_peak(results, task, photo, key)
             percent = Spread(*(100 * value for value in vars(share).values())).text(0, " %") if share else "–"
-            rows.append((f"{task} {photo}", f"{limits['gflop'][photo]:.0f}", label(task, key), percent))
+            gflop = f"{limits['gflop'][photo]:.0f}" if photo in limits["gflop"] else "–"
+            rows.append((f"{task} {photo}", gflop, label(task, key), percent))
     header = ("", "GFLOP a photo", "", "of the matrix-product peak of its precision, the faster library's")
     tables = [_table(("", "measured"), [*peaks, bandwidth]), _table(header, rows)]
     if steady:
@@ -248,10 +281,12 @@ def _start(results: Results) -> str:
         grouped.setdefault((one["kind"], one.get("task", ""), one["precision"]), []).append(one)
     rows = []
     for (kind, task, precision), ones in grouped.items():
-        name = label(task, (kind, precision)) if task else f"depthface serve, {precision}"
+        name = f"{task}: {label(task, (kind, precision))}" if task else f"depthface serve, {precision}"
         memory = statistics.median(one["memory_bytes"] for one in ones) / 1e9
         rows.append((name, spread([one["start_s"] for one in ones]).text(1), f"{memory:.2f}"))
-    return "## Start and memory\n\n" + _table(("", "s until it answers", "GB, all its processes"), rows)
+    return "## Start and memory\n\nEach server has everything loaded.\n\n" + _table(
+        ("", "s until it answers", "GB, all its processes"), rows
+    )
 
 
 def _photos(results: Results) -> list[tuple[str, str]]:

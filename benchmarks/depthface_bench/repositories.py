@@ -134,6 +134,11 @@ class Setting:
     batch: int
     delay_us: int
 
+    def __str__(self) -> str:
+        batches = f"batches of {self.batch}" if self.batch > 1 else "no batches"
+        waiting = f"{self.delay_us} µs of waiting for them" if self.delay_us else "no waiting"
+        return f"{self.instances} × {self.threads} threads, {batches}, {waiting}"
+
 
 def overridden(source: Path, target: Path, network: str, setting: Setting) -> None:
     """Copy a repository, with one network of it run by another setting."""

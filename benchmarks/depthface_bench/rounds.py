@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-__all__ = ["Series", "Way", "in_turn", "rate"]
+__all__ = ["Failed", "Series", "Way", "in_turn", "rate"]
 
 _SETTLE_S = 0.25
 """After each way: the threads of some runtimes stay busy for a fifth of a second after the work is done."""
@@ -18,15 +18,20 @@ class Way:
     """A way from photos to answers.
 
     Attributes:
-        kind: `library` in this process, `service` (the same behind HTTP), `plain` (the exported network in its plain
-            runtime, in this process), `server` (this project, over HTTP).
-        precision: of the network; the peers' is fp32.
+        kind: what runs it, of `ways`: `server` is this project, over HTTP.
+        precision: of the network.
         call: one photo, or whatever is measured; may be called from several threads.
+        at_once: with how many requests under way it is measured; empty for as many as the others.
     """
 
     kind: str
     precision: str
     call: Callable[[bytes], object]
+    at_once: tuple[int, ...] = ()
+
+
+Failed = Callable[[Way, Exception], None]
+"""Is told of a way that failed, and may raise in its turn."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +44,34 @@ class Series:
     images_s: list[float] = field(default_factory=list)
 
 
-def in_turn(ways: Iterable[Way], photos: Sequence[bytes], at_once: Iterable[int], rounds: int) -> list[Series]:
-    """Measure each way once in every round; the round before the first is not counted."""
-    turns = [(way, Series(way.kind, way.precision, count)) for way in ways for count in at_once]
-    with ThreadPoolExecutor(max(series.at_once for _, series in turns)) as pool:
+def in_turn(
+    ways: Iterable[Way], photos: Sequence[bytes], at_once: Iterable[int], rounds: int, failed: Failed | None = None
+) -> list[Series]:
+    """Measure each way once in every round; the round before the first is not counted.
+
+    Args:
+        failed: is told of a way that raises, which is then left out, its earlier rounds too; None: that ends the run.
+    """
+    counts = tuple(at_once)
+    turns = [(way, Series(way.kind, way.precision, count)) for way in ways for count in way.at_once or counts]
+    lost: list[Way] = []
+    with ThreadPoolExecutor(max((series.at_once for _, series in turns), default=1)) as pool:
         for counted in range(-1, rounds):
             for way, series in turns:
-                found = rate(pool, way.call, photos, series.at_once)
+                if way in lost:
+                    continue
+                try:
+                    found = rate(pool, way.call, photos, series.at_once)
+                except Exception as error:
+                    if failed is None:
+                        raise
+                    failed(way, error)
+                    lost.append(way)
+                    continue
                 time.sleep(_SETTLE_S)
                 if counted >= 0:
                     series.images_s.append(found)
-    return [series for _, series in turns]
+    return [series for way, series in turns if way not in lost]
 
 
 def rate(pool: ThreadPoolExecutor, call: Callable[[bytes], object], photos: Sequence[bytes], at_once: int) -> float:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,11 +38,18 @@ class Process:
 
         Ask between the measurements, not along with them: the kernel counts pages for 50 ms.
         """
-        total = 0
+        return int(self._summed(lambda process: process.memory_full_info().pss))
+
+    def cpu_s(self) -> float:
+        """Seconds that it and all its children have computed, so far."""
+        return self._summed(lambda process: sum(process.cpu_times()[:2]))
+
+    def _summed(self, of_one: Callable[[psutil.Process], float]) -> float:
+        total = 0.0
         root = psutil.Process(self.pid)
         for process in [root, *root.children(recursive=True)]:
             try:
-                total += process.memory_full_info().pss
+                total += of_one(process)
             except psutil.Error:
                 continue
         return total

@@ -22,6 +22,7 @@ from anyio.to_thread import current_default_thread_limiter, run_sync
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
+from depthface.cores import Cores
 from depthface.errors import DepthfaceError
 from depthface_bench import embeddings, peers
 from depthface_bench.servers import Process, free_port
@@ -84,18 +85,18 @@ def _answers(host: str) -> bool:
 
 
 def _depth() -> Callable[[bytes], Response]:
-    estimate = peers.depth_pipeline(len(os.sched_getaffinity(0)))
+    estimate = peers.depth_pipeline(Cores.found().count)
     return lambda body: Response(estimate(body), media_type="image/png")
 
 
 def _faces(pack: Path | None) -> Callable[[bytes], Response]:
     assert pack is not None
-    analyse = peers.face_analysis(pack, len(os.sched_getaffinity(0)))
+    analyse = peers.face_analysis(pack, Cores.found().count)
     return lambda body: JSONResponse({name: rows.tolist() for name, rows in analyse(body).items()})
 
 
 def _embedding(kind: embeddings.Kind) -> Callable[[bytes], Response]:
-    embed = embeddings.library(kind, len(os.sched_getaffinity(0)))
+    embed = embeddings.library(kind, Cores.found().count)
     return lambda body: JSONResponse({"embedding": embed(body).tolist()})
 
 

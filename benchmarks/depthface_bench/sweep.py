@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from depthface.errors import DepthfaceError
 from depthface_bench.limits import products_ms
-from depthface_bench.perf_analyzer import Load, Measured, Unstable, drive
+from depthface_bench.perf_analyzer import Load, Measured, drive
 from depthface_bench.plan import Plan
 from depthface_bench.servers import Process
 from depthface_bench.setup import Tool
@@ -21,13 +22,20 @@ TRIES = 2
 
 @dataclass(frozen=True)
 class Subject:
-    """What is driven: a model, with photos in a file; `inside` are the models that a pipeline asks."""
+    """What is driven.
+
+    Attributes:
+        model: with the requests in the file `data`.
+        inside: the models that a pipeline asks.
+        pace: windows hold so many times as many requests as the plan says.
+    """
 
     task: str
     precision: str
     model: str
     data: Path
     inside: tuple[str, ...]
+    pace: int = 1
 
 
 def swept(
@@ -51,7 +59,7 @@ def swept(
             try:
                 found = drive(tool, served.host, subject.model, subject.data, load, subject.inside)
                 break
-            except Unstable as error:
+            except DepthfaceError as error:  # it wavers, or perf_analyzer fails
                 report(f"UNSTABLE, try {tries} of {TRIES}: {error}")
                 reason = str(error)
         else:
@@ -64,18 +72,19 @@ def swept(
         )
         return found
 
+    window, long_window = (subject.pace * requests for requests in (plan.window, plan.long_window))
     stable = [
         found
         for count in plan.concurrency
-        if (found := measure(Load("concurrency", count, max(plan.window, count)), "concurrency"))
+        if (found := measure(Load("concurrency", count, max(window, count)), "concurrency"))
     ]
     if stable:
         knee = best(stable)
         for _ in range(plan.long_rounds):
             machine_ms = products_ms(cores, 1 / knee.throughput, plan.long_window)
-            measure(Load("concurrency", knee.load.value, plan.long_window), "best", machine_ms=machine_ms)
+            measure(Load("concurrency", knee.load.value, long_window), "best", machine_ms=machine_ms)
         for share in plan.rates:
-            measure(Load("rate", round(share * knee.throughput, 3), plan.long_window), "rate")
+            measure(Load("rate", round(share * knee.throughput, 3), long_window), "rate")
     return records
 
 

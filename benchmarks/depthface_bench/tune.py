@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from depthface import config
+from depthface.cores import Cores
 from depthface.errors import DepthfaceError
 from depthface_bench.figures import Spread
 from depthface_bench.perf_analyzer import Load, Measured, Unstable, drive
@@ -15,7 +17,7 @@ from depthface_bench.repositories import DEPTH, MEASURED_DEPTH, Setting, overrid
 from depthface_bench.servers import serving
 from depthface_bench.setup import Tool
 
-__all__ = ["Tried", "settings", "table", "tried"]
+__all__ = ["Tried", "chosen", "settings", "table", "tried", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,50 @@ def table(found: Sequence[Tried], concurrency: Sequence[int]) -> str:
             line += [_rate(measured), *times]
         lines.append(line)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def chosen(repository: Path, network: str, cores: Cores) -> Setting:
+    """Return how `depthface serve` runs a network by itself: the config says all but the threads, one for each core."""
+    found = config.of_model(repository / network)
+    batching = found.dynamic_batching
+    return Setting(
+        instances=sum(group.count for group in found.instance_group) or 1,
+        threads=cores.count,
+        batch=max(batching.preferred_batch_size, default=1),
+        delay_us=batching.max_queue_delay_microseconds,
+    )
+
+
+def verdict(found: Sequence[Tried], rule: Setting, concurrency: Sequence[int]) -> str:
+    """Say of each concurrency whether the best that was measured agrees with what `serve` chooses, and by how much.
+
+    They differ where every window of the best was quicker than every one of the rule.
+    """
+    lines = [f"`depthface serve` chooses by itself: {rule}."]
+    own = next((one.found for one in found if one.setting == rule), None)
+    if own is None:
+        return f"{lines[0]} It was not among the settings."
+    for index, count in enumerate(concurrency):
+        measured = [(one.setting, each) for one in found if (each := one.found[index]) is not None]
+        ours = own[index]
+        if ours is None or not measured:
+            lines.append(f"At {count} at once: unstable, so nothing can be said.")
+            continue
+        setting, best = max(measured, key=lambda pair: pair[1].throughput)
+        times = best.throughput / ours.throughput
+        if setting == rule:
+            lines.append(f"At {count} at once: confirmed, it is the best measured, {_rate(ours)} requests/s.")
+        elif min(best.windows) <= max(ours.windows):
+            lines.append(
+                f"At {count} at once: confirmed, {_rate(ours)} requests/s. The best measured, {setting}, is "
+                f"{times:.2f}× as quick, which is within what the windows of the two differ by themselves."
+            )
+        else:
+            lines.append(
+                f"At {count} at once: NOT the best, {_rate(ours)} requests/s. {setting} is {times:.2f}× as quick, "
+                f"{_rate(best)}."
+            )
+    return "\n".join(lines)
 
 
 def _rate(measured: Measured | None) -> str:

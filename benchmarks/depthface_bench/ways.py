@@ -1,68 +1,33 @@
-"""The ways from a JPEG to its depth, or its faces, that stand side by side; each is proven to do the same work."""
+"""The kinds of ways that stand side by side, and how this project and a service are asked."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import requests
 from PIL import Image
 
 from depthface.errors import DepthfaceError
-from depthface_bench import peers
 from depthface_bench.repositories import DEPTH, FACES
-from depthface_bench.rounds import Way
-from depthface_bench.variants import FP32, Variant
 from depthface_client import Client
 
 __all__ = [
-    "LIBRARY",
     "PLAIN",
     "SERVER",
     "SERVICE",
     "depth_of",
-    "depth_ways",
-    "face_ways",
     "faces_of",
     "posted",
     "same_count",
     "same_size",
 ]
 
-LIBRARY, SERVICE, PLAIN, SERVER = "library", "service", "plain", "server"
-
-_PEER = FP32.name
-
-
-def depth_ways(
-    service_host: str,
-    clients: Mapping[Variant, Client],
-    repositories: Mapping[Variant, Path],
-    threads: int,
-    stack: ExitStack,
-) -> list[Way]:
-    """JPEG to 8-bit PNG. `stack` ends what has to be ended."""
-    service = posted(service_host)
-    return [
-        Way(LIBRARY, _PEER, peers.depth_pipeline(threads)),
-        Way(SERVICE, _PEER, lambda photo: service(photo).content),
-        *(Way(PLAIN, one.name, peers.depth_stages(repositories[one], one, threads, stack)) for one in clients),
-        *(Way(SERVER, one.name, depth_of(client)) for one, client in clients.items()),
-    ]
-
-
-def face_ways(service_host: str, clients: Mapping[Variant, Client], pack: Path, threads: int) -> list[Way]:
-    """JPEG to boxes, scores, keypoints and embeddings."""
-    service = posted(service_host)
-    return [
-        Way(LIBRARY, _PEER, peers.face_analysis(pack, threads)),
-        Way(SERVICE, _PEER, lambda photo: service(photo).json()),
-        *(Way(SERVER, one.name, faces_of(client)) for one, client in clients.items()),
-    ]
+SERVICE, PLAIN, SERVER = "service", "plain", "server"
+"""The usual library behind HTTP; the exported networks in their plain runtimes, in this process; this project, over
+HTTP. `peers` has the others."""
 
 
 def posted(host: str) -> Callable[[bytes], requests.Response]:

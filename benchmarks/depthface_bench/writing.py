@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 from depthface.contract import Precision
+from depthface.cores import Cores
 from depthface.errors import DepthfaceError
-from depthface.families import card_named
 from depthface_bench import machine, plots, report, run, tune, variants
 from depthface_bench.perf_analyzer import Load
 from depthface_bench.plan import Plan
-from depthface_bench.repositories import depth_card, export_depth, write_pack
+from depthface_bench.repositories import DEPTH, export_depth, write_pack
 from depthface_bench.setup import Tool
+from depthface_bench.tasks import TASKS
 
 __all__ = ["run_and_write", "tune_and_write", "write"]
 
@@ -24,20 +25,21 @@ _TUNED_AT = (1, 4)
 def run_and_write(
     tool: Tool, work: Path, results: Path, plan: Plan, is_quick: bool, chosen: Sequence[str]
 ) -> tuple[Path, list[str]]:
-    """Measure and write; return the table's file, and the loads that have no figure.
+    """Measure and write; return the table's file, and the loads of this project that have no figure.
 
     Raises:
         DepthfaceError: a precision that the cards do not have, or fp32, which all else is held against, left out.
     """
     work.mkdir(parents=True, exist_ok=True)
     asked, here, software = _chosen(chosen), machine.this_machine(), variants.here()
-    possible = machine.precisions([depth_card(), card_named(str(write_pack(work)))], here)
+    pack = write_pack(work)
+    possible = machine.precisions([task.card(pack) for task in TASKS], here)
     wanted = variants.variants(asked or possible, asked, here, software)
     for line in variants.absent(here, software):
         print(line, flush=True)
     found = run.measure(tool, work, plan, wanted, lambda line: print(line, flush=True))
     stem = found["machine"]["slug"] + ("-quick" if is_quick else "")
-    return write(found, results, stem), report.unstable(found)
+    return write(found, results, stem), [*report.unstable(found), *report.ours_left_out(found)]
 
 
 def write(results: Mapping[str, Any], folder: Path, stem: str) -> Path:
@@ -57,12 +59,14 @@ def tune_and_write(tool: Tool, work: Path, results: Path, precision: str, window
     repository = work / "tune" / wanted
     export_depth(repository, variants.Variant(wanted))
     data = run.inputs(work)["depth"]
-    settings = tune.settings(here.cores)
+    settings, rule = tune.settings(here.cores), tune.chosen(repository, f"{DEPTH}_network", Cores.found())
     loads = [Load("concurrency", count, max(window, count)) for count in _TUNED_AT]
     found = tune.tried(tool, repository, data, settings, loads, lambda line: print(line, flush=True))
     text = (
         f"# Instances × threads × batch × delay on {here.title}\n\nDepth Small, {wanted}, photos of mixed sizes to "
-        f"8-bit PNG, by perf_analyzer. Revision {machine.revision()}.\n\n" + tune.table(found, _TUNED_AT) + "\n"
+        f"8-bit PNG, by perf_analyzer. Revision {machine.revision()}.\n\n"
+        + tune.table(found, _TUNED_AT)
+        + f"\n\n{tune.verdict(found, rule, _TUNED_AT)}\n"
     )
     results.mkdir(parents=True, exist_ok=True)
     (results / f"{here.slug}-tune-{wanted}.md").write_text(text)

@@ -16,7 +16,7 @@ from depthface.contract import Form, Precision
 from depthface.families import all_cards, card_named
 from depthface.spec import EngineOptions
 from depthface.weights import warning_of
-from depthface_export import forms, pipeline
+from depthface_export import forms, pipeline, quickest
 from depthface_export import weights as weights_stage
 from depthface_export.job import Engines, Job
 from depthface_export.progress import Display
@@ -35,11 +35,12 @@ __all__ = ["export"]
 )
 @click.option(
     "--precision",
-    type=click.Choice(get_args(Precision)),
+    type=click.Choice([*get_args(Precision), quickest.AUTO]),
     default="fp32",
     show_default=True,
-    help="fp16 is for GPUs; bf16 for processors that have it (AVX512-BF16, AMX), through OpenVINO; int8 for depth on "
-    "those with VNNI.",
+    help="fp16 is for GPUs; bf16 for processors that have it (AVX512-BF16, AMX), through OpenVINO; int8 for depth and "
+    "embeddings on those with VNNI. auto makes and proves each that this machine could gain by, times them, and keeps "
+    "the quickest.",
 )
 @click.option(
     "--form",
@@ -88,7 +89,7 @@ def export(
 
     Example: depthface export depth_anything_v2_small --weights random
     """
-    engines = _engines(**of_engines)
+    engines, is_auto = _engines(**of_engines), precision == quickest.AUTO
     # A terminated export cleans up as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(highlight=False, soft_wrap=True)
@@ -99,11 +100,12 @@ def export(
                 card,
                 weights_stage.locate(card, weights if card.name == model else model),  # a folder is its own weights
                 repository,
-                cast(Precision, precision),
+                "fp32" if is_auto else cast(Precision, precision),
                 accepts_license=accept_license,
                 engines=engines and replace(engines, phases=display),
                 form=cast(Form, form),
                 report=display.say,
+                precisions=quickest.candidates(card, with_engines=engines is not None) if is_auto else (),
             )
             outcome = pipeline.export(job)
         seconds = time.monotonic() - started

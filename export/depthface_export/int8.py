@@ -40,7 +40,7 @@ def int8_from_export(making: NetworkJob) -> tuple[list[Check], list[str]]:
     """
     model, report = making.model, making.report
     run = validate.runner(model)
-    report(f"int8: {making.network.name}, calibrated on {len(validate.CALIBRATION)} photographs")
+    report(f"int8: {making.network.name}, the ranges of its products")
     feeds = validate.inputs(making, run, validate.CALIBRATION)
     with tempfile.TemporaryDirectory(dir=making.folder) as aside:
         ranges, built = Path(aside, "ranges.json"), Path(aside, ONNX_FILE)

@@ -53,6 +53,8 @@ class Job:
         weights: with which; `weights.locate` says it of what a user typed.
         target: the model repository.
         precision: of the networks, but for those that are `only_fp32`.
+        precisions: of which the quickest that holds is taken, in the order in which they are tried; empty for
+            `precision`.
         accepts_license: of weights that are not open.
         engines: which to build; None for none.
         form: of the public models, but for those that are no straight line.
@@ -67,6 +69,7 @@ class Job:
     engines: Engines | None = None
     form: Form = forms.DEFAULT
     report: Report = say_nothing
+    precisions: tuple[Precision, ...] = ()
 
     def precision_of(self, network: Network) -> Precision:
         """Return the precision that the network gets: one that is `only_fp32` keeps it."""

@@ -16,7 +16,7 @@ from depthface.errors import ExportError, ParityError
 from depthface.families import module_of
 from depthface.spec import EngineOptions, Network, Source
 from depthface.weights import Folder, Random, Synthetic
-from depthface_export import configs, fingerprint, forms, layout, staging, texts
+from depthface_export import configs, fingerprint, forms, layout, quickest, staging, texts
 from depthface_export import weights as weights_stage
 from depthface_export.interrupts import hold_signals
 from depthface_export.job import Job, NetworkJob
@@ -41,11 +41,14 @@ def export(job: Job) -> Outcome:
     for name in forms.staying(job.card, job.form):
         job.report(f"{name}: stays a pipeline, what it does is no straight line")
     with staging.stage(job.target) as build:
+        job, is_made = _in_its_precision(job, build)
         changes, other_form = _changes(job), layout.changes(job)
+        if is_made and not changes:
+            changes = [f"{job.card.name}: its precision is chosen now"]
         if not all(change.endswith(_NOT_YET) for change in changes + other_form):
             for change in changes + other_form:
                 job.report(f"anew: {change}")
-        if changes:
+        if changes and not is_made:
             _make(job, build)
         made_in = build if changes else job.target
         exported = configs.exported_configs(
@@ -66,9 +69,22 @@ def export(job: Job) -> Outcome:
     return "exported" if changes or other_form else "unchanged"
 
 
+def _in_its_precision(job: Job, build: Path) -> tuple[Job, bool]:
+    """Return the job in the quickest of its `precisions`, and True if its networks had to be made in `build` for that.
+
+    If what was chosen before still stands, nothing is made.
+    """
+    if not job.precisions:
+        return job, False
+    settled = quickest.settled(job)
+    if settled is not None and not _changes(settled):
+        return settled, False
+    return quickest.choose(job, build, _make), True
+
+
 def _check_wishes(job: Job) -> None:
     """Before anything is done: that this can be had in the precision, and with the engines, that are wished for."""
-    if job.precision not in job.card.tolerances:
+    if not {*(job.precisions or (job.precision,))} <= job.card.tolerances.keys():
         possible = " or ".join(job.card.tolerances)
         raise ExportError(
             f"{job.card.title} is exported in {possible}, not in {job.precision}.", "Choose another --precision."
@@ -78,7 +94,7 @@ def _check_wishes(job: Job) -> None:
         return
     from depthface_export import tensorrt
 
-    if job.precision not in ("fp32", "fp16"):
+    if not {*(job.precisions or (job.precision,))} <= {"fp32", "fp16"}:
         raise ExportError(f"{job.precision} is for processors.", "Build engines in fp32 or fp16.")
     names = [network.name for network in job.card.networks]
     unknown = job.engines.without - set(names)
@@ -126,16 +142,19 @@ def _has_current_engine(found: manifest.Manifest, options: EngineOptions | None)
     return engine_stage.is_current(found.engine, options)
 
 
-def _make(job: Job, build: Path) -> None:
-    """Make the folder of every network in `build`."""
+def _make(job: Job, build: Path) -> dict[str, NetworkJob]:
+    """Make the folder of every network in `build`; return how each was made."""
     job.report(f"weights: {job.weights.origin}")
     fetched = weights_stage.fetch(job.card, job.weights)
     job.report("network: load")
     sources = _sources(job, fetched)
+    made = {}
     for network in job.card.networks:
         folder = build / network.name / MODEL_VERSION
         folder.mkdir(parents=True)
-        _make_network(NetworkJob(job, network, sources[network.name], folder), fetched)
+        made[network.name] = NetworkJob(job, network, sources[network.name], folder)
+        _make_network(made[network.name], fetched)
+    return made
 
 
 def _sources(job: Job, weights: Folder | Random | Synthetic) -> dict[str, Source]:
@@ -169,7 +188,7 @@ def _make_network(making: NetworkJob, weights: Folder | Random | Synthetic) -> N
         checks, in_fp32 = int8.int8_from_export(making)
     else:
         report("validate: what will serve it against the reference, on photographs")
-        checks = validate.prove(making, validate.runner(making.model, making.precision))
+        checks = validate.prove_as_served(making)
     openvino_checks = _checks_by_openvino(making)
     options = making.job.engine_of(network)
     engine = engine_stage.engine_from_export(making, options) if options is not None else None

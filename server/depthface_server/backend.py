@@ -62,7 +62,10 @@ class NetworkBackend(ABC):
 
     @abstractmethod
     def run(self, wanted: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
-        """Compute the outputs named. What it raises is the request's fault, but for a lack of memory."""
+        """Compute the outputs named, as they are until the next call.
+
+        What it raises is the request's fault, but for a lack of memory.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -159,7 +162,8 @@ class NetworkBackend(ABC):
 
     def _run_alone(self, wanted: list[str], feed: dict[str, Array]) -> dict[str, Array] | Exception:
         try:
-            return dict(zip(wanted, self.run(wanted, feed), strict=True))
+            # Copies: what `run` returns may lie in the runtime's memory, which the next feed writes over.
+            return dict(zip(wanted, map(np.array, self.run(wanted, feed)), strict=True))
         except Exception as error:
             return error
 

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from depthface import config
+from depthface.contract import MODEL_VERSION, ONNX_FILE
 from depthface.cores import Cores
+from depthface_server import grids
 from depthface_server.installation import Installation
 from depthface_server.options import Options
 from depthface_server.repository import Contents
@@ -26,7 +28,8 @@ def explanation(
     kind = "NVIDIA's own backends" if installation.is_native else "depthface's backends, on the repository unchanged"
     yield f"Triton: {installation.program}, with {kind}"
     for name in contents.networks:
-        yield f"{name}: {_network(config.of_model(repository / name), installation, cores)}"
+        found = config.of_model(repository / name)
+        yield f"{name}: {_network(found, installation, cores)}{_graphs(repository / name, found, installation)}"
     for name in contents.exported:
         lazy = "; its networks are loaded when it is first used" if name in contents.lazy else ""
         yield f"{name}: {_public(repository, name, options)}{lazy}"
@@ -53,6 +56,18 @@ def _network(found: config.ModelConfig, installation: Installation, cores: Cores
         runtime, why = _RUNTIMES["openvino"], ", which its export has proven in this precision"
     batch = f"batches of up to {found.max_batch_size}" if found.max_batch_size else "no batches"
     return f"{runtime}{why}, {where}; {_count(found)} at once, {batch}"
+
+
+def _graphs(folder: Path, found: config.ModelConfig, installation: Installation) -> str:
+    path = folder / MODEL_VERSION / ONNX_FILE
+    if installation.is_native or not path.is_file():
+        return ""
+    parameters = {key: value.string_value for key, value in found.parameters.items()}
+    try:
+        room = grids.room_of(path, parameters)
+    except ValueError as error:
+        return f"; it will not load: {error}"
+    return f"; up to {room} static graphs, for the shapes that are asked for most" if room else ""
 
 
 def _threads(found: config.ModelConfig, installation: Installation, cores: Cores) -> str:

@@ -41,6 +41,8 @@ class Manifest:
         engine: of `model.plan`, if there is one: `sha256`; `tensorrt`, `gpu`, `compute_capability` and `driver` of the
             machine that built it; `options`; `fp32_nodes`, how many of the fp16 graph's nodes had to go back to fp32;
             and its own `checks`.
+        choice: of `--precision auto`: the `precision` that it took, and of each that it `tried` its milliseconds, or
+            why it does not hold. None where the user chose.
     """
 
     serves: dict[str, list[str]]
@@ -57,6 +59,7 @@ class Manifest:
     fingerprint: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
+    choice: dict[str, Any] | None = None
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into `folder`."""
@@ -125,6 +128,7 @@ def _is_sound(found: Manifest) -> bool:
             and isinstance(found.command, list)
             and all(isinstance(check, dict) for check in found.checks)
             and (found.engine is None or _is_sound_engine(found.engine))
+            and (found.choice is None or found.choice["precision"] in found.choice["tried"])
         )
     except (AttributeError, KeyError, TypeError):
         return False

@@ -6,11 +6,12 @@ A family's `card.py` fills these in; export, server and client read them. Triton
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import numpy.typing as npt
 
 from depthface.contract import Parameters, Precision
@@ -270,6 +271,19 @@ class Makers:
 
     modules: tuple[str, ...]
     packages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What an export is compared on, or calibrated on.
+
+    Attributes:
+        photos: `(H, W, 3) uint8 RGB` each.
+        sentences: for networks that read.
+    """
+
+    photos: Sequence[npt.NDArray[np.uint8]]
+    sentences: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from depthface_bench import limits, machine
 def test_operations_of_the_depth_network(true_repository, width, gflop):
     """As counted by others: docs of Depth Anything V2 Small at 518×518, and at 518×784."""
     model = true_repository / "depth_anything_v2_small_network" / "1" / "model.onnx"
-    counted = limits.gflop(model, {"pixels": np.zeros((1, 518, width, 3), np.uint8)})
+    counted, outputs = limits.counted(model, {"pixels": np.zeros((1, 518, width, 3), np.uint8)}, ["depth"])
     assert counted == pytest.approx(gflop, rel=0.002)
+    assert outputs["depth"].shape == (1, 518, width)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -15,7 +15,7 @@ from fixtures.photos import VARIETY
 from PIL import Image
 
 from depthface.errors import DepthfaceError
-from depthface_bench import link, peers, photos, services, ways
+from depthface_bench import link, photos, plain, repositories, services, ways
 from depthface_bench.rounds import Way, in_turn
 from depthface_bench.variants import FP32
 from depthface_client import Client
@@ -62,9 +62,12 @@ def test_the_service_is_a_service(depth_host):
 
 def test_the_floor_gives_what_the_server_gives(true_repository, true_server):
     photo = VARIETY["landscape JPEG"]
-    floor = peers.depth_stages(true_repository, FP32, THREADS, ExitStack())(photo)
-    with Client(true_server.host) as client:
-        assert differing(floor, ways.depth_of(client)(photo)) < 0.001
+    with ExitStack() as stack, Client(true_server.host) as client:
+        runs = lambda one: plain.plain_network(true_repository, one, FP32, THREADS, stack)  # noqa: E731
+        answer = plain.plain_pipeline(
+            true_repository, repositories.depth_card(), repositories.DEPTH, ("png8",), runs, stack
+        )
+        assert differing(answer(photo)["png8"], ways.depth_of(client)(photo)) < 0.001
 
 
 def test_the_face_service_answers_as_insightface_does(face_packs):

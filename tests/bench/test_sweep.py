@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from depthface_bench import photos, run, sweep
+from depthface.errors import DepthfaceError
+from depthface_bench import sweep, tasks
 from depthface_bench.perf_analyzer import Load, Measured, Unstable
 from depthface_bench.plan import FULL, QUICK, Plan
 
@@ -63,8 +64,35 @@ def test_what_wavers_again_has_no_figure(records):
     assert other["throughput"] == 2.0
 
 
+def test_one_that_fails_has_no_figure_and_loses_no_other(monkeypatch):
+    def drive(tool, host, model, data, load: Load, inside) -> Measured:
+        if load.value == 1:
+            raise DepthfaceError("perf_analyzer failed.")
+        return Measured(load, 2.0, (2.0, 2.0, 2.0), 500.0, 500.0, 500.0, 600.0, 36, ())
+
+    monkeypatch.setattr(sweep, "drive", drive)
+    monkeypatch.setattr(sweep, "products_ms", lambda cores, each_s, count: [1000 * each_s] * count)
+    one, *others = sweep.swept(None, SERVED, SUBJECT, replace(PLAN, concurrency=(1, 2)), 2, lambda line: None)
+    assert one["unstable"] == "perf_analyzer failed."
+    assert others and not [other for other in others if "unstable" in other]
+
+
 @pytest.mark.parametrize("plan", [FULL, QUICK], ids=["full", "quick"])
-@pytest.mark.parametrize("sent", [len(photos.MIXED), run.FACE_PHOTOS], ids=["depth", "faces"])
-def test_all_windows_hold_the_same_photos_and_have_a_median_among_them(plan: Plan, sent: int):
-    assert plan.window % sent == plan.long_window % sent == 0
+@pytest.mark.parametrize("task", [task for task in tasks.TASKS if task.driven], ids=lambda task: task.name)
+def test_all_windows_hold_the_same_items_and_have_a_median_among_them(plan: Plan, task: tasks.Task):
+    sent, pace = len(task.driven.items()), task.driven.pace
+    assert plan.window * pace % sent == plan.long_window * pace % sent == 0
     assert sent % 2 == 1
+
+
+def test_what_is_quick_has_larger_windows(monkeypatch):
+    loads = []
+
+    def drive(tool, host, model, data, load: Load, inside) -> Measured:
+        loads.append((load.value, load.requests))
+        return Measured(load, 2.0, (2.0, 2.0, 2.0), 500.0, 500.0, 500.0, 600.0, 36, ())
+
+    monkeypatch.setattr(sweep, "drive", drive)
+    monkeypatch.setattr(sweep, "products_ms", lambda cores, each_s, count: [1000 * each_s] * count)
+    sweep.swept(None, SERVED, replace(SUBJECT, pace=8), replace(PLAN, concurrency=(1,)), 2, lambda line: None)
+    assert loads == [(1, 8 * PLAN.window), (1, 8 * 5), (1, 8 * 5), (1.0, 8 * 5)]

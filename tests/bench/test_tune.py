@@ -8,6 +8,7 @@ import pytest
 
 from depthface.config import read as read_config
 from depthface.contract import EXPORTED_CONFIG
+from depthface.cores import Cores
 from depthface_bench import tune
 from depthface_bench.perf_analyzer import Load, Measured
 from depthface_bench.repositories import DEPTH, Setting, overridden
@@ -51,3 +52,32 @@ def test_the_table_begins_with_the_fastest_and_has_no_figure_for_the_unstable():
     text = tune.table([tune.Tried(slow, (at(1.0),)), tune.Tried(none, (None,)), tune.Tried(fast, (at(2.0),))], (1,))
     rows = [line.split("|")[5].strip() for line in text.splitlines()[2:]]
     assert rows == ["2.00 (2.00–2.00)", "1.00 (1.00–1.00)", "unstable"]
+
+
+RULE, OTHER = tune.settings(2)[0], tune.settings(2)[1]
+
+
+def of(*windows: float) -> Measured:
+    return Measured(Load("concurrency", 1, 1), sorted(windows)[1], windows, 10, 11, 12, 13, 3, ())
+
+
+@pytest.mark.parametrize(
+    ("rule", "other", "said"),
+    [
+        (of(2, 2.1, 2), of(1, 1.1, 1), "confirmed, it is the best measured, 2.00"),
+        (of(2, 2.1, 2), of(2.1, 2.2, 2.1), "confirmed, 2.00 (2.00–2.10) requests/s. The best measured"),
+        (of(2, 2.1, 2), of(2.5, 2.6, 2.5), "NOT the best, 2.00 (2.00–2.10) requests/s. 1 × 2 threads, batches of 8"),
+        (None, of(2.5, 2.6, 2.5), "unstable"),
+    ],
+)
+def test_the_rule_is_held_against_the_best(rule, other, said):
+    text = tune.verdict([tune.Tried(OTHER, (other,)), tune.Tried(RULE, (rule,))], RULE, (4,))
+    assert text.startswith("`depthface serve` chooses by itself: 1 × 2 threads, no batches, no waiting.\n")
+    assert f"At 4 at once: {said}" in text
+    if "NOT" in said:
+        assert "is 1.25× as quick" in text
+
+
+def test_what_serve_chooses_is_among_the_settings(repository):
+    assert tune.chosen(repository, NETWORK, Cores(2)) == RULE
+    assert "not among the settings" in tune.verdict([tune.Tried(OTHER, (None,))], RULE, (4,))

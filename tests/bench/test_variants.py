@@ -16,7 +16,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from depthface.config import read as read_config
 from depthface.contract import EXPORTED_CONFIG
 from depthface.errors import DepthfaceError
-from depthface_bench import peers, repositories, run, variants
+from depthface_bench import plain, repositories, run, variants
 from depthface_bench.machine import Machine
 from depthface_bench.variants import CUDA, TENSORRT, Variant
 from depthface_standins.insightface import synthetic
@@ -105,22 +105,25 @@ def test_faces_are_left_out_where_they_cannot_be_had(tmp_path):
     assert not repositories.has_faces(tmp_path / "repository")
 
 
-def test_tensorrts_floor_is_the_engine(prepared, monkeypatch):
+def floor(repository: Path, network, variant: Variant, stack: ExitStack) -> np.ndarray:
+    pixels = np.zeros((1, 70, 56, 3), np.uint8)
+    return plain.plain_network(repository, network, variant, 1, stack)({"pixels": pixels}, ["depth"])["depth"]
+
+
+def test_tensorrts_floor_is_the_engine(prepared, tiny, monkeypatch):
     """The stand-in's engine is spoilt, the ONNX file beside it is not."""
     engines.replace_tensorrt(monkeypatch, spoil=lambda _, outputs: {name: -1 - 0 * a for name, a in outputs.items()})
-    path = prepared[EVERY[2]] / f"{repositories.DEPTH}_network" / "1" / "model.onnx"
-    pixels = np.zeros((1, 70, 56, 3), np.uint8)
+    (network,) = tiny.networks
     with ExitStack() as stack:
-        found = peers.plain_network(path, EVERY[2], 1, stack)(pixels)
-        beside = peers.plain_network(path, variants.FP32, 1, stack)(pixels)
+        found = floor(prepared[EVERY[2]], network, EVERY[2], stack)
+        beside = floor(prepared[EVERY[2]], network, variants.FP32, stack)
     assert found.shape == beside.shape == (1, 70, 56)
     assert (found == -1).all()
     assert (beside >= 0).all()
 
 
-def test_the_floor_never_falls_back_to_the_cpu(prepared):
-    path = prepared[EVERY[1]] / f"{repositories.DEPTH}_network" / "1" / "model.onnx"
+def test_the_floor_never_falls_back_to_the_cpu(prepared, tiny):
     if CUDA in variants.here():
         pytest.skip("This ONNX Runtime has CUDA.")
     with pytest.warns(UserWarning, match=CUDA), pytest.raises(DepthfaceError, match="did not start"):
-        peers.plain_network(path, EVERY[1], 1, ExitStack())
+        floor(prepared[EVERY[1]], tiny.networks[0], EVERY[1], ExitStack())

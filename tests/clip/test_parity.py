@@ -14,6 +14,7 @@ from PIL import Image
 
 from depthface.families.clip import parity
 from depthface_client import Client
+from depthface_export.validate import PROOF
 from depthface_standins.clip.architectures import random_model
 from depthface_standins.clip.scenes import COLOURS, SHAPES, draw
 
@@ -68,7 +69,7 @@ def test_real_photographs(client, reference, real_photos):
 
 
 def test_texts(client, reference):
-    texts = [*TEXTS, *parity.SENTENCES]
+    texts = [*TEXTS, *PROOF.sentences]
     assert_equal(reference.texts(texts), client.embed_text(texts))
 
 

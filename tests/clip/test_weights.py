@@ -14,6 +14,8 @@ from depthface import manifest
 from depthface.errors import WeightsCorrupt, WeightsUnavailable
 from depthface.families import card_named
 from depthface.families.clip import network, parity
+from depthface.spec import Samples
+from depthface_export.validate import PROOF
 from depthface_export.weights import locate
 
 
@@ -153,7 +155,7 @@ def test_the_networks_for_export_are_the_reference(precision):
             with torch.inference_mode():
                 return {"embedding": source.model(torch.from_numpy(values)).numpy()}
 
-        ((_, measured),) = parity.measurements(source, run, photos)
+        ((_, measured),) = parity.measurements(source, run, Samples(photos, PROOF.sentences))
         for metric, value in measured.items():
             assert value <= TINY.tolerances[precision][metric], (name, metric)
 

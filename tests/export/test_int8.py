@@ -20,7 +20,7 @@ from depthface import manifest
 from depthface.errors import ExportError, ParityError
 from depthface.families import card_named
 from depthface.spec import EngineOptions
-from depthface_export import int8
+from depthface_export import int8, validate
 from depthface_export.job import Engines
 
 LOOSE = {"max_error": 1.0, "mean_error": 0.5, "delta1_loss": 1.0}
@@ -218,3 +218,8 @@ def test_it_is_refused_where_it_does_not_belong(tmp_path, run):
             engines=Engines(EngineOptions()),
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_no_sentence_is_measured_on_that_proves():
+    assert validate.CALIBRATION.sentences
+    assert not set(validate.CALIBRATION.sentences) & set(validate.PROOF.sentences)

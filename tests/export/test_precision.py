@@ -13,7 +13,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from depthface import manifest
 from depthface.contract import EXPORTED_CONFIG
-from depthface.errors import ExportError
+from depthface.errors import ExportError, ParityError
 from depthface.families import card_named
 from depthface_export import configs, validate
 
@@ -44,6 +44,12 @@ def test_bf16_is_the_fp32_file_proven_by_what_will_serve_it(tiny, tiny_repositor
         for found in (fp32, bf16)
     }
     assert worst["bf16"] > 20 * worst["fp32"]
+    # Both ways in which it is served: graphs for any shape, and for one alone, which round otherwise.
+    half = len(bf16.checks) // 2
+    any_shape, alone = bf16.checks[:half], bf16.checks[half:]
+    assert [check["case"] for check in any_shape] == [check["case"] for check in fp32.checks]
+    assert [check["case"] for check in alone] == [f"{check['case']}, static graph" for check in any_shape]
+    assert [check["value"] for check in alone] != [check["value"] for check in any_shape]
 
     served = config(tmp_path, name)
     assert (served.backend, served.default_model_filename) == ("openvino", "model.onnx")
@@ -118,6 +124,20 @@ def test_what_openvino_does_not_hold_is_left_to_onnx_runtime(tiny, tmp_path, run
     assert "cpu_runtime" not in config(tmp_path, name).parameters
     assert run(tiny, tmp_path)[0] == "unchanged"
     assert "cpu_runtime" not in config(tmp_path, name).parameters
+
+
+@needs_bf16
+def test_a_static_graph_that_does_not_equal_the_reference_fails_the_export(tiny, tmp_path, run, monkeypatch):
+    runner = validate.runner_of_static_graphs
+
+    def off(model, report):
+        run = runner(model, report)
+        return lambda inputs: {"depth": -run(inputs)["depth"]}
+
+    monkeypatch.setattr(validate, "runner_of_static_graphs", off)
+    with pytest.raises(ParityError, match="static graph"):
+        run(tiny, tmp_path, precision="bf16")
+    assert not (tmp_path / tiny.networks[0].name).exists()
 
 
 def test_a_processor_without_bf16_is_told_so(tiny, tmp_path, run, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 from fixtures.photos import VARIETY
 from PIL import Image
 
-from depthface_bench import machine, peers, repositories, variants, ways
+from depthface_bench import machine, plain, repositories, variants, ways
 from depthface_bench.servers import serving
 from depthface_bench.variants import Variant
 from depthface_client import Client
@@ -27,11 +27,14 @@ def test_the_floor_gives_what_the_server_gives(provider, precision, tmp_path):
     software = variants.here()
     if variant not in variants.variants((), (), here, software):
         pytest.skip(" ".join(variants.absent(here, software)))
-    repositories.export_depth(tmp_path / "repository", variant)
+    repository, card = tmp_path / "repository", repositories.depth_card()
+    repositories.export_depth(repository, variant)
     photo = VARIETY["landscape JPEG"]
     with ExitStack() as stack:
-        floor = peers.depth_stages(tmp_path / "repository", variant, here.cores, stack)(photo)
-    with serving(tmp_path / "repository") as served, Client(served.host) as client:
+        runs = lambda one: plain.plain_network(repository, one, variant, here.cores, stack)  # noqa: E731
+        answer = plain.plain_pipeline(repository, card, repositories.DEPTH, ("png8",), runs, stack)
+        floor = answer(photo)["png8"]
+    with serving(repository) as served, Client(served.host) as client:
         got = ways.depth_of(client)(photo)
     a, b = (np.asarray(Image.open(BytesIO(png))).astype(int) for png in (floor, got))
     assert np.abs(a - b).max() <= 2  # an engine's profiles, and CUDA's choice of algorithms, round differently

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from fixtures.serving import depthface
 
+from depthface.config import text_from_config
+from depthface.contract import EXPORTED_CONFIG
 from depthface.cores import Cores
+from depthface.families import card_named
+from depthface_export.configs import exported_configs
 from depthface_server.explain import explanation
 from depthface_server.installation import Installation
 from depthface_server.options import Options
@@ -34,6 +40,20 @@ def test_queues_are_those_of_the_options(explained):
     assert "256 requests wait at most, for 300 s at most" in explained(Cores(2))[MODEL]
     assert "7 requests wait at most, for 300 s" in explained(Cores(2), queue_size=7)[MODEL]
     assert "a queue without a limit" in explained(Cores(2), queue_size=0)[MODEL]
+
+
+def test_static_graphs_are_for_networks_in_bf16(repository, tmp_path):
+    name = f"{MODEL}_network"
+    shutil.copytree(repository, tmp_path / "repository")
+    path = tmp_path / "repository" / name / EXPORTED_CONFIG
+
+    def line() -> str:
+        found = explanation(path.parents[2], contents(path.parents[2]), Options(), Installation.find(), Cores(2))
+        return dict(line.split(": ", 1) for line in found)[name]
+
+    assert "static graphs" not in line()
+    path.write_text(text_from_config(exported_configs(card_named(MODEL), "bf16", "random, seed 0")[name]))
+    assert line().endswith("; up to 3 static graphs, for the shapes that are asked for most")
 
 
 def test_the_command_starts_nothing(repository):

@@ -31,7 +31,9 @@ from depthface.errors import WeightsCorrupt
 from depthface.families.clip import parity as vectors
 from depthface.families.siglip import network, parity, processing
 from depthface.families.siglip.card import TEXT_TOKENS
+from depthface.spec import Samples
 from depthface_client import Client
+from depthface_export.validate import PROOF
 from depthface_standins.siglip import byte_tokenizer, random_model
 
 SIZES = ((1, 1), (1, 7), (223, 225), (224, 224), (333, 1001), (2000, 97), (50, 2500))
@@ -57,7 +59,7 @@ def tokenizers():
     return processing.tokenizer_from_bytes(made_tokenizer().to_str().encode()), reference_tokenizer()
 
 
-@pytest.mark.parametrize("text", [*TEXTS, *parity.SENTENCES], ids=lambda text: ascii(text[:20]))
+@pytest.mark.parametrize("text", [*TEXTS, *PROOF.sentences], ids=lambda text: ascii(text[:20]))
 def test_the_tokens_are_the_references(tokenizers, text):
     ours, theirs = tokenizers
     wanted = theirs(text, padding="max_length", truncation=True, max_length=TEXT_TOKENS)["input_ids"]
@@ -114,7 +116,7 @@ def test_photographs(client, reference):
 
 
 def test_texts(client, reference):
-    texts = [*TEXTS, *parity.SENTENCES]
+    texts = [*TEXTS, *PROOF.sentences]
     found = client.embed_text(texts)
     assert_equal(reference.texts(texts), found)
     assert [one.is_cut for one in found] == [
@@ -153,7 +155,7 @@ def test_the_networks_for_export_are_the_reference(precision):
             with torch.inference_mode():
                 return {"embedding": source.model(torch.from_numpy(values)).numpy()}
 
-        ((_, measured),) = parity.measurements(source, run, photos)
+        ((_, measured),) = parity.measurements(source, run, Samples(photos, PROOF.sentences))
         for metric, value in measured.items():
             assert value <= TINY.tolerances[precision][metric], (name, metric)
 

@@ -7,7 +7,6 @@ import platform
 import time
 from typing import Annotated, Any
 
-import cv2
 import numpy as np
 from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
@@ -271,10 +270,10 @@ def _quality(face: Face) -> dict[str, float]:
     As that server says of its own, these are local signals and no standard: the mean brightness; the sharpness
     1 − exp(−v/100) of the variance v of a Laplacian; how far the face looks into the camera.
     """
-    grey = np.asarray(face.crop().convert("L"))
-    laplacian = cv2.Laplacian(grey, cv2.CV_16S)[1:-1, 1:-1]
-    sharpness = 1 - math.exp(-(cv2.meanStdDev(laplacian)[1].item() ** 2) / 100)
-    brightness = cv2.mean(grey)[0] / 255
+    grey = np.asarray(face.crop().convert("L"), np.int16)  # a quarter of the time that float64 takes
+    laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
+    sharpness = 1 - math.exp(-float(laplacian.var()) / 100)
+    brightness = float(grey.mean()) / 255
     left, right, nose, *_ = face.keypoints.astype(np.float64)
     across = right - left
     span = max(float(np.hypot(*across)), 1e-6)

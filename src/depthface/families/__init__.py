@@ -5,7 +5,7 @@ A family `f` offers
 - `f.card`: `CARDS`, the `ModelCard`s of its models; `MAKERS`, what has a hand in its networks;
 - `f.network`: `load(card, folder, precision)`, a `Source` for each network: what to export and its reference; and,
   where a folder of files can be a model, `card_of_folder(folder)`;
-- `f.parity`: `measurements(source, run, photos)`, the export and its reference compared in the task's own units;
+- `f.parity`: `measurements(source, run, samples)`, the export and its reference compared in the task's own units;
 - `f.processing`: pure functions round the network;
 - `f.pipeline`: the coroutines that the server runs, which the cards name;
 - outside of what a client installs, `depthface_standins.f`: weights that are nobody's.

@@ -11,42 +11,27 @@ import numpy.typing as npt
 
 from depthface.families.clip.card import TEXT_TOKENS, TOKENIZER_FILE
 from depthface.families.clip.processing import centre_crop, filled, read, tokenizer_from_bytes
-from depthface.spec import Source
+from depthface.spec import Samples, Source
 
-__all__ = ["SENTENCES", "compared", "measure", "measurements"]
+__all__ = ["compared", "measure", "measurements", "views"]
 
 Pixels = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
-
-SENTENCES = (
-    "a photo of a cat",
-    "a red circle",
-    "two green squares.",
-    "a photo of an astronaut in an orange suit.",
-    "A rocket on its launch pad, at night!",
-    "a cup of coffee; 3 spoons",
-    "two children's bicycles in front of a red door",
-    "Größe, naïve, 東京タワー, Ελληνικά",
-    "😀 smiling face",
-    "x",
-    "the quick brown fox jumps over the lazy dog " * 12,  # cut off
-    "مرحبا بالعالم",
-)
 
 _BATCH = 8
 
 
 def measurements(
-    source: Source, run: Callable[[dict[str, Any]], dict[str, Any]], photos: list[Pixels]
+    source: Source, run: Callable[[dict[str, Any]], dict[str, Any]], samples: Samples
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """Compare an export with its reference: on `photos`, `(H, W, 3) uint8 RGB` each, or on sentences.
+    """Compare an export with its reference: on photos, or on sentences.
 
     A sentence goes through the export at its own length, and through the reference filled up to 77 tokens.
 
     Args:
         source: of the network of photos, or of that of texts, whose files hold its tokenizer.
         run: the exported network, inputs by name to outputs by name.
-        photos: photographs.
+        samples: of both.
 
     Yields:
         The name of each case and its metrics, as `measure` has them.
@@ -54,14 +39,18 @@ def measurements(
     if TOKENIZER_FILE in source.files:
         tokenizer = tokenizer_from_bytes(source.files[TOKENIZER_FILE])
         name = "tokens"
-        fed: list[npt.NDArray[Any]] = sorted((read(tokenizer, text).tokens for text in SENTENCES), key=len)
+        fed: list[npt.NDArray[Any]] = sorted((read(tokenizer, text).tokens for text in samples.sentences), key=len)
         expected = source.reference(np.stack([filled(tokens, TEXT_TOKENS) for tokens in fed]))
     else:
-        views = [view for photo in photos for view in (photo, photo[:, ::-1], photo[: len(photo) // 2], photo[::-1])]
         name = "pixels"
-        fed = [centre_crop(view) for view in views]
+        fed = [centre_crop(view) for photo in samples.photos for view in views(photo)]
         expected = source.reference(np.stack(fed))
     yield compared(name, fed, expected, run)
+
+
+def views(photo: Pixels) -> tuple[Pixels, ...]:
+    """Return a photo as it is, as in a mirror, its upper half, and upside down."""
+    return photo, photo[:, ::-1], photo[: len(photo) // 2], photo[::-1]
 
 
 def compared(

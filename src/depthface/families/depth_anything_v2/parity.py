@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from depthface import image
-from depthface.spec import Source
+from depthface.spec import Samples, Source
 
 __all__ = ["measure", "measurements"]
 
@@ -21,9 +21,9 @@ _SHAPES = ((1, 518, 518), (1, 518, 686), (3, 308, 210), (1, 252, 518), (3, 14, 7
 
 
 def measurements(
-    source: Source, run: Callable[[dict[str, Any]], dict[str, Any]], photos: list[Pixels]
+    source: Source, run: Callable[[dict[str, Any]], dict[str, Any]], samples: Samples
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """Compare an export with its reference on `photos`, `(H, W, 3) uint8 RGB` each.
+    """Compare an export with its reference on the photos of `samples`.
 
     Args:
         run: the exported network, inputs by name to outputs by name.
@@ -32,7 +32,7 @@ def measurements(
         The name of each case (batch×height×width) and its metrics, as `measure` has them.
     """
     for index, (batch, height, width) in enumerate(_SHAPES):
-        chosen = [photos[(index + k) % len(photos)] for k in range(batch)]
+        chosen = [samples.photos[(index + k) % len(samples.photos)] for k in range(batch)]
         pixels = np.stack([image.resize_bicubic(photo, height, width) for photo in chosen])
         yield f"{batch}×{height}×{width}", measure(source.reference(pixels), run({"pixels": pixels})["depth"])
 

@@ -16,7 +16,7 @@ from depthface.families.insightface.facts import (
     SWAP_CROP_PX,
     SWAP_EMBEDDING_COLUMNS,
 )
-from depthface.spec import Source
+from depthface.spec import Samples, Source
 from depthface.tasks.faces import DEFAULT_MIN_SCORE, DET_SIZE_AUTO
 
 __all__ = ["measurements"]
@@ -28,12 +28,12 @@ Run = Callable[[Arrays], Arrays]
 BATCH = 4
 
 
-def measurements(source: Source, run: Run, photos: list[Pixels]) -> Iterator[tuple[str, dict[str, float]]]:
+def measurements(source: Source, run: Run, samples: Samples) -> Iterator[tuple[str, dict[str, float]]]:
     """Compare an export with InsightFace's model on photographs.
 
     Args:
         run: the exported network, inputs by name to outputs by name.
-        photos: `(H, W, 3) uint8 RGB` each.
+        samples: whose photos it is.
 
     Yields:
         The name of each case and its metrics: of a detector `faces_differ` (count), `box_error_px`,
@@ -41,6 +41,7 @@ def measurements(source: Source, run: Run, photos: list[Pixels]) -> Iterator[tup
         of landmarks `landmark_error_px` in the 192 px crop; of attributes `attribute_error`, of its three numbers; of
         a swapper `swap_error_levels`, of 255.
     """
+    photos = list(samples.photos)
     if not hasattr(source.reference, "taskname"):
         yield from _swap(source.reference, run, photos)
     elif source.reference.taskname == "detection":

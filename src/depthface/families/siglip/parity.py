@@ -6,33 +6,32 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from depthface.families.clip.parity import SENTENCES, compared
+from depthface.families.clip.parity import compared, views
 from depthface.families.siglip.card import TOKENIZER_FILE
 from depthface.families.siglip.processing import read, squashed, tokenizer_from_bytes
-from depthface.spec import Source
+from depthface.spec import Samples, Source
 
 __all__ = ["measurements"]
 
 
 def measurements(
-    source: Source, run: Callable[[dict[str, Any]], dict[str, Any]], photos: list[npt.NDArray[np.uint8]]
+    source: Source, run: Callable[[dict[str, Any]], dict[str, Any]], samples: Samples
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """Compare an export with its reference: on `photos`, `(H, W, 3) uint8 RGB` each, or on sentences.
+    """Compare an export with its reference: on photos, or on sentences.
 
     Args:
         source: of the network of photos, or of that of texts, whose files hold its tokenizer.
         run: the exported network, inputs by name to outputs by name.
-        photos: photographs.
+        samples: of both.
 
     Yields:
         The name of each case and its metrics, as CLIP's `parity.measure` has them.
     """
     if TOKENIZER_FILE in source.files:
         tokenizer = tokenizer_from_bytes(source.files[TOKENIZER_FILE])
-        name, fed = "tokens", [read(tokenizer, text).tokens for text in SENTENCES]
+        name, fed = "tokens", [read(tokenizer, text).tokens for text in samples.sentences]
     else:
-        views = [view for photo in photos for view in (photo, photo[:, ::-1], photo[: len(photo) // 2], photo[::-1])]
-        name, fed = "pixels", [squashed(np.ascontiguousarray(view)) for view in views]  # type: ignore[misc]
+        shown = [view for photo in samples.photos for view in views(photo)]
+        name, fed = "pixels", [squashed(np.ascontiguousarray(view)) for view in shown]  # type: ignore[misc]
     yield compared(name, fed, source.reference(np.stack(fed)), run)

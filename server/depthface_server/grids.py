@@ -1,0 +1,231 @@
+"""Which shapes of a network's inputs get a graph of their own, compiled for them alone, beside the one for any shape.
+
+A graph whose shapes are known is quicker, takes memory, and takes about as long to compile as a dozen inferences take.
+So only shapes that are asked for often get one, a few at a time. It is made in a thread: no request waits for it, and
+the graph for any shape goes on answering until it is there. All others are always answered by that one; so are
+batches, which take many times the memory, and for which a CPU has no time to win.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy.typing as npt
+
+__all__ = [
+    "ASKED",
+    "BUDGET_MB",
+    "GAIN",
+    "KEPT",
+    "PARAMETER",
+    "TRIED",
+    "WINDOW",
+    "Case",
+    "Grids",
+    "Shapes",
+    "computes_in_bf16",
+    "room",
+    "room_of",
+    "shapes_of",
+]
+
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+"""The shape of every input by name, in the order of the names."""
+
+Graph = TypeVar("Graph")
+
+WINDOW = 256
+"""After so many requests every count is halved: what was asked yesterday makes room for what is asked today."""
+
+ASKED = 32
+"""Requests of a shape that it takes to get a graph. Compiling depth's costs 1.2 s of one core, and the graph saves
+0.05 s of one at each use: it has paid after two dozen."""
+
+TRIED = 16
+"""Uses after which a graph has to be quicker."""
+
+GAIN = 0.97
+"""It stays if its quickest run took at most this share of the other's quickest: it is not worth its memory else."""
+
+KEPT = 3
+"""The most graphs at a time: a library's photos are wide and tall, of one or two cameras."""
+
+BUDGET_MB = 600
+"""The most memory for all graphs of a network, reckoned as `room` does."""
+
+PARAMETER = "STATIC_GRAPHS_MB"
+"""The parameter of a network's config that says another budget; 0 for no such graphs."""
+
+
+def computes_in_bf16(parameters: Mapping[str, str]) -> bool:
+    """Return whether a network's config has OpenVINO compute in bf16."""
+    return parameters.get("HINT_BF16", "").lower() == "yes"
+
+
+def room_of(path: Path, parameters: Mapping[str, str]) -> int:
+    """Return how many graphs of their own the shapes of a network may have at a time, by its file and its config.
+
+    Only in bf16. In fp32 such a graph wins 1 % of depth's time (Intel with AMX), and is not worth its memory.
+
+    Raises:
+        ValueError: the budget is no number of megabytes.
+    """
+    text = parameters.get(PARAMETER, str(BUDGET_MB))
+    try:
+        budget_mb = float(text)
+    except ValueError:
+        budget_mb = math.nan
+    if not 0 <= budget_mb < math.inf:
+        raise ValueError(f"{PARAMETER} is {text!r}; it takes megabytes, or 0 for no static graphs")
+    return room(path.stat().st_size, budget_mb) if computes_in_bf16(parameters) else 0
+
+
+def room(file_bytes: int, budget_mb: float) -> int:
+    """Return how many graphs fit in a budget.
+
+    One takes 171 MB of the 99 MB file of Depth Anything V2 Small at 518×686 in bf16 (its weights once more, and what is
+    between its layers), the constants being shared. It is reckoned as twice the file.
+    """
+    return min(KEPT, math.floor(budget_mb * 1e6 / (2 * max(1, file_bytes))))
+
+
+def shapes_of(feed: Mapping[str, npt.NDArray[Any]]) -> Shapes:
+    """Return the shapes of arrays by name."""
+    return tuple((name, feed[name].shape) for name in sorted(feed))
+
+
+def _is_single(shapes: Shapes) -> bool:
+    """Return whether it is one item, as depthface's exports for a CPU have their networks asked."""
+    return all(shape[:1] == (1,) for _, shape in shapes)
+
+
+@dataclass
+class _Grid(Generic[Graph]):
+    """What is known of one shape: how often it was asked of late, its graph, and the quickest runs with and without."""
+
+    asked: int = 0
+    graph: Graph | None = None
+    is_refused: bool = False
+    uses: int = 0
+    own_s: float = math.inf
+    common_s: float = math.inf
+
+
+Case = tuple[Mapping[str, npt.NDArray[Any]], list[npt.NDArray[Any]]]
+"""A request that was answered, for a new graph to be held against: its inputs by name, and all outputs."""
+
+
+class Grids(Generic[Graph]):
+    """The graphs of one network. Its methods are called from one thread at a time.
+
+    Args:
+        build: makes the graph of the shape of a case, and holds it against that; called in a thread of its own. What it
+            raises is told, and that shape is left to the common graph.
+        room: how many may be there at a time, one that is being made included; 0 for none at all.
+        tell: is told in a few words what has happened, and to which shapes.
+    """
+
+    def __init__(self, build: Callable[[Case], Graph], room: int, tell: Callable[[str, Shapes], None]) -> None:
+        self._build, self._room, self._tell = build, room, tell
+        self._grids: dict[Shapes, _Grid[Graph]] = {}
+        self._requests = 0
+        self._builder: threading.Thread | None = None
+        self._is_closed = False
+        self._lock = threading.Lock()
+
+    def graph_of(self, shapes: Shapes) -> Graph | None:
+        """Return the shape's own graph, if there is one and it is quicker as far as is known."""
+        grid = self._grids.get(shapes)
+        if grid is None or grid.graph is None:
+            return None
+        if grid.uses == TRIED and grid.own_s > GAIN * grid.common_s:
+            self.refuse(shapes, f"no quicker: {1e3 * grid.own_s:.1f} against {1e3 * grid.common_s:.1f} ms")
+        return grid.graph
+
+    def refuse(self, shapes: Shapes, why: str) -> None:
+        """Let a shape's graph go, and make none for it again."""
+        grid = self._grids[shapes]
+        grid.graph, grid.is_refused = None, True
+        self._tell(why, shapes)
+
+    def note(self, shapes: Shapes, seconds: float, case: Callable[[], Case], *, own: bool) -> None:
+        """Count a request that was answered, and start to make the graph of its shape if it is time.
+
+        Args:
+            case: returns that request, in memory that stays as it is.
+            own: it was the shape's own graph that took these seconds.
+        """
+        if not self._room or not _is_single(shapes):
+            return
+        grid = self._grids.setdefault(shapes, _Grid())
+        grid.asked += 1
+        if own:
+            grid.uses += 1
+            grid.own_s = min(grid.own_s, seconds)
+        else:
+            grid.common_s = min(grid.common_s, seconds)
+        self._requests += 1
+        if self._requests % WINDOW == 0:
+            self._halve()
+        if grid.graph is None and not grid.is_refused and grid.asked >= ASKED and self._makes_room_for(grid):
+            self._start(shapes, grid, case())
+
+    def close(self) -> None:
+        """Let go of all graphs, and wait for one that is being made."""
+        with self._lock:
+            self._is_closed = True
+        if self._builder is not None:
+            self._builder.join()
+        self._grids.clear()
+
+    def wait(self) -> None:
+        """Wait for a graph that is being made."""
+        if self._builder is not None:
+            self._builder.join()
+
+    def _halve(self) -> None:
+        for shapes, grid in list(self._grids.items()):
+            grid.asked //= 2
+            if not grid.asked and grid.graph is None and not grid.is_refused:
+                del self._grids[shapes]
+
+    def _makes_room_for(self, grid: _Grid[Graph]) -> bool:
+        """Let the graph that is asked for the least go, if all are there and it is asked for half as often at the most.
+
+        Shapes that take turns would otherwise push each other out, and the time go into compiling.
+        """
+        if self._builder is not None and self._builder.is_alive():
+            return False
+        kept = [(shapes, other) for shapes, other in self._grids.items() if other.graph is not None]
+        if len(kept) < self._room:
+            return True
+        shapes, least = min(kept, key=lambda each: each[1].asked)
+        if 2 * least.asked > grid.asked:
+            return False
+        self._grids[shapes] = _Grid(asked=least.asked, common_s=least.common_s)
+        self._tell("left for another", shapes)
+        return True
+
+    def _start(self, shapes: Shapes, grid: _Grid[Graph], case: Case) -> None:
+        self._builder = threading.Thread(target=self._make, args=(shapes, grid, case), daemon=True)
+        self._builder.start()
+
+    def _make(self, shapes: Shapes, grid: _Grid[Graph], case: Case) -> None:
+        began = time.monotonic()
+        try:
+            graph = self._build(case)
+        except Exception as error:  # runtimes raise a dozen classes without a common base; one of them is of memory
+            grid.is_refused = True
+            self._tell(f"not made: {error}", shapes)
+            return
+        with self._lock:
+            if self._is_closed:
+                return
+            grid.graph = graph
+        self._tell(f"made in {time.monotonic() - began:.1f} s", shapes)
