@@ -273,7 +273,7 @@ def _in_torch(setting: Setting, card: ModelCard, arithmetic: Arithmetic, batches
     with setting.part(f"{card.title}, PyTorch, {arithmetic.name}"), torch.inference_mode():
         module = _published(setting, card, arithmetic)
         measure(module, "PyTorch, eager", _eager)
-        if card == depth_card():
+        if card == depth_card() and (setting.on_gpu or arithmetic.precision == "fp32"):  # a CPU takes a minute in fp16
             way = Way(card, "PyTorch, eager", arithmetic)
             _parity(setting, way, _source(card, arithmetic.precision), _by_module(module))
         if setting.on_gpu:
