@@ -66,7 +66,7 @@ def test_what_wavers_again_has_no_figure(records):
 
 def test_one_that_fails_has_no_figure_and_loses_no_other(monkeypatch):
     def drive(tool, host, model, data, load: Load, inside) -> Measured:
-        if load.value == 1:
+        if (load.kind, load.value) == ("concurrency", 1):
             raise DepthfaceError("perf_analyzer failed.")
         return Measured(load, 2.0, (2.0, 2.0, 2.0), 500.0, 500.0, 500.0, 600.0, 36, ())
 
