@@ -79,7 +79,8 @@ def measure(
         ground = Ground(pack, exported, clients, here.cores)
         for task in TASKS:
             results["limits"]["gflop"] |= part("operations", partial(comparison.gflop, task, ground), {})
-            for section, records in vars(comparison.compare(task, ground, plan, report)).items():
+            compared = part(task.name, partial(comparison.compare, task, ground, plan, report), comparison.Compared())
+            for section, records in vars(compared).items():
                 results[section] += records
             _keep(work, results)
         host = served[FP32].host
