@@ -203,7 +203,7 @@ class Published(nn.Module):
 
     def __init__(self, card: ModelCard, dtype: torch.dtype) -> None:
         super().__init__()
-        self.model = random_model(card).to(dtype)  # type: ignore[arg-type]
+        self.model = random_model(card).to(dtype)
         self.register_buffer("mean", 255 * torch.tensor(depth_network.MEAN).reshape(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(depth_network.STD).reshape(1, 3, 1, 1))
 
