@@ -65,8 +65,10 @@ CMD ["--help"]
 # What both targets share: the user that NVIDIA's image has for it, the model repository's place, and NVIDIA's entry
 # point, which checks the driver and then becomes the command.
 FROM nvcr.io/nvidia/tritonserver:${TRITON_TAG}-py3 AS base
+# NVIDIA's libraries multiply fp32 in TF32 unless they are told not to, and no fp32 of a card holds that.
 ENV PATH=/opt/depthface/bin:${PATH} \
-    PYTHONUNBUFFERED=1
+    PYTHONUNBUFFERED=1 \
+    NVIDIA_TF32_OVERRIDE=0
 RUN mkdir --mode=1777 /cache
 WORKDIR /models
 USER 1000:1000

@@ -86,6 +86,7 @@ lint: setup  ## ruff, mypy, the import table, stale generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tools/gpu
 	$(BIN)/python -m pytest -q tests/test_imports.py tests/export/test_generated.py
 
 format: setup  ## let ruff mend what it can

@@ -18,7 +18,7 @@ from depthface import image
 from depthface.contract import Precision
 from depthface.errors import ExportError, ParityError
 from depthface.families import module_of
-from depthface.spec import Samples
+from depthface.spec import ModelCard, Samples
 from depthface_export.job import NetworkJob, Report
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "prove_as_served",
     "runner",
     "runner_of_static_graphs",
+    "samples",
     "validate",
 ]
 
@@ -219,7 +220,7 @@ def validate(making: NetworkJob, run: Run, *, what: str = "ONNX file") -> Iterat
 
     tolerances = making.card.tolerances[making.precision]
     measurements = module_of(making.card, "parity").measurements
-    for case, measured in measurements(making.source, finite, _samples(making, PROOF)):
+    for case, measured in measurements(making.source, finite, samples(making.card)):
         checks = [Check(case, metric, value, tolerances[metric]) for metric, value in measured.items()]
         for check in checks:
             if not check.passed:
@@ -235,12 +236,12 @@ def inputs(making: NetworkJob, run: Run, named: Named = PROOF) -> list[Arrays]:
         given.append(arrays)
         return run(arrays)
 
-    for _ in module_of(making.card, "parity").measurements(making.source, noting, _samples(making, named)):
+    for _ in module_of(making.card, "parity").measurements(making.source, noting, samples(making.card, named)):
         pass
     return given
 
 
-def _samples(making: NetworkJob, named: Named) -> Samples:
+def samples(card: ModelCard, named: Named = PROOF) -> Samples:
     """Return the samples, and what the family's stand-ins see something in."""
     photos = [image.decode((files("skimage") / "data" / name).read_bytes()) for name in named.photographs]
-    return Samples([*photos, *depthface_standins.module_of(making.card).pictures()], named.sentences)
+    return Samples([*photos, *depthface_standins.module_of(card).pictures()], named.sentences)

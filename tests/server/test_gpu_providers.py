@@ -70,7 +70,7 @@ def accelerated(*accelerators: dict) -> dict:
 
 
 def test_cuda_alone_where_nothing_is_said(backend):
-    assert backend._providers("m", {}, GPU) == [(CUDA, {"device_id": "1"}), (CPU, {})]
+    assert backend._providers("m", {}, GPU) == [(CUDA, {"device_id": "1", "use_tf32": "0"}), (CPU, {})]
     assert backend._providers("m", {}, GPU | {"model_instance_kind": "CPU"}) == [(CPU, {})]
 
 
@@ -98,7 +98,7 @@ def test_the_same_config_as_nvidias_backend_asks_for_tensorrt(backend):
                 "trt_engine_cache_path": "/tmp/engines",
             },
         ),
-        (CUDA, {"device_id": "1", "cudnn_conv_algo_search": "HEURISTIC"}),
+        (CUDA, {"device_id": "1", "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}),
         (CPU, {}),
     ]
     assert backend._providers("m", accelerated({"name": "tensorrt"}), GPU)[0] == (TENSORRT, {"device_id": "1"})

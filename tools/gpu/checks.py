@@ -29,7 +29,7 @@ def check(setting: Setting) -> None:
     setting.fact("revision", machine.revision())
     names = ("onnxruntime-gpu", "nvidia-pytriton", "numpy", "transformers", "onnxscript", "opencv-python-headless")
     setting.fact("versions", ", ".join(f"{name} {version(name)}" for name in names))
-    cuda = f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+    cuda = f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
     setting.fact("PyTorch", f"{torch.__version__}, {cuda}")
     with setting.part("the GPU in PyTorch"):
         if setting.on_gpu:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from setting import FACES_A_PHOTO, Setting, median_ms
 from torch import nn
 
 import depthface_standins
-from depthface import image
 from depthface.contract import Precision
 from depthface.errors import DepthfaceError
 from depthface.families import card_named, module_of
@@ -179,10 +177,8 @@ def _by_session(session: onnxruntime.InferenceSession) -> validate.Run:
 
 def _parity(setting: Setting, way: Way, source: Source, run: validate.Run) -> None:
     """Put down the worst value of each metric of the card, on the photographs that an export is proven on."""
-    pictures = [image.decode((files("skimage") / "data" / name).read_bytes()) for name in validate.PROOF]
-    pictures += depthface_standins.module_of(way.card).pictures()
     worst: dict[str, float] = {}
-    for _, measured in module_of(way.card, "parity").measurements(source, run, pictures):
+    for _, measured in module_of(way.card, "parity").measurements(source, run, validate.samples(way.card)):
         for metric, value in measured.items():
             worst[metric] = float(np.maximum(worst.get(metric, 0.0), value))  # not max(): NaN has to stay
     for metric, value in worst.items():
@@ -207,7 +203,7 @@ class Published(nn.Module):
 
     def __init__(self, card: ModelCard, dtype: torch.dtype) -> None:
         super().__init__()
-        self.model = random_model(card).to(dtype)  # type: ignore[arg-type]
+        self.model = random_model(card).to(dtype)
         self.register_buffer("mean", 255 * torch.tensor(depth_network.MEAN).reshape(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(depth_network.STD).reshape(1, 3, 1, 1))
 

@@ -43,7 +43,7 @@ def share_of_peak(setting: Setting) -> None:
         card = card_named(DEPTH.replace("small", size))
         with setting.part(f"operations of {card.title}"):
             path = setting.network("fp32", f"{DEPTH}_network") if size == "small" else setting.larger(size)
-            gflop = limits.gflop(path, {"pixels": pixels_of(1, setting.scale.grid_px)})
+            gflop, _ = limits.counted(path, {"pixels": pixels_of(1, setting.scale.grid_px)}, ("depth",))
             setting.fact(f"{card.title} at {text_of(setting.scale.grid_px)}, GFLOP a photo", round(gflop, 1))
             _shares(setting, card.title, gflop, peaks)
 

@@ -87,7 +87,7 @@ def faces(setting: Setting) -> None:
     batch = _BATCH if setting.on_gpu else 1
     ms = 0.0
     for name, a_photo in zip(names, (1, FACES_A_PHOTO), strict=True):
-        session = session_of(setting, setting.network("fp32", name), ARITHMETIC[2])  # as served: TF32 is the default
+        session = session_of(setting, setting.network("fp32", name), ARITHMETIC[1])  # as served
         if a_photo == 1:
             photo = np.asarray(photos.opened(sent[0]))
             fed = letterboxes(photo, DEFAULT_MIN_SCORE, DET_SIZE_AUTO)

@@ -126,7 +126,8 @@ def _providers(name: str, config: dict[str, Any], args: Mapping[str, str]) -> li
     device = {"device_id": args["model_instance_device_id"]}
     accelerators = config.get("optimization", {}).get("execution_accelerators", {}).get("gpu_execution_accelerator", [])
     before: list[Provider] = []
-    cuda = dict(device)
+    # Its own default multiplies fp32 in TF32, whose 10 bits of a fraction no fp32 of a card holds.
+    cuda = device | {"use_tf32": "0"}
     for accelerator in accelerators:
         options = accelerator.get("parameters", {})
         if accelerator["name"] == "tensorrt":
