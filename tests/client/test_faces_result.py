@@ -198,3 +198,7 @@ def test_drawings_are_upright_and_take_photos_in_every_form():
     assert draw.faces(np.asarray(upright), []).tobytes() == upright.tobytes()
     with pytest.raises(InvalidInput, match="not an image"):
         draw.faces(b"hello", [])
+
+
+def test_a_model_that_takes_no_options_has_the_defaults():
+    assert task.Options.of_tensors() == task.Options.of_tensors(None, None, None) == task.Options()

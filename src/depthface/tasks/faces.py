@@ -110,8 +110,10 @@ class Options:
         return cls(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
     @classmethod
-    def of_tensors(cls, min_score: Array | None, max_faces: Array | None, det_size: Array | None) -> Options:
-        """Return the options of a request's tensors, `(1,)` each; None where one was left out."""
+    def of_tensors(
+        cls, min_score: Array | None = None, max_faces: Array | None = None, det_size: Array | None = None
+    ) -> Options:
+        """Return the options of a request's tensors, `(1,)` each; None where one was left out, or cannot be given."""
         return cls.of(*(None if tensor is None else tensor[0].item() for tensor in (min_score, max_faces, det_size)))
 
     def tensors(self) -> dict[str, Array]:
