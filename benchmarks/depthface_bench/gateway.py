@@ -45,7 +45,6 @@ _ROUND_S = 5.0
 """A round of throughput sends all photos so often that it lasts as long, of each way: shorter ones are chance."""
 
 _DEPTH_PX = (1920, 1280)
-_FACES_A_PHOTO = 6
 
 DIRECT, GATEWAY, SEED = "direct", "gateway", "seed"
 
@@ -139,7 +138,7 @@ def _cases(client: Client, urls: Mapping[str, str], pack: Path | None, stack: Ex
 
         return call
 
-    crowds = [photos.crowd(_FACES_A_PHOTO, index) for index in range(3)]
+    crowds = [photos.crowd(photos.FACES_A_PHOTO, index) for index in range(3)]
     scenes = [photos.sized(*_DEPTH_PX, index) for index in range(3)]
     depth = post(f"{urls['immichvr']}/api/depth", "image")
     calls: dict[str, Call] = {
@@ -221,7 +220,7 @@ def _measured(case: _Case, rounds: int, count: int, at_once: int) -> bool:
 
 
 def _equal(a: object, b: object) -> None:
-    assert a == b == _FACES_A_PHOTO, (a, b)
+    assert a == b == photos.FACES_A_PHOTO, (a, b)
 
 
 def _same_png(a: object, b: object) -> None:

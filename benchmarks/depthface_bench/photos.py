@@ -11,14 +11,14 @@ from PIL import Image
 
 from depthface_standins.insightface import scenes
 
-__all__ = ["CROWD", "MIXED", "crowd", "jpeg", "mixed", "opened", "photograph", "sized"]
+__all__ = ["CROWD", "FACES_A_PHOTO", "FACE_PHOTOS", "MIXED", "crowd", "jpeg", "mixed", "opened", "photograph", "sized"]
 
 MIXED = ((640, 480), (1280, 960), (1920, 1280), (2880, 2160), (4000, 3000))
 """Width and height of what a server gets from its users: thumbnails to cameras. An odd number of them: then a window's
 median is one photo's latency, while of an even number it falls now on this, now on that of two that lie apart."""
 
-CROWD = (886, 1280)
-"""Height and width of a photo of six people."""
+CROWD, FACES_A_PHOTO, FACE_PHOTOS = (886, 1280), 6, 3
+"""Height and width of a photo of people, how many are on it, and of how many photos: one before each background."""
 
 _IN_A_WHEEL = ("motorcycle_left.png", "coffee.png", "rocket.jpg", "astronaut.png")
 

@@ -18,9 +18,10 @@ import onnxruntime
 from depthface import config
 from depthface.contract import ENGINE_FILE, MODEL_VERSION, ONNX_FILE
 from depthface.errors import DepthfaceError
+from depthface.machine import CUDA_OPTIONS, CUDA_PROVIDER
 from depthface.openvino import openvino
 from depthface.spec import ModelCard, Network
-from depthface_bench.variants import CUDA, Variant
+from depthface_bench.variants import Variant
 from depthface_export import tensorrt
 
 __all__ = ["Answer", "Run", "plain_network", "plain_pipeline"]
@@ -102,10 +103,14 @@ def plain_network(
         return by_openvino
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    providers = [*([CUDA] if variant.provider == "cuda" else []), "CPUExecutionProvider"]
-    session = onnxruntime.InferenceSession(folder / ONNX_FILE, options, providers=providers)
-    if session.get_providers() != providers:
-        raise DepthfaceError(f"{CUDA} did not start, and ONNX Runtime would run on the CPU; its warning says why.")
+    cuda = [(CUDA_PROVIDER, CUDA_OPTIONS)] if variant.provider == "cuda" else []
+    if cuda:
+        onnxruntime.preload_dlls()
+    session = onnxruntime.InferenceSession(folder / ONNX_FILE, options, providers=[*cuda, "CPUExecutionProvider"])
+    if bool(cuda) != (CUDA_PROVIDER in session.get_providers()):
+        raise DepthfaceError(
+            f"{CUDA_PROVIDER} did not start, and ONNX Runtime would run on the CPU; its warning says why."
+        )
 
     def by_onnxruntime(inputs: Mapping[str, npt.NDArray[Any]], wanted: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
         return dict(zip(wanted, session.run(list(wanted), dict(inputs)), strict=True))

@@ -25,14 +25,10 @@ from depthface_bench import embeddings, peers, photos, repositories, services, w
 from depthface_bench.plain import Answer
 from depthface_client import Client
 
-__all__ = ["DEPTH_SIZES", "FACES_A_PHOTO", "TASKS", "Driven", "Items", "Task"]
+__all__ = ["DEPTH_SIZES", "TASKS", "Driven", "Items", "Task"]
 
 DEPTH_SIZES = ((1920, 1280), (4000, 3000))
 """Width and height of the photos that the ways are compared on."""
-
-FACES_A_PHOTO = 6
-FACE_PHOTOS = 3
-"""One before each kind of background."""
 
 _LEVEL = 1 / 255
 
@@ -114,7 +110,7 @@ def _same_depth(photo: bytes, expected: bytes | None, png: bytes, precision: Pre
 
 def _same_faces(_: bytes, expected: object, found: object, precision: Precision) -> None:
     """By their number, and by the card's widest tolerances of boxes and embeddings: each decodes the JPEG itself."""
-    ways.same_count(FACES_A_PHOTO, found)
+    ways.same_count(photos.FACES_A_PHOTO, found)
     if expected is None:
         return
     widest = {
@@ -148,7 +144,7 @@ def _depth_items(count: int) -> list[Items]:
 
 
 def _crowds() -> list[bytes]:
-    return [photos.crowd(FACES_A_PHOTO, seed) for seed in range(FACE_PHOTOS)]
+    return [photos.crowd(photos.FACES_A_PHOTO, seed) for seed in range(photos.FACE_PHOTOS)]
 
 
 def _embedding(kind: embeddings.Kind, driven: Driven | None) -> Task:
@@ -190,7 +186,7 @@ TASKS = (
         card=lambda pack: card_named(str(pack)),
         public=repositories.FACES,
         wanted=repositories.EVERYTHING,
-        items=lambda _: [Items(f"{FACES_A_PHOTO} faces", _crowds())],
+        items=lambda _: [Items(f"{photos.FACES_A_PHOTO} faces", _crowds())],
         peers=peers.face_peers,
         read=lambda response: response.json(),
         ask=ways.faces_of,

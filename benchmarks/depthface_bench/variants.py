@@ -10,6 +10,7 @@ import onnxruntime
 
 from depthface.contract import Precision
 from depthface.errors import EngineError, ServeError
+from depthface.machine import CUDA_PROVIDER
 from depthface_bench.machine import Machine
 from depthface_export import tensorrt
 from depthface_server.installation import Installation
@@ -18,7 +19,7 @@ __all__ = ["CUDA", "FP32", "TENSORRT", "Provider", "Variant", "absent", "here", 
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 
-CUDA, TENSORRT = "CUDAExecutionProvider", "TensorRT"
+CUDA, TENSORRT = CUDA_PROVIDER, "TensorRT"
 """What `here` finds."""
 
 _NEEDS: Mapping[Provider, str] = {"cuda": CUDA, "tensorrt": TENSORRT}

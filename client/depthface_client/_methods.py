@@ -97,7 +97,7 @@ class Methods(TaskMethods, Asker):
             model: None for the one that a request about depth takes.
 
         Returns:
-            Such as `<hub id>@<revision>`, `buffalo_l@insightface`, `folder <name>`, `synthetic`, `random, seed 0`, or
+            Such as `<hub id>@<revision>`, `<pack>@<publisher>`, `folder <name>`, `synthetic`, `random, seed 0`, or
             `unknown`.
         """
         model = model or (yield from self._serving("depth"))

@@ -206,16 +206,16 @@ def _by_onnxruntime(making: NetworkJob) -> Callable[[dict[str, Any]], object]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = Cores.found().count
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers = [*([_CUDA] if _has_cuda() else []), "CPUExecutionProvider"]
-    session = onnxruntime.InferenceSession(making.model, options, providers=providers)
-    if session.get_providers() != providers:
+    cuda = [(machine.CUDA_PROVIDER, machine.CUDA_OPTIONS)] if _has_cuda() else []
+    if cuda:
+        onnxruntime.preload_dlls()
+    session = onnxruntime.InferenceSession(making.model, options, providers=[*cuda, "CPUExecutionProvider"])
+    if bool(cuda) != (machine.CUDA_PROVIDER in session.get_providers()):
         raise ExportError(
-            f"{_CUDA} did not start, though there is a GPU; ONNX Runtime's warning says why.", "Choose a --precision."
+            f"{machine.CUDA_PROVIDER} did not start, though there is a GPU; ONNX Runtime's warning says why.",
+            "Choose a --precision.",
         )
     return lambda feed: session.run(None, feed)
-
-
-_CUDA = "CUDAExecutionProvider"
 
 
 def _has_cuda() -> bool:
@@ -224,7 +224,7 @@ def _has_cuda() -> bool:
         return False
     import onnxruntime
 
-    return _CUDA in onnxruntime.get_available_providers()
+    return machine.CUDA_PROVIDER in onnxruntime.get_available_providers()
 
 
 def _cpu_capabilities() -> Sequence[str]:

@@ -9,10 +9,14 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["TENSORRT_MAJORS", "Gpu", "Machine", "gpus", "read"]
+__all__ = ["CUDA_OPTIONS", "CUDA_PROVIDER", "TENSORRT_MAJORS", "Gpu", "Machine", "gpus", "read"]
 
 TENSORRT_MAJORS = (11, 10)
 """The major versions of TensorRT that depthface builds with, the newest first."""
+
+CUDA_PROVIDER, CUDA_OPTIONS = "CUDAExecutionProvider", {"use_tf32": "0"}
+"""ONNX Runtime's name of CUDA, and how every session of ours has it: its own default multiplies fp32 in TF32, whose ten
+bits of fraction no fp32 of a card holds."""
 
 _TIMEOUT_S = 60.0
 """The first call after a boot wakes the driver, which can take half a minute on a machine with many GPUs."""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import torch
-from setting import FACES_A_PHOTO, Setting, median_ms
+from setting import Setting, median_ms
 from torch import nn
 
 import depthface_standins
@@ -358,7 +358,7 @@ def face_feed(session: onnxruntime.InferenceSession, batch: int) -> dict[str, np
     """Return a batch for a network of faces: a drawn crowd for a detector, noise in the size of a crop for others."""
     if [tensor.name for tensor in session.get_inputs()] == ["faces"]:
         return {"faces": pixels_of(batch, (RECOGNITION_CROP_PX,) * 2)}
-    photo = np.asarray(photos.opened(photos.crowd(FACES_A_PHOTO)))
+    photo = np.asarray(photos.opened(photos.crowd(photos.FACES_A_PHOTO)))
     return {name: np.stack([value] * batch) for name, value in letterboxes(photo, 0.5, DET_SIZE_AUTO).items()}
 
 

@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     build = ROOT / "build" / "gpu"
     parser.add_argument("--pieces", type=Path, default=build / "pieces", help="where the pieces are (build/gpu/pieces)")
-    parser.add_argument("--work", type=Path, default=build / "work", help="the environment, the networks, the log")
+    parser.add_argument("--work", type=Path, default=build / "made", help="the environment, the networks, the log")
     parser.add_argument("--results", type=Path, default=build / "results", help="what is found (build/gpu/results)")
     parser.add_argument("--seconds", type=float, default=SECONDS, help=f"for everything ({SECONDS})")
     parser.add_argument("--rehearse", action="store_true", help="as on a machine without a GPU")

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import requests
 from networks import ARITHMETIC, Bound, face_feed, session_of
-from setting import FACE_PHOTOS, FACES_A_PHOTO, Setting, median_ms
+from setting import Setting, median_ms
 
 from depthface.config import read as read_config
 from depthface.contract import EXPORTED_CONFIG
@@ -82,11 +82,11 @@ def depth(setting: Setting) -> None:
 
 def faces(setting: Setting) -> None:
     """Drawn crowds of six to boxes, keypoints and embeddings."""
-    sent = [photos.crowd(FACES_A_PHOTO, seed) for seed in range(FACE_PHOTOS)]
+    sent = [photos.crowd(photos.FACES_A_PHOTO, seed) for seed in range(photos.FACE_PHOTOS)]
     names = tuple(f"face_{PACK}_{kind}" for kind in ("detector", "recognizer"))
     batch = _BATCH if setting.on_gpu else 1
     ms = 0.0
-    for name, a_photo in zip(names, (1, FACES_A_PHOTO), strict=True):
+    for name, a_photo in zip(names, (1, photos.FACES_A_PHOTO), strict=True):
         session = session_of(setting, setting.network("fp32", name), ARITHMETIC[1])  # as served
         if a_photo == 1:
             photo = np.asarray(photos.opened(sent[0]))
@@ -97,7 +97,7 @@ def faces(setting: Setting) -> None:
         del session
     keypoints = found["keypoints"][0, : int(found["count"][0, 0])]
     cpu_s = bounds.photos_a_second("face_work", (sent[0], keypoints), setting.cores, 2)
-    table = f"End to end: {FACES_A_PHOTO} faces at {photos.CROWD[1]}×{photos.CROWD[0]}, with embeddings"
+    table = f"End to end: {photos.FACES_A_PHOTO} faces at {photos.CROWD[1]}×{photos.CROWD[0]}, with embeddings"
     _served(setting, Subject(table, setting.repository("fp32"), MEASURED_FACES, sent, names, 1000 / ms, cpu_s))
 
 

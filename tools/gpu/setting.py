@@ -16,10 +16,7 @@ from steps import Book
 from depthface.contract import ONNX_FILE
 from depthface_bench.variants import Variant
 
-__all__ = ["FACES_A_PHOTO", "FACE_PHOTOS", "GPU", "REHEARSAL", "Scale", "Setting", "median_ms"]
-
-FACES_A_PHOTO, FACE_PHOTOS = 6, 3
-"""As `make bench` has them, whose module needs what does not travel."""
+__all__ = ["GPU", "REHEARSAL", "Scale", "Setting", "median_ms"]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 
 from depthface.cores import Cores
+from depthface.machine import CUDA_OPTIONS, CUDA_PROVIDER
 from depthface_server.backend import NetworkBackend, Tensor
 
 Provider = tuple[str, dict[str, str]]
@@ -126,8 +127,7 @@ def _providers(name: str, config: dict[str, Any], args: Mapping[str, str]) -> li
     device = {"device_id": args["model_instance_device_id"]}
     accelerators = config.get("optimization", {}).get("execution_accelerators", {}).get("gpu_execution_accelerator", [])
     before: list[Provider] = []
-    # Its own default multiplies fp32 in TF32, whose 10 bits of a fraction no fp32 of a card holds.
-    cuda = device | {"use_tf32": "0"}
+    cuda = device | CUDA_OPTIONS
     for accelerator in accelerators:
         options = accelerator.get("parameters", {})
         if accelerator["name"] == "tensorrt":
@@ -138,7 +138,7 @@ def _providers(name: str, config: dict[str, Any], args: Mapping[str, str]) -> li
             raise pb_utils.TritonModelException(
                 f"{name}: there is no execution accelerator {accelerator['name']!r}; use 'tensorrt' or 'cuda'"
             )
-    return [*before, ("CUDAExecutionProvider", cuda), cpu]
+    return [*before, (CUDA_PROVIDER, cuda), cpu]
 
 
 def _tensorrt_options(name: str, parameters: Mapping[str, str]) -> dict[str, str]:
