@@ -12,7 +12,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import re
 import threading
 import time
 import traceback
@@ -29,6 +28,7 @@ import triton_python_backend_utils as pb_utils
 from depthface.contract import ONNX_FILE
 from depthface.errors import InvalidInput, encode
 from depthface_server import heap
+from depthface_server.failures import is_of_memory, is_of_shapes
 from depthface_server.options import IDLE_MINUTES
 from depthface_server.reporting import Report
 from depthface_server.tensors import array_of
@@ -36,10 +36,6 @@ from depthface_server.tensors import array_of
 __all__ = ["NetworkBackend", "Tensor"]
 
 Array = npt.NDArray[Any]
-
-# What runtimes say when memory runs out: C++'s `std::bad_alloc` (pybind11 makes it a MemoryError, if nobody has wrapped
-# it), ONNX Runtime's bfc_arena.cc and OpenVINO's cpu_memory.cpp, CUDA, and the system where it can start no thread.
-_NO_MEMORY = re.compile("bad.?alloc|failed to allocate|out of memory|temporarily unavailable", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class NetworkBackend(ABC):
     def run(self, wanted: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
         """Compute the outputs named, as they are until the next call.
 
-        What it raises is the request's fault, but for a lack of memory.
+        Whose fault it is what it raises, `depthface_server.failures` tells.
         """
 
     @abstractmethod
@@ -172,16 +168,19 @@ class NetworkBackend(ABC):
             return pb_utils.InferenceResponse(
                 [pb_utils.Tensor(name, answer[name]) for name in request.requested_output_names()]
             )
-        if isinstance(answer, MemoryError) or _NO_MEMORY.search(str(answer)):
-            self._report.record_failure(request, repr(answer))
-            error = pb_utils.TritonError("There is not the memory for this request. Send fewer or smaller photos.")
-            return pb_utils.InferenceResponse([], error)
         if isinstance(answer, InvalidInput):
             self._report.record_refusal(request, answer)
             return _refusal(encode(answer))
-        # Otherwise it is the shapes that the runtime could not run on; its text names its own sources.
-        self._report.record_refusal(request, InvalidInput(str(answer)))
-        return _refusal(encode(InvalidInput("The network cannot run on tensors of these shapes.", "Send others.")))
+        if is_of_shapes(answer):
+            # Its text names the runtime's own sources.
+            self._report.record_refusal(request, InvalidInput(str(answer)))
+            return _refusal(encode(InvalidInput("The network cannot run on tensors of these shapes.", "Send others.")))
+        self._report.record_failure(request, repr(answer))
+        if is_of_memory(answer):
+            text = "There is not the memory for this request. Send fewer or smaller photos."
+        else:
+            text = "The network failed on this request; the server's log says why."
+        return pb_utils.InferenceResponse([], pb_utils.TritonError(text))
 
 
 def _refusal(text: str) -> Any:
