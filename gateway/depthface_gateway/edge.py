@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from depthface import heap
 from depthface.errors import ClientError, RequestTimeout
 
 __all__ = ["Edge", "Problem", "Rules"]
@@ -86,12 +87,14 @@ class Edge:
     def __init__(self, app: ASGIApp, rules: Rules) -> None:
         self._app = app
         self._rules = rules
+        self._trimmer = heap.Trimmer()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        self._trimmer.touch()
         exchange = _Exchange(scope, receive, send, self._rules.max_body_bytes)
         started = time.monotonic()
         try:
@@ -103,6 +106,7 @@ class Edge:
                     response.headers["connection"] = "close"  # nobody reads the rest of the body
                 await response(scope, receive, exchange.send)
         finally:
+            self._trimmer.touch()
             fields = {
                 "contract": self._rules.name,
                 "method": scope["method"],

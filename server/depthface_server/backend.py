@@ -25,9 +25,9 @@ import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
+from depthface import heap
 from depthface.contract import ONNX_FILE
 from depthface.errors import InvalidInput, encode
-from depthface_server import heap
 from depthface_server.failures import is_of_memory, is_of_shapes
 from depthface_server.options import IDLE_MINUTES
 from depthface_server.reporting import Report

@@ -20,10 +20,9 @@ import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
-from depthface import image
+from depthface import heap, image
 from depthface.contract import MANIFEST_FILE, MODEL_VERSION, Parameters
 from depthface.errors import InvalidInput, decode, encode
-from depthface_server import heap
 from depthface_server.gathering import Gathering
 from depthface_server.photos import Infer, Value, checked_options, mixed_shapes, run_together, types_of_options
 from depthface_server.reporting import Report

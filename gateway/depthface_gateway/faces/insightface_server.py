@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -26,6 +25,7 @@ from depthface.errors import (
 from depthface_client import Face
 from depthface_gateway.answers import Json, finite
 from depthface_gateway.faces.asking import Faces, by_area
+from depthface_gateway.faces.quality import qualities
 from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Problem, request_id
 from depthface_gateway.photos import upright_size
@@ -155,8 +155,7 @@ def router(faces: Faces) -> APIRouter:
         started = time.perf_counter()
         photo, size = await read(image)
         found = await faces.find(photo, request_id(request), ("crop",), largest=max_faces, det_size=None)
-        rows = [_face(face, size) for face in by_area(found)]
-        return said(request, faces=rows, processing_ms=_ms(started))
+        return said(request, faces=_rows(by_area(found), size), processing_ms=_ms(started))
 
     @routes.post("/compare")
     async def compare(
@@ -178,8 +177,8 @@ def router(faces: Faces) -> APIRouter:
             matched=similarity >= limit,
             similarity=similarity,
             threshold=limit,
-            source_face=_face(one, one_size),
-            target_face=_face(other, other_size),
+            source_face=_rows([one], one_size)[0],
+            target_face=_rows([other], other_size)[0],
             processing_ms=_ms(started),
         )
 
@@ -196,8 +195,10 @@ def router(faces: Faces) -> APIRouter:
         started = time.perf_counter()
         face, size = await largest(image, request_id(request))
         assert face.embedding is not None
-        row = _face(face, size) | {"embedding": finite(face.embedding)}
-        return said(request, faces=[row], model=summary(), processing_ms=_ms(started))
+        (row,) = _rows([face], size)
+        return said(
+            request, faces=[row | {"embedding": finite(face.embedding)}], model=summary(), processing_ms=_ms(started)
+        )
 
     return routes
 
@@ -243,11 +244,16 @@ def _ms(started: float) -> float:
     return round((time.perf_counter() - started) * 1000, 3)
 
 
-def _face(face: Face, size: tuple[int, int]) -> dict[str, Any]:
+def _rows(faces: Sequence[Face], size: tuple[int, int]) -> list[dict[str, Any]]:
+    return [_face(face, size, quality) for face, quality in zip(faces, qualities(faces), strict=True)]
+
+
+def _face(face: Face, size: tuple[int, int], quality: dict[str, float]) -> dict[str, Any]:
     """Return a face as its documents have it: the box within the photo, in pixels and in shares of its sides."""
     width, height = size
-    x1, x2 = (min(max(round(float(x)), 0), width) for x in face.box[[0, 2]])
-    y1, y2 = (min(max(round(float(y)), 0), height) for y in face.box[[1, 3]])
+    left, top, right, bottom = face.box.tolist()
+    x1, x2 = (min(max(round(x), 0), width) for x in (left, right))
+    y1, y2 = (min(max(round(y), 0), height) for y in (top, bottom))
     return {
         "bbox": {
             "pixels": {"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1},
@@ -260,26 +266,5 @@ def _face(face: Face, size: tuple[int, int]) -> dict[str, Any]:
         },
         "landmarks": face.keypoints.astype(float).round(3).tolist(),
         "detection_score": round(face.score, 6),
-        "quality": _quality(face),
+        "quality": quality,
     }
-
-
-def _quality(face: Face) -> dict[str, float]:
-    """Return how good a photo of a face it is, each 0…1, from its aligned crop and its five keypoints.
-
-    As that server says of its own, these are local signals and no standard: the mean brightness; the sharpness
-    1 − exp(−v/100) of the variance v of a Laplacian; how far the face looks into the camera.
-    """
-    grey = np.asarray(face.crop().convert("L"), np.int16)  # a quarter of the time that float64 takes
-    laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
-    sharpness = 1 - math.exp(-float(laplacian.var()) / 100)
-    brightness = float(grey.mean()) / 255
-    left, right, nose, *_ = face.keypoints.astype(np.float64)
-    across = right - left
-    span = max(float(np.hypot(*across)), 1e-6)
-    roll = abs(float(np.degrees(np.arctan2(across[1], across[0])))) / 90
-    yaw = abs(float((nose - (left + right) / 2) @ across)) / span**2
-    pose = max(0.0, 1 - max(roll, yaw))
-    score = (face.score + sharpness + (1 - abs(2 * brightness - 1)) + pose) / 4
-    values = {"score": score, "sharpness": sharpness, "brightness": brightness, "pose": pose}
-    return {name: round(min(max(value, 0.0), 1.0), 6) for name, value in values.items()}

@@ -1,9 +1,9 @@
-"""The C library's heap of a Python model: kept while photos come, given back some seconds after the last one.
+"""The C library's heap of a process that photos go through: kept while they come, given back seconds after the last.
 
 glibc maps a large buffer anew for every photo and zeroes it. Kept in the heap instead, it saves a fifth of a step's
-time (see docs/operating.md); but then it stays after the photo. So the heap is trimmed once nobody has asked for a
-while. glibc reads `MALLOC_…` variables for a whole program; Triton's own heap and NVIDIA's backends in it are to give
-their memory back as ever, so each Python process sets its own (mallopt(3)).
+time in Triton (see docs/operating.md), and 1 ms of 6 in the gateway; but then it stays after the photo. So the heap is
+trimmed once nobody has asked for a while. glibc reads `MALLOC_…` variables for a whole program; Triton's own heap and
+NVIDIA's backends in it are to give their memory back as ever, so each Python process sets its own (mallopt(3)).
 """
 
 from __future__ import annotations
