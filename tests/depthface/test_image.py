@@ -157,3 +157,22 @@ def test_what_is_not_a_jpeg_or_already_small_is_decoded_whole():
     for name in ("square PNG", "landscape JPEG"):
         whole = image.decode(VARIETY[name])
         np.testing.assert_array_equal(image.decode(VARIETY[name], at_least=whole.shape[:2]), whole)
+
+
+@pytest.mark.parametrize(
+    ("enough", "eighths"), [((60, 80), 4), ((75, 100), 5), ((76, 100), 8), ((60, 101), 8)], ids=str
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_above_five_eighths_a_jpeg_is_decoded_whole(enough, eighths, orientation):
+    """To six and seven eighths libjpeg-turbo decodes more slowly than whole."""
+    picture = photo().convert("RGB").resize((160, 120) if orientation == 1 else (120, 160))  # upright: 160×120
+    exif = picture.getexif()
+    exif[0x0112] = orientation
+    buffer = BytesIO()
+    picture.save(buffer, "JPEG", exif=exif)
+    data = buffer.getvalue()
+    whole = image.decode(data)
+    got = image.decode(data, at_least=enough)
+    assert got.shape[:2] == tuple(side * eighths // 8 for side in whole.shape[:2])
+    if eighths == 8:
+        np.testing.assert_array_equal(got, whole)
