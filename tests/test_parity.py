@@ -12,7 +12,7 @@ from fixtures.exporting import export_apart, random_sources
 from fixtures.machine import HAS_BF16
 from fixtures.photos import VARIETY, difference, encoded, photo
 from fixtures.serving import Server, serving
-from PIL import Image
+from PIL import Image, ImageOps
 
 from depthface.families import card_named
 from depthface.families.depth_anything_v2 import parity, processing
@@ -29,7 +29,8 @@ def client(true_server: Server) -> Iterator[Client]:
         yield client
 
 
-@pytest.mark.parametrize("name", VARIETY)
+# Of the photos that are stored turned one is enough here: each is compared with the upright photo below.
+@pytest.mark.parametrize("name", [name for name in VARIETY if not name.startswith("EXIF") or name == "EXIF 6"])
 def test_png8_equals_the_pipeline(name, client, reference):
     png = client.depth_png(VARIETY[name], bits=8)
     largest, share = difference(png, reference(VARIETY[name]))
@@ -109,12 +110,17 @@ def test_result_makes_the_same_pngs_as_the_server(client):
     assert np.abs(ours - server).max() <= 4
 
 
-@pytest.mark.parametrize("orientation", range(2, 9))
-def test_every_orientation_is_applied_once(client, orientation):
-    """A photo stored turned and marked so gives the depth of the upright photo, at the upright size."""
-    upright = client.depth(VARIETY["EXIF 1"]).size
-    turned = client.depth(VARIETY[f"EXIF {orientation}"]).size
-    assert turned == (upright if orientation < 5 else upright[::-1])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_applied_once(server, orientation):
+    """A photo stored turned and marked so gives the depth of the upright photo; the tiny network will do for that."""
+    turned = VARIETY[f"EXIF {orientation}"]
+    upright = encoded(ImageOps.exif_transpose(Image.open(BytesIO(turned))), "PNG")
+    with Client(server.host) as client:
+        expected = Image.open(BytesIO(client.depth_png(upright, bits=8)))
+        assert len(np.unique(expected)) > 100
+        largest, share = difference(client.depth_png(turned, bits=8), expected)
+    assert largest <= MAX_LEVELS
+    assert share < MAX_SHARE
 
 
 def test_a_fast_decode_is_asked_for_and_its_error_is_as_stated(client):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -250,7 +251,8 @@ def test_onnxruntime_may_be_the_one_for_gpus(monkeypatch):
     assert fingerprint._version("onnxruntime") == "1.27"
 
 
-def imports_of(module: str) -> set[str]:
+@functools.cache
+def imports_of(module: str) -> frozenset[str]:
     """The first-party modules that a module imports, wherever in it."""
     names = set()
     for node in ast.walk(ast.parse(fingerprint.code_of(module))):
@@ -259,7 +261,7 @@ def imports_of(module: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
             names |= {node.module} | {name for name in inner if is_module(name)}
-    return {name for name in names if name.partition(".")[0].startswith("depthface")}
+    return frozenset(name for name in names if name.partition(".")[0].startswith("depthface"))
 
 
 def is_module(name: str) -> bool:
