@@ -24,6 +24,16 @@ from depthface_client import Client
 MODEL = "depth_anything_v2_small"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Of several processes on one machine each computes by itself, and so does what it starts.
+
+    OpenMP's threads (torch, OpenBLAS) wait for each other by turning round: where two processes have as many threads
+    each as there are cores, that costs more than it gains.
+    """
+    if hasattr(config, "workerinput"):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 def shared_root(config: pytest.Config) -> Path | None:
     """Where the processes of a run share what they make; None for a run in one process."""
     return Path(config.option.basetemp).parent / "shared" if hasattr(config, "workerinput") else None
@@ -196,6 +206,18 @@ def pack_repository(shared: Shared) -> Path:
         assert done.returncode == 0, done.stderr
 
     return shared.folder("pack", make)
+
+
+@pytest.fixture(scope="session")
+def drawn_repository(shared: Shared) -> Path:
+    """CLIP with the synthetic weights, which know drawn shapes and their words."""
+
+    def make(folder: Path) -> None:
+        done = depthface("export", "clip_vit_b_32", "--weights", "synthetic", "--repository", folder, timeout_s=900)
+        assert done.returncode == 0, done.stderr
+        assert "SYNTHETIC WEIGHTS" in done.stdout
+
+    return shared.folder("clip_drawn", make)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from fixtures.exporting import export_apart, random_sources
 from fixtures.machine import HAS_BF16
 from fixtures.photos import VARIETY, difference, encoded, photo
 from fixtures.serving import Server, serving
-from PIL import Image
+from PIL import Image, ImageOps
 
 from depthface.families import card_named
 from depthface.families.depth_anything_v2 import parity, processing
@@ -29,7 +29,8 @@ def client(true_server: Server) -> Iterator[Client]:
         yield client
 
 
-@pytest.mark.parametrize("name", VARIETY)
+# Of the photos that are stored turned one is enough here: each is compared with the upright photo below.
+@pytest.mark.parametrize("name", [name for name in VARIETY if not name.startswith("EXIF") or name == "EXIF 6"])
 def test_png8_equals_the_pipeline(name, client, reference):
     png = client.depth_png(VARIETY[name], bits=8)
     largest, share = difference(png, reference(VARIETY[name]))
@@ -43,25 +44,40 @@ def test_real_photographs_equal_the_pipeline(client, reference, real_photos: lis
         assert (largest <= MAX_LEVELS, share < MAX_SHARE) == (True, True), path.name
 
 
+@pytest.fixture(scope="module")
+def exact() -> Callable[[np.ndarray], np.ndarray]:
+    """The reference on the true network's weights, computed once: `(h, w, 3) uint8` to `(1, h, w) float32`."""
+    card = card_named("depth_anything_v2_small")
+    reference = random_sources(card)[card.networks[0].name].reference
+    found: dict[bytes, np.ndarray] = {}
+
+    def exact(pixels: np.ndarray) -> np.ndarray:
+        name = repr(pixels.shape).encode() + pixels.tobytes()
+        if name not in found:
+            found[name] = reference(pixels[None])
+        return found[name]
+
+    return exact
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "precision",
     ["fp16", "int8", pytest.param("bf16", marks=pytest.mark.skipif(not HAS_BF16, reason="this processor has no bf16"))],
 )
-def test_other_precisions_are_within_the_card_end_to_end(precision, shared, tmp_path):
+def test_other_precisions_are_within_the_card_end_to_end(precision, shared, exact, tmp_path):
     """The served map against the fp32 reference on the same photo, in fractions of its range; and, on the very pixels
     that the network saw, so far from it that fp32 cannot have been served in its place."""
     card = card_named("depth_anything_v2_small")
     export_apart(shared, tmp_path, card.name, precision)
-    reference = random_sources(card)[card.networks[0].name].reference
     with serving(tmp_path) as server, Client(server.host) as client:
-        for name in ("landscape JPEG", "portrait JPEG", "square PNG", "tiny 40×30", "grey JPEG", "RGBA PNG"):
+        for name in ("landscape JPEG", "tiny 40×30", "RGBA PNG"):
             served = client.depth(VARIETY[name]).array[None]
-            exact, seen = (processing.preprocess(VARIETY[name], each)[0] for each in ("fp32", precision))
-            for metric, value in parity.measure(reference(exact[None]), served).items():
+            wanted, seen = (processing.preprocess(VARIETY[name], each)[0] for each in ("fp32", precision))
+            for metric, value in parity.measure(exact(wanted), served).items():
                 assert value <= card.tolerances[precision][metric], (name, metric)
             # Ten times what fp32 may be off by.
-            assert parity.measure(reference(seen[None]), served)["mean_error"] > 2e-5, name
+            assert parity.measure(exact(seen), served)["mean_error"] > 2e-5, name
 
 
 def test_the_map_has_enough_levels_to_compare(client):
@@ -94,12 +110,17 @@ def test_result_makes_the_same_pngs_as_the_server(client):
     assert np.abs(ours - server).max() <= 4
 
 
-@pytest.mark.parametrize("orientation", range(2, 9))
-def test_every_orientation_is_applied_once(client, orientation):
-    """A photo stored turned and marked so gives the depth of the upright photo, at the upright size."""
-    upright = client.depth(VARIETY["EXIF 1"]).size
-    turned = client.depth(VARIETY[f"EXIF {orientation}"]).size
-    assert turned == (upright if orientation < 5 else upright[::-1])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_applied_once(server, orientation):
+    """A photo stored turned and marked so gives the depth of the upright photo; the tiny network will do for that."""
+    turned = VARIETY[f"EXIF {orientation}"]
+    upright = encoded(ImageOps.exif_transpose(Image.open(BytesIO(turned))), "PNG")
+    with Client(server.host) as client:
+        expected = Image.open(BytesIO(client.depth_png(upright, bits=8)))
+        assert len(np.unique(expected)) > 100
+        largest, share = difference(client.depth_png(turned, bits=8), expected)
+    assert largest <= MAX_LEVELS
+    assert share < MAX_SHARE
 
 
 def test_a_fast_decode_is_asked_for_and_its_error_is_as_stated(client):

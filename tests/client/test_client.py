@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fixtures.photos import VARIETY, bomb, encoded, photo, with_orientation
-from fixtures.serving import serving
+from fixtures.serving import ended, serving
 from PIL import Image
 
 from depthface.errors import DepthfaceError, InvalidInput, decode, encode
@@ -121,11 +121,12 @@ def test_a_server_that_dies_in_the_middle_of_a_request(repository):
         thread.start()
         started.wait()
         time.sleep(0.5)
+        triton = server.triton
         server.process.kill()
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive()
         assert isinstance(errors[0], ClientError), errors
-        time.sleep(1)
+        assert ended([triton])
         with pytest.raises(ServerUnavailable):
             client.depth(SMALL)
 

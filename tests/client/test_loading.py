@@ -47,7 +47,7 @@ def test_depth_gives_back_its_memory_and_comes_again_as_it_was(true_repository):
     with serving(true_repository) as server, Client(server.host) as client:
         expected = client.depth_png(photo)
         loaded = server.memory_bytes()
-        for _ in range(3):
+        for _ in range(2):
             done = depthface("unload", DEPTH, "--url", server.host)
             assert done.returncode == 0, done.stderr
             wait_until(lambda: not any(server.steps(model) for model in DEPTH_MODELS))

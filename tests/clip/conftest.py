@@ -8,22 +8,16 @@ from pathlib import Path
 import pytest
 from fixtures.clip import TINY, Reference, write_folder
 from fixtures.exporting import job_of, traced_once
-from fixtures.serving import Server, depthface, serving
+from fixtures.serving import Server, serving
 from fixtures.shared import Shared
 
 from depthface_client import Client
 
 
 @pytest.fixture(scope="session")
-def drawn_server(shared: Shared) -> Iterator[Server]:
+def drawn_server(drawn_repository: Path) -> Iterator[Server]:
     """The real embedded Triton with the synthetic weights."""
-
-    def make(folder: Path) -> None:
-        done = depthface("export", "clip_vit_b_32", "--weights", "synthetic", "--repository", folder, timeout_s=900)
-        assert done.returncode == 0, done.stderr
-        assert "SYNTHETIC WEIGHTS" in done.stdout
-
-    with serving(shared.folder("clip_drawn", make)) as server:
+    with serving(drawn_repository) as server:
         yield server
 
 

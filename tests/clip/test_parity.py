@@ -7,7 +7,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 from fixtures.clip import CARD, TEXTS, Reference
-from fixtures.exporting import job_of
+from fixtures.exporting import job_of, proven_on
 from fixtures.photos import VARIETY, encoded, photo, with_orientation
 from fixtures.serving import serving
 from PIL import Image
@@ -104,13 +104,16 @@ def test_the_same_label(client, reference):
 
 
 @pytest.mark.slow
-def test_the_true_architecture(tmp_path):
+def test_the_true_architecture(tmp_path, monkeypatch):
     """Whole, in its true size; of the small one everything else is shown above, and what the command does elsewhere."""
     from depthface_export.pipeline import export
 
-    assert export(job_of(CARD, tmp_path / "m")) == "exported"
+    model = random_model(CARD)  # once for both: that takes longer than all that is compared
+    monkeypatch.setattr("depthface_standins.clip.architectures.random_model", lambda *_: model)
+    with proven_on(photographs=2, sentences=3):  # the server's answers are compared below
+        assert export(job_of(CARD, tmp_path / "m")) == "exported"
     data = photographs()[:3]
-    reference = Reference(random_model(CARD))
+    reference = Reference(model)
     with serving(tmp_path / "m") as server, Client(server.host, timeout_s=300) as client:
         assert client.weights("clip_vit_b_32_image") == "random, seed 0"
         assert_equal(reference.photos(data), client.embed(data))

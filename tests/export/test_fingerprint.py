@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from depthface_export.job import Engines
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("src", "export")
+Prints = dict[str, dict[str, str]]
 DEPTH, FACES = "depth_anything_v2_small", "buffalo_sc"
 
 # First-party modules that stages import and that have no hand in what they make, and why.
@@ -73,10 +76,8 @@ def environment(copy: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(str(copy / room) for room in ROOMS)}
 
 
-def fingerprints(copy: Path) -> dict[str, dict[str, str]]:
-    """Of depth in fp32, in int8 and with an engine, and of faces, computed by the copy."""
-    code = """
-import dataclasses, json, sys
+PRINTS = """
+import json, sys
 from pathlib import Path
 from depthface.families import card_named
 from depthface.spec import EngineOptions
@@ -95,17 +96,52 @@ jobs = {
 }
 heavy = {"torch", "onnx", "onnxruntime", "insightface", "transformers"} & set(sys.modules)
 assert not heavy, heavy
-print(json.dumps({name: fingerprint.fingerprint(job, job.card.networks[0]) for name, job in jobs.items()}))
+print(json.dumps({name: fingerprint.fingerprint(job, job.card.networks[0]) for name, job in jobs.items()}), flush=True)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(copy)], env=environment(copy), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, dict[str, str]] = json.loads(done.stdout)
-    return found
+"""Of depth in fp32, in int8 and with an engine, and of faces, computed by the copy."""
+
+OVER_AND_OVER = """
+import os, sys
+sys.dont_write_bytecode = True  # of two edits within a second the second would not be seen
+exec(sys.argv[2])
+for name in [name for name in sys.modules if name.startswith("depthface")]:
+    del sys.modules[name]
+for _ in sys.stdin:
+    if os.fork() == 0:
+        exec(sys.argv[2])
+        os._exit(0)
+    if os.wait()[1]:
+        sys.exit("the copy failed")
+"""
+"""Imports what others have made, which takes a second; then for each line that it reads the copy alone, anew."""
 
 
-def stale(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]]) -> set[str]:
+@pytest.fixture
+def fingerprints(copy) -> Iterator[Callable[[], Prints]]:
+    """Those of the copy as it is now."""
+    with subprocess.Popen(
+        [sys.executable, "-c", OVER_AND_OVER, str(copy), PRINTS],
+        env=environment(copy),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
+
+        def now() -> Prints:
+            print(file=stdin, flush=True)
+            found: Prints = json.loads(stdout.readline())
+            return found
+
+        first = json.loads(stdout.readline())
+        assert now() == first
+        yield now
+        stdin.close()
+        assert process.wait(60) == 0
+
+
+def stale(before: Prints, after: Prints) -> set[str]:
     return {name for name in before if before[name] != after[name]}
 
 
@@ -148,23 +184,23 @@ NO_CHANGES = [
 ]
 
 
-def test_a_change_of_code_makes_stale_what_it_had_a_hand_in(copy):
+def test_a_change_of_code_makes_stale_what_it_had_a_hand_in(copy, fingerprints):
     """And each change shows again when it is taken back."""
-    before = fingerprints(copy)
+    before = fingerprints()
     for name, old, new, expected in CHANGES:
         path = copy / name
         text = path.read_text()
         edit(path, old, new)
-        assert stale(before, fingerprints(copy)) == expected, name
+        assert stale(before, fingerprints()) == expected, name
         path.write_text(text)
-    assert stale(before, fingerprints(copy)) == set()
+    assert stale(before, fingerprints()) == set()
 
 
-def test_a_docstring_a_comment_and_code_without_a_hand_make_nothing_stale(copy):
-    before = fingerprints(copy)
+def test_a_docstring_a_comment_and_code_without_a_hand_make_nothing_stale(copy, fingerprints):
+    before = fingerprints()
     for name, old, new in NO_CHANGES:
         edit(copy / name, old, new)
-    assert stale(before, fingerprints(copy)) == set()
+    assert stale(before, fingerprints()) == set()
 
 
 def test_the_command_sees_an_edited_file(copy, tmp_path):
@@ -215,7 +251,8 @@ def test_onnxruntime_may_be_the_one_for_gpus(monkeypatch):
     assert fingerprint._version("onnxruntime") == "1.27"
 
 
-def imports_of(module: str) -> set[str]:
+@functools.cache
+def imports_of(module: str) -> frozenset[str]:
     """The first-party modules that a module imports, wherever in it."""
     names = set()
     for node in ast.walk(ast.parse(fingerprint.code_of(module))):
@@ -224,7 +261,7 @@ def imports_of(module: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
             names |= {node.module} | {name for name in inner if is_module(name)}
-    return {name for name in names if name.partition(".")[0].startswith("depthface")}
+    return frozenset(name for name in names if name.partition(".")[0].startswith("depthface"))
 
 
 def is_module(name: str) -> bool:

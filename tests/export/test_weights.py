@@ -83,7 +83,7 @@ def test_a_hub_that_never_answers_counts_as_out_of_reach(hub, monkeypatch):
     with pytest.raises(WeightsUnavailable, match="no answer within"):
         weights.fetch(card, weights.locate(card, "hub"))
     over.set()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20  # and not the 30 that nothing answers
 
 
 def test_the_hub_has_to_answer_within_ten_seconds():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 from fixtures import face_networks
 from fixtures.gateways import CROWD, MODEL, MOST_MIB, PACK, Gateway, gateway
 from fixtures.serving import Server, depthface, serving
+from fixtures.shared import Shared, linked
 
 from depthface_client import Client, Face
 
@@ -56,19 +55,19 @@ def people(face_server: Server) -> list[Face]:
 
 
 @pytest.fixture(scope="session")
-def everything_server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def everything_server(
+    repository: Path, pack_repository: Path, drawn_repository: Path, shared: Shared
+) -> Iterator[Server]:
     """The real embedded Triton with one model of each task: depth, a pack, CLIP, and a small swapper."""
-    folder = tmp_path_factory.mktemp("everything")
-    everything = Path(shutil.copytree(repository, folder / "model_repository", copy_function=os.link))
-    onnx.save(face_networks.swapper(), folder / "inswapper_128.onnx")
-    for name, weights in (
-        ("buffalo_l", "synthetic"),
-        ("clip_vit_b_32", "synthetic"),
-        ("inswapper_128", str(folder / "inswapper_128.onnx")),
-    ):
+
+    def make(folder: Path) -> None:
+        linked(repository, pack_repository, drawn_repository, to=folder)
+        swapper = shared.root / "inswapper_128.onnx"
+        onnx.save(face_networks.swapper(), swapper)
         done = depthface(
-            "export", name, "--weights", weights, "--accept-license", "--repository", everything, timeout_s=900
+            "export", "inswapper_128", "--weights", swapper, "--accept-license", "--repository", folder, timeout_s=900
         )
         assert done.returncode == 0, done.stderr
-    with serving(everything) as server:
+
+    with serving(shared.folder("everything", make)) as server:
         yield server

@@ -124,9 +124,9 @@ class Fuzz:
         for number in itertools.count(first_seed):
             for operation in operations:
                 for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+                    if time.monotonic() > self.deadline:
+                        return
                     self._batch(operation.as_strategy(generation_mode=mode), number)
-            if time.monotonic() > self.deadline:
-                return
 
     def _batch(self, cases: st.SearchStrategy[Any], number: int) -> None:
         @seed(number)

@@ -179,7 +179,7 @@ def test_a_killed_process_comes_back_by_itself(mortal, model):
         process.send_signal(signal.SIGKILL)
     killed = time.monotonic()
     while not any(f"{model}: serves again" in line for line in mortal.lines):
-        assert time.monotonic() - killed < 20, "not back within 20 s"
+        assert time.monotonic() - killed < 90, "not back within 90 s"
         time.sleep(0.1)
     stop.set()
     for thread in threads:

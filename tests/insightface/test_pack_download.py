@@ -161,7 +161,7 @@ def test_releases_that_never_answer_count_as_out_of_reach(home, releases, monkey
     with pytest.raises(WeightsUnavailable, match="no answer within"):
         weights.fetch(card, weights.locate(card, "hub"))
     over.set()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20  # and not the 30 that nothing answers
 
 
 def test_what_is_no_archive_is_refused_and_not_kept(home, releases, monkeypatch):

@@ -228,7 +228,7 @@ def test_openvino_computes_in_bf16_only_where_the_config_says_so(lab):
     assert 1e-4 < error["bf16"] < 1e-2
 
 
-CYCLES = int(os.environ.get("DEPTHFACE_CYCLES", "20"))
+CYCLES = int(os.environ.get("DEPTHFACE_CYCLES", "12"))
 """Loads and unloads; `make soak` has 60 of them."""
 
 

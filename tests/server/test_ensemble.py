@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import psutil
 import pytest
-from fixtures.exporting import job_of
+from fixtures.exporting import job_of, traced_once
 from fixtures.photos import VARIETY, encoded, photo
 from fixtures.serving import Server, depthface, serving
 from fixtures.tiny import TINY
@@ -39,7 +39,7 @@ Forms = dict[Form, Server]
 
 
 @pytest.fixture(scope="module")
-def repositories(tmp_path_factory) -> dict[Form, Path]:
+def repositories(tmp_path_factory, shared) -> dict[Form, Path]:
     """The same networks in both forms, made once: a change of form alone makes none anew."""
     from fixtures.clip import TINY as TINY_CLIP
     from fixtures.clip import write_folder
@@ -56,7 +56,8 @@ def repositories(tmp_path_factory) -> dict[Form, Path]:
         lines: list[str] = []
         for card, weights in ((TINY, "random"), (card_named(str(pack)), str(pack)), (TINY_CLIP, str(clip))):
             job = job_of(card, target, weights, accepts_license=True, form=form, report=lines.append)
-            assert export(job) == "exported"
+            with traced_once(shared):
+                assert export(job) == "exported"
         assert any("onnx:" in line for line in lines) == (form == "pipeline"), lines
         staying = [f"{name}: {STAYS}" for name in ("face_analysis_drawn", "clip_vit_b_32_text")]
         assert [line for line in lines if "stays a pipeline" in line] == (staying if form == ENSEMBLE else [])

@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 from fixtures.photos import VARIETY, encoded, photo
-from fixtures.serving import Server, serving
+from fixtures.serving import Server, ended, serving
 from fuzz.over_http import ENDING
 from PIL import Image
 
@@ -76,7 +76,7 @@ class Load:
         return {name for name, _ in self.outcomes}
 
 
-def answers_again(client: Client, expected: bytes, within_s: float = 20) -> None:
+def answers_again(client: Client, expected: bytes, within_s: float = 90) -> None:
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         try:
@@ -93,7 +93,7 @@ def test_one_dead_process_of_several_is_noticed_without_load(repository):
         first, *others = server.steps(MODEL)
         assert others
         first.kill()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while not any(f"{MODEL}: serves again" in line for line in server.lines):
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -111,7 +111,7 @@ def test_a_step_killed_again_and_again_under_load_comes_back_each_time(repositor
             for step, times in ((MODEL, 1), (network, 1), (MODEL, 2)):
                 newest = max(server.steps(step), key=psutil.Process.create_time)  # older ones may still be leaving
                 newest.send_signal(signal.SIGKILL)
-                deadline = time.monotonic() + 20
+                deadline = time.monotonic() + 90
                 while sum(f"{step}: serves again" in line for line in server.lines) < times:
                     assert time.monotonic() < deadline
                     time.sleep(0.1)
@@ -337,9 +337,7 @@ def test_sigterm_in_the_middle_of_everything(repository):
         assert server.process.returncode == 0
         assert "answered" in load.kinds()
         assert load.kinds() <= {"answered", "ServerFault", "ServerUnavailable", "ModelUnavailable", "ServerOverloaded"}
-        # One whose parent was killed waits as a zombie for the machine's first process to bury it.
-        left = psutil.wait_procs(processes, timeout=1)[1]
-        assert {process.status() for process in left} <= {psutil.STATUS_ZOMBIE}
+        assert ended(processes)
         assert not list(Path("/dev/shm").glob(f"depthface_{server.process.pid}_*"))
 
 

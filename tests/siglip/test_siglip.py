@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from fixtures.clip import TEXTS
-from fixtures.exporting import job_of, random_sources
+from fixtures.exporting import job_of, proven_on, random_sources
 from fixtures.photos import VARIETY, encoded, photo, with_orientation
 from fixtures.serving import serving
 from fixtures.siglip import (
@@ -76,12 +76,12 @@ def test_a_text_is_read_in_lower_case_and_filled_up_behind_its_end():
     assert quiet.index(1) == len("a cat".replace(" ", "▁").encode())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     return write_folder(tmp_path_factory.mktemp("weights") / "siglip")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def repository(folder, tmp_path_factory) -> Path:
     from depthface_export.pipeline import export
 
@@ -203,13 +203,16 @@ def test_the_architecture_is_that_of_the_published_file():
 
 
 @pytest.mark.slow
-def test_the_true_architecture(tmp_path):
+def test_the_true_architecture(tmp_path, monkeypatch):
     """Whole, in its true size: the largest text network that there is, with 256 000 words."""
     from depthface_export.pipeline import export
 
-    assert export(job_of(CARD, tmp_path / "m")) == "exported"
+    model = random_model(CARD)  # once for both: that takes longer than all that is compared
+    monkeypatch.setattr("depthface_standins.siglip.random_model", lambda *_: model)
+    with proven_on(photographs=2, sentences=3):  # the server's answers are compared below
+        assert export(job_of(CARD, tmp_path / "m")) == "exported"
     data = [encoded(photo(name), "PNG") for name in ("astronaut.png", "coffee.png")]
-    reference = Reference(random_model(CARD))
+    reference = Reference(model)
     with serving(tmp_path / "m") as server, Client(server.host, timeout_s=300) as client:
         assert_equal(reference.photos(data), client.embed(data))
         assert client.embed_text("a cat").similarity(client.embed_text("a dog")) < 1
