@@ -60,6 +60,7 @@ class Database:
     def writing(self) -> Iterator[Session]:
         """Open a transaction that writes, committed at the end; one at a time with SQLite."""
         with Session(self._writer, expire_on_commit=False) as session, session.begin():
+            session.connection()  # waits for its turn here, so that a time that is taken inside is of the turn itself
             yield session
 
     def now_ms(self, session: Session) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, case, delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -268,7 +268,7 @@ class Queue:
         session.flush()
         job = session.scalars(select(Job).where(Job.job_id == entry.job_id)).one()
         job.status, job.retry_count = Status.PROCESSING, entry.attempts - 1
-        job.started_at = job.started_at or now_ms
+        job.started_at = job.started_at or max(now_ms, job.created_at)  # it may have come since `now_ms`
         return Claim(
             job_id=job.job_id,
             claim=entry.claim,
@@ -387,6 +387,7 @@ class Queue:
 
     def _end(self, session: Session, job_id: str, status: str, **values: Any) -> None:
         now_ms = self.database.now_ms(session)
+        ended = case((Job.started_at > now_ms, Job.started_at), else_=now_ms)  # clocks are set back
         session.execute(
-            update(Job).where(Job.job_id == job_id, self._mine).values(status=status, completed_at=now_ms, **values)
+            update(Job).where(Job.job_id == job_id, self._mine).values(status=status, completed_at=ended, **values)
         )

@@ -49,6 +49,17 @@ def test_the_highest_priority_first_then_first_in_first_out_whatever_the_clock_d
     assert queue.claim("w") is None
 
 
+def test_a_job_is_made_then_started_then_ended_whatever_the_clock_does(queue: Queue, clock) -> None:
+    add(queue, "a")
+    clock.now_ms -= 13
+    claim = taken(queue)
+    clock.now_ms -= 3_600_000
+    assert done(queue, claim)
+    job = queue.get("a")
+    assert job is not None and job.started_at is not None and job.completed_at is not None
+    assert job.created_at <= job.started_at <= job.completed_at
+
+
 def test_a_job_that_is_put_back_keeps_its_place(queue: Queue) -> None:
     for name in ("a", "b", "c"):
         add(queue, name)
