@@ -56,7 +56,6 @@ def listen(name: str, host: str, port: int) -> Listener:
 
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Run `serve` or `work` to its end; by uvloop where it can be had: an eighth less work for a request."""
-    heap.keep()
     loop = None
     if importlib.util.find_spec("uvloop"):
         import uvloop
@@ -78,6 +77,7 @@ async def serve(apps: Sequence[tuple[Listener, FastAPI]], say: Callable[[str], N
 
     Raises whatever an app's start raises.
     """
+    heap.keep()  # each app's edge gives it back
     stop = _stop_on_signals()
     async with AsyncExitStack() as started:
         servers = []

@@ -96,6 +96,7 @@ def opened(data: bytes, *, max_pixels: int = LARGEST_PIXELS) -> Iterator[Opened]
         raise
     # Pillow's plugins raise nearly anything on damaged files: OSError, SyntaxError, ValueError, struct.error, …
     except Exception as error:
+        _raise_lack_of_memory(error)
         raise InvalidImage(f"The image is damaged or truncated ({error}).", "Send the whole file.") from error
 
 
@@ -127,6 +128,7 @@ def upright(picture: Image.Image) -> Image.Image:
     except InvalidInput:
         raise
     except Exception as error:
+        _raise_lack_of_memory(error)
         if isinstance(error, AssertionError | AttributeError) or "closed" in str(error):
             raise InvalidImage(
                 "The picture is closed, and its pixels cannot be read any more.",
@@ -207,11 +209,18 @@ def _image(lean: containers.Lean, format: str) -> Image.Image:
             "Scale it down first.",
         ) from error
     except Exception as error:
+        _raise_lack_of_memory(error)
         why = lean.kind or ("" if isinstance(error, UnidentifiedImageError) else str(error))
         raise InvalidImage(
             f"This {format} is damaged, or of a kind that cannot be read{f' ({why})' if why else ''}.",
             "Send the whole file, or save the photo as JPEG or as PNG of 8 bits.",
         ) from error
+
+
+def _raise_lack_of_memory(error: Exception) -> None:
+    """Raise `MemoryError` if it was that: the photo may be sound. Pillow's decoders say it as an OSError."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and "out of memory" in str(error)):
+        raise MemoryError("There is not the memory for this photo.") from error
 
 
 def _not_taken(name: str | None) -> InvalidImage:

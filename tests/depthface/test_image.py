@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
 from io import BytesIO
 
@@ -176,3 +178,27 @@ def test_above_five_eighths_a_jpeg_is_decoded_whole(enough, eighths, orientation
     assert got.shape[:2] == tuple(side * eighths // 8 for side in whole.shape[:2])
     if eighths == 8:
         np.testing.assert_array_equal(got, whole)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])  # the libraries of others do not say why they failed
+def test_a_lack_of_memory_is_not_the_photos_fault(format):
+    code = """
+import resource, sys
+import psutil
+from depthface import image
+data = sys.stdin.buffer.read()
+image.decode(data)
+for mb in range(0, 120, 8):
+    limit = psutil.Process().memory_info().vms + mb * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    try:
+        image.decode(data)
+    except MemoryError:
+        print("no memory")
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+"""
+    buffer = BytesIO()
+    Image.new("RGB", (4000, 3000), "teal").save(buffer, format)
+    done = subprocess.run([sys.executable, "-c", code], input=buffer.getvalue(), capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.count(b"no memory") > 1

@@ -22,8 +22,8 @@ def qualities(faces: Sequence[Face]) -> list[dict[str, float]]:
     `brightness` is the mean; `sharpness` 1 − exp(−v/100) of the variance v of a Laplacian; `pose` how far the face
     looks into the camera; `score` the mean of the detector's and of these, where half bright is best.
 
-    Args:
-        faces: which came with their crops.
+    Raises:
+        InvalidInput: a face came without its crop.
     """
     if not faces:
         return []
@@ -39,7 +39,7 @@ def qualities(faces: Sequence[Face]) -> list[dict[str, float]]:
 
 def _grey(faces: Sequence[Face]) -> npt.NDArray[np.int16]:
     """Return all crops, [N, H, W], in one conversion of Pillow's."""
-    crops = np.stack([face.aligned for face in faces if face.aligned is not None])
+    crops = np.stack([np.asarray(face.crop()) for face in faces])
     count, height, width, _ = crops.shape
     column = Image.fromarray(crops.reshape(count * height, width, 3)).convert("L")
     return np.asarray(column, np.int16).reshape(count, height, width)
