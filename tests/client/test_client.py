@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fixtures.photos import VARIETY, bomb, encoded, photo, with_orientation
-from fixtures.serving import ended, serving
+from fixtures.processes import ended
+from fixtures.serving import serving
 from PIL import Image
 
 from depthface.errors import DepthfaceError, InvalidInput, decode, encode

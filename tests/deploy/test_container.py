@@ -10,11 +10,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from fixtures.container import Container, build, lay_out, running, wait_for
 from fixtures.deploy import stages
 from fixtures.photos import VARIETY, difference
+from fixtures.processes import ended, family
 from fixtures.serving import serving
 from PIL import Image
 
@@ -109,11 +109,11 @@ def test_it_buries_the_orphans_that_it_inherits(container):
 
 def test_it_ends_on_sigterm_and_leaves_nothing(root, triton, repository):
     with running(stages()["serve"], root, triton, repository) as container:
-        processes = [container.first, *container.first.children(recursive=True)]
+        processes = family(container.first.pid)
         assert len(processes) == 5  # serve, tritonserver and three Python models
         container.first.send_signal(signal.SIGTERM)
         assert container.server.process.wait(10) == 0
-        assert not psutil.wait_procs(processes, timeout=1)[1]
+        assert ended(processes, 1)
         if not container.is_isolated:
             assert not list(Path("/dev/shm").glob(f"depthface_{container.first.pid}_*"))
 

@@ -19,10 +19,9 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from fixtures.processes import family, memory_bytes
 from fixtures.serving import serving
 from fuzz.over_http import MODEL
 from fuzz.targets import TARGETS
@@ -124,7 +123,7 @@ def _server(target: str, host: str, pid: int) -> Iterator[tuple[str, int]]:
 
 
 def _server_ids(pid: int) -> set[int]:
-    return {child.pid for child in psutil.Process(pid).children(recursive=True)} if pid else set()
+    return {child.pid for child in family(pid)[1:]} if pid else set()
 
 
 def _memory(pid: int) -> int:
@@ -132,7 +131,7 @@ def _memory(pid: int) -> int:
     if not pid:  # not ru_maxrss, which begins at what the parent had
         (peak,) = re.findall(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
         return int(peak) * 1024
-    return sum(child.memory_full_info().pss for child in psutil.Process(pid).children(recursive=True))
+    return memory_bytes(family(pid)[1:])
 
 
 if __name__ == "__main__":

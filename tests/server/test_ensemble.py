@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import psutil
 import pytest
 from fixtures.exporting import job_of, traced_once
 from fixtures.photos import VARIETY, encoded, photo
+from fixtures.processes import ended
 from fixtures.serving import Server, depthface, serving
 from fixtures.tiny import TINY
 from PIL import Image
@@ -265,7 +265,7 @@ def test_an_ensemble_is_unloaded_and_loaded_with_its_steps(served):
         steps = [process for name in parts for process in server.steps(name)]
         client.unload(DEPTH)
         assert DEPTH not in {model.name for model in client.models()}
-        assert not psutil.wait_procs(steps, timeout=60)[1]
+        assert ended(steps)
         client.load(DEPTH)
         assert client.depth(VARIETY["tiny 40×30"]).array.size
         client.unload(DETECTION)  # its detector is the analysis' too

@@ -17,7 +17,8 @@ import numpy as np
 import psutil
 import pytest
 from fixtures.photos import VARIETY, encoded, photo
-from fixtures.serving import Server, ended, serving
+from fixtures.processes import ended
+from fixtures.serving import Server, serving
 from fuzz.over_http import ENDING
 from PIL import Image
 
@@ -325,7 +326,7 @@ def test_sigterm_in_the_middle_of_everything(repository):
     """With requests in every queue and a step just killed: answers or errors, exit 0, and nothing left."""
     with serving(repository) as server, Client(server.host, timeout_s=30) as client:
         client.depth_png(GOOD)
-        processes = psutil.Process(server.process.pid).children(recursive=True)
+        processes = server.family[1:]
         with Load(lambda: client.depth_png(GOOD), 8) as load:
             while "answered" not in load.kinds():
                 time.sleep(0.1)

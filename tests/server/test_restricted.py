@@ -9,9 +9,9 @@ import stat
 import uuid
 from pathlib import Path
 
-import psutil
 import pytest
 from fixtures.photos import VARIETY
+from fixtures.processes import command_line
 from fixtures.serving import Server, depthface
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
@@ -119,9 +119,7 @@ def test_the_key_is_in_its_file_alone(server):
     assert len(key) >= 32
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    processes = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children(recursive=True)]
-    alive = [process for process in processes if process.status() != psutil.STATUS_ZOMBIE]
-    assert not [process for process in alive if key in " ".join(process.cmdline())]
+    assert not [process for process in server.family if key in " ".join(command_line(process))]
     assert key not in "\n".join(server.lines)
     log = cache.folder() / "logs" / f"triton-{server.host.rpartition(':')[2]}.log"
     assert key not in log.read_text(errors="replace")

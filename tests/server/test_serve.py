@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 from fixtures.photos import VARIETY, difference
-from fixtures.serving import COMMAND, depthface, ended, serving
+from fixtures.processes import ended
+from fixtures.serving import COMMAND, depthface, serving
 from PIL import Image
 
 from depthface.contract import MANIFEST_FILE
@@ -56,20 +57,20 @@ def test_it_starts_answers_and_ends_whole(repository, number):
     with serving(repository) as server:
         assert f"ready: http://{server.host}" == server.lines[-1]
         assert any("RANDOM WEIGHTS" in line for line in server.lines)
-        processes = psutil.Process(server.process.pid).children(recursive=True)
+        processes = server.family[1:]
         assert len(processes) == 4  # tritonserver and three Python models
         assert shm_regions(server.process.pid)
         with Client(server.host) as client:
             assert client.depth_png(VARIETY["tiny 40×30"]).startswith(b"\x89PNG")
         assert server.stop(number) < 10
         assert server.process.returncode == 0
-        assert not psutil.wait_procs(processes, timeout=10)[1]
+        assert ended(processes, 10)
         assert not shm_regions(server.process.pid)
 
 
 def test_a_killed_serve_takes_triton_with_it_and_the_next_sweeps_up(repository):
     with serving(repository) as server:
-        children = psutil.Process(server.process.pid).children(recursive=True)
+        children = server.family[1:]
         server.process.kill()
         assert ended(children)
     processes.sweep()
@@ -105,7 +106,7 @@ def test_it_listens_on_loopback_alone(server):
     port = int(server.host.rsplit(":", 1)[1])
     listening = [
         connection.laddr
-        for process in psutil.Process(server.process.pid).children(recursive=True)
+        for process in server.family[1:]
         for connection in process.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     ]

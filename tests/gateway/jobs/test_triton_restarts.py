@@ -10,10 +10,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import psutil
 import pytest
 import requests
 from fixtures.gateways import CROWD, NOBODY, PACK, PORTRAIT, gateway
+from fixtures.processes import ended
 from fixtures.serving import Server, serving
 
 from depthface_bench.servers import free_port
@@ -29,12 +29,11 @@ pytestmark = pytest.mark.slow
 
 def kill(server: Server) -> None:
     """As a machine that loses its power does: nobody is told."""
-    root = psutil.Process(server.process.pid)
-    everyone = [root, *root.children(recursive=True)]
+    everyone = server.family
     for process in everyone:
         process.kill()
     server.process.wait(60)
-    psutil.wait_procs(everyone, timeout=60)
+    assert ended(everyone)
 
 
 def test_no_job_fails_while_triton_is_killed_again_and_again(face_repository: Path, tmp_path: Path) -> None:
