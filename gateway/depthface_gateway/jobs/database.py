@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ __all__ = ["Database", "engine_of"]
 
 _SQLITE, _POSTGRESQL = "sqlite", "postgresql"
 _BUSY_TIMEOUT_MS = 30_000
+_PAUSE_S = 0.01
 _WRITES = "depthface_writes"
 _MIGRATION_LOCK = 0x64657074  # any number, but always the same
 
@@ -128,14 +130,30 @@ def _prepare_sqlite(connection: Any, record: object) -> None:
     """Of each new connection: SQLAlchemy says when a transaction begins, not Python's module."""
     connection.isolation_level = None
     cursor = connection.cursor()
+    _log_ahead(cursor)
     for pragma in (
-        "journal_mode = WAL",  # readers do not wait for the writer
         "synchronous = FULL",  # a job that was accepted outlives a power cut
         "foreign_keys = ON",  # the queue's rows go with their job
         f"busy_timeout = {_BUSY_TIMEOUT_MS}",
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _log_ahead(cursor: sqlite3.Cursor) -> None:
+    """Have readers not wait for the writer.
+
+    Of several who make a file so at the same moment SQLite refuses all but one at once, whatever `busy_timeout` says.
+    """
+    deadline_s = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline_s:
+                raise
+        time.sleep(_PAUSE_S)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from fixtures.waiting import HANGS_AFTER_S
 from sqlalchemy import inspect, text
 
 from depthface.errors import ConfigError
@@ -105,8 +111,20 @@ def test_several_may_start_at_the_same_moment(database_url: str) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(HANGS_AFTER_S)
     assert errors == []
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_a_file_that_somebody_else_has_locked_while_it_is_new_is_waited_for(tmp_path: Path) -> None:
+    """SQLite itself refuses there at once."""
+    path = tmp_path / "jobs.sqlite3"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("BEGIN IMMEDIATE")
+        made = pool.submit(Database, f"sqlite:///{path}")
+        time.sleep(0.2)  # it asks, in vain
+        other.execute("ROLLBACK")
+        made.result(HANGS_AFTER_S).close()
 
 
 @pytest.mark.parametrize(
