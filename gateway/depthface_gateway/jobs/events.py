@@ -28,7 +28,7 @@ class Hub:
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
         self._watched: Counter[str] = Counter()
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, Job | None] = {}  # those that were looked at; None where there is no such job
         self._looked = asyncio.Event()
         self._somebody = asyncio.Event()
         self._is_closed = False
@@ -47,11 +47,13 @@ class Hub:
     async def _run(self) -> None:
         while True:
             await self._somebody.wait()
+            watched = tuple(self._watched)
             try:
-                self._jobs = await asyncio.to_thread(self._queue.get_many, tuple(self._watched))
+                found = await asyncio.to_thread(self._queue.get_many, watched)
             except SQLAlchemyError as error:
                 _log.error("no events: the database does not answer: %s", str(error).splitlines()[0])
             else:
+                self._jobs = {job_id: found.get(job_id) for job_id in watched}
                 self._tick()
             await asyncio.sleep(_LOOK_EVERY_S)
 
@@ -75,7 +77,11 @@ class Hub:
             now: Job | None = job
             while now is not None and now.status not in FINISHED and not self._is_closed:
                 await self._looked.wait()
-                now = self._jobs.get(job_id) if job_id in self._watched else None
+                if (
+                    self._is_closed or job_id not in self._jobs
+                ):  # who watches came after the others' jobs were asked for
+                    continue
+                now = self._jobs[job_id]
                 silent_s += _LOOK_EVERY_S
                 if now is None:
                     yield _line("deleted", {"job_id": job_id})
