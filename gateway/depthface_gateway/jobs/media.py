@@ -96,7 +96,8 @@ async def _translated(url: str) -> AsyncIterator[None]:
     try:
         yield
     except TimeoutError as error:
-        raise MediaUnavailable(f"The media store {url} did not answer within {_TIMEOUT_S:g} s.") from error
+        late = f"The media store {url} did not answer within {_TIMEOUT_S:g} s."
+        raise MediaUnavailable(late, "See MEDIA_STORE_URL.") from error
     except (aiohttp.ClientError, OSError) as error:
         reason = str(error) or type(error).__name__
         raise MediaUnavailable(f"The media store {url} cannot be asked ({reason}).", "See MEDIA_STORE_URL.") from error

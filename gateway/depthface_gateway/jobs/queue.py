@@ -352,12 +352,12 @@ class Queue:
             Whether the claim was held.
         """
         with self.database.writing() as session:
-            now_ms = self.database.now_ms(session)
+            available_at = self.database.now_ms(session) + delay_ms if delay_ms else 0  # clocks are set back
             attempts = claim.attempts if counts else claim.attempts - 1
             given = session.execute(
                 update(QueueEntry)
                 .where(QueueEntry.claim == claim.claim)
-                .values(worker_id=None, claim=None, lease_until=None, available_at=now_ms + delay_ms, attempts=attempts)
+                .values(worker_id=None, claim=None, lease_until=None, available_at=available_at, attempts=attempts)
                 .returning(QueueEntry.id)
             ).first()
             if given is None:
