@@ -53,6 +53,8 @@ class _Server:
     in_flight: int = 0
     is_alive: bool = False
     timeouts: int = 0
+    looks: int = 0
+    latest_look: int = 0
     models: dict[str, ModelInfo] = field(default_factory=dict)
 
     def seen(self, is_alive: bool, why: object = "") -> None:
@@ -259,18 +261,26 @@ class Triton:
             await self.look()
 
     async def _look_at(self, server: _Server) -> None:
+        server.looks += 1
+        number = server.looks
         try:
-            server.found({model.name: model for model in await server.looking.models()})
-        except RequestTimeout as error:
+            found: dict[str, ModelInfo] | Exception = {model.name: model for model in await server.looking.models()}
+        except Exception as error:  # whatever it is, the watch goes on
+            found = error
+        if number < server.latest_look:  # one that was begun later has its answer already, and knows better
+            return
+        server.latest_look = number
+        if isinstance(found, RequestTimeout):
             server.timeouts += 1
             if server.timeouts >= _TIMEOUTS_OF_THE_DEAD:
-                server.seen(False, error)
-        except DepthfaceError as error:
-            server.seen(False, error)
-        except Exception:  # whatever it is, the watch goes on
-            _log.exception("%s could not be looked at", server.url)
+                server.seen(False, found)
+        elif isinstance(found, DepthfaceError):
+            server.seen(False, found)
+        elif isinstance(found, Exception):
+            _log.error("%s could not be looked at", server.url, exc_info=found)
             server.seen(False, "see the log")
         else:
+            server.found(found)
             server.seen(True)
 
     def _nobody(self) -> ServerUnavailable:
