@@ -119,7 +119,7 @@ def _gateway(triton: str) -> Iterator[dict[str, str]]:
         yield urls
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(120)
         process.stdout.close()
 
 

@@ -17,7 +17,9 @@ import psutil
 
 from depthface.errors import DepthfaceError
 
-__all__ = ["Process", "free_port", "serving"]
+__all__ = ["Process", "reserved_port", "serving"]
+
+_ENDS_WITHIN_S = 120
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,17 @@ def serving(repository: Path, *options: str) -> Iterator[Process]:
         yield served
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(_ENDS_WITHIN_S)
         process.stdout.close()
 
 
-def free_port() -> int:
-    """A port of this machine that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """Give a port of this machine that nobody else gets who asks for any, until the block ends.
+
+    Whoever asks for it by its number and with SO_REUSEADDR, as servers do, may listen there: this socket does not.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield int(holder.getsockname()[1])

@@ -25,14 +25,15 @@ from fastapi.responses import JSONResponse
 from depthface.cores import Cores
 from depthface.errors import DepthfaceError
 from depthface_bench import embeddings, peers
-from depthface_bench.servers import Process, free_port
+from depthface_bench.servers import Process, reserved_port
 
 __all__ = ["Kind", "application", "serving"]
 
 Kind = Literal["depth", "faces", "image", "text"]
 
 THREADS_THAT_ANSWER = 2
-_START_TIMEOUT_S = 120.0
+_START_TIMEOUT_S = 300.0
+_END_TIMEOUT_S = 120.0
 
 
 def application(kind: Kind, pack: Path | None) -> FastAPI:
@@ -60,27 +61,27 @@ def application(kind: Kind, pack: Path | None) -> FastAPI:
 @contextmanager
 def serving(kind: Kind, pack: Path | None = None) -> Iterator[Process]:
     """Run the service until the block ends."""
-    port = free_port()
-    command = [sys.executable, "-m", "depthface_bench.services", kind, str(port), *([str(pack)] if pack else [])]
-    started = time.perf_counter()
-    # Warnings of other people's libraries say nothing about their speed.
-    process = subprocess.Popen(command, env=os.environ | {"PYTHONWARNINGS": "ignore"})
-    served = Process(f"127.0.0.1:{port}", process.pid, 0.0)
-    try:
-        while not _answers(served.host):
-            if process.poll() is not None or time.perf_counter() - started > _START_TIMEOUT_S:
-                raise DepthfaceError(f"The {kind} service did not start (exit {process.poll()}); it has said why.")
-            time.sleep(0.1)
-        yield Process(served.host, process.pid, time.perf_counter() - started)
-    finally:
-        process.terminate()
-        process.wait(20)
+    with reserved_port() as port:
+        command = [sys.executable, "-m", "depthface_bench.services", kind, str(port), *([str(pack)] if pack else [])]
+        started = time.perf_counter()
+        # Warnings of other people's libraries say nothing about their speed.
+        process = subprocess.Popen(command, env=os.environ | {"PYTHONWARNINGS": "ignore"})
+        served = Process(f"127.0.0.1:{port}", process.pid, 0.0)
+        try:
+            while not _answers(served.host):
+                if process.poll() is not None or time.perf_counter() - started > _START_TIMEOUT_S:
+                    raise DepthfaceError(f"The {kind} service did not start (exit {process.poll()}); it has said why.")
+                time.sleep(0.1)
+            yield Process(served.host, process.pid, time.perf_counter() - started)
+        finally:
+            process.terminate()
+            process.wait(_END_TIMEOUT_S)
 
 
 def _answers(host: str) -> bool:
     try:
         return bool(requests.get(f"http://{host}/health", timeout=2).ok)
-    except requests.ConnectionError:
+    except (requests.ConnectionError, requests.Timeout):  # it may be up, and busy with its start
         return False
 
 

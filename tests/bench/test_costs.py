@@ -14,16 +14,16 @@ from depthface_bench.variants import FP32
 
 def test_a_large_photo_outside_the_network(repository, tiny, monkeypatch):
     monkeypatch.setattr(costs, "depth_card", lambda: tiny)
-    found = costs.outside_ms(repository, 2)
-    assert {name: len(values) for name, values in found.items()} == {"exact": 2, "fast_decode": 2}
-    assert 10 < min(found["fast_decode"]) < min(found["exact"]) < 2000
+    found = costs.outside_ms(repository, 5)
+    assert {name: len(values) for name, values in found.items()} == {"exact": 5, "fast_decode": 5}
+    assert 10 < min(found["fast_decode"]) < min(found["exact"]) < 10_000
 
 
 def test_a_server_with_depth_alone(repository, tiny, monkeypatch, tmp_path):
     monkeypatch.setattr(costs, "depth_card", lambda: tiny)
     folder = copied(repository, to=tmp_path / "repository")
     found = costs.depth_alone({FP32: folder}, 1)
-    assert 0 < found["fp32"]["start_s"][0] < 60
+    assert 0 < found["fp32"]["start_s"][0] < 600
     assert 0.1 < found["fp32"]["memory_gb"][0] < 2
     assert list(tmp_path.iterdir()) == [folder]
 

@@ -26,18 +26,23 @@ def test_operations_of_the_depth_network(true_repository, width, gflop):
 def test_a_library_s_matrix_product_is_a_rate(precision):
     rates = limits.gemm_gflop_s(precision, 1, 1)
     assert set(rates) == {"torch", "OpenVINO"}
-    assert all(1 < rate < 1e5 for (rate,) in rates.values())
+    assert all(0.05 < rate < 1e5 for (rate,) in rates.values())  # of a busy machine too; only another unit is outside
 
 
 def test_memory_has_a_rate():
     (bandwidth,) = limits.bandwidth_gb_s(1, 1)
-    assert 0.5 < bandwidth < 1e4
+    assert 0.05 < bandwidth < 1e4
 
 
-def test_the_machines_own_tail_is_of_pieces_as_long_as_a_request():
+def test_the_machines_own_tail_is_of_pieces_as_long_as_a_request(monkeypatch):
+    """Of products that would take 2 s and, of half the side, 0.25 s, a second is four of the smaller."""
+    product_s, multiplied = iter([2.0, 0.25]), []
+    monkeypatch.setattr(limits, "_best_s", lambda _: next(product_s))
+    monkeypatch.setattr(limits.torch, "mm", lambda a, b: multiplied.append((*a.shape, *b.shape)))
     times = limits.products_ms(1, 1.0, 3)
     assert len(times) == 3
-    assert 300 < min(times) < 10_000  # neighbours change the pace between the product that is timed and the pieces
+    assert all(0 < one < 60_000 for one in times)
+    assert multiplied == 3 * 4 * [4 * (limits._SIDE // 2,)]
 
 
 def test_the_machine_is_named_by_what_matters():

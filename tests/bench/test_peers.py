@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 import time
 from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import requests
 from fixtures.faces import Reference, crowd
 from fixtures.photos import VARIETY
+from fixtures.waiting import HANGS_AFTER_S
 from PIL import Image
 
 from depthface.errors import DepthfaceError
-from depthface_bench import link, photos, plain, repositories, services, ways
-from depthface_bench.rounds import Way, in_turn
+from depthface_bench import link, photos, plain, repositories, rounds, services, ways
+from depthface_bench.rounds import Way
 from depthface_bench.variants import FP32
 from depthface_client import Client
 
@@ -56,8 +60,8 @@ def test_the_depth_service_answers_as_the_pipeline_does(depth_host, reference):
 
 def test_the_service_is_a_service(depth_host):
     """And it is up while it answers nothing else."""
-    assert requests.get(f"http://{depth_host}/health", timeout=5).json() == {"status": "ok"}
-    assert requests.get(f"http://{depth_host}/predict", timeout=5).status_code == 405
+    assert requests.get(f"http://{depth_host}/health", timeout=HANGS_AFTER_S).json() == {"status": "ok"}
+    assert requests.get(f"http://{depth_host}/predict", timeout=HANGS_AFTER_S).status_code == 405
 
 
 def test_the_floor_gives_what_the_server_gives(true_repository, true_server):
@@ -104,29 +108,37 @@ def photos_png(width: int, height: int) -> bytes:
     return buffer.getvalue()
 
 
-def test_ways_are_measured_in_turn():
-    calls = []
-    made = [Way(name, "fp32", lambda _, n=name: calls.append(n) or time.sleep(0.01)) for name in ("a", "b")]
-    found = in_turn(made, [b"one", b"two"], (1, 2), rounds=2)
-    assert [(one.kind, one.at_once, len(one.images_s)) for one in found] == [
-        ("a", 1, 2),
-        ("a", 2, 2),
-        ("b", 1, 2),
-        ("b", 2, 2),
+def test_ways_are_measured_in_turn(monkeypatch):
+    """By a clock on which each turn takes a second; where two are to be at once, each waits for the other."""
+    seconds = itertools.count()
+    clock = SimpleNamespace(perf_counter=lambda: float(next(seconds)), sleep=lambda _: None)
+    monkeypatch.setattr(rounds, "time", clock)
+    calls, pair = [], threading.Barrier(2)
+
+    def call(name: str) -> None:
+        calls.append(name)
+        if (len(calls) - 1) % 6 >= 2:  # of the six of a way and a round, the first two are alone
+            pair.wait(HANGS_AFTER_S)
+
+    made = [Way(name, "fp32", lambda _, name=name: call(name)) for name in ("a", "b")]
+    found = rounds.in_turn(made, [b"one", b"two"], (1, 2), rounds=2)
+    assert [(one.kind, one.at_once, one.images_s) for one in found] == [
+        ("a", 1, [2, 2]),
+        ("a", 2, [4, 4]),
+        ("b", 1, [2, 2]),
+        ("b", 2, [4, 4]),
     ]
-    turn = 2 * ["a"] + 4 * ["a"] + 2 * ["b"] + 4 * ["b"]
-    assert calls == 3 * turn
-    one_at_once, two_at_once = found[0].images_s, found[1].images_s
-    assert max(one_at_once) <= 100
-    assert min(two_at_once) > max(one_at_once)
+    assert calls == 3 * (6 * ["a"] + 6 * ["b"])
 
 
 @pytest.mark.quiet
 def test_a_slow_link_is_slow(depth_host):
     """1 MB up a link of 20 Mbit/s takes 0.4 s; the answer, that it is no photo, is short."""
+    taken_s = []
     with link.throttled(depth_host, 20) as slow:
-        started = time.perf_counter()
-        response = requests.post(f"http://{slow}/predict", data=bytes(1_000_000), timeout=60)
-        taken_s = time.perf_counter() - started
-    assert response.status_code == 500
-    assert 0.4 <= taken_s < 2
+        for _ in range(3):
+            started = time.perf_counter()
+            response = requests.post(f"http://{slow}/predict", data=bytes(1_000_000), timeout=HANGS_AFTER_S)
+            taken_s.append(time.perf_counter() - started)
+            assert response.status_code == 500
+    assert 0.4 <= min(taken_s) < 2
