@@ -13,39 +13,41 @@ from pathlib import Path
 import pytest
 import requests
 from fixtures.gateways import CROWD, NOBODY, PACK, PORTRAIT, gateway
-from fixtures.processes import ended
+from fixtures.processes import ended, kill
 from fixtures.serving import Server, serving
+from fixtures.waiting import HANGS_AFTER_S
 
-from depthface_bench.servers import free_port
+from depthface_bench.servers import reserved_port
 
 JOBS = int(os.environ.get("DEPTHFACE_JOBS", "40"))
 KILLS = int(os.environ.get("DEPTHFACE_KILLS", "2"))
-TIMEOUT_S = 300 + JOBS
+TIMEOUT_S = HANGS_AFTER_S + JOBS
 
 PHOTOS = {"crowd": CROWD, "portrait": PORTRAIT, "nobody": NOBODY}
 
 pytestmark = pytest.mark.slow
 
 
-def kill(server: Server) -> None:
-    """As a machine that loses its power does: nobody is told."""
+def lose_power(server: Server) -> None:
+    """As a machine does: nobody is told."""
     everyone = server.family
-    for process in everyone:
-        process.kill()
-    server.process.wait(60)
+    kill(everyone)
+    server.process.wait(HANGS_AFTER_S)
     assert ended(everyone)
 
 
 def test_no_job_fails_while_triton_is_killed_again_and_again(face_repository: Path, tmp_path: Path) -> None:
-    port = free_port()
     variables = {"AUTH_DISABLED": "1", "DEPTHFACE_GATEWAY_FACE_MODEL": f"face_analysis_{PACK}"}
-    with gateway(
-        "jobs", url=f"127.0.0.1:{port}", options=("--data", str(tmp_path)), WORKER_POLL_INTERVAL="0.2", **variables
-    ) as running:
+    with (
+        reserved_port() as port,
+        gateway(
+            "jobs", url=f"127.0.0.1:{port}", options=("--data", str(tmp_path)), WORKER_POLL_INTERVAL="0.2", **variables
+        ) as running,
+    ):
         url = running.urls["jobs"]
 
         def counts() -> dict[str, int]:
-            found: dict[str, int] = requests.get(f"{url}/admin/stats", timeout=60).json()["jobs"]
+            found: dict[str, int] = requests.get(f"{url}/admin/stats", timeout=HANGS_AFTER_S).json()["jobs"]
             return found
 
         def submit(index: int) -> tuple[str, str]:
@@ -54,7 +56,7 @@ def test_no_job_fails_while_triton_is_killed_again_and_again(face_repository: Pa
                 f"{url}/job/{('face_detection', 'face_embedding')[index % 2]}",
                 files={"file": ("a.jpg", PHOTOS[name] + index.to_bytes(4, "big"))},  # no two are one photo
                 data={"priority": str(index % 11)},
-                timeout=60,
+                timeout=HANGS_AFTER_S,
             )
             assert answer.status_code == 201, answer.text
             return answer.json()["job_id"], name
@@ -70,12 +72,12 @@ def test_no_job_fails_while_triton_is_killed_again_and_again(face_repository: Pa
                     assert time.monotonic() - started < TIMEOUT_S, found
                     time.sleep(0.05)
                 if round_number < KILLS:
-                    kill(server)
+                    lose_power(server)
         print(f"{JOBS} jobs, {KILLS} kills of Triton, {time.monotonic() - started:.0f} s; {counts()}")
         assert counts() == {"pending": 0, "processing": 0, "completed": JOBS, "error": 0, "sync_failed": 0}
         faces = Counter()
         for job_id, name in jobs.items():
-            job = requests.get(f"{url}/job/{job_id}", timeout=60).json()
+            job = requests.get(f"{url}/job/{job_id}", timeout=HANGS_AFTER_S).json()
             assert (job["status"], job["error_message"]) == ("completed", None), job
             faces[name, len(job["result"]["faces"])] += 1
         assert {number for name, number in faces if name == "nobody"} == {0}

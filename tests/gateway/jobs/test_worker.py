@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from fixtures.media_store import Store
+from fixtures.waiting import HANGS_AFTER_S
 from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import OperationalError
 
@@ -36,7 +37,8 @@ from depthface_gateway.jobs.results import ResultStore
 from depthface_gateway.jobs.worker import Fate, Worker, WorkerOptions, verdict
 
 T = "face_detection"
-TIMEOUT_S = 60
+LEASE_MS = 600_000
+"""So long that no job is lost to a machine that stands still for a while."""
 
 on_both = pytest.mark.parametrize("world", ["sqlite", "postgresql"], indirect=True)
 
@@ -76,7 +78,7 @@ class World:
     store: Store
     answers: list[Any] = field(default_factory=list)
     tries: list[Try] = field(default_factory=list)
-    options: WorkerOptions = field(default_factory=lambda: WorkerOptions(poll_s=0.02, grace_s=20))
+    options: WorkerOptions = field(default_factory=lambda: WorkerOptions(poll_s=0.02, grace_s=HANGS_AFTER_S))
     is_ready: bool = True
     gives_results: bool = False
 
@@ -114,7 +116,7 @@ class World:
                     worker.tell = lambda parcel: media.give(parcel.media_store_id, parcel.result)
                 run = asyncio.create_task(worker.run())
                 try:
-                    async with asyncio.timeout(TIMEOUT_S):
+                    async with asyncio.timeout(HANGS_AFTER_S):
                         if during is not None:
                             await during(worker)
                         while not await asyncio.to_thread(until):
@@ -139,7 +141,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, store: Store) -> Itera
     else:
         url = f"sqlite:///{tmp_path / 'jobs.sqlite3'}"
     database = Database(url)
-    yield World(Queue(database, [T], lease_ms=3000), ResultStore(tmp_path / "jobs"), store)
+    yield World(Queue(database, [T], lease_ms=LEASE_MS), ResultStore(tmp_path / "jobs"), store)
     database.close()
 
 
@@ -174,8 +176,7 @@ def test_what_passes_is_tried_again_with_the_priority_of_before(world: World) ->
 
 
 def test_what_does_not_pass_is_given_up(world: World) -> None:
-    queue = Queue(world.queue.database, [T], max_retries=1)
-    world.queue = queue
+    world.queue = Queue(world.queue.database, [T], lease_ms=LEASE_MS, max_retries=1)
     world.answers = [RuntimeError("a secret"), MediaUnavailable("The store is away.")]
     job_id = world.add()
     world.run(lambda: world.status(job_id) == "error")
@@ -218,11 +219,12 @@ def test_a_job_that_is_deleted_while_it_runs_is_dropped(world: World) -> None:
 
     async def wait(attempt: Try) -> None:
         try:
-            await asyncio.sleep(TIMEOUT_S)
+            await asyncio.sleep(HANGS_AFTER_S)
         finally:
             stopped.set()
 
     world.answers = [wait]
+    world.queue = Queue(world.queue.database, [T], lease_ms=3000)  # a fifth of it, and the worker looks
     job_id = world.add()
 
     async def delete(worker: Worker) -> None:
@@ -230,28 +232,37 @@ def test_a_job_that_is_deleted_while_it_runs_is_dropped(world: World) -> None:
             await asyncio.sleep(0.01)
         await asyncio.to_thread(world.queue.delete, job_id)
         await stopped.wait()
+        others.append(world.add("8"))
 
-    other = world.add("8")
-    world.run(lambda: world.status(other) == "completed", delete)
+    others: list[str] = []
+    world.run(lambda: world.status(others[0]) == "completed", delete)
     assert world.status(job_id) == "gone" and not (world.files.root / job_id).exists()
     assert list((world.files.root / ".partial").iterdir()) == []
 
 
 def test_a_worker_that_stops_ends_what_it_does(world: World) -> None:
+    stopped = asyncio.Event()
+
     async def slow(attempt: Try) -> None:
-        await asyncio.sleep(0.3)
+        await stopped.wait()
+
+    async def stop(worker: Worker) -> None:
+        while not world.tries:
+            await asyncio.sleep(0.01)
+        worker.stop()
+        stopped.set()
 
     world.answers = [slow]
     job_id = world.add()
     waits = [world.add(str(number)) for number in range(10, 20)]
-    world.options = WorkerOptions(concurrency=1, poll_s=0.02)
-    world.run(lambda: bool(world.tries))
+    world.options = WorkerOptions(concurrency=1, poll_s=0.02, grace_s=HANGS_AFTER_S)
+    world.run(lambda: True, stop)
     assert world.status(job_id) == "completed" and {world.status(one) for one in waits} == {"pending"}
 
 
 def test_what_a_worker_cannot_end_in_time_is_put_back(world: World) -> None:
     async def slow(attempt: Try) -> None:
-        await asyncio.sleep(TIMEOUT_S)
+        await asyncio.sleep(HANGS_AFTER_S)
 
     world.answers = [slow]
     world.options = WorkerOptions(poll_s=0.02, grace_s=0.1)
@@ -270,7 +281,8 @@ def test_jobs_wait_for_a_worker_and_are_done_in_order(world: World) -> None:
     priorities = [5, 0, 10, 5, 10, 3, 0, 7, 10, 5]
     jobs = [world.add(str(index), priority=priority) for index, priority in enumerate(priorities)]
     world.queue.database.close()
-    world.queue = Queue(Database(str(world.queue.database.engine.url.render_as_string(hide_password=False))), [T])
+    url = world.queue.database.engine.url.render_as_string(hide_password=False)
+    world.queue = Queue(Database(url), [T], lease_ms=LEASE_MS)
     world.options = WorkerOptions(concurrency=1, poll_s=0.02)
     world.run(lambda: world.queue.counts() == {"completed": len(jobs)})
     expected = sorted(range(len(jobs)), key=lambda index: (-priorities[index], index))
@@ -280,12 +292,16 @@ def test_jobs_wait_for_a_worker_and_are_done_in_order(world: World) -> None:
 
 def test_several_jobs_are_done_at_once_and_no_more_than_allowed(world: World) -> None:
     together, most = 0, 0
+    as_many_as_allowed = asyncio.Event()
 
     async def slow(attempt: Try) -> None:
         nonlocal together, most
         together += 1
         most = max(most, together)
-        await asyncio.sleep(0.1)
+        if together == 3:
+            as_many_as_allowed.set()
+        await as_many_as_allowed.wait()
+        await asyncio.sleep(0.1)  # one more, were it let in, would come meanwhile
         together -= 1
 
     world.answers = [slow] * 9
