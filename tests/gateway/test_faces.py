@@ -11,6 +11,7 @@ import pytest
 import requests
 from fixtures.gateways import CROWD, MODEL, MOST_MIB, NO_PHOTO, NOBODY, PORTRAIT, STRANGER, gateway, post
 from fixtures.photos import with_orientation
+from fixtures.waiting import HANGS_AFTER_S
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +23,7 @@ def url(faces_gateway) -> str:
 
 
 def test_health_tells_the_swappers_state(url):
-    answer = requests.get(f"{url}/health", timeout=60)
+    answer = requests.get(f"{url}/health", timeout=HANGS_AFTER_S)
     assert answer.status_code == 200
     assert answer.json() == {
         "status": "healthy",
@@ -125,12 +126,12 @@ def test_v1_embeddings(url, face_client):
 
 
 def test_v1_tells_what_it_is(url):
-    health = requests.get(f"{url}/v1/health", timeout=60).json()
+    health = requests.get(f"{url}/v1/health", timeout=HANGS_AFTER_S).json()
     assert (health["status"], health["auth_enabled"]) == ("ready", False)
-    assert requests.get(f"{url}/v1/models", timeout=60).json()["models"][0]["model_id"] == MODEL
-    system = requests.get(f"{url}/v1/system", timeout=60).json()
+    assert requests.get(f"{url}/v1/models", timeout=HANGS_AFTER_S).json()["models"][0]["model_id"] == MODEL
+    system = requests.get(f"{url}/v1/system", timeout=HANGS_AFTER_S).json()
     assert system["safe_config"]["default_threshold"] == 0.4
-    given = requests.get(f"{url}/v1/health", headers={"x-request-id": "mine-1"}, timeout=60)
+    given = requests.get(f"{url}/v1/health", headers={"x-request-id": "mine-1"}, timeout=HANGS_AFTER_S)
     assert given.headers["x-request-id"] == given.json()["request_id"] == "mine-1"
 
 
@@ -170,9 +171,9 @@ def test_v1_refuses_in_its_envelope(url, path, files, fields, status, code):
 
 def test_without_a_triton_each_says_so(lonely_gateway):
     url = lonely_gateway.urls["faces"]
-    health = requests.get(f"{url}/health", timeout=60)
+    health = requests.get(f"{url}/health", timeout=HANGS_AFTER_S)
     assert (health.status_code, health.json()["models"]["detector"]) == (503, "unavailable")
-    assert requests.get(f"{url}/v1/health", timeout=60).json()["error"]["code"] == "not_ready"
+    assert requests.get(f"{url}/v1/health", timeout=HANGS_AFTER_S).json()["error"]["code"] == "not_ready"
     assert post(url, "/recognition/embedding", {"file": CROWD}).status_code == 503
     assert post(url, "/v1/detect", {"image": CROWD}).json()["error"]["code"] == "runtime_unavailable"
     assert post(url, "/api/v1/detection/detect", {"file": CROWD}).status_code == 503
@@ -192,13 +193,13 @@ def test_a_key_is_asked_for_where_it_is_set(face_server):
     with gateway("faces", url=face_server.host, options=("--log-format", "json"), **variables) as running:
         url = running.urls["faces"]
         for headers in ({}, {"x-api-key": "wrong"}, {"authorization": "Basic secret"}):
-            answer = requests.get(f"{url}/v1/models", headers=headers, timeout=60)
+            answer = requests.get(f"{url}/v1/models", headers=headers, timeout=HANGS_AFTER_S)
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized")
         for headers in ({"x-api-key": "secret"}, {"authorization": "Bearer secret"}):
-            assert requests.get(f"{url}/v1/models", headers=headers, timeout=60).status_code == 200
-        assert requests.get(f"{url}/v1/health", timeout=60).json()["auth_enabled"] is True
+            assert requests.get(f"{url}/v1/models", headers=headers, timeout=HANGS_AFTER_S).status_code == 200
+        assert requests.get(f"{url}/v1/health", timeout=HANGS_AFTER_S).json()["auth_enabled"] is True
         body = {"images": {"data": [base64.b64encode(CROWD).decode()]}}
-        answer = requests.post(f"{url}/extract", json=body, headers={"x-api-key": "secret"}, timeout=300)
+        answer = requests.post(f"{url}/extract", json=body, headers={"x-api-key": "secret"}, timeout=HANGS_AFTER_S)
         assert answer.json()["data"][0]["faces"] == []  # DEF_DET_THRESH
         assert running.stop() == 0
     logged = [json.loads(line) for line in running.lines if line.startswith("{")]

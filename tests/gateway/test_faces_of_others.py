@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import requests
 from fixtures.gateways import CROWD, MODEL, NO_PHOTO, NOBODY, PORTRAIT, post
+from fixtures.waiting import HANGS_AFTER_S
 from PIL import Image
 
 
@@ -28,7 +29,7 @@ def test_extract_in_json(url, people):
     images["data"].append("no base64!")
     wish = {"threshold": 0.5, "return_landmarks": True, "extract_ga": True, "return_face_data": True}
     answer = requests.post(
-        f"{url}/extract", json={"images": images, **wish, "verbose_timings": True}, timeout=300
+        f"{url}/extract", json={"images": images, **wish, "verbose_timings": True}, timeout=HANGS_AFTER_S
     ).json()
     assert set(answer["took"]) == {"total_ms", "read_imgs_ms", "embed_all_ms"}
     crowd, broken, nobody, as_url, no_base64 = answer["data"]
@@ -51,14 +52,14 @@ def test_extract_in_json(url, people):
 def test_extract_in_msgpack_both_ways(url, people):
     body = msgpack.packb({"images": {"data": [CROWD]}, "threshold": 0.5, "msgpack": True})
     headers = {"content-type": "application/msgpack"}
-    answer = requests.post(f"{url}/extract", data=body, headers=headers, timeout=300)
+    answer = requests.post(f"{url}/extract", data=body, headers=headers, timeout=HANGS_AFTER_S)
     assert answer.headers["content-type"] == "application/x-msgpack"
     (row,) = msgpack.unpackb(answer.content)["data"]
     assert len(row["faces"]) == len(people)
     np.testing.assert_allclose(row["faces"][0]["vec"], people[0].embedding, atol=1e-4)
     assert "landmarks" not in row["faces"][0]
     asked = requests.post(
-        f"{url}/extract", data=body, headers=headers | {"accept": "application/x-msgpack"}, timeout=300
+        f"{url}/extract", data=body, headers=headers | {"accept": "application/x-msgpack"}, timeout=HANGS_AFTER_S
     )
     assert asked.headers["content-type"] == "application/x-msgpack"
 
@@ -66,7 +67,7 @@ def test_extract_in_msgpack_both_ways(url, people):
 def test_extract_does_what_its_options_say(url, people):
     def extract(**options: object) -> list[dict]:
         body = {"images": {"data": [base64.b64encode(CROWD).decode()]}, **options}
-        return requests.post(f"{url}/extract", json=body, timeout=300).json()["data"][0]["faces"]
+        return requests.post(f"{url}/extract", json=body, timeout=HANGS_AFTER_S).json()["data"][0]["faces"]
 
     assert len(extract(limit_faces=2)) == 2
     widths = sorted(int(face.box[2] - face.box[0]) for face in people)
@@ -88,7 +89,9 @@ def test_extract_does_what_its_options_say(url, people):
     ],
 )
 def test_extract_refuses_with_detail(url, body, status):
-    answer = requests.post(f"{url}/extract", data=body, headers={"content-type": "application/json"}, timeout=60)
+    answer = requests.post(
+        f"{url}/extract", data=body, headers={"content-type": "application/json"}, timeout=HANGS_AFTER_S
+    )
     assert answer.status_code == status
     assert answer.json()["detail"]
 
@@ -96,7 +99,7 @@ def test_extract_refuses_with_detail(url, body, status):
 def test_extract_refuses_what_is_no_msgpack(url):
     for body in (b"\xc1", b"\x91" * 5000, b"", msgpack.packb([1])):
         headers = {"content-type": "application/msgpack"}
-        answer = requests.post(f"{url}/extract", data=body, headers=headers, timeout=60)
+        answer = requests.post(f"{url}/extract", data=body, headers=headers, timeout=HANGS_AFTER_S)
         assert answer.status_code == 422
 
 
@@ -110,26 +113,29 @@ def test_drawings(url, people):
         return np.abs(after - before).max(axis=2) > 60
 
     bare = {"draw_landmarks": False, "draw_scores": False, "draw_sizes": False, "threshold": 0.5}
-    boxes = changed(requests.post(f"{url}/draw_detections", json={"images": images, **bare}, timeout=300), "image/png")
+    boxes = changed(
+        requests.post(f"{url}/draw_detections", json={"images": images, **bare}, timeout=HANGS_AFTER_S), "image/png"
+    )
     for face in people:
         x1, y1, x2, _ = (int(side) for side in face.box)
         row = boxes[min(max(y1, 0), 479), max(x1, 0) : min(x2, 640)]
         assert row.mean() > 0.5
     none = changed(
-        requests.post(f"{url}/draw_detections", json={"images": images, "threshold": 1}, timeout=300), "image/png"
+        requests.post(f"{url}/draw_detections", json={"images": images, "threshold": 1}, timeout=HANGS_AFTER_S),
+        "image/png",
     )
     assert not none[:460].any()
     upload = post(url, "/multipart/draw_detections", {"file": CROWD}, limit_faces="1", threshold="0.5")
     assert 0 < changed(upload, "image/jpg")[:460].sum() < boxes.sum() * 2
     for answer in (
-        requests.post(f"{url}/draw_detections", json={"images": {}}, timeout=60),
+        requests.post(f"{url}/draw_detections", json={"images": {}}, timeout=HANGS_AFTER_S),
         post(url, "/multipart/draw_detections", {}),
     ):
         assert answer.status_code == 422
 
 
 def test_info(url):
-    info = requests.get(f"{url}/info", timeout=60).json()
+    info = requests.get(f"{url}/info", timeout=HANGS_AFTER_S).json()
     assert info["models"]["inference_backend"] == "triton"
     assert info["defaults"]["det_thresh"] == 0.6
 
@@ -167,7 +173,7 @@ def test_compreface_verifies_and_takes_base64(url, face_client):
     assert similarities[0] == pytest.approx(max(source.similarity(face) for face in targets), abs=1e-3)
     assert "embedding" not in result["source_image_face"]
     encoded = {name: base64.b64encode(photo).decode() for name, photo in photos.items()}
-    answer = requests.post(f"{url}/api/v1/verification/verify", json=encoded, timeout=300)
+    answer = requests.post(f"{url}/api/v1/verification/verify", json=encoded, timeout=HANGS_AFTER_S)
     assert len(answer.json()["result"][0]["face_matches"]) == len(similarities)
 
 
@@ -197,6 +203,6 @@ def test_compreface_refuses_with_message_and_code(url, path, files, status, code
 def test_compreface_refuses_json_that_is_none(url):
     for body in ("{", "[]", '{"file": 3}', '{"file": "no base64!"}', '{"file": ""}'):
         headers = {"content-type": "application/json"}
-        answer = requests.post(f"{url}/api/v1/detection/detect", data=body, headers=headers, timeout=60)
+        answer = requests.post(f"{url}/api/v1/detection/detect", data=body, headers=headers, timeout=HANGS_AFTER_S)
         assert answer.status_code == 400
         assert set(answer.json()) == {"message", "code"}

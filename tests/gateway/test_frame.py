@@ -337,6 +337,6 @@ def test_too_many_that_wait_are_refused_and_who_gives_up_makes_room(pool):
 def test_it_ends_what_is_in_flight_and_then_itself(lonely_gateway):
     with gateway("immichvr", "faces", url="127.0.0.1:1") as running:
         assert set(running.urls) == {"immichvr", "faces"}
-        assert requests.get(f"{running.urls['faces']}/", timeout=60).status_code == 200
+        assert requests.get(f"{running.urls['faces']}/", timeout=HANGS_AFTER_S).status_code == 200
         assert running.stop() == 0
     assert not [line for line in running.lines if "Traceback" in line or "was never" in line]

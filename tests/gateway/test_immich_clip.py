@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import requests
 from fixtures.gateways import NO_PHOTO, Gateway, gateway, jpeg
+from fixtures.waiting import HANGS_AFTER_S
 
 from depthface_client import Client
 from depthface_standins.clip.scenes import draw
@@ -65,7 +66,7 @@ def test_photos_and_their_words_by_nodes_fetch(running, everything_server, tmp_p
         asked.append({"entries": VISUAL, "path": str(tmp_path / f"{label}.jpg")})
     asked += [{"entries": TEXTUAL, "text": f"a photo of a {label}"} for label in LABELS]
     command = ["node", "-e", NODE, running.urls["immich"], *map(json.dumps, asked)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS_AFTER_S, check=False)
     assert done.returncode == 0, done.stderr
     answers = json.loads(done.stdout)
     assert [status for status, _ in answers] == [200] * 6
@@ -85,7 +86,7 @@ def test_photos_and_their_words_by_nodes_fetch(running, everything_server, tmp_p
     assert cosines.argmax(axis=0).tolist() == [0, 1, 2]  # the photo of each search
     assert np.all(np.diag(cosines) > 0.9)
 
-    with Client(everything_server.host, timeout_s=300) as client:
+    with Client(everything_server.host, timeout_s=HANGS_AFTER_S) as client:
         for text, label in zip(texts, LABELS, strict=False):
             # As text nothing is lost: read as float32 it is the vector itself.
             expected = client.embed(PHOTOS[label], model="clip_vit_b_32_image").vector
@@ -96,7 +97,7 @@ def test_photos_and_their_words_by_nodes_fetch(running, everything_server, tmp_p
 def test_the_width_is_known_and_texts_of_all_kinds_are_read(running):
     for text in ("東京タワー", "x " * 500, "😀", "ein rotes Auto"):
         form = {"entries": (None, json.dumps(TEXTUAL)), "text": (None, text)}
-        answer = requests.post(f"{running.urls['immich']}/predict", files=form, timeout=300)
+        answer = requests.post(f"{running.urls['immich']}/predict", files=form, timeout=HANGS_AFTER_S)
         assert answer.status_code == 200, answer.text
         found = [float(number) for number in numbers(answer.json()["clip"])]
         assert len(found) == 512
@@ -115,7 +116,7 @@ def test_the_width_is_known_and_texts_of_all_kinds_are_read(running):
 )
 def test_what_cannot_be_is_refused(running, entries, more, status):
     form = {"entries": (None, json.dumps(entries)), **more}
-    answer = requests.post(f"{running.urls['immich']}/predict", files=form, timeout=300)
+    answer = requests.post(f"{running.urls['immich']}/predict", files=form, timeout=HANGS_AFTER_S)
     assert answer.status_code == status, answer.text
     assert isinstance(answer.json()["detail"], str)
 

@@ -19,6 +19,7 @@ import pytest
 import requests
 from fixtures.devtools import Tab, opened_tab
 from fixtures.gateways import CROWD, NO_PHOTO, Gateway, gateway, jpeg
+from fixtures.waiting import HANGS_AFTER_S
 from PIL import Image
 
 from depthface_standins.clip.scenes import draw
@@ -102,7 +103,7 @@ def check_curl(lines: dict[str, list[str]], folder: Path) -> None:
         pytest.skip("no curl is installed")
     (folder / "five people.jpg").write_bytes(CROWD)
     for line in lines.values():
-        done = subprocess.run([*line, "-sSf"], cwd=folder, capture_output=True, timeout=300, check=False)
+        done = subprocess.run([*line, "-sSf"], cwd=folder, capture_output=True, timeout=HANGS_AFTER_S, check=False)
         assert done.returncode == 0, done.stderr
         if "/api/faces" in line[1]:
             assert len(json.loads(done.stdout)["faces"]) == 5
@@ -113,7 +114,7 @@ def check_curl(lines: dict[str, list[str]], folder: Path) -> None:
 
 
 def test_the_browser_lets_it_do_nothing_else(running):
-    answer = requests.get(running.urls["page"], timeout=60)
+    answer = requests.get(running.urls["page"], timeout=HANGS_AFTER_S)
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
@@ -126,10 +127,10 @@ def test_its_routes_by_themselves(running):
     def post(path: str, **form: object) -> requests.Response:
         files = {name: ("a.jpg", value) for name, value in form.items() if isinstance(value, bytes)}
         fields = {name: value for name, value in form.items() if not isinstance(value, bytes)}
-        return requests.post(f"{url}/api/{path}", files=files, data=fields, timeout=300)
+        return requests.post(f"{url}/api/{path}", files=files, data=fields, timeout=HANGS_AFTER_S)
 
-    assert requests.get(f"{url}/health", timeout=60).json() == {"status": "healthy"}
-    tasks = {model["task"] for model in requests.get(f"{url}/api/models", timeout=60).json()["models"]}
+    assert requests.get(f"{url}/health", timeout=HANGS_AFTER_S).json() == {"status": "healthy"}
+    tasks = {model["task"] for model in requests.get(f"{url}/api/models", timeout=HANGS_AFTER_S).json()["models"]}
     assert tasks == {"depth", "faces", "embedding", "swap"}
     png = Image.open(BytesIO(post("depth", image=CROWD).content))
     assert (png.size, png.mode) == ((640, 480), "L")

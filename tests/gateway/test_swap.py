@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from io import BytesIO
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import requests
 from fixtures.gateways import CROWD, NOBODY, PORTRAIT, STRANGER, Gateway, gateway, post
+from fixtures.waiting import HANGS_AFTER_S, until
 from PIL import Image
 
 from depthface_client import Client
@@ -24,19 +24,16 @@ def running(everything_server) -> Iterator[Gateway]:
 
 
 def swapper(url: str) -> str:
-    return requests.get(f"{url}/health", timeout=60).json()["models"]["swapper"]
+    return requests.get(f"{url}/health", timeout=HANGS_AFTER_S).json()["models"]["swapper"]
 
 
 def wait_for(url: str, state: str) -> None:
-    deadline = time.monotonic() + 60
-    while swapper(url) != state:
-        assert time.monotonic() < deadline, f"it is {swapper(url)}, and not {state}"
-        time.sleep(0.1)
+    until(lambda: swapper(url) == state, state)
 
 
 def test_the_swapper_is_lazy_then_loaded_then_lazy_again(running, everything_server):
     url = running.urls["faces"]
-    with Client(everything_server.host, timeout_s=300) as client:
+    with Client(everything_server.host, timeout_s=HANGS_AFTER_S) as client:
         client.unload(MODEL)  # another test may have used it
         wait_for(url, "lazy-loaded")
         answer = post(url, "/swap", {"source": PORTRAIT, "target": STRANGER})

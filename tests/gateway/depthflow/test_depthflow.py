@@ -7,7 +7,6 @@ import asyncio
 import http.server
 import json
 import threading
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ import uvicorn
 from fixtures.gateways import gateway
 from fixtures.photos import encoded, photo
 from fixtures.serving import Server
+from fixtures.waiting import HANGS_AFTER_S, until
 
 from depthface_client import Depth
 from depthface_gateway import depthflow
@@ -31,7 +31,6 @@ from depthface_gateway.context import Context
 from depthface_gateway.depthflow.clips import frame_size
 from depthface_gateway.settings import Settings
 
-TIMEOUT_S = 120
 PHOTO = encoded(photo("coffee.png").resize((320, 212)), "JPEG", quality=90)
 SHORT = {"animation_duration": 1.0, "fps": 15}
 
@@ -73,7 +72,7 @@ class Service:
 
     def ask(self, method: str, path: str, **more: Any) -> requests.Response:
         headers = {"X-API-Key": self.key} if self.key else {}
-        return requests.request(method, f"{self.url}{path}", timeout=TIMEOUT_S, headers=headers, **more)
+        return requests.request(method, f"{self.url}{path}", timeout=HANGS_AFTER_S, headers=headers, **more)
 
     def process(self, parameters: dict[str, Any] | None = None, **more: Any) -> requests.Response:
         asked = {"parameters": SHORT | (parameters or {})} | more
@@ -82,13 +81,10 @@ class Service:
 
     def ended(self, answer: requests.Response) -> dict[str, Any]:
         assert answer.status_code == 200, answer.text
-        deadline = time.monotonic() + TIMEOUT_S
-        while True:
-            task: dict[str, Any] = self.ask("GET", f"/api/v1/task/{answer.json()['task_id']}").json()
-            if task["status"] not in ("pending", "processing"):
-                return task
-            assert time.monotonic() < deadline, task
-            time.sleep(0.02)
+        path = f"/api/v1/task/{answer.json()['task_id']}"
+        until(lambda: self.ask("GET", path).json()["status"] not in ("pending", "processing"), "the end of the task")
+        task: dict[str, Any] = self.ask("GET", path).json()
+        return task
 
 
 @contextmanager
@@ -100,17 +96,15 @@ def serving(data: Path, **environment: str) -> Iterator[Service]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    deadline = time.monotonic() + TIMEOUT_S
-    while not server.started:
-        assert thread.is_alive() and time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: server.started or not thread.is_alive(), "the start")
+    assert thread.is_alive()
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
         yield Service(f"http://127.0.0.1:{port}", triton)
     finally:
         triton.let_go.set()
         server.should_exit = True
-        thread.join(TIMEOUT_S)
+        thread.join(HANGS_AFTER_S)
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +204,7 @@ def test_figures(service: Service) -> None:
         assert set(body) == {"status", "version", "timestamp"} and body["status"] == "healthy"
     presets = service.ask("GET", "/api/v1/presets").json()["presets"]
     assert [preset["parameters"]["fps"] for preset in presets] == [24, 60, 15]
-    assert service.ask("GET", "/api/v1/status").json()["workers"] == 1
+    until(lambda: service.ask("GET", "/api/v1/status").json()["workers"] == 1, "the worker's first sign of life")
     assert service.ask("GET", "/api/v1/monitoring/metrics").json()["storage"]["free_bytes"] > 0
     assert service.ask("GET", "/api/v1/monitoring/errors?hours=1").json()["hours"] == 1
     assert service.ask("GET", "/api/v1/monitoring/errors?hours=0").json()["error"] == "parameter_validation_error"
@@ -253,28 +247,20 @@ def test_a_private_webhook_is_told_only_where_it_is_allowed(service: Service, tm
         assert service.ended(refused)["status"] == "completed"
         with serving(tmp_path, DEPTHFACE_GATEWAY_ALLOWED_NETWORKS="127.0.0.0/8") as allowed:
             good = allowed.ended(allowed.process(webhook_url=heard.url))
-            deadline = time.monotonic() + TIMEOUT_S
-            while not heard.told:
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+            until(lambda: heard.told, "the webhook's message")
         assert [(told["task_id"], told["status"]) for told in heard.told] == [(good["task_id"], "completed")]
-        deadline = time.monotonic() + TIMEOUT_S
-        while "webhook" not in (
-            service.ask("GET", f"/api/v1/task/{refused.json()['task_id']}").json()["error_message"] or ""
-        ):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        path = f"/api/v1/task/{refused.json()['task_id']}"
+        until(lambda: "webhook" in (service.ask("GET", path).json()["error_message"] or ""), "the refusal")
 
 
 def test_cancelling_waiting_keys_and_expiry(tmp_path: Path) -> None:
     with serving(tmp_path, DEPTHFLOW_API_KEY="secret", DEPTHFLOW_MAX_WAITING="1") as service:
         assert service.process().status_code == 401
-        assert requests.get(f"{service.url}/health", timeout=TIMEOUT_S).status_code == 200
+        assert requests.get(f"{service.url}/health", timeout=HANGS_AFTER_S).status_code == 200
         service.key = "secret"
         service.triton.let_go.clear()
         running = service.process()
-        while not service.triton.models:
-            time.sleep(0.01)
+        until(lambda: service.triton.models)
         waiting = service.process()
         busy = service.process()
         assert (busy.status_code, busy.json()["error"]) == (503, "service_busy")
