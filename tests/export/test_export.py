@@ -19,6 +19,7 @@ import pytest
 import torch
 from export.conftest import snapshot
 from fixtures.exporting import job_of, random_sources, started_apart
+from fixtures.imports import HEAVY, imported_by
 from fixtures.machine import HAS_BF16
 from fixtures.serving import depthface
 
@@ -215,11 +216,12 @@ def test_a_repository_that_cannot_be_written_is_one_sentence(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.quiet
 def test_an_unchanged_export_takes_seconds(true_repository):
-    started = time.monotonic()
-    done = depthface("export", "depth_anything_v2_small", "--weights", "random", "--repository", true_repository)
-    assert time.monotonic() - started < 5
+    """It does not even import what the work would be done with."""
+    arguments = ("export", "depth_anything_v2_small", "--weights", "random", "--repository", true_repository)
+    done, packages = imported_by(*arguments)
+    assert "depthface_export" in packages
+    assert not packages & HEAVY
     assert "unchanged" in done.stdout
     assert "RANDOM WEIGHTS" in done.stdout
 
@@ -242,9 +244,11 @@ def test_kill_minus_nine_leaves_what_was_served_before(stage, tiny, stale, share
     assert killed.stdout is not None
     assert any(stage in line for line in killed.stdout)
     killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL or stage == "repository:"  # which is said just before the exchange
+    status = killed.wait()
     killed.stdout.close()
-    assert snapshot(network_folder) == before or stage == "repository:"
+    # A busy machine may let it end first; and "repository:" is said just before the exchange.
+    assert status in (-signal.SIGKILL, 0)
+    assert snapshot(network_folder) == before or status == 0 or stage == "repository:"
     assert manifest.read(network_folder / "1").describes(network_folder / "1")
 
 

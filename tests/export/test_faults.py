@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from export.conftest import snapshot
 from fixtures.serving import COMMAND, depthface
+from fixtures.waiting import HANGS_AFTER_S
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -73,7 +74,7 @@ def stale(good, tmp_path) -> Path:
 def test_a_file_that_may_not_grow_leaves_the_repository_as_it_was(stale, limit_bytes):
     before = networks(stale)
     process = start(stale, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes)))
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=HANGS_AFTER_S)
     assert process.returncode == 1
     assert "could not be written (File too large)" in said
     assert "Traceback" not in said
@@ -83,7 +84,7 @@ def test_a_file_that_may_not_grow_leaves_the_repository_as_it_was(stale, limit_b
 
 def test_after_a_full_disk_the_next_run_is_complete(stale):
     process = start(stale, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)))
-    process.communicate(timeout=120)
+    process.communicate(timeout=HANGS_AFTER_S)
     done = depthface("export", *PACK, "--repository", stale)
     assert done.returncode == 0, done.stderr
     assert "exported" in done.stdout
@@ -136,7 +137,7 @@ def test_a_stopped_export_leaves_the_repository_as_it_was(stale, number, stage):
     assert process.stdout is not None
     assert any(stage in line for line in process.stdout)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=HANGS_AFTER_S)
     assert process.returncode == 130
     assert "Traceback" not in said
     assert networks(stale) == before
@@ -146,7 +147,7 @@ def test_a_stopped_export_leaves_the_repository_as_it_was(stale, number, stage):
 def test_two_commands_at_once_into_one_repository(tmp_path):
     """One of them exports, the other says so or comes after it; what is there is whole."""
     processes = [start(tmp_path) for _ in range(2)]
-    said = [process.communicate(timeout=120)[1] for process in processes]
+    said = [process.communicate(timeout=HANGS_AFTER_S)[1] for process in processes]
     codes = sorted(process.returncode for process in processes)
     assert codes in ([0, 0], [0, 1])
     for process, text in zip(processes, said, strict=True):
@@ -158,13 +159,14 @@ def test_two_commands_at_once_into_one_repository(tmp_path):
 
 
 WORKER = """
-import sys, time
+import sys
 from pathlib import Path
 from depthface.errors import ExportError
 from depthface_export.staging import stage
-root, times = Path(sys.argv[1]), 0
-deadline = time.monotonic() + 4
-while time.monotonic() < deadline:
+root, count, times = Path(sys.argv[1]), int(sys.argv[2]), 0
+print(flush=True)
+sys.stdin.readline()  # all begin together
+while times < count:
     try:
         with stage(root / "repository") as build:
             (root / "inside").mkdir()  # fails if another is inside too
@@ -173,19 +175,22 @@ while time.monotonic() < deadline:
             times += 1
     except ExportError as error:
         assert "Another export" in str(error), error
-print(times)
 """
 
 
 def test_the_lock_lets_one_in_at_a_time(tmp_path):
     """Four processes in and out as fast as they can: the lock's file is made and removed all the time."""
-    processes = [
-        subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for _ in range(4)
-    ]
-    results = [process.communicate(timeout=60) for process in processes]
-    assert [error.decode()[-300:] for _, error in results] == [""] * 4
-    assert sum(int(output) for output, _ in results) > 100
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([sys.executable, "-c", WORKER, tmp_path, "500"], **pipes) for _ in range(4)]
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.readline()
+    for process in processes:
+        assert process.stdin is not None
+        print(file=process.stdin, flush=True)
+    errors = [process.communicate(timeout=HANGS_AFTER_S)[1] for process in processes]
+    assert [error[-300:] for error in errors] == [""] * 4
+    assert [process.returncode for process in processes] == [0] * 4
 
 
 def test_a_repository_that_becomes_unwritable_is_one_sentence(tmp_path):

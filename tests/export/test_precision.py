@@ -179,5 +179,5 @@ def test_openvino_reports_nothing_home():
         "time.sleep(1)\n"
         "sys.exit(' '.join({'os.fork', 'subprocess.Popen', 'socket.connect'}.intersection(seen)) or None)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -7,12 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import av
 import numpy as np
 import pytest
 from fixtures.serving import depthface
+from fixtures.waiting import HANGS_AFTER_S, until
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -209,14 +209,22 @@ def test_no_server_is_a_remedy(folder):
 def test_ctrl_c_leaves_nothing(folder):
     command = [sys.executable, "-m", "depthface", "parallax", folder / "photo.png", "--depth", folder / "depth.png"]
     command += ["--out", folder / "clip.mp4", "--seconds", "60", "--fps", "60", "--size", "1280", "--quality", "high"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
-    deadline = time.monotonic() + 120
-    while not any(path.name.startswith(".depthface-") and any(path.iterdir()) for path in folder.iterdir()):
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        # Whatever runs the tests in the background may ignore SIGINT, and its children with it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+    def has_begun() -> bool:
         assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+        return any(path.name.startswith(".depthface-") and any(path.iterdir()) for path in folder.iterdir())
+
+    until(has_begun)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=HANGS_AFTER_S)
     assert process.returncode == 130
     assert "Stopped. Nothing of the clip was kept." in said
     assert "Traceback" not in said

@@ -46,8 +46,10 @@ def test_a_browser_plays_each_of_them(tmp_path):
         assert np.abs(np.array(what["pixel"][:3]) - (40, 90, 200)).max() <= 10, (name, what["pixel"])  # BT.709, range
     for name in ("clip.mp4", "clip.webm"):
         assert seen[name]["seconds"] == pytest.approx(2.0, abs=0.01)
-        steps = [b - a for a, b in itertools.pairwise(seen[name]["times"])]
-        assert min(steps) == pytest.approx(0.1, abs=0.005)  # a busy machine leaves frames out
+        steps = np.diff(seen[name]["times"]) / 0.1  # of frames; a busy machine leaves some out
+        assert len(steps) > 0
+        assert (steps > 0.5).all()
+        assert np.abs(steps - steps.round()).max() <= 0.05
     for name, seconds in (("clip.gif", 2.0), ("clip.webp", 2.0), ("once.gif", 2.0), ("thirty.gif", 2 / 3)):
         assert sum(seen[name]["durations"]) == pytest.approx(seconds, abs=0.02), name
         assert len(seen[name]["durations"]) == COUNT
