@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures.waiting import settled
 from tritonclient.http import InferenceServerClient
 
 from depthface.errors import DepthfaceError
@@ -104,7 +105,7 @@ def test_statistics_are_of_the_requests_alone(measured):
             (found,) = client.get_inference_statistics(f"{repositories.DEPTH}_network")["model_stats"]
         return int(found["inference_stats"]["success"]["count"])
 
-    before = asked()
+    before = settled(asked)
     time.sleep(4.5)
     assert asked() == before
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from fixtures.photos import bomb, encoded
 from fixtures.serving import COMMAND, depthface
+from fixtures.waiting import HANGS_AFTER_S, settled
 from PIL import Image
 
 from depthface.errors import InvalidInput, ModelUnavailable
@@ -163,18 +164,18 @@ def test_what_is_not_asked_for_is_not_computed(drawn_server, drawn):
     url = f"http://{drawn_server.host}/v2/models/{TEXT}"
 
     def counted() -> int:
-        with urllib.request.urlopen(f"http://{drawn_server.host}/v2/models/{TEXT}_network/stats", timeout=60) as found:
+        with urllib.request.urlopen(f"{url}_network/stats", timeout=HANGS_AFTER_S) as found:
             return json.load(found)["model_stats"][0]["inference_count"]
 
-    before = counted()
+    before = settled(counted)
     body = {
         "inputs": [{"name": "text", "shape": [1, 1], "datatype": "BYTES", "data": ["red " * 80]}],
         "outputs": [{"name": "cut_tokens"}],
     }
-    with urllib.request.urlopen(f"{url}/infer", json.dumps(body).encode(), timeout=60) as answer:
+    with urllib.request.urlopen(f"{url}/infer", json.dumps(body).encode(), timeout=HANGS_AFTER_S) as answer:
         (output,) = json.load(answer)["outputs"]
     assert (output["name"], output["shape"], output["data"]) == ("cut_tokens", [1, 1], [5])
-    assert counted() == before
+    assert settled(counted) == before
 
 
 def post(host: str, model: str, body: bytes) -> tuple[int, str]:
@@ -185,7 +186,7 @@ def post(host: str, model: str, body: bytes) -> tuple[int, str]:
         {"Inference-Header-Content-Length": "0", "Content-Type": "application/octet-stream"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=120) as response:
+        with urllib.request.urlopen(request, timeout=HANGS_AFTER_S) as response:
             return response.status, ""
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read())["error"]

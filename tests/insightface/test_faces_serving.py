@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from fixtures.faces import (
 )
 from fixtures.photos import VARIETY, encoded
 from fixtures.serving import Server, serving
+from fixtures.waiting import HANGS_AFTER_S, settled
 from PIL import Image
 from tritonclient.http import InferenceServerClient
 
@@ -49,21 +51,26 @@ SIX = crowd(6, 2)
 NOBODY = crowd(0, 3)
 
 
-def statistics(server: Server, model: str) -> dict[str, object]:
-    with InferenceServerClient(server.host, network_timeout=60) as client:
-        return client.get_inference_statistics(model)["model_stats"][0]
+def statistics(server: Server) -> dict[str, dict[str, Any]]:
+    """By model, when all that was answered has been counted."""
+
+    def read() -> dict[str, dict[str, Any]]:
+        with InferenceServerClient(server.host, network_timeout=HANGS_AFTER_S) as client:
+            return {one["name"]: one for one in client.get_inference_statistics()["model_stats"]}
+
+    return settled(read)
 
 
-def inferences(server: Server, model: str) -> int:
-    """Faces (or photos) that a network has been through."""
-    return int(statistics(server, model)["inference_count"])
+def inferences(server: Server) -> dict[str, int]:
+    """Faces (or photos) that each network has been through."""
+    return {name: int(found["inference_count"]) for name, found in statistics(server).items()}
 
 
 def batches(server: Server, model: str) -> dict[int, int]:
     """How often a network ran on a batch of each size."""
     return {
         int(batch["batch_size"]): int(batch["compute_infer"]["count"])
-        for batch in statistics(server, model)["batch_stats"]
+        for batch in statistics(server)[model]["batch_stats"]
     }
 
 
@@ -219,27 +226,29 @@ def test_what_is_not_asked_for_is_not_computed(face_server):
         ("age", "gender"): ("attributes",),
     }
     for outputs, kinds in asked_for.items():
-        before = {network: inferences(face_server, network) for network in NETWORKS}
+        before = inferences(face_server)
         for _ in range(2):
             answer = ask(face_server, ANALYSIS, SIX, outputs)
             assert set(answer) == set(outputs)
-        ran = {network for network in NETWORKS if inferences(face_server, network) > before[network]}
+        after = inferences(face_server)
+        ran = {network for network in NETWORKS if after[network] > before[network]}
         assert ran == {f"face_{PACK}_{kind}" for kind in kinds}, outputs
 
 
 def test_the_size_alone_needs_no_detector(face_server):
-    before = inferences(face_server, f"face_{PACK}_detector")
+    before = inferences(face_server)[f"face_{PACK}_detector"]
     for _ in range(4):
         assert tuple(ask(face_server, ANALYSIS, ONE, ["size"])["size"]) == (480, 640)
-    assert inferences(face_server, f"face_{PACK}_detector") == before
+    assert inferences(face_server)[f"face_{PACK}_detector"] == before
 
 
 def test_where_nobody_is_no_network_but_the_detector_is_asked(face_server):
-    before = {network: inferences(face_server, network) for network in NETWORKS}
+    before = inferences(face_server)
     for _ in range(40):
         assert len(ask(face_server, ANALYSIS, NOBODY)["embeddings"]) == 0
+    after = inferences(face_server)
     for network in NETWORKS:
-        assert inferences(face_server, network) - before[network] < 20
+        assert after[network] - before[network] < 20
 
 
 # Options
