@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from fixtures.exporting import job_of
 from fixtures.serving import COMMAND
+from fixtures.waiting import HANGS_AFTER_S
 
 from depthface import manifest
 from depthface.families import all_cards, card_named
@@ -138,7 +139,7 @@ def fingerprints(copy) -> Iterator[Callable[[], Prints]]:
         assert now() == first
         yield now
         stdin.close()
-        assert process.wait(60) == 0
+        assert process.wait(HANGS_AFTER_S) == 0
 
 
 def stale(before: Prints, after: Prints) -> set[str]:

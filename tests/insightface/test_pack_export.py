@@ -183,7 +183,7 @@ def test_an_embedding_is_as_long_as_the_network_makes_it(face_server, face_packs
     lengths = {"synthetic": 512}
     if "genuine" in face_packs:
         lengths["genuine"] = 128
-    with InferenceServerClient(face_server.host, network_timeout=60) as client:
+    with InferenceServerClient(face_server.host, network_timeout=300) as client:
         for pack, length in lengths.items():
             model = analysis_of(face_packs[pack].name)
             declared = {output["name"]: output["shape"] for output in client.get_model_metadata(model)["outputs"]}
