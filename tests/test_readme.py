@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 def run(command: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | environment
     return subprocess.run(
-        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=900, check=False
     )
 
 
@@ -95,7 +95,7 @@ def test_the_demo_leaves_its_pictures(true_repository, tmp_path):
         env=os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hub")},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr

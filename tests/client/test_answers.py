@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 
 import numpy as np
@@ -38,12 +39,12 @@ def said(text: str) -> bytes:
     return json.dumps({"error": text}).encode()
 
 
-def blocking(host: str, timeout_s: float = 10) -> None:
+def blocking(host: str, timeout_s: float = 60) -> None:
     with Client(host, timeout_s=timeout_s) as client:
         client.depth_png(PHOTO, model=MODEL)
 
 
-def asynchronous(host: str, timeout_s: float = 10) -> None:
+def asynchronous(host: str, timeout_s: float = 60) -> None:
     async def ask() -> None:
         async with AsyncClient(host, timeout_s=timeout_s) as client:
             await client.depth_png(PHOTO, model=MODEL)
@@ -102,9 +103,13 @@ def test_every_answer_is_one_of_our_errors(ask, answer, error, remedy):
 
 @both
 def test_what_speaks_another_protocol_is_named_so(ask):
+    def drain(connection):  # who closes before he has read all resets the connection
+        while connection.recv(65536):
+            pass
+
     def ssh(connection):
         connection.sendall(b"SSH-2.0-OpenSSH_9.7\r\n")
-        connection.recv(1000)
+        drain(connection)
 
     def hang_up(connection):
         connection.recv(1000)
@@ -112,6 +117,8 @@ def test_what_speaks_another_protocol_is_named_so(ask):
     def garbage(connection):
         connection.recv(1000)
         connection.sendall(b"\x00\x00\x12\x04\x00\x00\x00\x00\x00" * 20)  # as HTTP/2, which gRPC speaks, begins
+        connection.shutdown(socket.SHUT_WR)
+        drain(connection)
 
     for talk in (ssh, garbage):
         with raw_server(talk) as host, pytest.raises(ServerUnavailable, match="HTTP"):
@@ -135,7 +142,7 @@ def test_an_answer_that_never_ends_is_given_up(ask):
     started = time.monotonic()
     with raw_server(drip) as host, pytest.raises(RequestTimeout):
         ask(host, 1.0)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30  # it would end after 50
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from fixtures.photos import VARIETY
+from fixtures.processes import kill
 from fixtures.serving import Server, depthface, serving
+from fixtures.waiting import until
 
 from depthface_client import Client, ClientError, ModelUnavailable
 from depthface_standins.insightface import scenes
@@ -31,13 +33,6 @@ def faces(face_repository) -> Iterator[tuple[Server, Client]]:
         yield server, client
 
 
-def wait_until(is_so, within_s: float = 30) -> None:
-    deadline = time.monotonic() + within_s
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def is_served(client: Client, model: str) -> bool:
     return {info.name: info.ready for info in client.models()}.get(model, False)
 
@@ -50,7 +45,7 @@ def test_depth_gives_back_its_memory_and_comes_again_as_it_was(true_repository):
         for _ in range(2):
             done = depthface("unload", DEPTH, "--url", server.host)
             assert done.returncode == 0, done.stderr
-            wait_until(lambda: not any(server.steps(model) for model in DEPTH_MODELS))
+            until(lambda: not any(server.steps(model) for model in DEPTH_MODELS))
             time.sleep(WATCHED_S)
             assert not any(server.steps(model) for model in DEPTH_MODELS)  # nobody has taken it for dead
             assert server.memory_bytes() < loaded - 250e6
@@ -71,7 +66,7 @@ def test_what_another_model_has_too_stays(faces):
     server, client = faces
     expected = client.faces(PORTRAIT, model=ANALYSIS)
     client.unload(ANALYSIS)
-    wait_until(lambda: not server.steps(ANALYSIS) and not server.steps(RECOGNIZER))
+    until(lambda: not server.steps(ANALYSIS) and not server.steps(RECOGNIZER))
     assert not is_served(client, ANALYSIS)
     assert server.steps(DETECTOR)
     assert len(client.faces(PORTRAIT, model=DETECTION)) == len(expected) == 1
@@ -87,9 +82,8 @@ def test_what_another_model_has_too_stays(faces):
 def test_a_step_that_dies_brings_back_no_model_that_was_unloaded(faces):
     server, client = faces
     client.unload(ANALYSIS)
-    wait_until(lambda: not server.steps(ANALYSIS))
-    for step in server.steps(DETECTION):
-        step.kill()
+    until(lambda: not server.steps(ANALYSIS))
+    kill(server.steps(DETECTION))
 
     def answers() -> bool:
         try:
@@ -97,7 +91,7 @@ def test_a_step_that_dies_brings_back_no_model_that_was_unloaded(faces):
         except ClientError:
             return False
 
-    wait_until(answers)
-    wait_until(lambda: any(f"{DETECTION}: serves again" in line for line in server.lines))  # said after it does
+    until(answers)
+    until(lambda: any(f"{DETECTION}: serves again" in line for line in server.lines))  # said after it does
     assert not is_served(client, ANALYSIS)
     assert not server.steps(RECOGNIZER)

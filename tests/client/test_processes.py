@@ -47,9 +47,11 @@ def test_a_client_that_was_used_before_a_fork_answers_right_in_every_process(ser
         threads = [threading.Thread(target=lambda: [ask(1) for _ in iter(stop.is_set, True)]) for _ in range(8)]
         for thread in threads:  # the parent goes on
             thread.start()
-        with multiprocessing.get_context("fork").Pool(3) as pool:
-            answers = pool.map_async(ask, range(12), chunksize=1).get(240)
-        stop.set()
+        try:
+            with multiprocessing.get_context("fork").Pool(3) as pool:
+                answers = pool.map_async(ask, range(12), chunksize=1).get(300)
+        finally:
+            stop.set()
         for thread in threads:
             thread.join()
         assert answers == ["right"] * 12

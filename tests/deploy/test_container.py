@@ -10,12 +10,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
-from fixtures.container import Container, build, lay_out, running, wait_for
+from fixtures.container import Container, build, lay_out, running
 from fixtures.deploy import stages
 from fixtures.photos import VARIETY, difference
-from fixtures.processes import ended, family
-from fixtures.serving import serving
+from fixtures.processes import command_line, ended, family, kill
+from fixtures.serving import ENDS_WITHIN_S, serving
+from fixtures.waiting import until
 from PIL import Image
 
 from depthface.errors import ServeError
@@ -85,7 +87,9 @@ def test_at_rest_no_network_is_asked_for_anything(container, root):
         "import time, urllib.request as u\n"
         f"get = lambda: [line for line in u.urlopen('http://127.0.0.1:{port}/metrics').read().decode().splitlines() "
         "if line.startswith('nv_inference_')]\n"
-        "before = get(); time.sleep(6); assert before and before == get()"
+        "before, now = [], get()\n"
+        "while now != before: before = now; time.sleep(1); now = get()\n"  # of what was asked before
+        "time.sleep(5); assert before and before == get()"
     )
     done = container.run(root / "opt" / "depthface" / "bin" / "python3", "-c", code)
     assert done.returncode == 0, done.stderr
@@ -102,9 +106,15 @@ def test_its_models_cannot_be_written(container):
 def test_it_buries_the_orphans_that_it_inherits(container):
     if not container.is_isolated:
         pytest.skip("this user may not have a process namespace, and is not its first process")
-    assert container.run("sh", "-c", "echo $PPID; sleep 0.3 & exit").returncode == 0
-    assert wait_for(lambda: any(child.name() == "sleep" for child in container.first.children()), 2)
-    assert wait_for(lambda: not any(child.name() == "sleep" for child in container.first.children()))
+    assert container.run("sh", "-c", "sleep 1000 > /dev/null 2>&1 &").returncode == 0
+
+    def orphans() -> list[psutil.Process]:
+        return [child for child in container.first.children() if command_line(child) == ["sleep", "1000"]]
+
+    until(orphans, "the orphan")
+    (orphan,) = orphans()
+    kill([orphan])
+    until(lambda: orphan not in container.first.children(), "its burial")
 
 
 def test_it_ends_on_sigterm_and_leaves_nothing(root, triton, repository):
@@ -112,8 +122,8 @@ def test_it_ends_on_sigterm_and_leaves_nothing(root, triton, repository):
         processes = family(container.first.pid)
         assert len(processes) == 5  # serve, tritonserver and three Python models
         container.first.send_signal(signal.SIGTERM)
-        assert container.server.process.wait(10) == 0
-        assert ended(processes, 1)
+        assert container.server.process.wait(ENDS_WITHIN_S) == 0
+        assert ended(processes)
         if not container.is_isolated:
             assert not list(Path("/dev/shm").glob(f"depthface_{container.first.pid}_*"))
 

@@ -86,7 +86,7 @@ def exported(server) -> dict[str, set[str]]:
         except urllib.error.HTTPError as error:
             error.close()
     url = f"http://{server.host.rpartition(':')[0]}:{server.port('metrics')}/metrics"
-    with urllib.request.urlopen(url, timeout=5) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         text = answer.read().decode()
     samples = re.findall(r"^(\w+)(\{.*\})? \S+$", text, re.MULTILINE)
     return {name: set(re.findall(r'(\w+)="', labels)) | {"instance"} for name, labels in samples}

@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 from fixtures.deploy import ROOT
 from fixtures.photos import VARIETY
-from fixtures.ports import wait_for_port
+from fixtures.ports import free_ports, wait_for_port
+from fixtures.waiting import HANGS_AFTER_S
 
 from depthface.families import all_cards
 
@@ -72,15 +73,9 @@ class Front:
             connection.close()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def start(folder: Path, upstream: str) -> tuple[subprocess.Popen[bytes], Front]:
     """Check the configuration as nginx does, and run it in front of `upstream`."""
-    front = Front(free_port(), free_port())
+    front = Front(*free_ports(2))
     text = CONFIG.replace("127.0.0.1:8000", upstream)
     for port, ours in (("8080", front.open_port), ("8081", front.known_port)):
         assert text.count(f"listen {port};") == 1
@@ -124,7 +119,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     behind.seen = front.seen
     yield front
     process.terminate()
-    process.wait(20)
+    process.wait(HANGS_AFTER_S)
     behind.shutdown()
     behind.server_close()
 
@@ -231,4 +226,4 @@ def test_a_photo_goes_through_to_the_real_server(server, tmp_path_factory):
         assert (status, "invalid_image" in text) == (400, True)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(HANGS_AFTER_S)

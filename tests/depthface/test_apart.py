@@ -59,7 +59,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def until(condition, seconds: float = 60) -> bool:
+def until(condition, seconds: float = 300) -> bool:
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.05)
@@ -81,13 +81,14 @@ def test_one_process_reads_all_of_them():
 )
 def test_a_decoder_that_hangs_is_ended_in_time(ask, how, decoder_that, monkeypatch):
     decoder_that(how)
-    monkeypatch.setattr(apart, "TIME_LIMIT_S", 0.8)
     image.decode(encoded(SMALL, "AVIF"))
+    monkeypatch.setattr(apart, "TIME_LIMIT_S", 0.8)
     pid, begun = process(), time.monotonic()
     with pytest.raises(InvalidImage, match=r"not be decoded within 0\.8 seconds"):
         ask(HEIC)
     assert time.monotonic() - begun < 90
     assert not is_alive(pid)
+    monkeypatch.setattr(apart, "TIME_LIMIT_S", 60)
     assert image.decode(AVIF).shape == (40, 60, 3)  # in another one
 
 
@@ -126,9 +127,13 @@ def test_a_decoder_that_hangs_ends_although_its_owner_is_gone(decoder_that, tmp_
     code = (
         "import os, sys, threading, time; sys.path.insert(0, sys.argv[1]); from depthface import apart, image\n"
         "apart.TIME_LIMIT_S = 0.5; data = open(sys.argv[1] + '/photo.heic', 'rb').read()\n"
-        "threading.Thread(target=image.size_of, args=[data], daemon=True).start()\n"
-        "while apart._worker is None or apart._worker.is_fresh: time.sleep(0.05)\n"
-        "print(apart._worker._process.pid, flush=True); os.kill(os.getpid(), 9)"
+        "def ask():\n"
+        "    while True:\n"
+        "        try: image.size_of(data)\n"
+        "        except Exception: pass\n"
+        "threading.Thread(target=ask, daemon=True).start()\n"
+        "while (worker := apart._worker) is None or worker.is_fresh: time.sleep(0.05)\n"
+        "print(worker._process.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     said = subprocess.run([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True, check=False)
     pid = int(said.stdout)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fixtures.processes import family, memory_bytes
+from fixtures.processes import command_line, family, memory_bytes
 from fixtures.serving import serving
 from fuzz.over_http import MODEL
 from fuzz.targets import TARGETS
@@ -123,7 +123,9 @@ def _server(target: str, host: str, pid: int) -> Iterator[tuple[str, int]]:
 
 
 def _server_ids(pid: int) -> set[int]:
-    return {child.pid for child in family(pid)[1:]} if pid else set()
+    """Of Triton and its steps; a step's own process for HEIC comes and goes."""
+    programs = {child.pid: "".join(command_line(child)[:1]) for child in family(pid)[1:]} if pid else {}
+    return {pid for pid, program in programs.items() if program.endswith(("tritonserver", "_stub"))}
 
 
 def _memory(pid: int) -> int:

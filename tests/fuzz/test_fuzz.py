@@ -18,7 +18,7 @@ def fuzz(target: str, *options: str) -> None:
         [sys.executable, RUN, target, "--seconds", SECONDS, "--seed", "1", *options],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

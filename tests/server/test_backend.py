@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,8 @@ import onnx
 import pytest
 from fixtures.lab import CONFIG
 from fixtures.machine import HAS_BF16
+from fixtures.processes import descriptors, memory_bytes
+from fixtures.waiting import until
 from onnx import TensorProto, helper, numpy_helper
 from tritonclient.utils import InferenceServerException
 
@@ -142,7 +143,7 @@ def test_a_bad_request_in_a_batch_fails_alone(lab, backend):
         name,
         doubling(),
         backend=backend,
-        more="dynamic_batching { max_queue_delay_microseconds: 200000 preferred_batch_size: [8] }",
+        more="dynamic_batching { max_queue_delay_microseconds: 1000000 preferred_batch_size: [8] }",
     )
 
     def call(index: int) -> np.ndarray | str:
@@ -159,10 +160,7 @@ def test_a_bad_request_in_a_batch_fails_alone(lab, backend):
             assert answer == "400"
         else:
             np.testing.assert_array_equal(answer, np.full((1, 4), 2 * index, np.float32))
-    deadline = time.monotonic() + 30
-    while max(batches(lab, name), default=0) < 2:  # Triton counts after it has answered
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: max(batches(lab, name), default=0) > 1, "a batch")  # Triton counts after it has answered
 
 
 def test_a_preferred_batch_of_one_takes_each_request_by_itself(lab, backend):
@@ -172,10 +170,8 @@ def test_a_preferred_batch_of_one_takes_each_request_by_itself(lab, backend):
     with ThreadPoolExecutor(32) as pool:
         list(pool.map(lambda _: lab.run(name, np.ones((1, 4), np.float32)), range(64)))
     np.testing.assert_array_equal(lab.run(name, np.ones((3, 4), np.float32)), np.full((3, 4), 2))
-    deadline = time.monotonic() + 30
-    while (counts := batches(lab, name)) != {1: 64, 3: 1}:  # Triton counts after it has answered
-        assert sum(counts.values()) < 65 and time.monotonic() < deadline, counts
-        time.sleep(0.05)
+    until(lambda: sum(batches(lab, name).values()) >= 65, "the last count")  # Triton counts after it has answered
+    assert batches(lab, name) == {1: 64, 3: 1}
 
 
 def test_the_thread_count_of_the_config_is_honoured(lab):
@@ -243,12 +239,12 @@ def test_loads_and_unloads_leave_nothing_behind(lab):
         np.testing.assert_array_equal(lab.run("cycled", x), 2 * x)
         lab.unload("cycled")
         processes = lab.processes()
-        memory = sum(process.memory_full_info().pss for process in processes) / 1e6
+        memory = memory_bytes(processes) / 1e6
         regions = len([*Path("/dev/shm").glob(f"{lab.triton._region}*")])
-        found.append((memory, sum(process.num_fds() for process in processes), regions))
-    memory, descriptors, shm = (np.array(column) for column in zip(*found[CYCLES // 2 :], strict=True))
+        found.append((memory, descriptors(processes), regions))
+    memory, files, shm = (np.array(column) for column in zip(*found[CYCLES // 2 :], strict=True))
     assert np.median(np.diff(memory)) < 0.5, memory  # MB: a leak is in every cycle, a larger heap in one
-    assert np.median(descriptors[-5:]) <= np.median(descriptors[:5]) + 1, descriptors
+    assert np.median(files[-5:]) <= np.median(files[:5]) + 1, files
     assert np.median(shm[-5:]) <= np.median(shm[:5]) + 1, shm
 
 

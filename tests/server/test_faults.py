@@ -14,6 +14,7 @@ import psutil
 import pytest
 from fixtures.photos import VARIETY, bomb, encoded, photo
 from fixtures.serving import Server
+from fixtures.waiting import settled
 
 from depthface.errors import decode
 from depthface_client import Client
@@ -105,13 +106,15 @@ def test_a_lack_of_memory_is_the_servers_fault_and_passes(server):
 
     large = InferInput("pixels", [8, 1036, 1036, 3], "UINT8")
     large.set_data_from_numpy(np.zeros((8, 1036, 1036, 3), np.uint8))
-    with Client(server.host) as client, InferenceServerClient(server.host, network_timeout=60) as raw:
+    with Client(server.host) as client, InferenceServerClient(server.host, network_timeout=300) as raw:
         before = client.depth_png(GOOD)
         (network,) = server.steps(f"{MODEL}_network")
         whole = network.rlimit(psutil.RLIMIT_AS)
         network.rlimit(psutil.RLIMIT_AS, (network.memory_info().vms + 500 * 2**20, whole[1]))
         try:
-            with pytest.raises(InferenceServerException, match="not the memory for this request") as caught:
+            # Where it is that memory fails is chance, and not each place says why: test_failures.py.
+            said = "not the memory for this request|The network failed on this request"
+            with pytest.raises(InferenceServerException, match=said) as caught:
                 raw.infer(f"{MODEL}_network", [large])
         finally:
             network.rlimit(psutil.RLIMIT_AS, whole)
@@ -138,11 +141,14 @@ def test_several_photos_of_different_grids_in_one_request_are_refused_with_a_rem
     with InferenceServerClient(server.host, network_timeout=60) as client:
         tensor = InferInput("image", [2, 1], "BYTES")
         tensor.set_data_from_numpy(np.array([[resized(40, 30)], [resized(30, 40)]], np.object_))
-        before = client.get_inference_statistics(f"{MODEL}_network")["model_stats"][0]["inference_count"]
+
+        def count() -> int:
+            return int(client.get_inference_statistics(f"{MODEL}_network")["model_stats"][0]["inference_count"])
+
+        before = settled(count)
         with pytest.raises(InferenceServerException, match="requests of their own"):
             client.infer(MODEL, [tensor])
-        after = client.get_inference_statistics(f"{MODEL}_network")["model_stats"][0]["inference_count"]
-        assert after == before  # neither was computed
+        assert settled(count) == before  # neither was computed
 
 
 def tensors(photos: list[bytes], **more: object) -> tuple[bytes, str]:
@@ -207,11 +213,11 @@ def test_a_server_at_rest_computes_nothing_and_counts_nothing(server):
     """The watchdog looks at processes; a request of its own would be an answer or a failure that nobody asked for."""
 
     def counted() -> dict[str, str]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.port('metrics')}/metrics", timeout=10) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port('metrics')}/metrics", timeout=60) as response:
             lines = response.read().decode().splitlines()
         return dict(line.rsplit(" ", 1) for line in lines if line.startswith(("nv_inference_", "depthface_")))
 
-    before = counted()
+    before = settled(counted)
     assert before
     time.sleep(5)
     assert counted() == before

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from fixtures.machine import HAS_BF16
+from fixtures.waiting import HANGS_AFTER_S, until
 from onnx import TensorProto, helper, numpy_helper
 
 from depthface_server.grids import ASKED, BUDGET_MB, KEPT, TRIED, WINDOW, Case, Grids, Shapes, room, room_of, shapes_of
@@ -34,7 +35,7 @@ class Built:
 
     def _build(self, case: Case) -> str:
         shapes = shapes_of(case[0])
-        assert self.door.wait(30)
+        assert self.door.wait(HANGS_AFTER_S)
         if self.failure is not None:
             raise self.failure
         self.made.append(shapes)
@@ -146,10 +147,9 @@ def test_a_graph_that_is_made_while_its_network_is_closed_is_thrown_away(built):
     built.ask(1, ASKED)
     closing = threading.Thread(target=built.grids.close)
     closing.start()
-    while not built.grids._is_closed:
-        time.sleep(0.001)
+    until(lambda: built.grids._is_closed)
     built.door.set()
-    closing.join(30)
+    closing.join(HANGS_AFTER_S)
     assert not closing.is_alive()
     assert built.made == [of(1)]
     assert built.grids.graph_of(of(1)) is None
@@ -238,7 +238,7 @@ def test_the_same_answers_before_while_and_after_a_graph_is_made(lab):
     inputs = [noise(96), noise(96, batch=2), noise(80)]
     with loaded(lab, "often"):
         expected = [lab.run("often", x) for x in inputs]
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + HANGS_AFTER_S
         with ThreadPoolExecutor(4) as pool:
             while not told(lab, "often", "made in"):
                 assert time.monotonic() < deadline

@@ -17,8 +17,9 @@ import numpy as np
 import psutil
 import pytest
 from fixtures.photos import VARIETY, encoded, photo
-from fixtures.processes import ended
-from fixtures.serving import Server, serving
+from fixtures.processes import ended, kill
+from fixtures.serving import COMMAND, ENDS_WITHIN_S, Server, serving
+from fixtures.waiting import HANGS_AFTER_S, until
 from fuzz.over_http import ENDING
 from PIL import Image
 
@@ -42,7 +43,7 @@ class Load:
     """Clients that ask without a pause until the block ends; what came of each request."""
 
     def __init__(self, ask: Callable[[], object], clients: int) -> None:
-        self.outcomes: list[tuple[str, float]] = []
+        self.outcomes: list[tuple[str, float, float]] = []
         self._ask = ask
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
@@ -55,7 +56,7 @@ class Load:
                 outcome = "answered"
             except Exception as error:
                 outcome = type(error).__name__
-            self.outcomes.append((outcome, time.monotonic() - started))
+            self.outcomes.append((outcome, started, time.monotonic()))
             if outcome != "answered":
                 time.sleep(0.05)
 
@@ -67,25 +68,30 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(60)
+            thread.join(HANGS_AFTER_S)
         assert not any(thread.is_alive() for thread in self._threads)
 
     def seconds(self, outcome: str) -> list[float]:
-        return sorted(seconds for name, seconds in self.outcomes if name == outcome)
+        return sorted(ended - started for name, started, ended in self.outcomes if name == outcome)
+
+    def most_answered_meanwhile(self) -> int:
+        """How many others were answered, at the most, while one that was answered waited."""
+        spans = [(started, ended) for name, started, ended in self.outcomes if name == "answered"]
+        return max(sum(started < end < ended for _, end in spans) for started, ended in spans)
 
     def kinds(self) -> set[str]:
-        return {name for name, _ in self.outcomes}
+        return {name for name, *_ in self.outcomes}
 
 
-def answers_again(client: Client, expected: bytes, within_s: float = 90) -> None:
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
+def answers_again(client: Client, expected: bytes) -> None:
+    def answers() -> bool:
         try:
             assert client.depth_png(GOOD) == expected
-            return
         except ClientError:
-            time.sleep(0.1)
-    pytest.fail(f"no good answer within {within_s} s")
+            return False
+        return True
+
+    until(answers, "a good answer")
 
 
 def test_one_dead_process_of_several_is_noticed_without_load(repository):
@@ -94,28 +100,21 @@ def test_one_dead_process_of_several_is_noticed_without_load(repository):
         first, *others = server.steps(MODEL)
         assert others
         first.kill()
-        deadline = time.monotonic() + 90
-        while not any(f"{MODEL}: serves again" in line for line in server.lines):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        while len(server.steps(MODEL)) != 1 + len(others):  # those of before have ten seconds to finish
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_for_line(server, f"{MODEL}: serves again")
+        # Those of before have ten seconds to finish.
+        until(lambda: len(server.steps(MODEL)) == 1 + len(others), "the end of those of before")
 
 
 def test_a_step_killed_again_and_again_under_load_comes_back_each_time(repository):
     """The pipeline's process twice, and the network's."""
     network = f"{MODEL}_network"
-    with serving(repository) as server, Client(server.host, timeout_s=30) as client:
+    with serving(repository) as server, Client(server.host, timeout_s=150) as client:
         expected = client.depth_png(GOOD)
         with Load(lambda: client.depth_png(GOOD), 3) as load:
             for step, times in ((MODEL, 1), (network, 1), (MODEL, 2)):
                 newest = max(server.steps(step), key=psutil.Process.create_time)  # older ones may still be leaving
-                newest.send_signal(signal.SIGKILL)
-                deadline = time.monotonic() + 90
-                while sum(f"{step}: serves again" in line for line in server.lines) < times:
-                    assert time.monotonic() < deadline
-                    time.sleep(0.1)
+                kill([newest])
+                wait_for_line(server, f"{step}: serves again", times)
                 answers_again(client, expected)
         answers_again(client, expected)
         assert load.kinds() <= {"answered", "ServerFault", "ModelUnavailable"}
@@ -128,19 +127,19 @@ def test_a_step_killed_again_and_again_under_load_comes_back_each_time(repositor
 def test_a_server_that_comes_back_is_found_again_by_the_same_client(repository):
     """Killed, not ended; then a new one at the same port, with a key of its own. A client that retries sees nothing."""
     port = Address.free("127.0.0.1", 0, 0, 0).http_port
-    with Client(f"127.0.0.1:{port}") as client, Client(f"127.0.0.1:{port}", retries=30) as patient:
+    with Client(f"127.0.0.1:{port}") as client, Client(f"127.0.0.1:{port}", retries=200) as patient:
         with serving(repository, http_port=port) as server:
             expected = client.depth_png(GOOD)
             assert patient.depth_png(GOOD) == expected
             triton = server.triton
             server.process.kill()
-            triton.wait(15)
+            assert ended([triton])
         with pytest.raises(ServerUnavailable, match="depthface serve"):
             client.depth_png(GOOD)
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(patient.depth_png, GOOD)
             with serving(repository, http_port=port, DEPTHFACE_ADMIN_KEY="the-key-of-the-operator") as server:
-                assert waiting.result(60) == expected
+                assert waiting.result(HANGS_AFTER_S) == expected
                 assert client.depth_png(GOOD) == expected
                 with Client(server.host, admin_key="the-key-of-the-operator") as operator:
                     operator.load(MODEL)
@@ -153,24 +152,20 @@ def test_overload_is_refused_at_once_and_what_is_accepted_is_answered(true_repos
     """Far more clients than a queue of two holds; one that retries gets through, at the latest when the others have
     gone. `make overload` has figures.
     """
-    with serving(true_repository, "--queue-size", "2") as server, Client(server.host) as client:
-        started = time.monotonic()
-        for _ in range(3):
-            client.depth_png(GOOD)
-        one_s = (time.monotonic() - started) / 3
+    with serving(true_repository, "--queue-size", "2") as server, Client(server.host, timeout_s=300) as client:
         with ThreadPoolExecutor(1) as pool, Client(server.host, retries=200) as patient:
             with Load(lambda: client.depth_png(GOOD), 12) as load:
-                time.sleep(1)
+                until(lambda: "ServerOverloaded" in load.kinds(), "a refusal")
                 waiting = pool.submit(patient.depth_png, GOOD)
-                time.sleep(10 * one_s)
-            assert waiting.result(60).startswith(b"\x89PNG")
+                until(lambda: len(load.seconds("answered")) > 10, "ten answers")
+            assert waiting.result(HANGS_AFTER_S).startswith(b"\x89PNG")
         assert load.kinds() == {"answered", "ServerOverloaded"}
         refused, accepted = load.seconds("ServerOverloaded"), load.seconds("answered")
-        assert len(refused) > len(accepted) > 3
+        assert len(refused) > len(accepted)
         # A refusal waits for no network: it comes long before an answer does.
         assert refused[len(refused) // 2] < accepted[len(accepted) // 2] / 2
         # Behind at most 3 queues of 2, a batch that runs and one that waits for it.
-        assert accepted[-1] < 20 * one_s
+        assert load.most_answered_meanwhile() <= 12
         client.depth_png(GOOD)
 
 
@@ -189,7 +184,7 @@ def test_asyncio_retries_too(repository):
 
 def send(server: Server, model: str, request: bytes) -> str:
     """Send a request as the fuzzer has it; the class of the error, or the status."""
-    connection = http.client.HTTPConnection(server.host, timeout=60)
+    connection = http.client.HTTPConnection(server.host, timeout=HANGS_AFTER_S)
     length = request[:4].decode()
     headers = {} if length == "null" else {"Inference-Header-Content-Length": length}
     try:
@@ -201,14 +196,15 @@ def send(server: Server, model: str, request: bytes) -> str:
         connection.close()
 
 
-def wait_for_line(server: Server, text: str, times: int = 1, within_s: float = 90) -> str:
+def wait_for_line(server: Server, text: str, times: int = 1) -> str:
     """The line that holds `text`, when it is said so many times."""
-    deadline = time.monotonic() + within_s
-    while len(lines := [line for line in server.lines if text in line]) < times:
-        assert time.monotonic() < deadline, "\n".join(server.lines)
-        assert server.process.poll() is None, "\n".join(server.lines)
-        time.sleep(0.05)
-    return lines[times - 1]
+
+    def found() -> list[str]:
+        return [line for line in server.lines if text in line]
+
+    until(lambda: len(found()) >= times or server.process.poll() is not None, text)
+    assert len(found()) >= times, "\n".join(server.lines)
+    return found()[times - 1]
 
 
 def test_a_triton_that_a_request_ends_comes_back_as_it_was(repository):
@@ -219,7 +215,7 @@ def test_a_triton_that_a_request_ends_comes_back_as_it_was(repository):
         for times, (model, body) in enumerate(ENDING.values(), start=1):
             first = server.triton
             assert send(server, model, body) in ("RemoteDisconnected", "ConnectionResetError", "500", "200")
-            first.wait(30)
+            assert ended([first])
             cause = wait_for_line(server, "Triton was ended by SIG", times)
             assert f"triton-{port}.log.1" in cause
             wait_for_line(server, "Triton serves again at", times)
@@ -237,7 +233,7 @@ def test_a_model_that_was_taken_out_stays_out_when_triton_comes_back(repository)
     with serving(repository) as server, Client(server.host) as client:
         client.depth_png(GOOD)
         client.unload(MODEL)
-        time.sleep(5)  # the watchdog looks every two seconds
+        time.sleep(10)  # the watchdog looks every two seconds
         server.triton.kill()
         wait_for_line(server, "Triton serves again at")
         assert "SIGKILL" in wait_for_line(server, "Triton was ended by")
@@ -251,12 +247,11 @@ def test_a_triton_that_dies_for_ever_is_given_up(repository):
             server.triton.send_signal(signal.SIGSEGV)
             if times < 6:
                 wait_for_line(server, "Triton serves again at", times)
-        assert server.process.wait(60) == 1
-        deadline = time.monotonic() + 10
-        while not (last := [line for line in server.lines if line.startswith("Error: ")]):
-            assert time.monotonic() < deadline
-        assert "SIGSEGV" in last[0]
-        assert "6 times within 10 minutes" in last[0]
+        assert server.process.wait(HANGS_AFTER_S) == 1
+        until(lambda: any(line.startswith("Error: ") for line in server.lines), "its last words")
+        (last,) = [line for line in server.lines if line.startswith("Error: ")]
+        assert "SIGSEGV" in last
+        assert "6 times within 10 minutes" in last
         assert not list(Path("/dev/shm").glob(f"depthface_{server.process.pid}_*"))
         assert not list(Path("/tmp").glob(f"depthface_{server.process.pid}_*"))
 
@@ -281,10 +276,7 @@ def test_memory_comes_back_after_large_photos(repository):
                 time.sleep(0.2)
         assert all(answer.result() for answer in answers)
         assert max(peak[pid] - before[pid] for pid in before) > 100e6  # or nothing is shown
-        deadline = time.monotonic() + 30
-        while any(own_bytes()[pid] - before[pid] > 48e6 for pid in before):
-            assert time.monotonic() < deadline, (before, peak, own_bytes())
-            time.sleep(0.5)
+        until(lambda: all(own_bytes()[pid] - before[pid] < 48e6 for pid in before), "the memory of the photos")
 
 
 def small_shm(size: str) -> tuple[str, ...]:
@@ -307,7 +299,11 @@ def test_a_photo_too_large_for_the_shared_memory_is_refused_and_the_next_one_ser
 
 def test_a_shared_memory_too_small_to_start_in_is_one_line(repository):
     done = subprocess.run(
-        [*small_shm("2m"), *serve_command(repository)], capture_output=True, text=True, timeout=60, check=False
+        [*small_shm("2m"), *serve_command(repository)],
+        capture_output=True,
+        text=True,
+        timeout=HANGS_AFTER_S,
+        check=False,
     )
     assert done.returncode == 1
     assert "--shm-size" in done.stderr
@@ -316,24 +312,20 @@ def test_a_shared_memory_too_small_to_start_in_is_one_line(repository):
 
 
 def serve_command(repository: Path) -> list[str]:
-    from fixtures.serving import COMMAND
-
     ports = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
     return [*COMMAND, "serve", "--repository", str(repository), *ports]
 
 
 def test_sigterm_in_the_middle_of_everything(repository):
     """With requests in every queue and a step just killed: answers or errors, exit 0, and nothing left."""
-    with serving(repository) as server, Client(server.host, timeout_s=30) as client:
+    with serving(repository) as server, Client(server.host, timeout_s=150) as client:
         client.depth_png(GOOD)
         processes = server.family[1:]
         with Load(lambda: client.depth_png(GOOD), 8) as load:
-            while "answered" not in load.kinds():
-                time.sleep(0.1)
-            for process in server.steps(MODEL):
-                process.kill()
+            until(lambda: "answered" in load.kinds(), "an answer")
+            kill(server.steps(MODEL))
             time.sleep(0.3)
-            assert server.stop() < 10
+            assert server.stop() < ENDS_WITHIN_S
             time.sleep(0.5)
         assert server.process.returncode == 0
         assert "answered" in load.kinds()
@@ -345,7 +337,7 @@ def test_sigterm_in_the_middle_of_everything(repository):
 def flood(server: Server, chunks: int) -> bytes:
     """Send a photo of so many bytes in chunks of one byte each; the answer's first line."""
     host, _, port = server.host.partition(":")
-    with socket.create_connection((host, int(port)), timeout=60) as connection:
+    with socket.create_connection((host, int(port)), timeout=HANGS_AFTER_S) as connection:
         connection.sendall(
             f"POST /v2/models/{MODEL}/infer HTTP/1.1\r\nHost: {server.host}\r\nInference-Header-Content-Length: 0\r\n"
             "Transfer-Encoding: chunked\r\n\r\n".encode()

@@ -27,9 +27,7 @@ def spoilt(repository, tmp_path) -> Path:
 
 def refused(repository: Path) -> str:
     """What `depthface serve` says before it has started anything."""
-    done = depthface(
-        "serve", "--repository", repository, "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", timeout_s=60
-    )
+    done = depthface("serve", "--repository", repository, "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
     assert done.returncode == 1
     assert done.stderr.startswith("Error: ")
     assert "Traceback" not in done.stderr

@@ -8,20 +8,19 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from io import BytesIO
 from pathlib import Path
 
-import psutil
 import pytest
 from fixtures.photos import VARIETY, difference
-from fixtures.processes import ended
-from fixtures.serving import COMMAND, depthface, serving
+from fixtures.processes import ended, family, kill, listening
+from fixtures.serving import COMMAND, ENDS_WITHIN_S, depthface, serving
+from fixtures.waiting import HANGS_AFTER_S, until
 from PIL import Image
 
 from depthface.contract import MANIFEST_FILE
 from depthface.errors import ServeError
-from depthface_client import Client
+from depthface_client import Client, ClientError
 from depthface_server import embedded, installation, processes
 from depthface_server.address import Address
 from depthface_server.repository import contents
@@ -39,7 +38,7 @@ def own_repository(repository, tmp_path) -> Path:
 
 def fails(repository: Path, *options: str) -> str:
     """Start a server that cannot start; the one line that it says, and the command that mends it, if there is one."""
-    done = depthface("serve", "--repository", repository, *(options or FREE_PORTS), timeout_s=60)
+    done = depthface("serve", "--repository", repository, *(options or FREE_PORTS), timeout_s=HANGS_AFTER_S)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     line, *commands = done.stderr.strip().splitlines()
@@ -58,13 +57,13 @@ def test_it_starts_answers_and_ends_whole(repository, number):
         assert f"ready: http://{server.host}" == server.lines[-1]
         assert any("RANDOM WEIGHTS" in line for line in server.lines)
         processes = server.family[1:]
-        assert len(processes) == 4  # tritonserver and three Python models
+        assert len(server.steps(MODEL)) + len(server.steps(NETWORK)) == 3
         assert shm_regions(server.process.pid)
         with Client(server.host) as client:
             assert client.depth_png(VARIETY["tiny 40×30"]).startswith(b"\x89PNG")
-        assert server.stop(number) < 10
+        assert server.stop(number) < ENDS_WITHIN_S
         assert server.process.returncode == 0
-        assert ended(processes, 10)
+        assert ended(processes)
         assert not shm_regions(server.process.pid)
 
 
@@ -72,6 +71,7 @@ def test_a_killed_serve_takes_triton_with_it_and_the_next_sweeps_up(repository):
     with serving(repository) as server:
         children = server.family[1:]
         server.process.kill()
+        server.process.wait()
         assert ended(children)
     processes.sweep()
     assert not shm_regions(server.process.pid)
@@ -82,12 +82,14 @@ def test_a_step_that_outlives_its_triton_is_ended_by_the_next_server(repository,
     with serving(repository) as killed:
         (network,) = killed.steps(NETWORK)
         network.suspend()
-        for process in (killed.process, killed.triton):
-            process.kill()
-            process.wait()
+        triton = killed.triton
+        killed.process.kill()
+        killed.process.wait()
+        kill([triton])
+        assert ended([triton])
         assert network.is_running()
         processes.sweep()
-        network.wait(30)
+        assert ended([network])
     assert server.steps(NETWORK)
 
 
@@ -104,14 +106,9 @@ def test_what_a_server_in_another_container_has_in_shared_memory_is_left_alone()
 
 def test_it_listens_on_loopback_alone(server):
     port = int(server.host.rsplit(":", 1)[1])
-    listening = [
-        connection.laddr
-        for process in server.family[1:]
-        for connection in process.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    ]
-    assert port in {address.port for address in listening}
-    assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
+    found = listening(server.family[1:])
+    assert port in {number for _, number in found}
+    assert {ip.removeprefix("::ffff:") for ip, _ in found} == {"127.0.0.1"}
 
 
 def test_a_port_in_use_is_named(repository):
@@ -173,12 +170,17 @@ def test_sigterm_while_it_starts_ends_it_too(repository):
     process = subprocess.Popen(
         [*COMMAND, "serve", "--repository", str(repository), *FREE_PORTS], stdout=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 20
-    while not psutil.Process(process.pid).children() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: family(process.pid)[1:], "Triton")
     process.terminate()
-    assert process.wait(10) == 0
+    assert process.wait(ENDS_WITHIN_S) == 0
     assert not shm_regions(process.pid)
+
+
+def answers(client: Client) -> bool:
+    try:
+        return bool(client.depth_png(VARIETY["tiny 40×30"]))
+    except ClientError:
+        return False
 
 
 def test_the_same_repository_serves_under_plain_tritonserver_options(server, repository):
@@ -203,19 +205,14 @@ def test_the_same_repository_serves_under_plain_tritonserver_options(server, rep
     )
     try:
         with Client(f"127.0.0.1:{address.http_port}") as plain, Client(server.host) as ours:
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline:
-                try:
-                    png = plain.depth_png(VARIETY["tiny 40×30"])
-                    break
-                except Exception:
-                    time.sleep(0.2)
+            until(lambda: answers(plain), "an answer of the plain Triton")
+            png = plain.depth_png(VARIETY["tiny 40×30"])
             largest, _ = difference(png, Image.open(BytesIO(ours.depth_png(VARIETY["tiny 40×30"]))))
             assert largest <= 1
             assert plain.weights() == "unknown"  # only --model-config-name=exported tells
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(HANGS_AFTER_S)
 
 
 def test_a_template_that_was_never_exported_does_not_load(repository, tmp_path):
