@@ -1,8 +1,9 @@
 """`make bench-gateway`: what the gateway costs, and what its users gain: three ways side by side, in one run.
 
 `direct` is depthface's own client at Triton's HTTP port; `gateway` the same photo in a form to the contract's route,
-by `requests`; `seed` the library that such services stand on, behind FastAPI with one worker (`services.py`). Requests
-alternate, so that a drift of the machine hits all alike. What the client itself costs is in both figures.
+by `urllib3`, on which that client stands too; `seed` the library that such services stand on, behind FastAPI with one
+worker (`services.py`). Requests alternate, so that a drift of the machine hits all alike. What the client itself costs
+is in all figures.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import click
 import numpy as np
-import requests
+import urllib3
 
 from depthface.errors import DepthfaceError
 from depthface_bench import machine, photos, repositories, services
@@ -125,15 +126,14 @@ def _gateway(triton: str) -> Iterator[dict[str, str]]:
 
 def _cases(client: Client, urls: Mapping[str, str], pack: Path | None, stack: ExitStack) -> Iterator[_Case]:
     """The cases; `stack` ends the seeds' services, which start only when their case has come."""
-    session = requests.Session()
-    session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=64))
+    pool = urllib3.PoolManager(maxsize=64, timeout=600, retries=False)
 
-    def post(url: str, part: str, **fields: str) -> Callable[[bytes], requests.Response]:
-        def call(photo: bytes) -> requests.Response:
+    def post(url: str, part: str, **fields: str) -> Callable[[bytes], urllib3.BaseHTTPResponse]:
+        def call(photo: bytes) -> urllib3.BaseHTTPResponse:
             # As browsers and Node do: the photo is a `blob`.
-            files = {part: ("blob", photo, "application/octet-stream")}
-            answer = session.post(url, files=files, data=fields, timeout=600)
-            answer.raise_for_status()
+            answer = pool.request("POST", url, fields={part: ("blob", photo, "application/octet-stream"), **fields})
+            if answer.status != 200:
+                raise DepthfaceError(f"{url} answered {answer.status}: {answer.data[:200]!r}.")
             return answer
 
         return call
@@ -143,7 +143,7 @@ def _cases(client: Client, urls: Mapping[str, str], pack: Path | None, stack: Ex
     depth = post(f"{urls['immichvr']}/api/depth", "image")
     calls: dict[str, Call] = {
         DIRECT: lambda photo: client.depth_png(photo, bits=8, model=DEPTH),
-        GATEWAY: lambda photo: depth(photo).content,
+        GATEWAY: lambda photo: depth(photo).data,
     }
     if pack is not None:
         of_depth = posted(stack.enter_context(services.serving("depth")).host)

@@ -20,6 +20,7 @@ from depthface_export import configs, fingerprint, forms, layout, quickest, stag
 from depthface_export import weights as weights_stage
 from depthface_export.interrupts import hold_signals
 from depthface_export.job import Job, NetworkJob
+from depthface_export.recall import recalling
 
 __all__ = ["Outcome", "export"]
 
@@ -166,7 +167,7 @@ def _sources(job: Job, weights: Folder | Random | Synthetic) -> dict[str, Source
         if isinstance(weights, Folder)
         else stand_ins.load(job.card, weights, job.precision)
     )
-    return found
+    return {name: replace(source, reference=recalling(source.reference)) for name, source in found.items()}
 
 
 def _make_network(making: NetworkJob, weights: Folder | Random | Synthetic) -> None:

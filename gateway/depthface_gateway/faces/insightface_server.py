@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
@@ -25,7 +24,7 @@ from depthface.errors import (
 from depthface_client import Face
 from depthface_gateway.answers import Json, finite
 from depthface_gateway.faces.asking import Faces, by_area
-from depthface_gateway.faces.quality import qualities
+from depthface_gateway.faces.quality import quality
 from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Problem, request_id
 from depthface_gateway.photos import upright_size
@@ -155,7 +154,7 @@ def router(faces: Faces) -> APIRouter:
         started = time.perf_counter()
         photo, size = await read(image)
         found = await faces.find(photo, request_id(request), ("crop",), largest=max_faces, det_size=None)
-        return said(request, faces=_rows(by_area(found), size), processing_ms=_ms(started))
+        return said(request, faces=[_face(face, size) for face in by_area(found)], processing_ms=_ms(started))
 
     @routes.post("/compare")
     async def compare(
@@ -177,8 +176,8 @@ def router(faces: Faces) -> APIRouter:
             matched=similarity >= limit,
             similarity=similarity,
             threshold=limit,
-            source_face=_rows([one], one_size)[0],
-            target_face=_rows([other], other_size)[0],
+            source_face=_face(one, one_size),
+            target_face=_face(other, other_size),
             processing_ms=_ms(started),
         )
 
@@ -195,9 +194,11 @@ def router(faces: Faces) -> APIRouter:
         started = time.perf_counter()
         face, size = await largest(image, request_id(request))
         assert face.embedding is not None
-        (row,) = _rows([face], size)
         return said(
-            request, faces=[row | {"embedding": finite(face.embedding)}], model=summary(), processing_ms=_ms(started)
+            request,
+            faces=[_face(face, size) | {"embedding": finite(face.embedding)}],
+            model=summary(),
+            processing_ms=_ms(started),
         )
 
     return routes
@@ -244,11 +245,7 @@ def _ms(started: float) -> float:
     return round((time.perf_counter() - started) * 1000, 3)
 
 
-def _rows(faces: Sequence[Face], size: tuple[int, int]) -> list[dict[str, Any]]:
-    return [_face(face, size, quality) for face, quality in zip(faces, qualities(faces), strict=True)]
-
-
-def _face(face: Face, size: tuple[int, int], quality: dict[str, float]) -> dict[str, Any]:
+def _face(face: Face, size: tuple[int, int]) -> dict[str, Any]:
     """Return a face as its documents have it: the box within the photo, in pixels and in shares of its sides."""
     width, height = size
     left, top, right, bottom = face.box.tolist()
@@ -266,5 +263,5 @@ def _face(face: Face, size: tuple[int, int], quality: dict[str, float]) -> dict[
         },
         "landmarks": face.keypoints.astype(float).round(3).tolist(),
         "detection_score": round(face.score, 6),
-        "quality": quality,
+        "quality": quality(face),
     }
