@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -15,7 +13,7 @@ import cv2
 from depthface.families.depth_anything_v2 import processing
 from depthface_bench import photos
 from depthface_bench.plain import plain_network, plain_pipeline
-from depthface_bench.repositories import DEPTH, depth_card
+from depthface_bench.repositories import DEPTH, copy_depth, depth_card
 from depthface_bench.servers import Process, serving
 from depthface_bench.variants import FP32, Variant
 from depthface_client import Client
@@ -61,8 +59,7 @@ def depth_alone(exported: Mapping[Variant, Path], rounds: int) -> dict[str, dict
     found: dict[str, dict[str, list[float]]] = {}
     for variant, repository in exported.items():
         with tempfile.TemporaryDirectory(dir=repository.parent) as folder:
-            for name in (DEPTH, *depth_card().serves[DEPTH]):
-                shutil.copytree(repository / name, Path(folder, name), copy_function=os.link)
+            copy_depth(repository, Path(folder))
             for _ in range(rounds):
                 of_this = found.setdefault(variant.name, {"start_s": [], "memory_gb": []})
                 with serving(Path(folder)) as one, Client(one.host, timeout_s=600) as client:

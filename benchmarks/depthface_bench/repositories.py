@@ -7,6 +7,7 @@ request.
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from depthface import machine, manifest
 from depthface.config import read as read_config
-from depthface.contract import ENGINE_FILE, EXPORTED_CONFIG, Precision
+from depthface.contract import ENGINE_FILE, EXPORTED_CONFIG, MANIFEST_FILE, Precision
 from depthface.families import card_named
 from depthface.spec import EngineOptions, ModelCard, Network
 from depthface_bench.variants import Variant
@@ -36,6 +37,7 @@ __all__ = [
     "PACK",
     "Setting",
     "add_measured_depth",
+    "copy_depth",
     "depth_card",
     "embedding_card",
     "export_depth",
@@ -81,6 +83,18 @@ def export_depth(target: Path, variant: Variant) -> None:
 def add_measured_depth(target: Path, precision: Precision) -> None:
     """Lay out `MEASURED_DEPTH` in a repository with depth of that precision in it."""
     _add(MEASURED_DEPTH, target, depth_card(), DEPTH, ("png8",), precision)
+
+
+def copy_depth(source: Path, target: Path) -> None:
+    """Copy depth alone out of a repository; the manifests of its networks name nothing else then."""
+    networks = depth_card().serves[DEPTH]
+    without = shutil.ignore_patterns(MANIFEST_FILE)
+    for name in (DEPTH, *networks):
+        shutil.copytree(source / name, target / name, ignore=without, copy_function=os.link)
+    for name in networks:
+        found = manifest.read(source / name / "1")
+        assert found is not None, f"{name} was exported"
+        replace(found, serves={DEPTH: found.serves[DEPTH]}).write(target / name / "1")
 
 
 def export_embeddings(target: Path, variant: Variant) -> None:

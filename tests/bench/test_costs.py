@@ -7,7 +7,7 @@ import os
 import pytest
 from fixtures.shared import copied
 
-from depthface_bench import costs
+from depthface_bench import costs, repositories
 from depthface_bench.servers import Process
 from depthface_bench.variants import FP32
 
@@ -20,8 +20,9 @@ def test_a_large_photo_outside_the_network(repository, tiny, monkeypatch):
 
 
 def test_a_server_with_depth_alone(repository, tiny, monkeypatch, tmp_path):
-    monkeypatch.setattr(costs, "depth_card", lambda: tiny)
+    monkeypatch.setattr(repositories, "depth_card", lambda: tiny)
     folder = copied(repository, to=tmp_path / "repository")
+    repositories.add_measured_depth(folder, "fp32")
     found = costs.depth_alone({FP32: folder}, 1)
     assert 0 < found["fp32"]["start_s"][0] < 600
     assert 0.1 < found["fp32"]["memory_gb"][0] < 2

@@ -50,4 +50,4 @@ def _frontality(keypoints: npt.NDArray[np.float32]) -> float:
     span = max(math.hypot(x, y), 1e-6)
     roll = abs(math.degrees(math.atan2(y, x))) / 90
     yaw = abs((nose_x - (left_x + right_x) / 2) * x + (nose_y - (left_y + right_y) / 2) * y) / span**2
-    return max(0.0, 1 - max(roll, yaw))
+    return float(max(0.0, 1 - max(roll, yaw)))
