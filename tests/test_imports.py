@@ -41,6 +41,7 @@ TABLE = {
         "src/depthface/families/*/processing.py",
         "src/depthface/families/*/parity.py",
         "render/",
+        "gateway/depthface_gateway/faces/quality.py",
     ),
     "av": ("render/",),
     "pillow_heif": ("src/depthface/decoder.py",),
