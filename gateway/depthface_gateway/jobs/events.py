@@ -77,9 +77,8 @@ class Hub:
             now: Job | None = job
             while now is not None and now.status not in FINISHED and not self._is_closed:
                 await self._looked.wait()
-                if (
-                    self._is_closed or job_id not in self._jobs
-                ):  # who watches came after the others' jobs were asked for
+                # Who came after the others' jobs were asked for has to wait for the next look.
+                if self._is_closed or job_id not in self._jobs:
                     continue
                 now = self._jobs[job_id]
                 silent_s += _LOOK_EVERY_S
