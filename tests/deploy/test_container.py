@@ -123,7 +123,7 @@ def test_it_ends_on_sigterm_and_leaves_nothing(root, triton, repository):
         assert len(processes) == 5  # serve, tritonserver and three Python models
         container.first.send_signal(signal.SIGTERM)
         assert container.server.process.wait(ENDS_WITHIN_S) == 0
-        assert ended(processes)
+        assert ended(processes, 1)
         if not container.is_isolated:
             assert not list(Path("/dev/shm").glob(f"depthface_{container.first.pid}_*"))
 

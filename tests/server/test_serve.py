@@ -63,7 +63,7 @@ def test_it_starts_answers_and_ends_whole(repository, number):
             assert client.depth_png(VARIETY["tiny 40×30"]).startswith(b"\x89PNG")
         assert server.stop(number) < ENDS_WITHIN_S
         assert server.process.returncode == 0
-        assert ended(processes)
+        assert ended(processes, ENDS_WITHIN_S)
         assert not shm_regions(server.process.pid)
 
 
