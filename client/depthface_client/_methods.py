@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from depthface.asking import Asker, Description, Index, Load, Ready, Steps, Unload, operation
+from depthface.asking import Asker, Description, Index, Load, Ready, Served, Steps, Unload, operation
 from depthface.errors import ModelUnavailable
 from depthface.tasks import TaskMethods, probe
 
@@ -67,6 +67,17 @@ class Methods(TaskMethods, Asker):
                 )
             )
         return infos
+
+    @operation
+    def loaded(self) -> Steps[dict[str, int]]:
+        """Return how many items each model has answered since it was loaded, by name; its parts are named too.
+
+        This is one request, where `models()` is several for each model. As long as the names stay and no number falls,
+        nothing was loaded or unloaded, and the server was not started anew. What this does not show is a model that
+        was loaded again, and has answered as much since as it had before.
+        """
+        counts: dict[str, int] = yield from self._ask(Served())
+        return counts
 
     @operation
     def check(self) -> Steps[list[str]]:

@@ -1,7 +1,8 @@
 """The Triton servers behind a gateway: who of them is alive, what they serve, and every request to them.
 
 What is known of them is kept in memory and looked at again every few seconds, so that a question about it costs
-nothing and is answered at once under any load.
+nothing and is answered at once under any load. Mostly such a look is one request, which says whether the server lives
+and still has what it had; what each model is, is asked when that has changed, and every half minute in any case.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -38,6 +40,10 @@ _log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 5.0
 _LOOK_AT_THE_DEAD_EVERY_S = 1.0
 _LOOK_TIMEOUT_S = 5.0
+_BELIEVED_S = 25.0
+"""How long is believed what each model is while nothing has visibly changed. A model that was exported and loaded anew
+is visible if it had answered something before; otherwise it is known after this time and one look."""
+
 _TIMEOUTS_OF_THE_DEAD = 3  # one that is only busy may miss a look
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
@@ -55,14 +61,21 @@ class _Server:
     timeouts: int = 0
     looks: int = 0
     latest_look: int = 0
-    models: dict[str, ModelInfo] = field(default_factory=dict)
+    loaded: Mapping[str, int] = field(default_factory=dict)
+    models: Mapping[str, ModelInfo] = field(default_factory=dict)
+    believed_until: float = 0.0
 
     def seen(self, is_alive: bool, why: object = "") -> None:
         if is_alive != self.is_alive:
             _log.warning("Triton at %s %s", self.url, "answers" if is_alive else f"does not answer: {why}")
+            self.believed_until = 0.0
         self.is_alive, self.timeouts = is_alive, 0
 
-    def found(self, models: dict[str, ModelInfo]) -> None:
+    def is_as_before(self, loaded: Mapping[str, int]) -> bool:
+        """Whether the same models are loaded as at the last look, and none of them anew (`AsyncClient.loaded`)."""
+        return loaded.keys() == self.loaded.keys() and all(loaded[name] >= self.loaded[name] for name in loaded)
+
+    def found(self, models: Mapping[str, ModelInfo]) -> None:
         for name, model in models.items():
             before = self.models.get(name)
             if model.ready and not is_meaningful(model.weights) and (before is None or before.weights != model.weights):
@@ -167,9 +180,9 @@ class Triton:
                 return size if size > 0 else None
         return None
 
-    async def look(self) -> None:
-        """Look at every server now."""
-        await asyncio.gather(*(self._look_at(server) for server in self._servers))
+    async def look(self, *, is_whole: bool = True) -> None:
+        """Look at every server now; ask what each model is only where `is_whole`, or where it is not known."""
+        await asyncio.gather(*(self._look_at(server, is_whole) for server in self._servers))
 
     async def __aenter__(self) -> Triton:
         self._opened += 1
@@ -257,14 +270,18 @@ class Triton:
                 async with asyncio.timeout(_LOOK_EVERY_S if alive else _LOOK_AT_THE_DEAD_EVERY_S):
                     await self._look_now.wait()
                     await asyncio.sleep(_FIRST_PAUSE_S)
+            is_whole = self._look_now.is_set()
             self._look_now.clear()
-            await self.look()
+            await self.look(is_whole=is_whole)
 
-    async def _look_at(self, server: _Server) -> None:
+    async def _look_at(self, server: _Server, is_whole: bool = True) -> None:
         server.looks += 1
-        number = server.looks
+        number, begun = server.looks, time.monotonic()
+        found: Mapping[str, ModelInfo] | Exception
         try:
-            found: dict[str, ModelInfo] | Exception = {model.name: model for model in await server.looking.models()}
+            loaded = await server.looking.loaded()
+            is_known = not is_whole and begun < server.believed_until and server.is_as_before(loaded)
+            found = server.models if is_known else {model.name: model for model in await server.looking.models()}
         except Exception as error:  # whatever it is, the watch goes on
             found = error
         if number < server.latest_look:  # one that was begun later has its answer already, and knows better
@@ -280,6 +297,9 @@ class Triton:
             _log.error("%s could not be looked at", server.url, exc_info=found)
             server.seen(False, "see the log")
         else:
+            if not is_known:  # who changes something may go on with it: then the next look is a whole one too
+                server.believed_until = 0.0 if is_whole or found != server.models else begun + _BELIEVED_S
+            server.loaded = loaded
             server.found(found)
             server.seen(True)
 

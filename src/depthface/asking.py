@@ -103,7 +103,10 @@ class Ready:
 
 @dataclass(frozen=True)
 class Served:
-    """Ask which models are loaded; the answer is their names. Unlike the index, this is for everyone."""
+    """Ask which models are loaded; the answer is how many items each has answered since, by name.
+
+    Unlike the index, this is for everyone.
+    """
 
 
 @dataclass(frozen=True)

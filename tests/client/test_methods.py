@@ -8,6 +8,7 @@ import inspect
 import numpy as np
 import pytest
 from fixtures.photos import VARIETY
+from fixtures.waiting import settled, until
 
 from depthface import asking
 from depthface.asking import operation
@@ -66,6 +67,14 @@ def test_over_both_protocols_they_answer_the_same(url, client):
         assert png == client.depth_png(PHOTO)
         assert models == client.models()
         assert checked == client.check()
+
+
+def test_what_is_loaded_and_how_much_it_has_answered(url):
+    with Client(url) as client:
+        before = settled(client.loaded)
+        client.depth(PHOTO)
+        until(lambda: client.loaded() == {name: count + 1 for name, count in before.items()}, "one more answer")
+    assert len(before) == 2  # the pipeline and its network
 
 
 def test_which_model_is_meant_is_asked_once_a_moment_and_again_after_a_failure(client, monkeypatch):

@@ -1,11 +1,10 @@
-"""What all contracts share: settings, limits at the edge, the servers behind, and the command itself."""
+"""What all contracts share: settings, limits at the edge, and the command itself."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 import pytest
 import requests
@@ -15,14 +14,8 @@ from fixtures.serving import depthface
 from fixtures.waiting import HANGS_AFTER_S
 from starlette.responses import JSONResponse
 
-from depthface.errors import (
-    InvalidInput,
-    RequestTimeout,
-    ServerOverloaded,
-    ServerUnavailable,
-)
-from depthface_client import ModelInfo
-from depthface_gateway import contracts, triton
+from depthface.errors import InvalidInput
+from depthface_gateway import contracts
 from depthface_gateway.context import Context
 from depthface_gateway.frame import Frame, new_app, request_id
 from depthface_gateway.settings import Settings, flag, number, words
@@ -184,154 +177,6 @@ def test_whatever_fails_is_an_answer_without_its_secrets():
     status, _, body = served(broken, b"x")
     assert status == 500
     assert b"1234" not in body
-
-
-# The servers behind.
-
-
-MODEL = ModelInfo(name="m", ready=True, weights="w", task="", precision="", is_lazy=False)
-
-
-class FakeClient:
-    """A server as the pool sees it; what it does is set by its address."""
-
-    servers: dict[str, FakeClient] = {}  # noqa: RUF012
-
-    def __init__(self, url: str, **_: object) -> None:
-        self.asked = 0
-        self.most = self.now = 0
-        self.is_down = False
-        self.refusals = 0
-        self.hold: asyncio.Event | None = None
-        self.other = self.servers.get(url)
-        self.servers.setdefault(url, self)
-
-    async def __aenter__(self) -> FakeClient:
-        return self
-
-    async def __aexit__(self, *_: object) -> None: ...
-
-    async def models(self) -> list[ModelInfo]:
-        if (self.other or self).is_down:
-            raise ServerUnavailable("gone")
-        return [MODEL]
-
-    async def work(self) -> str:
-        self.asked += 1
-        self.now += 1
-        self.most = max(self.most, self.now)
-        try:
-            if self.is_down:
-                raise ServerUnavailable("gone")
-            if self.refusals:
-                self.refusals -= 1
-                raise ServerOverloaded("full")
-            if self.hold:
-                await self.hold.wait()
-            else:
-                await asyncio.sleep(0)
-        finally:
-            self.now -= 1
-        return "done"
-
-
-@pytest.fixture
-def pool(monkeypatch):
-    """Run a coroutine function on a pool of fake servers `a` and `b`, or of one."""
-    monkeypatch.setattr(triton, "AsyncClient", FakeClient)
-    monkeypatch.setattr(FakeClient, "servers", {})
-
-    def run(test: Callable[..., Awaitable[None]], urls: str = "ab", **variables: str) -> None:
-        async def inner() -> None:
-            pool = Triton(list(urls), settings(**variables))
-            async with pool:
-                await test(pool, *(FakeClient.servers[url] for url in urls))
-
-        asyncio.run(asyncio.wait_for(inner(), HANGS_AFTER_S))
-
-    return run
-
-
-def work(client: FakeClient) -> Awaitable[str]:
-    return client.work()
-
-
-def test_several_servers_share_the_work_within_their_limits(pool):
-    async def test(pool: Triton, a: FakeClient, b: FakeClient) -> None:
-        assert set(await asyncio.gather(*(pool.ask(work) for _ in range(200)))) == {"done"}
-        assert (a.most, b.most) == (4, 4)
-        assert abs(a.asked - b.asked) < 50
-
-    pool(test, IN_FLIGHT="4")
-
-
-def test_a_full_queue_is_waited_for(pool):
-    async def test(pool: Triton, a: FakeClient) -> None:
-        a.refusals = 3
-        assert await pool.ask(work) == "done"
-        assert a.asked == 4
-        a.refusals = 10**9
-        with pytest.raises(RequestTimeout, match=r"0\.3 s"):
-            await pool.ask(work, patience_s=0.3)
-
-    pool(test, "a")
-
-
-def test_a_server_that_is_gone_is_left_and_found_again(pool):
-    async def test(pool: Triton, a: FakeClient, b: FakeClient) -> None:
-        a.is_down = True
-        assert await asyncio.gather(*(pool.ask(work) for _ in range(20))) == ["done"] * 20
-        b.is_down = True
-        with pytest.raises(ServerUnavailable):
-            await pool.ask(work)
-        await pool.look()
-        assert not pool.is_alive
-        assert pool.models == {}
-        a.is_down = False
-        assert await pool.ask(work) == "done"  # it may be back before anyone has looked
-        assert pool.is_alive
-        while not pool.models:  # `pool` has a limit for all
-            await asyncio.sleep(0.05)
-
-    pool(test)
-
-
-def test_a_look_that_was_begun_earlier_and_ends_later_is_not_believed(pool, monkeypatch):
-    async def test(pool: Triton, a: FakeClient) -> None:
-        ends = [asyncio.Event(), asyncio.Event()]
-        begun: list[int] = []
-
-        async def models(_: FakeClient) -> list[ModelInfo]:
-            begun.append(index := len(begun))
-            await ends[index].wait()
-            return [replace(MODEL, ready=index == 1)]
-
-        monkeypatch.setattr(FakeClient, "models", models)
-        looks = [asyncio.create_task(pool.look()) for _ in ends]
-        for index in (1, 0):
-            ends[index].set()
-            await looks[index]
-        assert pool.models["m"].ready
-
-    pool(test, "a")
-
-
-def test_too_many_that_wait_are_refused_and_who_gives_up_makes_room(pool):
-    async def test(pool: Triton, a: FakeClient) -> None:
-        a.hold = asyncio.Event()
-        tasks = [asyncio.create_task(pool.ask(work)) for _ in range(3)]  # one works, two wait
-        await asyncio.sleep(0.05)
-        with pytest.raises(ServerOverloaded, match="2 requests wait"):
-            await pool.ask(work)
-        tasks[1].cancel()
-        await asyncio.sleep(0.05)
-        tasks.append(asyncio.create_task(pool.ask(work)))
-        await asyncio.sleep(0.05)
-        a.hold.set()
-        assert [await tasks[index] for index in (0, 2, 3)] == ["done"] * 3
-        assert a.most == 1
-
-    pool(test, "a", IN_FLIGHT="1", WAITING="2")
 
 
 def test_it_ends_what_is_in_flight_and_then_itself(lonely_gateway):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterable
 from typing import Protocol
 from weakref import WeakSet
 
 from depthface.asking import Call
 from depthface.errors import RequestTimeout, ServerUnavailable
 
-__all__ = ["AsyncTransport", "Transport", "forget_in_children", "no_answer", "no_triton", "too_late"]
+__all__ = ["AsyncTransport", "Transport", "answered", "forget_in_children", "no_answer", "no_triton", "too_late"]
 
 
 class Transport(Protocol):
@@ -52,6 +54,14 @@ def _reset_all() -> None:
 
 
 os.register_at_fork(after_in_child=_reset_all)
+
+
+def answered(counts: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Return the answer to `Served`, of a name and a count for each version of each model."""
+    total: Counter[str] = Counter()
+    for name, count in counts:
+        total[name] += count
+    return dict(total)
 
 
 def no_answer(server: str, error: BaseException) -> ServerUnavailable:

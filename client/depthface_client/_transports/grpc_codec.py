@@ -15,7 +15,7 @@ from depthface import admin
 from depthface.asking import Call, Describe, Index, Infer, Load, Ready, Served, Unload
 from depthface.errors import DepthfaceError, ImageTooLarge
 from depthface_client._transports.address import Address
-from depthface_client._transports.base import no_answer, no_triton, too_late
+from depthface_client._transports.base import answered, no_answer, no_triton, too_late
 from depthface_client._transports.refusals import error_from_text
 
 __all__ = ["CHANNEL_OPTIONS", "GrpcCodec"]
@@ -81,7 +81,7 @@ class GrpcCodec:
             case Ready():
                 return bool(response.ready)
             case Served():
-                return [entry.name for entry in response.model_stats]
+                return answered((entry.name, entry.inference_count) for entry in response.model_stats)
             case Index():
                 return {entry.name: entry.state for entry in response.models}
         return None

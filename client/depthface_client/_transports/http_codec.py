@@ -28,7 +28,7 @@ from depthface.errors import (
     decode,
 )
 from depthface_client._transports.address import Address
-from depthface_client._transports.base import no_triton
+from depthface_client._transports.base import answered, no_triton
 from depthface_client._transports.refusals import error_from_text
 
 __all__ = ["HttpCodec", "HttpRequest"]
@@ -112,7 +112,8 @@ class HttpCodec:
                     raise ValueError(config["name"])
                 return config
             case Served():
-                return [str(entry["name"]) for entry in json.loads(body)["model_stats"]]
+                entries = json.loads(body)["model_stats"]
+                return answered((str(entry["name"]), int(entry.get("inference_count", 0))) for entry in entries)
             case Index():
                 return {str(entry["name"]): str(entry.get("state", "")) for entry in json.loads(body)}
         return None
