@@ -31,8 +31,10 @@ def quality(face: Face) -> dict[str, float]:
     grey = cv2.cvtColor(face.aligned, cv2.COLOR_RGB2GRAY)
     brightness = cv2.mean(grey)[0] / 255
     laplacian = cv2.Laplacian(grey, cv2.CV_16S)[1:-1, 1:-1]  # the outermost pixels have no neighbours outside
-    deviation = cv2.meanStdDev(laplacian)[1].item()
-    sharpness = 1 - math.exp(-(deviation**2) / 100)
+    # meanStdDev takes three times as long as these two.
+    mean = cv2.sumElems(laplacian)[0] / laplacian.size
+    variance = cv2.norm(laplacian, cv2.NORM_L2SQR) / laplacian.size - mean**2
+    sharpness = 1 - math.exp(-variance / 100)
     pose = _frontality(face.keypoints)
     score = (face.score + sharpness + (1 - abs(2 * brightness - 1)) + pose) / 4
     values = {"score": score, "sharpness": sharpness, "brightness": brightness, "pose": pose}
