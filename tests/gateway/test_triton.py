@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fixtures.serving import serving
+from fixtures.serving import Server, serving
 from fixtures.shared import copied
 from fixtures.tiny import TINY
 from fixtures.waiting import HANGS_AFTER_S
@@ -21,7 +21,6 @@ from depthface_client import AsyncClient, ModelInfo
 from depthface_gateway import triton
 from depthface_gateway.settings import Settings
 from depthface_gateway.triton import Triton
-from depthface_server.address import Address
 
 DEPTH = TINY.pipelines[0].name
 
@@ -247,17 +246,15 @@ def test_every_kind_of_change_of_a_real_server_is_noticed(repository, tmp_path, 
     monkeypatch.setattr(triton, "_LOOK_EVERY_S", 1e9)  # this test looks itself
     monkeypatch.setattr(triton, "_BELIEVED_S", 1e9)  # nothing is noticed by time alone
     own = copied(repository, to=tmp_path / "model_repository")
-    port = Address.free("127.0.0.1", 0, 0, 0).http_port
-    host = f"127.0.0.1:{port}"
 
-    def label(weights: str) -> None:
+    def export_anew(weights: str) -> None:
         """Do what another export under the same name does to a config."""
         config = own / DEPTH / "configs" / "exported.pbtxt"
         text, count = re.subn(r'(key: "weights"\s+value {\s+string_value: )".*"', rf'\1"{weights}"', config.read_text())
         assert count == 1
         config.write_text(text)
 
-    async def test(pool: Triton, operator: AsyncClient) -> None:
+    async def test(server: Server, pool: Triton, operator: AsyncClient) -> None:
         async def until(condition: Callable[[], object]) -> None:
             while not condition():
                 await asyncio.sleep(0.05)
@@ -265,37 +262,31 @@ def test_every_kind_of_change_of_a_real_server_is_noticed(repository, tmp_path, 
 
         async def until_weights_are(weights: str) -> None:
             await until(lambda: DEPTH in pool.models and pool.models[DEPTH].weights == weights)
-            await pool.look(is_whole=False)  # what is known is believed from here on
 
-        async def load_anew(weights: str) -> None:
-            label(weights)
-            await operator.load(DEPTH)
-
-        label("first")
-        with serving(own, http_port=port):
-            await until_weights_are("first")
-            await operator.unload(DEPTH)
-            await until(lambda: DEPTH not in pool.models)
-            await operator.load(DEPTH)
-            await until_weights_are("first")
-
+        async def use() -> None:
             await operator.depth(np.zeros((48, 64, 3), np.uint8))
             while not (await operator.loaded())[DEPTH]:  # Triton counts a request a moment after it has answered it
                 await asyncio.sleep(0.05)
             await pool.look(is_whole=False)
-            await load_anew("second")
-            monkeypatch.setattr(triton, "_BELIEVED_S", 0.5)
-            await until_weights_are("second")
 
-            await load_anew("third")  # nothing was asked before, so that nothing shows but the time
-            await until_weights_are("third")
-        await until(lambda: not pool.is_alive)
-        label("fourth")
-        with serving(own, http_port=port):
-            await until_weights_are("fourth")
+        await until_weights_are("first")
+        await use()
+        export_anew("second")
+        await operator.load(DEPTH)
+        await until_weights_are("second")
 
-    async def inner() -> None:
-        async with Triton([host], settings()) as pool, AsyncClient(host) as operator:
-            await test(pool, operator)
+        await use()
+        export_anew("third")
+        server.triton.kill()  # `serve` starts it again
+        await until_weights_are("third")
 
-    asyncio.run(asyncio.wait_for(inner(), HANGS_AFTER_S))
+        await operator.unload(DEPTH)
+        await until(lambda: DEPTH not in pool.models)
+
+    async def inner(server: Server) -> None:
+        async with Triton([server.host], settings()) as pool, AsyncClient(server.host) as operator:
+            await test(server, pool, operator)
+
+    export_anew("first")
+    with serving(own) as server:
+        asyncio.run(asyncio.wait_for(inner(server), HANGS_AFTER_S))
