@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 
+from depthface import heap
 from depthface.families.depth_anything_v2 import processing
 from depthface_bench import photos
 from depthface_bench.plain import plain_network, plain_pipeline
@@ -31,6 +32,7 @@ def outside_ms(repository: Path, rounds: int) -> dict[str, list[float]]:
     Args:
         repository: with depth in it: the map is a true one, since a PNG of noise would take longer.
     """
+    heap.keep()  # as each of the server's processes does
     photo, card = photos.sized(*_LARGE_PX), depth_card()
     with ExitStack() as stack:
         answer = plain_pipeline(
