@@ -5,11 +5,15 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from multiprocessing import get_context
 from pathlib import Path
 
-import cv2
+import numpy as np
+import numpy.typing as npt
 
+from depthface import heap, image
 from depthface.families.depth_anything_v2 import processing
 from depthface_bench import photos
 from depthface_bench.plain import plain_network, plain_pipeline
@@ -37,19 +41,21 @@ def outside_ms(repository: Path, rounds: int) -> dict[str, list[float]]:
             repository, card, DEPTH, ("depth",), lambda one: plain_network(repository, one, FP32, 1, stack), stack
         )
         depth = answer(photo)["depth"]
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
+    # A process of its own, whose heap and OpenCV are set as the server's are.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=heap.keep) as one:
+        return one.submit(_outside_ms, photo, depth, rounds).result()
+
+
+def _outside_ms(photo: bytes, depth: npt.NDArray[np.float32], rounds: int) -> dict[str, list[float]]:
+    image.use_one_thread()
     found: dict[str, list[float]] = {"exact": [], "fast_decode": []}
-    try:
-        for counted in range(-1, rounds):
-            for name, values in found.items():
-                started = time.thread_time()
-                _, size = processing.preprocess(photo, fast_decode=name == "fast_decode")
-                processing.postprocess({"png8"}, depth, size)
-                if counted >= 0:
-                    values.append(1000 * (time.thread_time() - started))
-    finally:
-        cv2.setNumThreads(threads)
+    for counted in range(-1, rounds):
+        for name, values in found.items():
+            started = time.thread_time()
+            _, size = processing.preprocess(photo, fast_decode=name == "fast_decode")
+            processing.postprocess({"png8"}, depth, size)
+            if counted >= 0:
+                values.append(1000 * (time.thread_time() - started))
     return found
 
 

@@ -1,6 +1,7 @@
 """Photos between bytes and arrays: decode, resize, encode. Arrays are `(H, W, 3) uint8 RGB`, upright.
 
-What comes out of `decode` is what `depthface.picture` says a photo is, to the bit; here it comes out faster.
+What comes out of `decode` is what `depthface.picture` says a photo is, to the bit; here it comes out faster. For the
+faster resize it may be `(H, W, 4)`, whose fourth byte means nothing: both work on pixels of four bytes.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _UPRIGHT = {
 }
 
 
-def decode(data: bytes, *, at_least: tuple[int, int] | None = None) -> Pixels:
+def decode(data: bytes, *, at_least: tuple[int, int] | None = None, padded: bool = False) -> Pixels:
     """Decode an encoded photo, its orientation applied.
 
     Args:
@@ -50,9 +51,11 @@ def decode(data: bytes, *, at_least: tuple[int, int] | None = None) -> Pixels:
         at_least: height and width, upright, that are enough: a larger JPEG is decoded to the nearest eighth of its size
             that is no smaller, by leaving out high frequencies of its cosine transform. Where that would be six eighths
             or more, it is decoded whole, which is quicker.
+        padded: a JPEG's pixels may have a fourth byte, which saves the faster resize a copy.
 
     Returns:
-        `(H, W, 3) uint8 RGB`, C-contiguous. Alpha is dropped; of several frames the first is taken.
+        `(H, W, 3) uint8 RGB`, or with `padded` perhaps `(H, W, 4)`; C-contiguous. Alpha is dropped; of several frames
+        the first is taken.
 
     Raises:
         ImageTooLarge: over a limit; nothing has been decoded.
@@ -60,7 +63,7 @@ def decode(data: bytes, *, at_least: tuple[int, int] | None = None) -> Pixels:
     """
     with picture.opened(_of_bytes_allowed(data), max_pixels=limits.current().max_pixels) as photo:
         if photo.format == "JPEG" and photo.mode in ("RGB", "L"):
-            pixels = _decode_jpeg(photo.data, *_enough(photo, at_least))
+            pixels = _decode_jpeg(photo.data, "RGBX" if padded else "RGB", *_enough(photo, at_least))
             if pixels is not None:
                 return _upright(pixels, photo.orientation)
         return np.array(photo.decoded())
@@ -76,9 +79,9 @@ def resize_bicubic(pixels: Pixels, height: int, width: int, *, exact: bool = Tru
     """Resize as `PIL.Image.resize(…, BICUBIC)` does: antialiased, a = −0.5, on uint8.
 
     Args:
-        pixels: `(H, W, 3) uint8`.
-        exact: by Pillow itself. Otherwise by fast_image_resize, where that is installed: of 12 megapixels in a fifth of
-            the time. Its weights have 16 bits where Pillow's have 22, so one sample in 200 is off by one level, few by
+        pixels: `(H, W, 3) uint8`, or `(H, W, 4)` of `decode`.
+        exact: by Pillow itself. Otherwise by fast_image_resize, where that is installed: of 12 megapixels in an eighth
+            of the time. Its weights have 16 bits where Pillow's have 22, so one sample in 200 is off by a level, few by
             two. As Pillow it resizes the rows first; but Pillow 13 begins with the columns where the height shrinks
             much more than the width, and then differs from this, and from Pillow 12, by a level in one sample of ten.
 
@@ -94,9 +97,9 @@ def resize_bilinear(pixels: Pixels, height: int, width: int, *, exact: bool = Tr
 
 
 def _resized(pixels: Pixels, height: int, width: int, kind: Image.Resampling, exact: bool) -> Pixels:
-    source = Image.fromarray(pixels)
+    source = _picture(pixels)
     if exact or cykooz_resizer is None:
-        return np.asarray(source.resize((width, height), kind))
+        return _rgb(source.resize((width, height), kind))
     filters = {
         Image.Resampling.BICUBIC: cykooz_resizer.FilterType.catmull_rom,  # bicubic with a = −0.5
         Image.Resampling.BILINEAR: cykooz_resizer.FilterType.bilinear,
@@ -104,10 +107,25 @@ def _resized(pixels: Pixels, height: int, width: int, kind: Image.Resampling, ex
     options = cykooz_resizer.ResizeOptions(resize_alg=cykooz_resizer.ResizeAlg.convolution(filters[kind]))
     resizer = cykooz_resizer.Resizer()
     for size in ((width, source.height), (width, height)):  # at once it would begin with the columns
-        resized = Image.new("RGB", size)
+        resized = Image.new(source.mode, size)
         resizer.resize_pil(source, resized, options)
         source = resized
-    return np.asarray(source)
+    return _rgb(source)
+
+
+def _picture(pixels: Pixels) -> Image.Image:
+    """Return pixels as a picture; those of four bytes, as Pillow's are, without a copy.
+
+    Those it takes for CMYK, the mode in which each of four channels is resized for itself.
+    """
+    if pixels.shape[2] == 3:
+        return Image.fromarray(pixels)
+    height, width = pixels.shape[:2]
+    return Image.frombuffer("CMYK", (width, height), pixels, "raw", "CMYK", 0, 1)
+
+
+def _rgb(picture: Image.Image) -> Pixels:
+    return np.ascontiguousarray(np.asarray(picture)[:, :, :3])
 
 
 def encode_png(levels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> bytes:
@@ -154,7 +172,7 @@ def _enough(photo: picture.Opened, at_least: tuple[int, int] | None) -> tuple[in
     return (width, height) if photo.orientation in picture.TURNING else (height, width)
 
 
-def _decode_jpeg(data: bytes, min_height: int, min_width: int) -> Pixels | None:
+def _decode_jpeg(data: bytes, colours: str, min_height: int, min_width: int) -> Pixels | None:
     """Decode with simplejpeg: bit-identical to Pillow and 2–3 times faster. None where Pillow must decide.
 
     `strict` turns libjpeg-turbo's warnings into errors; Pillow knows which of them are damage (a truncated file) and
@@ -162,7 +180,7 @@ def _decode_jpeg(data: bytes, min_height: int, min_width: int) -> Pixels | None:
     """
     try:
         return simplejpeg.decode_jpeg(  # type: ignore[no-any-return]
-            data, colorspace="RGB", min_height=min_height, min_width=min_width, strict=True
+            data, colorspace=colours, min_height=min_height, min_width=min_width, strict=True
         )
     except ValueError:
         return None

@@ -10,7 +10,7 @@ from io import BytesIO
 import cv2
 import numpy as np
 import pytest
-from fixtures.photos import VARIETY, bomb, encoded, photo
+from fixtures.photos import VARIETY, bomb, encoded, photo, with_orientation
 from PIL import Image, ImageOps
 
 from depthface import image, limits
@@ -104,6 +104,26 @@ def test_the_faster_resize_is_pillows_to_a_level(size):
     off = np.abs(image.resize_bicubic(np.asarray(picture), size[1], size[0], exact=False) - expected)
     assert off.max() <= 2
     assert (off > 0).mean() < 0.01
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_padded_photo_is_the_same_with_a_fourth_byte(orientation):
+    data = with_orientation(orientation)
+    plain, padded = image.decode(data), image.decode(data, padded=True)
+    assert padded.shape == (*plain.shape[:2], 4)
+    assert padded.flags.c_contiguous
+    np.testing.assert_array_equal(padded[:, :, :3], plain)
+    for resize in (image.resize_bicubic, image.resize_bilinear):
+        for exact in (True, False):
+            got = resize(padded, 42, 70, exact=exact)
+            np.testing.assert_array_equal(got, resize(plain, 42, 70, exact=exact))
+
+
+@pytest.mark.parametrize("name", VARIETY)
+def test_whatever_is_not_a_jpeg_of_colours_or_grey_is_not_padded(name):
+    plain, padded = image.decode(VARIETY[name]), image.decode(VARIETY[name], padded=True)
+    np.testing.assert_array_equal(padded[:, :, :3], plain)
+    assert padded.shape[2] == (4 if VARIETY[name].startswith(b"\xff\xd8") and "CMYK" not in name else 3)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -73,7 +73,8 @@ def preprocess(image_bytes: bytes, precision: str = "fp32") -> Pixels:
             f"The photo is {width}×{height}, more than {MAX_ASPECT:.0f} times as long as it is wide.",
             "Cut it into shorter pieces.",
         )
-    return centre_crop(image.decode(image_bytes), exact=precision == "fp32")
+    exact = precision == "fp32"
+    return centre_crop(image.decode(image_bytes, padded=not exact), exact=exact)
 
 
 def centre_crop(pixels: Pixels, *, exact: bool = True) -> Pixels:
@@ -83,7 +84,7 @@ def centre_crop(pixels: Pixels, *, exact: bool = True) -> Pixels:
     `get_resize_output_image_size` and `center_crop`).
 
     Args:
-        pixels: `(H, W, 3) uint8`.
+        pixels: `(H, W, 3)` or `(H, W, 4) uint8`, as of `image.resize_bicubic`.
         exact: as of `image.resize_bicubic`.
     """
     height, width = pixels.shape[:2]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import cv2
 import numpy as np
@@ -24,6 +24,12 @@ __all__ = [
 ]
 
 Level = TypeVar("Level", np.uint8, np.uint16)
+
+_DEPTHS = {np.uint8: cv2.CV_8U, np.uint16: cv2.CV_16U}
+"""How OpenCV names the types of grey levels."""
+
+_ROUNDS_UP_BY = 2.0**-22
+"""Of the range: what float32 has so little below a whole level is that level, as the most has to be."""
 
 FAST_DECODE_FACTOR = 2
 """A fast decode gives at least this many pixels for one of the grid, on each side: what it leaves out, the resize would
@@ -66,22 +72,29 @@ def upsample(depth: npt.NDArray[np.float32], height: int, width: int) -> npt.NDA
     return np.asarray(cv2.resize(depth, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
-def grey_levels(depth: npt.NDArray[np.float32], dtype: type[Level]) -> npt.NDArray[Level]:
-    """Min–max to 0…255 or 0…65535, rounded down (transformers depth_estimation.py `postprocess`).
+def grey_levels(depth: npt.NDArray[np.float32], size: tuple[int, int], dtype: type[Level]) -> npt.NDArray[Level]:
+    """Return a depth map at the photo's size, as by `upsample`, from its least to its most in whole levels.
+
+    They are rounded down (transformers depth_estimation.py `postprocess`).
 
     Args:
-        depth: `(H, W) float32`; **overwritten**.
+        depth: `(h, w) float32`.
+        size: the photo's height and width.
 
     Returns:
-        `(H, W)` of `dtype`, larger is nearer; all zero where the depth is constant.
+        `(height, width)`, 0…255 or 0…65535, larger is nearer; all zero where the depth is constant, or not finite.
     """
-    low, high = float(depth.min()), float(depth.max())
-    if not high > low:
-        return np.zeros(depth.shape, dtype)
-    depth -= np.float32(low)
-    depth /= np.float32(high) - np.float32(low)
-    depth *= np.float32(np.iinfo(dtype).max)
-    return depth.astype(dtype)
+    low = float(depth.min())
+    span = float(depth.max()) - low
+    if not 0 < span < np.inf:
+        return np.zeros(size, dtype)
+    large = upsample((depth - np.float32(low)) / np.float32(span), *size)  # on the grid a large offset costs no digits
+    most = np.iinfo(dtype).max
+    down = _ROUNDS_UP_BY * most - 0.5  # OpenCV rounds to the nearest
+    return cast(
+        "npt.NDArray[Level]",
+        cv2.normalize(large, np.empty(size, dtype), down, most + down, cv2.NORM_MINMAX, _DEPTHS[dtype]),
+    )
 
 
 def preprocess(
@@ -115,8 +128,8 @@ def preprocess(
         )
     grid_h, grid_w = grid_size(height, width)
     enough = (FAST_DECODE_FACTOR * grid_h, FAST_DECODE_FACTOR * grid_w) if fast_decode else None
-    photo = image.decode(image_bytes, at_least=enough)
     exact = precision == "fp32" and not fast_decode
+    photo = image.decode(image_bytes, at_least=enough, padded=not exact)
     return image.resize_bicubic(photo, grid_h, grid_w, exact=exact), (height, width)
 
 
@@ -137,7 +150,7 @@ def postprocess(
     if "depth" in wanted:
         out["depth"] = depth
     if "png16" in wanted:
-        out["png16"] = image.encode_png(grey_levels(upsample(depth, *size), np.uint16))
+        out["png16"] = image.encode_png(grey_levels(depth, size, np.uint16))
     if "png8" in wanted:
-        out["png8"] = image.encode_png(grey_levels(upsample(depth, *size), np.uint8))
+        out["png8"] = image.encode_png(grey_levels(depth, size, np.uint8))
     return out

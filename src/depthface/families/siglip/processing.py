@@ -32,11 +32,12 @@ def preprocess(image_bytes: bytes, precision: str = "fp32") -> Pixels:
     Raises:
         InvalidInput: not a photo, or over a limit.
     """
-    return squashed(image.decode(image_bytes), exact=precision == "fp32")
+    exact = precision == "fp32"
+    return squashed(image.decode(image_bytes, padded=not exact), exact=exact)
 
 
 def squashed(pixels: Pixels, *, exact: bool = True) -> Pixels:
-    """Return a photo, `(H, W, 3) uint8`, at 224×224: bilinear, antialiased (preprocessor_config.json, `resample`)."""
+    """Return a photo, `(H, W, 3 or 4) uint8`, at 224×224: bilinear, antialiased (preprocessor_config.json)."""
     return image.resize_bilinear(pixels, PHOTO_SIDE_PX, PHOTO_SIDE_PX, exact=exact)
 
 
