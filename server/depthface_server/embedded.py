@@ -149,9 +149,21 @@ class Triton:
                     return
                 os.waitpid(dead.si_pid, 0)
 
-    def processes(self) -> dict[str, set[int]]:
+    def processes(self) -> dict[str, frozenset[int]]:
         """Return the IDs of the living Python processes by model."""
-        return processes.by_model(self._served, self._region)
+        return processes.by_model(self._process.pid, self._served) if self._process is not None else {}
+
+    def count_processes(self, model: str) -> int:
+        """Return how many Python processes a version of a loaded model has, by its config; raises `ApiError`.
+
+        A network in Triton's own process has none, and an ensemble neither.
+        """
+        found = self.api.config(model)
+        if not self._installation.runs_in_python(found.get("backend", "")):
+            return 0
+        return sum(
+            int(group.get("count", 1)) * max(len(group.get("gpus", ())), 1) for group in found.get("instance_group", ())
+        )
 
     def restart(self, models: Collection[str], restarts: int) -> None:
         """Start the server again at the same ports, with `models`, after what is left of it is gone.

@@ -56,7 +56,7 @@ def supervise(triton: Triton, stop: threading.Event) -> None:
     """
     restarts = Restarts()
     while True:
-        watchdog = Watchdog(triton.api, triton.recoveries, triton.processes)
+        watchdog = Watchdog(triton.api, triton.recoveries, triton.processes, triton.count_processes)
         watchdog.start()
         while triton.is_running and not stop.wait(_POLL_S):
             triton.reap()
