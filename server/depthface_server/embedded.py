@@ -141,10 +141,13 @@ class Triton:
         asked = [model for model in index if model.get("state") or model["name"] in self.models]
         return {model["name"]: _reason(model) for model in asked if model.get("state") != "READY"}
 
-    def reap(self) -> None:
-        """Bury the dead children that are not the server: the first process of a container inherits every orphan."""
+    def wait(self) -> None:
+        """Return when the server process has ended; bury its orphans, which the first process of a container inherits.
+
+        Where anybody else asks for its end meanwhile, it may not return.
+        """
         with suppress(ChildProcessError):
-            while (dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            while (dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)) is not None:
                 if self._process is not None and dead.si_pid == self._process.pid:
                     return
                 os.waitpid(dead.si_pid, 0)

@@ -32,6 +32,9 @@ _GRACE_S = 10.0
 _COMPLAINT_S = 60.0
 """How often it is said that nothing can be watched."""
 
+_ASK_AGAIN_S = 10.0
+"""Triton is asked what is loaded when processes have come or gone, and else so seldom: a request is not cheap."""
+
 _NONE: frozenset[int] = frozenset()
 
 
@@ -87,6 +90,9 @@ class Watchdog:
         self._count = count
         self._interval_s = interval_s
         self._stop = threading.Event()
+        self._seen: Processes | None = None
+        self._asked_s = 0.0
+        self._has_revived = False
         self._wanted: dict[str, tuple[frozenset[int], int]] = {}
         self._pauses = Pauses()
         self._due: dict[str, float] = {}
@@ -126,20 +132,26 @@ class Watchdog:
             _log.error("the models' processes cannot be watched, one that dies stays dead: %s", error)
 
     def _look(self) -> None:
+        living, now_s = self._processes(), time.monotonic()
+        is_quiet = living == self._seen and not self._due and not self._failed
+        if is_quiet and now_s < self._asked_s + _ASK_AGAIN_S:
+            return
+        self._seen, self._has_revived = None, False
         ready = self._api.ready()
         self._failed -= ready.keys()
         self.loaded = (*ready, *sorted(self._failed))
         self._wanted = {name: self._wanted[name] for name in ready if name in self._wanted}
         # One that an operator has taken out meanwhile stays out.
         self._due = {name: due_s for name, due_s in self._due.items() if name in self.loaded}
-        living = self._processes()
         for name, versions in ready.items():
             if not self._is_short(name, versions, living):
                 self._due.pop(name, None)
-            elif name in self._due or self._is_still_short(name):
+            elif self._is_still_short(name):
                 self._revive_when_due(name)
         for name in sorted(self._failed):
             self._revive_when_due(name)
+        if not self._has_revived:
+            self._seen, self._asked_s = living, now_s
 
     def _is_short(self, name: str, versions: int, living: Processes) -> bool:
         """Return whether a model has fewer processes than its config says, which is read when those have changed."""
@@ -173,6 +185,7 @@ class Watchdog:
             self._revive(name)
 
     def _revive(self, name: str) -> None:
+        self._has_revived = True
         _log.warning("%s: its process died; starting it again", name)
         recoveries.add(self._counts, name)
         before = self._processes().get(name, _NONE)

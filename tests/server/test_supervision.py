@@ -164,11 +164,11 @@ def test_a_watchdog_counts_processes_and_touches_no_model_without_any(tmp_path):
     api = Index()
     mine = os.getpid()
     living: dict[str, frozenset[int]] = {}
-    watchdog = Watchdog(api, tmp_path / "counts", lambda: living, lambda _: 0)
+    watchdog = Watchdog(api, tmp_path / "counts", lambda: dict(living), lambda _: 0)
     watchdog._look()
     watchdog._look()
     assert api.calls == []
-    watchdog = Watchdog(api, tmp_path / "counts", lambda: living, lambda _: 2)
+    watchdog = Watchdog(api, tmp_path / "counts", lambda: dict(living), lambda _: 2)
     living["m"] = frozenset({mine, mine + 1})
     watchdog._look()
     assert api.calls == []
@@ -178,9 +178,23 @@ def test_a_watchdog_counts_processes_and_touches_no_model_without_any(tmp_path):
     assert api.calls == ["unload m", "load m"]
 
 
+def test_triton_is_asked_when_processes_have_changed_and_now_and_then(tmp_path, monkeypatch):
+    """A server at rest computes less than it would if each look were a request."""
+    api, now_s, asked = Index(), 0.0, []
+    living = {"m": frozenset({1})}
+    monkeypatch.setattr(watchdog_module, "time", SimpleNamespace(monotonic=lambda: now_s))
+    monkeypatch.setattr(api, "ready", lambda: asked.append(now_s) or Counter({"m": 1}))
+    watchdog = Watchdog(api, tmp_path / "counts", lambda: dict(living), lambda _: 1)
+    for now_s in range(0, 30, 2):
+        if now_s == 14:
+            living["m"] = frozenset({2})
+        watchdog._look()
+    assert asked == [0, 10, 14, 24]
+
+
 @pytest.mark.parametrize("comes_back", [False, True])
 def test_a_model_that_is_taken_out_while_we_look_is_left_alone(tmp_path, monkeypatch, comes_back):
-    """Its processes end between the answer of Triton and the look at them; loaded anew, it has others."""
+    """Its processes have ended, and Triton answers as it was the moment before; loaded anew, it has others."""
     api = Index()
     answers = iter([Counter({"m": 1}), Counter({"m": 1} if comes_back else {})])
     living = iter([{}, {"m": frozenset({2})} if comes_back else {}])
@@ -211,6 +225,24 @@ def test_a_model_that_has_lived_long_is_started_again_at_once():
     assert [pauses.next("m", now_s) for now_s in (0.0, 1.0, 2.0)] == [(1, 0.0), (2, 2.0), (3, 4.0)]
     assert pauses.next("other", 2.0) == (1, 0.0)
     assert pauses.next("m", Pauses.WITHIN_S + 2.0) == (1, 0.0)
+
+
+def test_a_server_is_waited_for_in_its_sleep_and_its_orphans_are_buried():
+    """In a process of its own: it is every child's end that is waited for."""
+    code = """
+import os, subprocess, sys, time
+from depthface_server.embedded import Triton
+triton = object.__new__(Triton)
+triton._process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.5)"])
+orphan = os.posix_spawn("/bin/true", ["true"], {})
+triton.wait()
+assert triton._process.poll() == 0
+try:
+    os.waitpid(orphan, os.WNOHANG)
+except ChildProcessError:
+    print("buried")
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "buried\n"
 
 
 @pytest.mark.parametrize(
