@@ -245,6 +245,9 @@ class Triton:
                 if has_version_compatible_engine(self._repository)
                 else []
             ),
+            # What an export has written is whole. To complete a config, Triton starts and ends a process of the model
+            # before those that serve, which takes more than a second. NVIDIA's backends complete theirs in no process.
+            *([] if self._installation.is_native else ["--disable-auto-complete-config"]),
             # A model that fails is reported by name through the index, not by an exit.
             "--exit-on-error=false",
             "--exit-timeout-secs=5",
