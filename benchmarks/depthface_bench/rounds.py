@@ -6,8 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import cycle, islice
+from typing import TypeVar
 
 __all__ = ["Failed", "Series", "Way", "in_turn", "rate"]
+
+T = TypeVar("T")
 
 _SETTLE_S = 0.25
 """After each way: the threads of some runtimes stay busy for a fifth of a second after the work is done."""
@@ -22,12 +27,14 @@ class Way:
         precision: of the network.
         call: one photo, or whatever is measured; may be called from several threads.
         at_once: with how many requests under way it is measured; empty for as many as the others.
+        warm_up: calls before the first round, of what becomes quicker with use.
     """
 
     kind: str
     precision: str
     call: Callable[[bytes], object]
     at_once: tuple[int, ...] = ()
+    warm_up: int = 0
 
 
 Failed = Callable[[Way, Exception], None]
@@ -55,18 +62,26 @@ def in_turn(
     counts = tuple(at_once)
     turns = [(way, Series(way.kind, way.precision, count)) for way in ways for count in way.at_once or counts]
     lost: list[Way] = []
+
+    def tried(way: Way, work: Callable[[], T]) -> T | None:
+        if way in lost:
+            return None
+        try:
+            return work()
+        except Exception as error:
+            if failed is None:
+                raise
+            failed(way, error)
+            lost.append(way)
+            return None
+
+    for way in dict.fromkeys(way for way, _ in turns):
+        tried(way, lambda way=way: [way.call(photo) for photo in islice(cycle(photos), way.warm_up)])  # type: ignore[misc]
     with ThreadPoolExecutor(max((series.at_once for _, series in turns), default=1)) as pool:
         for counted in range(-1, rounds):
             for way, series in turns:
-                if way in lost:
-                    continue
-                try:
-                    found = rate(pool, way.call, photos, series.at_once)
-                except Exception as error:
-                    if failed is None:
-                        raise
-                    failed(way, error)
-                    lost.append(way)
+                found = tried(way, partial(rate, pool, way.call, photos, series.at_once))
+                if found is None:
                     continue
                 time.sleep(_SETTLE_S)
                 if counted >= 0:

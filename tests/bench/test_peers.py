@@ -131,6 +131,24 @@ def test_ways_are_measured_in_turn(monkeypatch):
     assert calls == 3 * (6 * ["a"] + 6 * ["b"])
 
 
+def test_what_becomes_quicker_with_use_is_used_before_the_first_round(monkeypatch):
+    monkeypatch.setattr(rounds, "_SETTLE_S", 0)
+    calls, failed = [], []
+
+    def broken(_: bytes) -> None:
+        raise RuntimeError
+
+    made = [
+        Way("warmed", "bf16", lambda photo: calls.append((photo, "warmed")), warm_up=3),
+        Way("broken", "bf16", broken, warm_up=1),
+        Way("plain", "bf16", lambda photo: calls.append((photo, "plain"))),
+    ]
+    found = rounds.in_turn(made, [b"1", b"2"], (1,), 1, lambda way, _: failed.append(way.kind))
+    assert calls[:3] == [(b"1", "warmed"), (b"2", "warmed"), (b"1", "warmed")]
+    assert [name for _, name in calls[3:]] == 2 * (2 * ["warmed"] + 2 * ["plain"])
+    assert ([one.kind for one in found], failed) == (["warmed", "plain"], ["broken"])
+
+
 @pytest.mark.quiet
 def test_a_slow_link_is_slow(depth_host):
     """1 MB up a link of 20 Mbit/s takes 0.4 s; the answer, that it is no photo, is short."""
