@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from depthface.errors import InvalidImage
 from depthface.tiff import Directory
 
-__all__ = ["Lean", "lean", "turned"]
+__all__ = ["Lean", "canvas_of_webp", "lean", "turned"]
 
 _MOST_PARTS = 1_000_000
 """Of a file: 64 MiB of the smallest parts that encoders write have fewer."""
@@ -230,6 +230,21 @@ def _makes_pixels(data: bytes, marker: int, body: int, length: int) -> bool:
 
 _WEBP_CHUNK = struct.Struct("<4sI")
 _WEBP_PIXELS = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF"})
+
+
+def canvas_of_webp(data: bytes) -> tuple[int, int]:
+    """Return the width and height that the first chunk of a WebP says, in pixels; zeros where it says none."""
+    kind, body = data[12:16], data[20:30]
+    if len(body) < 10:
+        return 0, 0
+    if kind == b"VP8X":  # 2.7
+        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
+    if kind == b"VP8L":  # 3.4
+        bits = int.from_bytes(body[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 ":  # RFC 6386, 9.1
+        return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
+    return 0, 0
 
 
 def _lean_webp(data: bytes) -> Lean:

@@ -36,6 +36,9 @@ _TRANSPOSE = {
 }
 """Orientation (EXIF 2.32, tag 0x0112) → what sets the picture upright, as in Pillow's `exif_transpose`."""
 
+_MOST_BYTES_A_PIXEL = 16
+"""What a decoder takes: libwebp the picture in four bytes a pixel three times, and Pillow once more."""
+
 _APART = ("AVIF", "HEIC")
 """Formats that are decoded in a process of their own."""
 
@@ -81,14 +84,13 @@ def opened(data: bytes, *, max_pixels: int = LARGEST_PIXELS) -> Iterator[Opened]
         size = apart.size_of(lean.data, format, max_pixels=max_pixels)
         yield Opened(format, "RGB", lean.data, size, 1, lambda: apart.decode(lean.data, format, max_pixels=max_pixels))
         return
-    image = _image(lean, format)
+    canvas = containers.canvas_of_webp(lean.data) if format == "WebP" else (0, 0)
+    _refuse_too_large(*canvas, max_pixels)  # Pillow asks for the memory of a WebP's pixels as it opens it
+    image = _image(lean, format, canvas[0] * canvas[1])
     width, height = image.size
     if not width * height:
         raise InvalidImage(f"The photo is {width}×{height}: it has no pixels.", "Send another one.")
-    if width * height > max_pixels:  # Pillow refuses only above twice its own limit
-        raise ImageTooLarge(
-            f"The photo is {width}×{height}, the limit is {max_pixels / 1e6:.4g} megapixels.", "Scale it down first."
-        )
+    _refuse_too_large(width, height, max_pixels)  # Pillow refuses only above twice its own limit
     size = (width, height) if lean.orientation in TURNING else (height, width)
     try:
         yield Opened(format, image.mode, lean.data, size, lean.orientation, lambda: turned(image, lean.orientation))
@@ -96,7 +98,7 @@ def opened(data: bytes, *, max_pixels: int = LARGEST_PIXELS) -> Iterator[Opened]
         raise
     # Pillow's plugins raise nearly anything on damaged files: OSError, SyntaxError, ValueError, struct.error, …
     except Exception as error:
-        _raise_lack_of_memory(error)
+        _raise_lack_of_memory(error, width * height)
         raise InvalidImage(f"The image is damaged or truncated ({error}).", "Send the whole file.") from error
 
 
@@ -200,7 +202,14 @@ def orientation_of(picture: Image.Image) -> int:
         return containers.turned(block, xmp if isinstance(xmp, bytes) else None)
 
 
-def _image(lean: containers.Lean, format: str) -> Image.Image:
+def _refuse_too_large(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageTooLarge(
+            f"The photo is {width}×{height}, the limit is {max_pixels / 1e6:.4g} megapixels.", "Scale it down first."
+        )
+
+
+def _image(lean: containers.Lean, format: str, pixels: int) -> Image.Image:
     try:
         return Image.open(BytesIO(lean.data), formats=[format])
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -209,7 +218,7 @@ def _image(lean: containers.Lean, format: str) -> Image.Image:
             "Scale it down first.",
         ) from error
     except Exception as error:
-        _raise_lack_of_memory(error)
+        _raise_lack_of_memory(error, pixels)
         why = lean.kind or ("" if isinstance(error, UnidentifiedImageError) else str(error))
         raise InvalidImage(
             f"This {format} is damaged, or of a kind that cannot be read{f' ({why})' if why else ''}.",
@@ -217,10 +226,23 @@ def _image(lean: containers.Lean, format: str) -> Image.Image:
         ) from error
 
 
-def _raise_lack_of_memory(error: Exception) -> None:
-    """Raise `MemoryError` if it was that: the photo may be sound. Pillow's decoders say it as an OSError."""
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and "out of memory" in str(error)):
+def _raise_lack_of_memory(error: Exception, pixels: int = 0) -> None:
+    """Raise `MemoryError` if it was that: the photo may be sound.
+
+    Some decoders say it as an OSError, and libwebp and libtiff as they say that a file is damaged. So it was that too
+    if there is not the memory now that a decoder takes for so many pixels.
+    """
+    is_said = isinstance(error, MemoryError) or (isinstance(error, OSError) and "out of memory" in str(error))
+    if is_said or not _can_be_had(_MOST_BYTES_A_PIXEL * pixels):
         raise MemoryError("There is not the memory for this photo.") from error
+
+
+def _can_be_had(count: int) -> bool:
+    try:
+        np.empty(count, np.uint8)  # not touched, so that it costs nothing
+    except MemoryError:
+        return False
+    return True
 
 
 def _not_taken(name: str | None) -> InvalidImage:
