@@ -44,7 +44,7 @@ class Process:
 
     def cpu_s(self) -> float:
         """Seconds that it and all its children have computed, so far."""
-        return self._summed(lambda process: sum(process.cpu_times()[:2]))
+        return self._summed(lambda process: time.clock_gettime(_clock_of(process.pid)))
 
     def _summed(self, of_one: Callable[[psutil.Process], float]) -> float:
         total = 0.0
@@ -52,9 +52,17 @@ class Process:
         for process in [root, *root.children(recursive=True)]:
             try:
                 total += of_one(process)
-            except psutil.Error:
+            except (psutil.Error, OSError):  # it has ended meanwhile
                 continue
         return total
+
+
+def _clock_of(pid: int) -> int:
+    """Return the clock of the time that a process computes (clock_getcpuclockid(3), as Linux numbers them).
+
+    In nanoseconds: /proc counts in hundredths of a second, of which a process at rest computes one in twenty seconds.
+    """
+    return (~pid << 3) | 2
 
 
 @contextmanager

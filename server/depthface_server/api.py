@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections import Counter
 from typing import Any
 from urllib.parse import quote
 
@@ -49,6 +50,11 @@ class Api:
         """Return every model of the repository: its name and, where it was ever loaded, its state and the reason."""
         found: list[dict[str, str]] = self._ask("POST", "/v2/repository/index", {})
         return found
+
+    def ready(self) -> Counter[str]:
+        """Return the models that are loaded, each with the number of its versions; the repository is not read."""
+        found: list[dict[str, str]] = self._ask("POST", "/v2/repository/index", {"ready": True})
+        return Counter(model["name"] for model in found if model.get("state") == "READY")
 
     def config(self, model: str) -> dict[str, Any]:
         """Return a loaded model's config."""

@@ -141,17 +141,32 @@ class Triton:
         asked = [model for model in index if model.get("state") or model["name"] in self.models]
         return {model["name"]: _reason(model) for model in asked if model.get("state") != "READY"}
 
-    def reap(self) -> None:
-        """Bury the dead children that are not the server: the first process of a container inherits every orphan."""
+    def wait(self) -> None:
+        """Return when the server process has ended; bury its orphans, which the first process of a container inherits.
+
+        Where anybody else asks for its end meanwhile, it may not return.
+        """
         with suppress(ChildProcessError):
-            while (dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            while (dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)) is not None:
                 if self._process is not None and dead.si_pid == self._process.pid:
                     return
                 os.waitpid(dead.si_pid, 0)
 
-    def processes(self) -> dict[str, set[int]]:
+    def processes(self) -> dict[str, frozenset[int]]:
         """Return the IDs of the living Python processes by model."""
-        return processes.by_model(self._served, self._region)
+        return processes.by_model(self._process.pid, self._served) if self._process is not None else {}
+
+    def count_processes(self, model: str) -> int:
+        """Return how many Python processes a version of a loaded model has, by its config; raises `ApiError`.
+
+        A network in Triton's own process has none, and an ensemble neither.
+        """
+        found = self.api.config(model)
+        if not self._installation.runs_in_python(found.get("backend", "")):
+            return 0
+        return sum(
+            int(group.get("count", 1)) * max(len(group.get("gpus", ())), 1) for group in found.get("instance_group", ())
+        )
 
     def restart(self, models: Collection[str], restarts: int) -> None:
         """Start the server again at the same ports, with `models`, after what is left of it is gone.
@@ -230,6 +245,9 @@ class Triton:
                 if has_version_compatible_engine(self._repository)
                 else []
             ),
+            # What an export has written is whole. To complete a config, Triton starts and ends a process of the model
+            # before those that serve, which takes more than a second. NVIDIA's backends complete theirs in no process.
+            *([] if self._installation.is_native else ["--disable-auto-complete-config"]),
             # A model that fails is reported by name through the index, not by an exit.
             "--exit-on-error=false",
             "--exit-timeout-secs=5",

@@ -68,6 +68,16 @@ class Installation:
             folder = _NVIDIA
         return _from_wheel(_wheel()) if folder is None else _native(folder)
 
+    def runs_in_python(self, backend: str) -> bool:
+        """Return whether each instance of a model of this backend is a Python process.
+
+        Triton takes a backend's library where there is one, and its `model.py` otherwise (backend_model.cc).
+        """
+        folder = self.backends / backend
+        return backend == "python" or (
+            bool(backend) and (folder / "model.py").is_file() and not (folder / f"libtriton_{backend}.so").is_file()
+        )
+
     @property
     def limits_bodies(self) -> bool:
         """True if it can refuse an HTTP body for its length. Those that can refuse 64 MiB unless told otherwise."""

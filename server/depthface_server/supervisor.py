@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from depthface.errors import ServeError
 from depthface_server.embedded import Triton
@@ -20,8 +21,6 @@ WITHIN_S = 600.0
 
 _FIRST_PAUSE_S = 0.5
 """The pause before a restart; it doubles with each one that is not yet `WITHIN_S` ago."""
-
-_POLL_S = 0.2
 
 
 class Restarts:
@@ -55,11 +54,15 @@ def supervise(triton: Triton, stop: threading.Event) -> None:
         ServeError: it died once more after `MOST_RESTARTS` restarts within `WITHIN_S`.
     """
     restarts = Restarts()
+    wake = threading.Event()
+    _set_after(stop.wait, wake)
     while True:
-        watchdog = Watchdog(triton.api, triton.recoveries, triton.processes)
+        watchdog = Watchdog(triton.api, triton.recoveries, triton.processes, triton.count_processes)
         watchdog.start()
-        while triton.is_running and not stop.wait(_POLL_S):
-            triton.reap()
+        wake.clear()
+        _set_after(triton.wait, wake)
+        if not stop.is_set():
+            wake.wait()
         watchdog.stop()
         if stop.is_set():
             return
@@ -68,6 +71,16 @@ def supervise(triton: Triton, stop: threading.Event) -> None:
             pass
         if stop.is_set():
             return
+
+
+def _set_after(wait: Callable[[], object], event: threading.Event) -> None:
+    """Set an event when a call returns, from a thread of its own; it sleeps where asking now and then would compute."""
+
+    def run() -> None:
+        wait()
+        event.set()
+
+    threading.Thread(target=run, daemon=True).start()
 
 
 def _restarted(triton: Triton, models: tuple[str, ...], restarts: Restarts, stop: threading.Event) -> bool:

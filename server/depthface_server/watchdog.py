@@ -4,29 +4,61 @@ Triton notices a dead stub only when a request reaches it, answers every request
 restarts it, and keeps both of its ready endpoints at 200. Unloading the model and loading it again recovers.
 
 The processes themselves are looked at. A request would be counted by Triton, as a success or a failure nobody asked
-for, and a backend that is not ours would compute it.
+for, and a backend that is not ours would compute it. How many there should be a model's config says, and nothing else:
+who counts those that live when he first looks never misses the one that has died before.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from depthface_server import recoveries
 from depthface_server.api import Api, ApiError
 from depthface_server.processes import end
 
-__all__ = ["Watchdog"]
+__all__ = ["Pauses", "Watchdog"]
 
 _log = logging.getLogger(__name__)
+
+Processes = Mapping[str, frozenset[int]]
 
 _GRACE_S = 10.0
 """For what the living processes of a model still do when it is loaded anew."""
 
 _COMPLAINT_S = 60.0
 """How often it is said that nothing can be watched."""
+
+_ASK_AGAIN_S = 10.0
+"""Triton is asked what is loaded when processes have come or gone, and else so seldom: a request is not cheap."""
+
+_NONE: frozenset[int] = frozenset()
+
+
+class Pauses:
+    """How long to wait before a model is started again: the first time not at all, then longer each time.
+
+    Attributes:
+        WITHIN_S: deaths longer ago do not count.
+        FIRST_S: the pause after the second death; it doubles with each further one.
+        LONGEST_S: but is never longer.
+    """
+
+    WITHIN_S = 600.0
+    FIRST_S = 2.0
+    LONGEST_S = 60.0
+
+    def __init__(self) -> None:
+        self._times: dict[str, list[float]] = {}
+
+    def next(self, model: str, now_s: float) -> tuple[int, float]:
+        """Count a death; return how many there were lately, and the pause."""
+        times = [time_s for time_s in self._times.get(model, []) if now_s - time_s < self.WITHIN_S]
+        self._times[model] = [*times, now_s]
+        return len(times) + 1, min(self.FIRST_S * 2 ** (len(times) - 1), self.LONGEST_S) if times else 0.0
 
 
 class Watchdog:
@@ -36,22 +68,35 @@ class Watchdog:
         api: Triton's, with the operator's key.
         counts: the file in which recoveries are counted.
         processes: returns the IDs of the living Python processes by model; a network in Triton's own has none.
+        count: returns how many a version of a loaded model has by its config; raises `ApiError`.
 
     Attributes:
-        loaded: the models that were loaded at the last look; None before the first.
+        loaded: the models that were loaded at the last look, or are to be again; None before the first.
     """
 
     loaded: tuple[str, ...] | None = None
 
     def __init__(
-        self, api: Api, counts: Path, processes: Callable[[], dict[str, set[int]]], interval_s: float = 2.0
+        self,
+        api: Api,
+        counts: Path,
+        processes: Callable[[], Processes],
+        count: Callable[[str], int],
+        interval_s: float = 2.0,
     ) -> None:
         self._api = api
         self._counts = counts
         self._processes = processes
+        self._count = count
         self._interval_s = interval_s
         self._stop = threading.Event()
-        self._wanted: dict[str, int] = {}
+        self._seen: Processes | None = None
+        self._asked_s = 0.0
+        self._has_revived = False
+        self._wanted: dict[str, tuple[frozenset[int], int]] = {}
+        self._pauses = Pauses()
+        self._due: dict[str, float] = {}
+        self._failed: set[str] = set()
         self._leaving: set[int] = set()
         self._failing = 0
         self._has_complained = False
@@ -87,45 +132,79 @@ class Watchdog:
             _log.error("the models' processes cannot be watched, one that dies stays dead: %s", error)
 
     def _look(self) -> None:
-        loaded = self._ready()
-        self.loaded = loaded
-        self._wanted = {name: self._wanted[name] for name in loaded if name in self._wanted}
-        stubs = self._processes()
-        for name in loaded:
-            living = len(stubs.get(name, set()) - self._leaving)
-            if name not in self._wanted:
-                self._wanted[name] = self._instances(name) if living else 0
-            elif living < self._wanted[name] and name in self._ready():
-                self._revive(name)
+        living, now_s = self._processes(), time.monotonic()
+        is_quiet = living == self._seen and not self._due and not self._failed
+        if is_quiet and now_s < self._asked_s + _ASK_AGAIN_S:
+            return
+        self._seen, self._has_revived = None, False
+        ready = self._api.ready()
+        self._failed -= ready.keys()
+        self.loaded = (*ready, *sorted(self._failed))
+        self._wanted = {name: self._wanted[name] for name in ready if name in self._wanted}
+        # One that an operator has taken out meanwhile stays out.
+        self._due = {name: due_s for name, due_s in self._due.items() if name in self.loaded}
+        for name, versions in ready.items():
+            if not self._is_short(name, versions, living):
+                self._due.pop(name, None)
+            elif self._is_still_short(name):
+                self._revive_when_due(name)
+        for name in sorted(self._failed):
+            self._revive_when_due(name)
+        if not self._has_revived:
+            self._seen, self._asked_s = living, now_s
 
-    def _ready(self) -> tuple[str, ...]:
-        """By Triton's index, which does not know who is alive."""
-        return tuple(model["name"] for model in self._api.index() if model.get("state") == "READY")
+    def _is_short(self, name: str, versions: int, living: Processes) -> bool:
+        """Return whether a model has fewer processes than its config says, which is read when those have changed."""
+        found = living.get(name, _NONE) - self._leaving
+        if name not in self._wanted or self._wanted[name][0] != found:
+            try:
+                self._wanted[name] = found, self._count(name)
+            except ApiError as error:
+                if error.status in (400, 404):  # it was taken out just now
+                    return False
+                raise
+        return len(found) < versions * self._wanted[name][1]
 
-    def _instances(self, name: str) -> int:
-        """As many processes as a model of Python has."""
-        groups = self._api.config(name).get("instance_group", [])
-        return sum(int(group.get("count", 1)) * max(len(group.get("gpus", [])), 1) for group in groups)
+    def _is_still_short(self, name: str) -> bool:
+        """Look once more: its processes have also ended if it was taken out since Triton was asked, and it is back."""
+        versions = self._api.ready()[name]
+        return self._is_short(name, versions, self._processes())
+
+    def _revive_when_due(self, name: str) -> None:
+        now_s = time.monotonic()
+        if name not in self._due:
+            times, pause_s = self._pauses.next(name, now_s)
+            self._due[name] = now_s + pause_s
+            if pause_s:
+                _log.warning(
+                    "%s: died, or could not be started, %d times within %.0f minutes; starting it again in %g s",
+                    *(name, times, Pauses.WITHIN_S / 60, pause_s),
+                )
+        if self._due[name] <= now_s and not self._stop.is_set():
+            del self._due[name]
+            self._revive(name)
 
     def _revive(self, name: str) -> None:
+        self._has_revived = True
         _log.warning("%s: its process died; starting it again", name)
         recoveries.add(self._counts, name)
-        before = self._processes().get(name, set())
+        before = self._processes().get(name, _NONE)
         try:
             self._api.unload(name)
             self._api.load(name)
         except ApiError as error:
-            _log.error("%s: could not be started again (%s). Restart the server.", name, error)
+            _log.error("%s: could not be started again: %s", name, error)
+            self._failed.add(name)
             return
         _log.warning("%s: serves again", name)
-        now = self._processes().get(name, set()) - before
-        self._wanted[name] = min(len(now), self._wanted[name])
+        if not before:
+            return
         # Triton waits for the dead one for ever, and leaves the living ones of before as they are (24.10).
         self._leaving |= before
         ending = threading.Timer(_GRACE_S, self._end, (name, before))
         ending.daemon = True
         ending.start()
 
-    def _end(self, name: str, before: set[int]) -> None:
-        end(before & self._processes().get(name, set()))
+    def _end(self, name: str, before: frozenset[int]) -> None:
+        end(before & self._processes().get(name, _NONE))
         self._leaving -= before

@@ -273,3 +273,12 @@ def test_the_config_of_an_engine_is_right_but_for_the_gpu(lab, card, network):
         assert [(each["name"], each["datatype"], each["shape"]) for each in served[kind]] == [
             (tensor.name, tensor.dtype, [-1, *tensor.dims]) for tensor in tensors
         ]
+
+
+def test_a_model_starts_no_process_but_those_that_serve(lab):
+    """Another one, to complete a config that is whole, would take a second of each start."""
+    starts = lab.folder / "starts.txt"
+    code = f"import os; open({str(starts)!r}, 'a').write(f'{{os.getpid()}}\\n')\nclass TritonPythonModel: pass\n"
+    tensor = '{ name: "%s" data_type: TYPE_FP32 dims: [ 1 ] }'
+    lab.load_code("started_once", code, f"input {tensor % 'x'} output {tensor % 'y'}")
+    assert starts.read_text().split() == [str(process.pid) for process in lab.steps("started_once")]

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from depthface.errors import ServeError
-from depthface_server import embedded, supervisor
+from depthface_server import embedded, recoveries, supervisor
+from depthface_server import watchdog as watchdog_module
 from depthface_server.address import Address
 from depthface_server.api import Api, ApiError
 from depthface_server.log import follow, rendering
 from depthface_server.supervisor import MOST_RESTARTS, WITHIN_S, Restarts
-from depthface_server.watchdog import Watchdog
+from depthface_server.watchdog import Pauses, Watchdog
 
 
 def test_pauses_double_and_end_and_begin_anew_when_it_has_lived_long():
@@ -125,13 +129,10 @@ class Index(Api):
         self.error: ApiError | None = None
         self.calls: list[str] = []
 
-    def index(self) -> list[dict[str, str]]:
+    def ready(self) -> Counter[str]:
         if self.error:
             raise self.error
-        return [{"name": "m", "state": "READY"}, {"name": "idle"}]
-
-    def config(self, model: str) -> dict[str, object]:
-        return {"instance_group": [{"count": 2}]}
+        return Counter({"m": 1})
 
     def load(self, model: str) -> None:
         self.calls.append(f"load {model}")
@@ -144,7 +145,7 @@ def test_a_watchdog_that_may_not_watch_says_so(tmp_path, caplog):
     """A wrong key, say: a recovery that is switched off in silence is none."""
     api = Index()
     api.error = ApiError(403, "restricted")
-    watchdog = Watchdog(api, tmp_path / "counts", dict, interval_s=0.01)
+    watchdog = Watchdog(api, tmp_path / "counts", dict, lambda _: 0, interval_s=0.01)
     with caplog.at_level(logging.INFO):
         watchdog.start()
         while "cannot be watched" not in caplog.text:
@@ -162,19 +163,86 @@ def test_a_watchdog_counts_processes_and_touches_no_model_without_any(tmp_path):
     """A network in Triton's own process has none, and is left alone."""
     api = Index()
     mine = os.getpid()
-    living: dict[str, set[int]] = {}
-    watchdog = Watchdog(api, tmp_path / "counts", lambda: living)
+    living: dict[str, frozenset[int]] = {}
+    watchdog = Watchdog(api, tmp_path / "counts", lambda: dict(living), lambda _: 0)
     watchdog._look()
     watchdog._look()
     assert api.calls == []
-    watchdog = Watchdog(api, tmp_path / "counts", lambda: living)
-    living["m"] = {mine, mine + 1}
+    watchdog = Watchdog(api, tmp_path / "counts", lambda: dict(living), lambda _: 2)
+    living["m"] = frozenset({mine, mine + 1})
     watchdog._look()
     assert api.calls == []
-    living["m"] = {mine}
+    living["m"] = frozenset({mine})
     watchdog._end = lambda *_: None  # type: ignore[method-assign]
     watchdog._look()
     assert api.calls == ["unload m", "load m"]
+
+
+def test_triton_is_asked_when_processes_have_changed_and_now_and_then(tmp_path, monkeypatch):
+    """A server at rest computes less than it would if each look were a request."""
+    api, now_s, asked = Index(), 0.0, []
+    living = {"m": frozenset({1})}
+    monkeypatch.setattr(watchdog_module, "time", SimpleNamespace(monotonic=lambda: now_s))
+    monkeypatch.setattr(api, "ready", lambda: asked.append(now_s) or Counter({"m": 1}))
+    watchdog = Watchdog(api, tmp_path / "counts", lambda: dict(living), lambda _: 1)
+    for now_s in range(0, 30, 2):
+        if now_s == 14:
+            living["m"] = frozenset({2})
+        watchdog._look()
+    assert asked == [0, 10, 14, 24]
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_a_model_that_is_taken_out_while_we_look_is_left_alone(tmp_path, monkeypatch, comes_back):
+    """Its processes have ended, and Triton answers as it was the moment before; loaded anew, it has others."""
+    api = Index()
+    answers = iter([Counter({"m": 1}), Counter({"m": 1} if comes_back else {})])
+    living = iter([{}, {"m": frozenset({2})} if comes_back else {}])
+    monkeypatch.setattr(api, "ready", lambda: next(answers))
+    watchdog = Watchdog(api, tmp_path / "counts", lambda: next(living), lambda _: 1)
+    watchdog._look()
+    assert next(living, None) is None
+    assert api.calls == []
+
+
+def test_a_model_that_dies_at_every_start_is_started_again_more_and_more_slowly(tmp_path, caplog, monkeypatch):
+    """At once, after 2 s, 4, 8, … and at last every minute; each time is said and counted."""
+    api, now_s, started = Index(), 0.0, []
+    monkeypatch.setattr(watchdog_module, "time", SimpleNamespace(monotonic=lambda: now_s))
+    api.load = lambda _: started.append(now_s)  # type: ignore[method-assign]
+    watchdog = Watchdog(api, tmp_path / "counts", dict, lambda _: 1)
+    for now_s in range(0, 3600, 2):  # noqa: B007, the clock reads it
+        watchdog._look()
+    assert started[:7] == [0, 4, 10, 20, 38, 72, 134]  # each found dead at the look after it was started
+    assert {after - before for before, after in itertools.pairwise(started[6:])} == {62}
+    assert recoveries.read(tmp_path / "counts") == {"m": len(started)}
+    assert "m: died, or could not be started, 3 times within 10 minutes; starting it again in 4 s" in caplog.text
+    assert caplog.text.count("starting it again in 60 s") >= len(started) - 7
+
+
+def test_a_model_that_has_lived_long_is_started_again_at_once():
+    pauses = Pauses()
+    assert [pauses.next("m", now_s) for now_s in (0.0, 1.0, 2.0)] == [(1, 0.0), (2, 2.0), (3, 4.0)]
+    assert pauses.next("other", 2.0) == (1, 0.0)
+    assert pauses.next("m", Pauses.WITHIN_S + 2.0) == (1, 0.0)
+
+
+def test_a_server_is_waited_for_in_its_sleep_and_its_orphans_are_buried():
+    """In a process of its own: it is every child's end that is waited for."""
+    code = """
+import os, subprocess, sys, time
+from depthface_server.embedded import Triton
+triton = object.__new__(Triton)
+triton._process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.5)"])
+orphan = os.posix_spawn("/bin/true", ["true"], {})
+triton.wait()
+assert triton._process.poll() == 0
+try:
+    os.waitpid(orphan, os.WNOHANG)
+except ChildProcessError:
+    print("buried")
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "buried\n"
 
 
 @pytest.mark.parametrize(
