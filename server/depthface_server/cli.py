@@ -20,7 +20,6 @@ from depthface.verify import refuse_mismatches, verdicts
 from depthface.weights import warning_of
 from depthface_server.address import Address
 from depthface_server.embedded import Triton
-from depthface_server.explain import explanation
 from depthface_server.installation import Installation
 from depthface_server.log import follow, rendering
 from depthface_server.options import Options
@@ -138,6 +137,8 @@ def serve(
             _log.info("%s: not exported, not served", name)
         installation = Installation.find(folder)
         if explain:
+            from depthface_server.explain import explanation
+
             for line in explanation(repository, found, _read(settings), installation, Cores.found()):
                 click.echo(line)
             return

@@ -6,10 +6,11 @@ An edit that would change nothing is an error: what was asked for would be ignor
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2 as pb
 
+from depthface.alone import import_alone
 from depthface.contract import CONFIG_FILE, EXPORTED_CONFIG, Parameters
 from depthface.errors import ConfigError
 from depthface.spec import TensorSpec
@@ -28,6 +29,11 @@ __all__ = [
     "with_inflight_limit",
     "with_queue",
 ]
+
+if TYPE_CHECKING:
+    from tritonclient.grpc import model_config_pb2 as pb
+else:
+    pb = import_alone("tritonclient.grpc.model_config_pb2")  # its package imports gRPC and NumPy
 
 ModelConfig = pb.ModelConfig
 

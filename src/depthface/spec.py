@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Literal
 
 from depthface.contract import Parameters, Precision
+
+if TYPE_CHECKING:  # the server's own process computes nothing, and does without
+    import numpy as np
+    import numpy.typing as npt
 
 __all__ = [
     "AskNetwork",
@@ -37,8 +38,8 @@ __all__ = [
 
 HardwareCompatible = Literal["none", "same_compute_capability", "ampere_plus"]
 AskNetwork = Callable[
-    [str, Mapping[str, npt.NDArray[Any]], Collection[str]],
-    Awaitable[dict[str, npt.NDArray[Any]]],
+    [str, Mapping[str, "npt.NDArray[Any]"], Collection[str]],
+    Awaitable[dict[str, "npt.NDArray[Any]"]],
 ]
 """How a pipeline asks a network: its name, batched inputs, the outputs wanted; it gives those."""
 
