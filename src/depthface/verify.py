@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from depthface.contract import (
     UNKNOWN_WEIGHTS,
     Parameters,
 )
+from depthface.cores import Cores
 from depthface.errors import ConfigError, MismatchError
 from depthface.families import all_cards
 from depthface.machine import Machine
@@ -57,7 +59,8 @@ def verdicts(repository: Path) -> list[Verdict]:
     read = {folder: manifest.read(folder) for folder in manifest.folders(repository)}
     has_engine = any(found is not None and found.engine is not None for found in read.values())
     here = machine.read() if has_engine else Machine(None, ())
-    return [_verdict(folder, found, here, repository) for folder, found in read.items()]
+    with ThreadPoolExecutor(Cores.found().count) as pool:  # a gigabyte is hashed in a second of one core
+        return list(pool.map(lambda folder: _verdict(folder, read[folder], here, repository), read))
 
 
 def refuse_mismatches(found: list[Verdict]) -> None:
