@@ -46,7 +46,8 @@ class Methods(TaskMethods, Asker):
 
     @operation
     def models(self) -> Steps[list[ModelInfo]]:
-        """Return the public models that the server has loaded, and what it says of each."""
+        """Return the public models that the server has loaded, and what it says of each now."""
+        self._forget()
         served = yield from self._served()
         infos = []
         for description in served:

@@ -51,8 +51,8 @@ P = ParamSpec("P")
 Steps = Generator[Any, Any, T]
 """A way to a `T`: it yields a `Call`, `Pause`, `Work` or `Together`, and is sent what came of it."""
 
-_FRESH_S = 1.0
-"""How long is believed what a model is, and which one is chosen. A server takes longer to come back with others."""
+_FRESH_S = 0.25
+"""How long is believed what a model is, and which one is chosen. A model takes longer to be loaded as another one."""
 
 _SAFE_TO_RETRY = (ServerOverloaded, ServerUnavailable)
 """The server turned the request away before it ran, or nobody was there. An inference changes nothing on the server,
@@ -309,9 +309,12 @@ class Asker:
             return encoded(photo)
         return cast(bytes, (yield Work(partial(encoded, photo))))
 
-    def _forget(self, model: str) -> None:
-        """Forget what was known of a model, and what was chosen: it may come back as another one, or not at all."""
-        self._known.pop(model, None)
+    def _forget(self, model: str | None = None) -> None:
+        """Forget what was known of a model, or of all of them, and what was chosen: others may come in their place."""
+        if model is None:
+            self._known.clear()
+        else:
+            self._known.pop(model, None)
         self._chosen.clear()
 
 

@@ -98,5 +98,8 @@ def test_which_model_is_meant_is_asked_once_a_moment_and_again_after_a_failure(c
     with pytest.raises(InvalidImage):
         client.depth(b"no photo")
     assert "Served" in asked()
+    sent.clear()
+    client.models()  # what they are now, whatever is known
+    assert "Describe" in sent
     monkeypatch.setattr(asking, "_FRESH_S", 0.0)
     assert "Served" in asked()
