@@ -9,14 +9,14 @@ from collections.abc import Callable
 
 from depthface.errors import ServeError
 from depthface_server.embedded import Triton
-from depthface_server.watchdog import Watchdog
+from depthface_server.watchdog import Pauses, Watchdog
 
 __all__ = ["MOST_RESTARTS", "WITHIN_S", "Restarts", "supervise"]
 
 _log = logging.getLogger(__name__)
 
 MOST_RESTARTS = 5
-WITHIN_S = 600.0
+WITHIN_S = Pauses.WITHIN_S
 """More restarts than that many in so many seconds are not tried."""
 
 _FIRST_PAUSE_S = 0.5

@@ -112,7 +112,8 @@ def upright(picture: Image.Image) -> Image.Image:
     try:
         try:
             picture.load()
-        except Exception:  # Pillow may give a photo up for its metadata
+        except Exception as error:  # Pillow may give a photo up for its metadata
+            _raise_lack_of_memory(error, picture.width * picture.height)
             data = _again(picture)
             if not data:
                 raise
@@ -130,7 +131,7 @@ def upright(picture: Image.Image) -> Image.Image:
     except InvalidInput:
         raise
     except Exception as error:
-        _raise_lack_of_memory(error)
+        _raise_lack_of_memory(error, picture.width * picture.height)
         if isinstance(error, AssertionError | AttributeError) or "closed" in str(error):
             raise InvalidImage(
                 "The picture is closed, and its pixels cannot be read any more.",
@@ -226,7 +227,7 @@ def _image(lean: containers.Lean, format: str, pixels: int) -> Image.Image:
         ) from error
 
 
-def _raise_lack_of_memory(error: Exception, pixels: int = 0) -> None:
+def _raise_lack_of_memory(error: Exception, pixels: int) -> None:
     """Raise `MemoryError` if it was that: the photo may be sound.
 
     Some decoders say it as an OSError, and libwebp and libtiff as they say that a file is damaged. So it was that too

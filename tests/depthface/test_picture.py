@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import subprocess
+import sys
 from io import BytesIO
 from struct import pack
 
@@ -39,6 +41,32 @@ PICTURES = {
     "I of 8 bits": SMALL.convert("L").convert("I"),
     "F of 8 bits": SMALL.convert("L").convert("F"),
 }
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_a_lack_of_memory_is_not_the_pictures_fault(format):
+    code = """
+import resource, sys
+from io import BytesIO
+import psutil
+from PIL import Image
+from depthface import picture
+data = sys.stdin.buffer.read()
+picture.upright(Image.open(BytesIO(data)))
+for mb in range(0, 120, 8):
+    opened = Image.open(BytesIO(data))
+    limit = psutil.Process().memory_info().vms + mb * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    try:
+        picture.upright(opened)
+    except MemoryError:
+        print("no memory")
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+"""
+    data = encoded(Image.new("RGB", (4000, 3000), "teal"), format)
+    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(b"no memory") > 1
 
 
 @pytest.mark.parametrize("name", PICTURES)
