@@ -26,6 +26,7 @@ __all__ = ["at_rest_percent", "depth_alone", "outside_ms"]
 
 _LARGE_PX = (4000, 3000)
 _SETTLED_AFTER_S, _AT_REST_S = 3.0, 10.0
+_RESTED_AFTER_S = 12.0  # a network gives memory back after ten seconds (docs/operating.md)
 
 
 def outside_ms(repository: Path, rounds: int) -> dict[str, list[float]]:
@@ -60,18 +61,25 @@ def _outside_ms(photo: bytes, depth: npt.NDArray[np.float32], rounds: int) -> di
 
 
 def depth_alone(exported: Mapping[Variant, Path], rounds: int) -> dict[str, dict[str, list[float]]]:
-    """By variant, of a server with nothing but depth in it: seconds until it is ready, and memory after an answer."""
+    """By variant, of a server with nothing but depth in it: seconds until it is ready, and the memory it has then,
+    after an answer, and when nobody has asked for a while.
+    """
     photo = photos.sized(1920, 1280)
     found: dict[str, dict[str, list[float]]] = {}
     for variant, repository in exported.items():
         with tempfile.TemporaryDirectory(dir=repository.parent) as folder:
             copy_depth(repository, Path(folder))
             for _ in range(rounds):
-                of_this = found.setdefault(variant.name, {"start_s": [], "memory_gb": []})
+                of_this = found.setdefault(
+                    variant.name, {name: [] for name in ("start_s", "ready_gb", "answered_gb", "rested_gb")}
+                )
                 with serving(Path(folder)) as one, Client(one.host, timeout_s=600) as client:
-                    client.depth_png(photo, bits=8)
                     of_this["start_s"].append(one.start_s)
-                    of_this["memory_gb"].append(one.memory_bytes() / 1e9)
+                    of_this["ready_gb"].append(one.memory_bytes() / 1e9)
+                    client.depth_png(photo, bits=8)
+                    of_this["answered_gb"].append(one.memory_bytes() / 1e9)
+                    time.sleep(_RESTED_AFTER_S)
+                    of_this["rested_gb"].append(one.memory_bytes() / 1e9)
     return found
 
 

@@ -107,9 +107,12 @@ def _costs(results: Results) -> Iterator[Target]:
         yield Target(text, most, _spread(costs.get("outside_ms", {}).get(way)), is_at_least=False)
     for precision, most in _MEMORY_GB.items():
         alone = costs.get("depth_alone", {}).get(precision, {})
-        ready, memory = _spread(alone.get("start_s")), _spread(alone.get("memory_gb"))
+        ready = _spread(alone.get("start_s"))
         yield Target(f"depth alone, {precision}, ready after `serve`, s", _READY_S, ready, is_at_least=False)
-        yield Target(f"depth alone, {precision}, memory of all its processes, GB", most, memory, is_at_least=False)
+        for when, name in (("when ready", "ready"), ("after an answer", "answered"), ("at rest", "rested")):
+            memory = _spread(alone.get(f"{name}_gb"))
+            text = f"depth alone, {precision}, memory of all its processes {when}, GB"
+            yield Target(text, most, memory, is_at_least=False)
     at_rest = _spread(costs.get("cpu_at_rest_percent"))
     yield Target("CPU at rest, everything loaded, % of a core", _CPU_AT_REST_PERCENT, at_rest, is_at_least=False)
 

@@ -148,6 +148,10 @@ class Grids(Generic[Graph]):
             self.refuse(shapes, f"no quicker: {1e3 * grid.own_s:.1f} against {1e3 * grid.common_s:.1f} ms")
         return grid.graph
 
+    def graphs(self) -> list[Graph]:
+        """Return all that are there."""
+        return [grid.graph for grid in list(self._grids.values()) if grid.graph is not None]
+
     def refuse(self, shapes: Shapes, why: str) -> None:
         """Let a shape's graph go, and make none for it again."""
         grid = self._grids[shapes]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
+from collections.abc import Callable
 
 __all__ = ["IDLE_S", "Trimmer", "give_back", "keep"]
 
@@ -39,8 +40,9 @@ def give_back() -> None:
 class Trimmer:
     """Gives memory back once after each burst of work, from a thread that sleeps all the rest of the time."""
 
-    def __init__(self, idle_s: float = IDLE_S) -> None:
+    def __init__(self, idle_s: float = IDLE_S, give_back: Callable[[], None] = give_back) -> None:
         self._idle_s = idle_s
+        self._give_back = give_back
         self._used_at = 0.0
         self._used = threading.Event()
         threading.Thread(target=self._watch, name="trimmer", daemon=True).start()
@@ -55,4 +57,4 @@ class Trimmer:
             while (left_s := self._used_at + self._idle_s - time.monotonic()) > 0:
                 time.sleep(left_s)
             self._used.clear()
-            give_back()
+            self._give_back()

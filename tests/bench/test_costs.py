@@ -23,9 +23,11 @@ def test_a_server_with_depth_alone(repository, tiny, monkeypatch, tmp_path):
     monkeypatch.setattr(repositories, "depth_card", lambda: tiny)
     folder = copied(repository, to=tmp_path / "repository")
     repositories.add_measured_depth(folder, "fp32")
-    found = costs.depth_alone({FP32: folder}, 1)
-    assert 0 < found["fp32"]["start_s"][0] < 600
-    assert 0.1 < found["fp32"]["memory_gb"][0] < 2
+    monkeypatch.setattr(costs, "_RESTED_AFTER_S", 0.0)
+    found = costs.depth_alone({FP32: folder}, 1)["fp32"]
+    assert 0 < found["start_s"][0] < 600
+    assert all(0.1 < found[f"{when}_gb"][0] < 2 for when in ("ready", "answered", "rested"))
+    assert found["ready_gb"] < found["answered_gb"]
     assert list(tmp_path.iterdir()) == [folder]
 
 

@@ -228,6 +228,41 @@ CYCLES = int(os.environ.get("DEPTHFACE_CYCLES", "12"))
 """Loads and unloads; `make soak` has 60 of them."""
 
 
+def widening(width: int) -> onnx.ModelProto:
+    """Two dense layers, 4 → width → 4, with a ReLU between them."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "first"], ["wide"]),
+            helper.make_node("Relu", ["wide"], ["positive"]),
+            helper.make_node("MatMul", ["positive", "second"], ["y"]),
+        ],
+        "widening",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])],
+        [
+            numpy_helper.from_array(np.linspace(-1, 1, 4 * width, dtype=np.float32).reshape(shape), name)
+            for name, shape in (("first", (4, width)), ("second", (width, 4)))
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_a_network_at_rest_gives_back_what_is_between_its_layers(lab, runtime):
+    """And answers as before, to the bit."""
+    name = f"resting_{runtime}"
+    fields = {"batch": 0, "dims": "-1, 4", "out": "-1, 4", "more": CPU_RUNTIME if runtime == "onnxruntime" else ""}
+    lab.load(name, widening(1000), backend=runtime, **fields)
+    before = memory_bytes(lab.steps(name))
+    x = np.random.default_rng(0).standard_normal((25_000, 4)).astype(np.float32)
+    expected = lab.run(name, x)
+    most = before + 25_000 * 1000 * x.itemsize
+    assert memory_bytes(lab.steps(name)) > most
+    until(lambda: memory_bytes(lab.steps(name)) < (before + most) / 2, "less memory")
+    np.testing.assert_array_equal(lab.run(name, x), expected)
+    lab.unload(name)
+
+
 @pytest.mark.slow
 def test_loads_and_unloads_leave_nothing_behind(lab):
     """Memory, file descriptors and /dev/shm of the server, as they were after the first cycles."""

@@ -77,6 +77,13 @@ class TritonPythonModel(NetworkBackend):
         self._grids.note(shapes, seconds, lambda: _case(feed, results), own=own is not None)
         return [results[name] for name in wanted]
 
+    def rest(self) -> None:
+        """Let go of what is between the layers, of all graphs."""
+        requests = [self._request, *(self._grids.graphs() if self._grids is not None else ())]
+        for request in requests:
+            if request is not None:
+                request.get_compiled_model().release_memory()
+
     def close(self) -> None:
         """Let go of what `open` has loaded."""
         if self._grids is not None:
