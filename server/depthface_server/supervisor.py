@@ -8,41 +8,19 @@ import time
 from collections.abc import Callable
 
 from depthface.errors import ServeError
+from depthface_server.deaths import WITHIN_S, Deaths, doubled
 from depthface_server.embedded import Triton
-from depthface_server.watchdog import Pauses, Watchdog
+from depthface_server.watchdog import Watchdog
 
-__all__ = ["MOST_RESTARTS", "WITHIN_S", "Restarts", "supervise"]
+__all__ = ["MOST_RESTARTS", "supervise"]
 
 _log = logging.getLogger(__name__)
 
 MOST_RESTARTS = 5
-WITHIN_S = Pauses.WITHIN_S
-"""More restarts than that many in so many seconds are not tried."""
+"""More restarts than that many within `WITHIN_S` are not tried."""
 
 _FIRST_PAUSE_S = 0.5
-"""The pause before a restart; it doubles with each one that is not yet `WITHIN_S` ago."""
-
-
-class Restarts:
-    """When the server was started again, and how long to wait before the next time."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._times: list[float] = []
-
-    def next_pause_s(self, now_s: float) -> float | None:
-        """Count a restart at `now_s`; return the pause before it, or None if there were too many."""
-        self._times = [time_s for time_s in self._times if now_s - time_s < WITHIN_S]
-        if len(self._times) >= MOST_RESTARTS:
-            return None
-        self._times.append(now_s)
-        self.count += 1
-        return float(_FIRST_PAUSE_S * 2 ** (len(self._times) - 1))
-
-    @property
-    def recent(self) -> int:
-        """Those that count still."""
-        return len(self._times)
+"""The pause before the first restart; it doubles with each further one."""
 
 
 def supervise(triton: Triton, stop: threading.Event) -> None:
@@ -53,7 +31,7 @@ def supervise(triton: Triton, stop: threading.Event) -> None:
     Raises:
         ServeError: it died once more after `MOST_RESTARTS` restarts within `WITHIN_S`.
     """
-    restarts = Restarts()
+    deaths = Deaths()
     wake = threading.Event()
     _set_after(stop.wait, wake)
     while True:
@@ -67,7 +45,7 @@ def supervise(triton: Triton, stop: threading.Event) -> None:
         if stop.is_set():
             return
         models = triton.models if watchdog.loaded is None else watchdog.loaded
-        while not _restarted(triton, models, restarts, stop):
+        while not _restarted(triton, models, deaths, stop):
             pass
         if stop.is_set():
             return
@@ -83,22 +61,23 @@ def _set_after(wait: Callable[[], object], event: threading.Event) -> None:
     threading.Thread(target=run, daemon=True).start()
 
 
-def _restarted(triton: Triton, models: tuple[str, ...], restarts: Restarts, stop: threading.Event) -> bool:
+def _restarted(triton: Triton, models: tuple[str, ...], deaths: Deaths, stop: threading.Event) -> bool:
     """Try once; return False if it died while it started."""
     cause = triton.cause()
-    pause_s = restarts.next_pause_s(time.monotonic())
-    if pause_s is None:
+    times = deaths.add(time.monotonic())
+    if times > MOST_RESTARTS:
         raise ServeError(
-            f"Triton {cause}, {MOST_RESTARTS + 1} times within {WITHIN_S / 60:.0f} minutes.",
+            f"Triton {cause}, {times} times within {WITHIN_S / 60:.0f} minutes.",
             f"Its logs say what came before: {triton.log}, and {triton.log.name}.1 and on beside it.",
         )
+    pause_s = doubled(_FIRST_PAUSE_S, times)
     _log.error(
         "Triton %s; its log is kept as %s.1; starting it again in %g s (%d of %d in %.0f minutes)",
-        *(cause, triton.log, pause_s, restarts.recent, MOST_RESTARTS, WITHIN_S / 60),
+        *(cause, triton.log, pause_s, times, MOST_RESTARTS, WITHIN_S / 60),
     )
     if stop.wait(pause_s):
         return True
-    triton.restart(models, restarts.count)
+    triton.restart(models, deaths.total)
     try:
         if not triton.wait_until_live(stop):
             return True

@@ -13,14 +13,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from depthface_server import recoveries
 from depthface_server.api import Api, ApiError
+from depthface_server.deaths import WITHIN_S, Deaths, doubled
 from depthface_server.processes import end
 
-__all__ = ["Pauses", "Watchdog"]
+__all__ = ["Watchdog"]
 
 _log = logging.getLogger(__name__)
 
@@ -35,30 +37,10 @@ _COMPLAINT_S = 60.0
 _ASK_AGAIN_S = 10.0
 """Triton is asked what is loaded when processes have come or gone, and else so seldom: a request is not cheap."""
 
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 60.0
+"""A model is started again at once after its first death. After the second there is a pause, which then doubles."""
+
 _NONE: frozenset[int] = frozenset()
-
-
-class Pauses:
-    """How long to wait before a model is started again: the first time not at all, then longer each time.
-
-    Attributes:
-        WITHIN_S: deaths longer ago do not count.
-        FIRST_S: the pause after the second death; it doubles with each further one.
-        LONGEST_S: but is never longer.
-    """
-
-    WITHIN_S = 600.0
-    FIRST_S = 2.0
-    LONGEST_S = 60.0
-
-    def __init__(self) -> None:
-        self._times: dict[str, list[float]] = {}
-
-    def next(self, model: str, now_s: float) -> tuple[int, float]:
-        """Count a death; return how many there were lately, and the pause."""
-        times = [time_s for time_s in self._times.get(model, []) if now_s - time_s < self.WITHIN_S]
-        self._times[model] = [*times, now_s]
-        return len(times) + 1, min(self.FIRST_S * 2 ** (len(times) - 1), self.LONGEST_S) if times else 0.0
 
 
 class Watchdog:
@@ -94,7 +76,7 @@ class Watchdog:
         self._asked_s = 0.0
         self._has_revived = False
         self._wanted: dict[str, tuple[frozenset[int], int]] = {}
-        self._pauses = Pauses()
+        self._deaths: defaultdict[str, Deaths] = defaultdict(Deaths)
         self._due: dict[str, float] = {}
         self._failed: set[str] = set()
         self._leaving: set[int] = set()
@@ -173,12 +155,13 @@ class Watchdog:
     def _revive_when_due(self, name: str) -> None:
         now_s = time.monotonic()
         if name not in self._due:
-            times, pause_s = self._pauses.next(name, now_s)
+            times = self._deaths[name].add(now_s)
+            pause_s = min(doubled(_FIRST_PAUSE_S, times - 1), _LONGEST_PAUSE_S) if times > 1 else 0.0
             self._due[name] = now_s + pause_s
             if pause_s:
                 _log.warning(
                     "%s: died, or could not be started, %d times within %.0f minutes; starting it again in %g s",
-                    *(name, times, Pauses.WITHIN_S / 60, pause_s),
+                    *(name, times, WITHIN_S / 60, pause_s),
                 )
         if self._due[name] <= now_s and not self._stop.is_set():
             del self._due[name]

@@ -20,18 +20,22 @@ from depthface_server import embedded, recoveries, supervisor
 from depthface_server import watchdog as watchdog_module
 from depthface_server.address import Address
 from depthface_server.api import Api, ApiError
+from depthface_server.deaths import WITHIN_S, Deaths, doubled
 from depthface_server.log import follow, rendering
-from depthface_server.supervisor import MOST_RESTARTS, WITHIN_S, Restarts
-from depthface_server.watchdog import Pauses, Watchdog
+from depthface_server.supervisor import MOST_RESTARTS
+from depthface_server.watchdog import Watchdog
 
 
-def test_pauses_double_and_end_and_begin_anew_when_it_has_lived_long():
-    restarts = Restarts()
-    pauses = [restarts.next_pause_s(float(index)) for index in range(MOST_RESTARTS + 2)]
-    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, None, None]
-    assert restarts.next_pause_s(WITHIN_S + 3.5) == 1.0  # the last of the five is in the time still
-    assert restarts.next_pause_s(3 * WITHIN_S) == 0.5
-    assert restarts.count == MOST_RESTARTS + 2
+def test_deaths_of_long_ago_do_not_count():
+    deaths = Deaths()
+    assert [deaths.add(float(index)) for index in range(5)] == [1, 2, 3, 4, 5]
+    assert deaths.add(WITHIN_S + 3.5) == 2  # the last of the five is in the time still
+    assert deaths.add(3 * WITHIN_S) == 1
+    assert deaths.total == 7
+
+
+def test_pauses_double():
+    assert [doubled(0.5, times) for times in range(1, 6)] == [0.5, 1.0, 2.0, 4.0, 8.0]
 
 
 class Dying:
@@ -61,8 +65,8 @@ class Dying:
 
 
 def restart(triton: Dying) -> None:
-    restarts = Restarts()
-    while not supervisor._restarted(triton, triton.models, restarts, threading.Event()):
+    deaths = Deaths()
+    while not supervisor._restarted(triton, triton.models, deaths, threading.Event()):
         pass
 
 
@@ -220,11 +224,15 @@ def test_a_model_that_dies_at_every_start_is_started_again_more_and_more_slowly(
     assert caplog.text.count("starting it again in 60 s") >= len(started) - 7
 
 
-def test_a_model_that_has_lived_long_is_started_again_at_once():
-    pauses = Pauses()
-    assert [pauses.next("m", now_s) for now_s in (0.0, 1.0, 2.0)] == [(1, 0.0), (2, 2.0), (3, 4.0)]
-    assert pauses.next("other", 2.0) == (1, 0.0)
-    assert pauses.next("m", Pauses.WITHIN_S + 2.0) == (1, 0.0)
+def test_a_model_that_has_lived_long_is_started_again_at_once(tmp_path, monkeypatch):
+    api, now_s, started = Index(), 0.0, []
+    dies_at_s = {100, 102, 102 + WITHIN_S + 50}
+    monkeypatch.setattr(watchdog_module, "time", SimpleNamespace(monotonic=lambda: now_s))
+    api.load = lambda _: started.append(now_s)  # type: ignore[method-assign]
+    watchdog = Watchdog(api, tmp_path / "counts", lambda: {} if now_s in dies_at_s else {"m": {1}}, lambda _: 1)
+    for now_s in range(0, 1000, 2):  # noqa: B007, the clock reads it
+        watchdog._look()
+    assert started == [100, 102 + WITHIN_S + 50]
 
 
 def test_a_server_is_waited_for_in_its_sleep_and_its_orphans_are_buried():

@@ -12,8 +12,9 @@ from fixtures.processes import ended, kill
 from fixtures.waiting import until
 from onnx import TensorProto, helper
 
+from depthface_server import watchdog as watchdog_module
 from depthface_server.installation import Installation
-from depthface_server.watchdog import Pauses, Watchdog
+from depthface_server.watchdog import Watchdog
 
 CONFIG = """
 max_batch_size: 4
@@ -44,7 +45,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 @pytest.fixture
 def watchdog(own, tmp_path, monkeypatch) -> Watchdog:
     """One that has not looked yet, and makes no pauses."""
-    monkeypatch.setattr(Pauses, "FIRST_S", 0.0)
+    monkeypatch.setattr(watchdog_module, "_FIRST_PAUSE_S", 0.0)
     triton = own.triton
     return Watchdog(triton.api, tmp_path / "counts", triton.processes, triton.count_processes)
 
