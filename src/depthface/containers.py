@@ -17,13 +17,16 @@ from dataclasses import dataclass
 from depthface.errors import InvalidImage
 from depthface.tiff import Directory
 
-__all__ = ["Lean", "canvas_of_webp", "lean", "turned"]
+__all__ = ["Lean", "canvas_of_webp", "is_light", "lean", "turned"]
 
 _MOST_PARTS = 1_000_000
 """Of a file: 64 MiB of the smallest parts that encoders write have fewer."""
 
 _TEXT_BYTES = 2**20
 """How much of a compressed text is looked at."""
+
+_LIGHT_BYTES, _LIGHT_HEAD_BYTES, _LIGHT_SEGMENTS = 2 * 2**20, 2**16, 64
+"""Of a light JPEG, and before its pixels, at the most."""
 
 
 @dataclass(frozen=True)
@@ -182,8 +185,24 @@ def _exif_of_hex(text: bytes) -> bytes | None:
 _JPEG_NEXT = re.compile(rb"\xff([^\x00\xff])")
 _ALONE = frozenset([0x01, *range(0xD0, 0xD9)])
 """TEM, RST and SOI have no data."""
+_END, _SCAN = 0xD9, 0xDA
 
 _EXIF_HEAD, _XMP_HEAD = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
+
+
+def is_light(data: bytes) -> bool:
+    """Return whether it is a JPEG with a short, plain head, which is read in 0.1 ms as a rule and in 3 ms at worst."""
+    if len(data) > _LIGHT_BYTES or not data.startswith(b"\xff\xd8"):
+        return False
+    at = 2
+    for _ in range(_LIGHT_SEGMENTS):
+        found = _JPEG_NEXT.match(data, at)
+        if found is None or at > _LIGHT_HEAD_BYTES or found[1][0] in _ALONE or found[1][0] == _END:
+            return False
+        if found[1][0] == _SCAN:
+            return True
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return False
 
 
 def _lean_jpeg(data: bytes) -> Lean:
@@ -200,7 +219,7 @@ def _lean_jpeg(data: bytes) -> Lean:
             continue
         length = int.from_bytes(data[body : body + 2], "big")
         stop = body + length
-        if marker in (0xD9, 0xDA) or length < 2 or stop > len(data):
+        if marker in (_END, _SCAN) or length < 2 or stop > len(data):
             parts.keep(start, len(data))
             break
         if marker == 0xE1 and data.startswith(_EXIF_HEAD, body + 2):

@@ -11,7 +11,6 @@ from PIL import Image
 
 from depthface import containers
 from depthface.errors import InvalidInput
-from depthface_gateway import photos
 from depthface_gateway.photos import upright_size
 
 _PICTURE = Image.effect_noise((40, 30), 50)
@@ -72,11 +71,11 @@ def test_a_usual_jpeg_wakes_no_thread(threads, photo, size):
     "photo",
     [
         *map(encoded, ("PNG", "WebP", "TIFF", "GIF", "BMP", "AVIF")),
-        with_head(*[segment(0xFE, b"")] * photos._MOST_SEGMENTS),
+        with_head(*[segment(0xFE, b"")] * containers._LIGHT_SEGMENTS),
         with_head(*[segment(0xE2, b"a" * 60_000)] * 2),
         with_head(b"\xff" * 5),
         with_head(b"\xff\xd0"),
-        encoded("JPEG") + bytes(photos._MOST_BYTES),
+        encoded("JPEG") + bytes(containers._LIGHT_BYTES),
     ],
     ids=["PNG", "WebP", "TIFF", "GIF", "BMP", "AVIF", "many", "long", "filled", "alone", "large"],
 )
@@ -119,9 +118,9 @@ def test_what_is_read_at_once_has_few_pieces_however_it_was_made(monkeypatch):
             for _ in range(chance.randrange(6))
         ]
         photo = b"\xff\xd8" + b"".join(pieces) + segment(0xDA, b"") + b"\xff\xd0" * 500
-        if photos._is_light(photo):
+        if containers.is_light(photo):
             light += 1
             counted = 0
             containers.lean(photo, "JPEG")
-            assert counted <= photos._MOST_SEGMENTS, photo.hex()
+            assert counted <= containers._LIGHT_SEGMENTS, photo.hex()
     assert light > 100
