@@ -11,6 +11,7 @@ The wire, both ways, is a head and bytes: `ASK` and a file; `ANSWER` and pixels 
 from __future__ import annotations
 
 import atexit
+import errno
 import fcntl
 import importlib.util
 import json
@@ -76,6 +77,7 @@ def decode(data: bytes, format: str, *, max_pixels: int) -> Image.Image:
     Raises:
         ImageTooLarge: over `max_pixels`.
         InvalidImage: damaged, over `TIME_LIMIT_S`, or the decoder is not installed.
+        MemoryError: there is not the memory for it now; the photo may be sound.
     """
     height, width, pixels = _ask(data, format, b"d", max_pixels)
     return Image.frombuffer("RGB", (width, height), pixels, "raw", "RGB", 0, 1)
@@ -171,6 +173,8 @@ def _ask(data: bytes, format: str, wanted: bytes, max_pixels: int) -> tuple[int,
         status, height, width, body = _answered(head, data, format)
     if status == b"o":
         return height, width, body
+    if status == b"m":
+        raise _no_memory(format)
     text = body.decode("utf-8", "replace")
     if status == b"l":
         raise ImageTooLarge(
@@ -181,7 +185,10 @@ def _ask(data: bytes, format: str, wanted: bytes, max_pixels: int) -> tuple[int,
 
 
 def _answered(head: bytes, data: bytes, format: str) -> tuple[bytes, int, int, bytearray]:
-    """How it went: b"o" well, b"l" the photo is too large, b"d" damaged; its height and width; pixels or a text."""
+    """Return how it went, the photo's height and width, and its pixels or a text.
+
+    It went well (b"o"), the photo is too large (b"l") or damaged (b"d"), or there is not the memory for it (b"m").
+    """
     global _worker
     while True:
         worker = _worker = _worker or _started(format)
@@ -189,16 +196,17 @@ def _answered(head: bytes, data: bytes, format: str) -> tuple[bytes, int, int, b
         try:
             return worker.ask(head, data, TIME_LIMIT_S)
         except (TimeoutError, EOFError) as error:
-            how = _let_go()
+            was_up, how = not worker.is_fresh, _let_go()
             if isinstance(error, TimeoutError) or how in _OUT_OF_TIME:
                 raise InvalidImage(
                     f"The {format} photo could not be decoded within {TIME_LIMIT_S:g} seconds; it may be damaged.",
                     "Save it as JPEG.",
                 ) from error
+            if was_fresh and how == -signal.SIGKILL:  # by the kernel, where memory runs out
+                raise _no_memory(format) from error
             if was_fresh:
-                raise InvalidImage(
-                    f"The decoder of {format} ended while it read this photo; it may be damaged.", "Save it as JPEG."
-                ) from error
+                when = "while it read this photo, which may be damaged" if was_up else "as it started"
+                raise InvalidImage(f"The decoder of {format} ended {when}.", "Save the photo as JPEG.") from error
             # It had ended before, having had nothing to do.
         except BaseException:  # Ctrl-C: an answer may be under way that is of this photo
             _let_go()
@@ -209,9 +217,15 @@ def _started(format: str) -> _Worker:
     try:
         return _Worker()
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise _no_memory(format) from error
         raise InvalidImage(
             f"No process could be started to decode {format} ({error.strerror}).", "Save the photo as JPEG."
         ) from error
+
+
+def _no_memory(format: str) -> MemoryError:
+    return MemoryError(f"There is not the memory to decode this {format}.")
 
 
 def _let_go() -> int | None:

@@ -28,8 +28,8 @@ _Opener = Callable[[bytes], tuple[tuple[int, int], Callable[[], Image.Image]]]
 def serve() -> None:
     """Answer until nothing is asked any more."""
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    most = _MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(_MEMORY_BYTES, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    has_all = hard == resource.RLIM_INFINITY or hard >= _MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES if has_all else hard, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's
     for alarm in (signal.SIGPROF, signal.SIGALRM):
@@ -46,7 +46,7 @@ def serve() -> None:
         format, wanted, max_pixels, limit_s, count = ASK.unpack(head)
         data = bytes(_read(source, count))
         _set_timers(limit_s)
-        status, height, width, body = _opened_here(format.decode(), wanted, max_pixels, data)
+        status, height, width, body = _opened_here(format.decode(), wanted, max_pixels, data, has_all=has_all)
         _set_timers(0)
         sink.write(ANSWER.pack(status, height, width, len(body)))
         sink.write(body)
@@ -70,22 +70,27 @@ def _read(source: FileIO, count: int) -> bytearray:
     return buffer
 
 
-def _opened_here(format: str, wanted: bytes, max_pixels: int, data: bytes) -> tuple[bytes, int, int, bytes]:
+def _opened_here(
+    format: str, wanted: bytes, max_pixels: int, data: bytes, *, has_all: bool
+) -> tuple[bytes, int, int, bytes]:
+    height = width = 0
     try:
-        size, load = _OPENERS[format](data)
-        height, width = size
+        (height, width), load = _OPENERS[format](data)
         if height * width > max_pixels:
             return b"l", height, width, b""
         if wanted == b"s":
             return b"o", height, width, b""
         photo = load()
         return b"o", photo.height, photo.width, photo.tobytes()
-    except MemoryError:
-        return b"d", 0, 0, b"it needs too much memory"
     except UnidentifiedImageError:  # its text tells of objects of Python
         return b"d", 0, 0, b""
     except Exception as error:
-        return b"d", 0, 0, " ".join(str(error).split())[:200].encode()
+        says_no_memory = picture.says_no_memory(error)
+        # A sound photo has enough of all that this process may have: what has not is no fault of the photo's.
+        if not picture.has_memory_for(height * width) or (says_no_memory and not has_all):
+            return b"m", 0, 0, b""
+        text = "it needs too much memory" if says_no_memory else " ".join(str(error).split())[:200]
+        return b"d", 0, 0, text.encode()
 
 
 def _open_avif(data: bytes) -> tuple[tuple[int, int], Callable[[], Image.Image]]:

@@ -20,7 +20,18 @@ from depthface import apart, containers, formats
 from depthface.errors import ImageTooLarge, InvalidImage, InvalidInput
 from depthface.limits import LARGEST_PIXELS
 
-__all__ = ["TURNING", "Opened", "eight_bits", "opened", "orientation_of", "rgb", "turned", "upright"]
+__all__ = [
+    "TURNING",
+    "Opened",
+    "eight_bits",
+    "has_memory_for",
+    "opened",
+    "orientation_of",
+    "rgb",
+    "says_no_memory",
+    "turned",
+    "upright",
+]
 
 TURNING = (5, 6, 7, 8)
 """Orientations that swap height and width."""
@@ -233,14 +244,19 @@ def _raise_lack_of_memory(error: Exception, pixels: int) -> None:
     Some decoders say it as an OSError, and libwebp and libtiff as they say that a file is damaged. So it was that too
     if there is not the memory now that a decoder takes for so many pixels.
     """
-    is_said = isinstance(error, MemoryError) or (isinstance(error, OSError) and "out of memory" in str(error))
-    if is_said or not _can_be_had(_MOST_BYTES_A_PIXEL * pixels):
+    if says_no_memory(error) or not has_memory_for(pixels):
         raise MemoryError("There is not the memory for this photo.") from error
 
 
-def _can_be_had(count: int) -> bool:
+def says_no_memory(error: Exception) -> bool:
+    """Return whether a decoder has said so, each in its way."""
+    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
+
+
+def has_memory_for(pixels: int) -> bool:
+    """Return whether there is the memory now that a decoder takes for so many pixels."""
     try:
-        np.empty(count, np.uint8)  # not touched, so that it costs nothing
+        np.empty(_MOST_BYTES_A_PIXEL * pixels, np.uint8)  # not touched, so that it costs nothing
     except MemoryError:
         return False
     return True

@@ -24,6 +24,7 @@ HEIC, AVIF = heic(SMALL), encoded(SMALL, "AVIF")
 HANGS = "import re; open_heif = lambda *a, **k: re.match(r'(a+)+$', 'a' * 64 + 'b')"
 SLEEPS = "import time; open_heif = lambda *a, **k: time.sleep(1e6)"
 CRASHES = "import os, signal; open_heif = lambda *a, **k: os.kill(os.getpid(), signal.SIGSEGV)"
+KILLED = "import os, signal; open_heif = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)"
 SWELLS = "open_heif = lambda *a, **k: bytearray(8 * 2**30)"
 
 
@@ -104,6 +105,44 @@ def test_a_decoder_has_so_much_memory_and_no_more(decoder_that):
     with pytest.raises(InvalidImage, match="too much memory"):
         image.decode(HEIC)
     assert image.decode(AVIF).shape == (40, 60, 3)
+
+
+def test_a_decoder_that_the_kernel_ends_for_its_memory_is_not_the_photos_fault(decoder_that):
+    decoder_that(KILLED)
+    with pytest.raises(MemoryError, match="HEIC"):
+        image.decode(HEIC)
+    assert image.decode(AVIF).shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize("format", ["AVIF", "HEIC"])
+def test_a_lack_of_memory_is_not_the_photos_fault(format):
+    """By a limit that the decoder's process has from its owner, from too little to start to enough."""
+    code = """
+import functools, resource, subprocess, sys
+from depthface import apart, image
+from depthface.errors import InvalidImage
+data = sys.stdin.buffer.read()
+whole = subprocess.Popen
+for mb in (50, *range(200, 1000, 100)):
+    limit = (mb * 2**20, mb * 2**20)
+    subprocess.Popen = functools.partial(whole, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit))
+    apart._let_go()
+    try:
+        image.decode(data)
+        print("decoded")
+    except MemoryError:
+        print("no memory")
+    except InvalidImage as error:
+        print(error)
+"""
+    large = photo("chelsea.png").resize((4000, 3000))
+    data = heic(large) if format == "HEIC" else encoded(large, "AVIF", speed=10)
+    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.decode().splitlines()
+    assert said[-1] == "decoded"
+    assert "no memory" in said
+    assert not [line for line in said if "damaged" in line], said
 
 
 def test_damaged_files_end_in_a_sentence():
