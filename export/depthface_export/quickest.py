@@ -185,18 +185,14 @@ def _as_served(making: NetworkJob, usual: Mapping[str, Any]) -> Iterator[Callabl
 
 def _by_openvino(making: NetworkJob, usual: Mapping[str, Any]) -> Callable[[dict[str, Any]], object]:
     """Return what the server's backend computes; in bf16 that is a graph for the usual shape alone."""
-    from depthface.openvino import fixed, openvino
+    from depthface.openvino import fixed, openvino, options
 
     is_bf16 = making.precision == "bf16"
     core = openvino.Core()
     network = core.read_model(making.model)
     if is_bf16:
         network = fixed(network, {name: value.shape for name, value in usual.items()})
-    options = {
-        "INFERENCE_PRECISION_HINT": "bf16" if is_bf16 else "f32",
-        "INFERENCE_NUM_THREADS": str(Cores.found().count),
-    }
-    request = core.compile_model(network, "CPU", options).create_infer_request()
+    request = core.compile_model(network, "CPU", options(is_bf16=is_bf16)).create_infer_request()
     return lambda feed: request.infer(feed, share_inputs=True, share_outputs=True)
 
 

@@ -121,7 +121,7 @@ def runner(model: Path | bytes, precision: Precision = "fp32", *, by_openvino: b
         ExportError: this processor cannot compute in that precision.
     """
     if precision == "bf16" or by_openvino:
-        return _openvino(model, "bf16" if precision == "bf16" else "f32")
+        return _openvino(model, is_bf16=precision == "bf16")
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return lambda inputs: dict(zip(names, session.run(None, inputs), strict=True))
@@ -132,16 +132,16 @@ def runner_of_static_graphs(model: Path, report: Report) -> Run:
 
     A graph that is too far from the one for any shape is not served, nor here: it is reported, and that one answers.
     """
-    from depthface.openvino import MOST_OFF, fixed, off, openvino
+    from depthface.openvino import MOST_OFF, fixed, off, openvino, options
 
     core = openvino.Core()
     network = core.read_model(model)
-    for_any = _openvino(model, "bf16")
+    for_any = _openvino(model, is_bf16=True)
 
     def run(inputs: Arrays) -> Arrays:
         expected = for_any(inputs)
         shapes = {name: value.shape for name, value in inputs.items()}
-        compiled = core.compile_model(fixed(network, shapes), "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
+        compiled = core.compile_model(fixed(network, shapes), "CPU", options(is_bf16=True))
         got = {output.get_any_name(): value for output, value in compiled(inputs).items()}
         far = off([*expected.values()], [got[name] for name in expected])
         if far <= MOST_OFF:
@@ -152,11 +152,11 @@ def runner_of_static_graphs(model: Path, report: Report) -> Run:
     return run
 
 
-def _openvino(path: Path | bytes, hint: str) -> Run:
-    from depthface.openvino import openvino
+def _openvino(path: Path | bytes, *, is_bf16: bool) -> Run:
+    from depthface.openvino import openvino, options
 
-    model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": hint})
-    if model.get_property("INFERENCE_PRECISION_HINT").get_type_name() != hint:
+    model = openvino.Core().compile_model(path, "CPU", options(is_bf16=is_bf16))
+    if is_bf16 and model.get_property("INFERENCE_PRECISION_HINT").get_type_name() != "bf16":
         raise ExportError(
             "This processor has no bf16 arithmetic (AVX512-BF16 or AMX): bf16 can neither be proven nor served here.",
             "Export in fp32.",

@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from depthface.cores import Cores
-from depthface.openvino import MOST_OFF, fixed, off
+from depthface.openvino import MOST_OFF, fixed, off, options
 from depthface.openvino import openvino as ov
 from depthface_server import grids
 from depthface_server.backend import NetworkBackend, Tensor
@@ -137,13 +136,5 @@ def _tensor(found: Any) -> Tensor:
 
 
 def _options(parameters: Mapping[str, str]) -> dict[str, str]:
-    return {
-        # Said either way: OpenVINO's own default is bf16 wherever the processor has it.
-        "INFERENCE_PRECISION_HINT": "bf16" if grids.computes_in_bf16(parameters) else "f32",
-        "INFERENCE_NUM_THREADS": str(Cores.found().count),
-        # Of what it prepares for a shape, which is 4 MB of depth's; its own default, 5000, keeps a hundred shapes.
-        "CPU_RUNTIME_CACHE_CAPACITY": "1000",
-        # Triton's other processes need the cores too.
-        "ENABLE_CPU_PINNING": "NO",
-        **{key: parameters[key].upper() for key in _PASSED_ON if key in parameters},
-    }
+    named = {key: parameters[key].upper() for key in _PASSED_ON if key in parameters}
+    return options(is_bf16=grids.computes_in_bf16(parameters)) | named
