@@ -5,12 +5,13 @@ What cannot be made, does other work or fails on the way is left out and said so
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from depthface.contract import MODEL_VERSION, ONNX_FILE
 from depthface.spec import Network
@@ -18,7 +19,7 @@ from depthface_bench import limits, services, ways
 from depthface_bench.peers import LIBRARY, Peer
 from depthface_bench.plain import Run, plain_network, plain_pipeline
 from depthface_bench.plan import Plan
-from depthface_bench.rounds import Way, in_turn
+from depthface_bench.rounds import Series, Way, in_turn
 from depthface_bench.servers import Process
 from depthface_bench.tasks import Items, Task
 from depthface_bench.variants import FP32, Variant
@@ -30,6 +31,9 @@ __all__ = ["Compared", "Ground", "compare", "gflop", "lost"]
 Records = list[dict[str, Any]]
 Lose = Callable[[str, str, Exception], None]
 """Is told the kind and the precision of a way that is left out, and why."""
+
+_PRODUCTS = 24
+"""Matrix products in a round, by each library in each precision: about a second."""
 
 _MOST_LETTERS = 300
 """Of a reason: some libraries give their whole source."""
@@ -54,9 +58,12 @@ class Ground:
 
 @dataclass(frozen=True)
 class Compared:
-    """What results say of a task: its rounds, which ways were left out and why, and its service's start and memory."""
+    """What results say of a task: its rounds, what the machine multiplied in each of them, which ways were left out and
+    why, and its service's start and memory.
+    """
 
     rounds: Records = field(default_factory=list)
+    peaks: Records = field(default_factory=list)
     left_out: Records = field(default_factory=list)
     start: Records = field(default_factory=list)
 
@@ -83,14 +90,19 @@ def compare(task: Task, ground: Ground, plan: Plan, report: Callable[[str], None
         made += _ours(task, ground, stack, lose)
         for items in task.items(plan.photos):
             made = _proven(task, items, made, theirs, ground, lose)
+            each = math.ceil(_PRODUCTS / len(items.some))
+            peaks = _peaks(ground, each)
             series = in_turn(
-                made,
+                [*made, *peaks],
                 items.some,
                 task.at_once or plan.at_once,
                 plan.rounds,
                 lambda way, error: lose(way.kind, way.precision, error),
             )
-            found.rounds.extend(asdict(one) | {"task": task.name, "photo": items.name} for one in series)
+            of = {"task": task.name, "photo": items.name}
+            libraries = {way.kind for way in peaks}
+            found.rounds.extend(asdict(one) | of for one in series if one.kind not in libraries)
+            found.peaks.extend(_peak(one, each) | of for one in series if one.kind in libraries)
             gone = {(one["kind"], one["precision"]) for one in found.left_out}
             made = [way for way in made if (way.kind, way.precision) not in gone]
             report(f"{task.name}, {items.name}: {plan.rounds} rounds of {len(made)} ways")
@@ -163,6 +175,22 @@ def _ours(task: Task, ground: Ground, stack: ExitStack, lose: Lose) -> list[Way]
         warm_up = grids.ASKED if variant.name == "bf16" else 0
         found.append(Way(ways.SERVER, variant.name, task.ask(ground.clients[variant]), warm_up=warm_up))
     return found
+
+
+def _peaks(ground: Ground, count: int) -> list[Way]:
+    """Return what multiplies matrices, in each precision whose peak counts: `count` of `limits.products` an item."""
+    precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
+    measured = [each for each in precisions if each in {variant.name for variant in ground.exported}]
+    return [
+        Way(library, precision, lambda _, multiply=multiply: [multiply() for _ in range(count)], (1,))  # type: ignore[misc]
+        for precision in measured
+        for library, multiply in limits.products(precision, ground.threads).items()
+    ]
+
+
+def _peak(series: Series, count: int) -> dict[str, Any]:
+    rates = [count * limits.PRODUCT_GFLOP * calls_s for calls_s in series.images_s]
+    return {"library": series.kind, "precision": series.precision, "gflop_s": rates}
 
 
 def _run(repository: Path, variant: Variant, threads: int, stack: ExitStack, network: Network) -> Run:

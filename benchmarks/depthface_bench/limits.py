@@ -18,10 +18,13 @@ import torch
 
 from depthface.openvino import openvino
 
-__all__ = ["bandwidth_gb_s", "counted", "gemm_gflop_s", "products_ms"]
+__all__ = ["PRODUCT_GFLOP", "bandwidth_gb_s", "counted", "gemm_gflop_s", "products", "products_ms"]
 
 _SIDE = 2048
 """Of the matrices multiplied: large enough for the peak, small enough for half a second a round."""
+
+PRODUCT_GFLOP = 2 * _SIDE**3 / 1e9
+"""Operations of one of `products`, 10⁹: a product of two n×n matrices is 2·n³."""
 
 _LEAST_SIDE = 128
 """Of those that stand for a short request."""
@@ -33,22 +36,28 @@ _MATMUL, _CONV = {"MatMul", "Gemm"}, {"Conv"}
 
 
 def gemm_gflop_s(precision: Literal["fp32", "bf16"], threads: int, rounds: int) -> dict[str, list[float]]:
-    """The rate of a matrix product by each library that networks run on here, 10⁹ floating-point operations a second,
-    each round's best.
+    """The rate of a matrix product by each of the `products`, 10⁹ floating-point operations a second, each round's
+    best.
+    """
+    ways = products(precision, threads)
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, multiply in ways.items():
+            rates[name].append(PRODUCT_GFLOP / _best_s(multiply))
+    return rates
+
+
+def products(precision: Literal["fp32", "bf16"], threads: int) -> dict[str, Callable[[], object]]:
+    """Return what multiplies two matrices, by each library that networks run on here.
 
     The machine's peak is the faster one's. In fp32 torch multiplies by MKL, which on AMD's Zen 5 has half the rate of
-    OpenVINO's oneDNN. A product of two n×n matrices is 2·n³ operations.
+    OpenVINO's oneDNN.
     """
     torch.set_num_threads(threads)
     a, b = (torch.randn(_SIDE, _SIDE) for _ in range(2))
     x, y = ((one.bfloat16() if precision == "bf16" else one) for one in (a, b))
     product = _openvino_product(b.numpy(), precision, threads)
-    ways: dict[str, Callable[[], object]] = {"torch": lambda: torch.mm(x, y), "OpenVINO": lambda: product(a.numpy())}
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, multiply in ways.items():
-            rates[name].append(2 * _SIDE**3 / 1e9 / _best_s(multiply))
-    return rates
+    return {"torch": lambda: torch.mm(x, y), "OpenVINO": lambda: product(a.numpy())}
 
 
 def _openvino_product(

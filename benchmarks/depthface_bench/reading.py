@@ -38,8 +38,10 @@ _LABELS = {
     "onnx": "ONNX Runtime on the usual 518×518 file, in process",
     "openclip": "OpenCLIP, in process",
     "service": "{library} behind FastAPI",
+    "torch": "a matrix product by torch",
+    "OpenVINO": "a matrix product by OpenVINO",
 }
-"""Of the peers, by kind; their precision is fp32 unless it is said."""
+"""Of the peers and of the machine's limit, by kind; their precision is fp32 unless it is said."""
 
 _OURS = {"plain": "plain runtime, in process", "server": "depthface, over HTTP"}
 
@@ -127,12 +129,23 @@ def share_of_peak(results: Results, task: str, photo: str, key: Key) -> Spread |
 
     None for a precision whose peak was not measured, and for a network that sees other sizes.
     """
-    measured = None if key[0] == _OTHER_SIZE else results["limits"]["gemm_gflop_s"].get(key[1])
     found = rates(results, task, photo, key, best_at_once(results, task, photo, key))
-    if not measured or not found or photo not in results["limits"]["gflop"]:
+    peaks = [] if key[0] == _OTHER_SIZE else _peaks(results, task, photo, key[1], len(found))
+    if not peaks or not found or photo not in results["limits"]["gflop"]:
         return None
-    peak = max(statistics.median(of_library) for of_library in measured.values())
-    return spread([one * results["limits"]["gflop"][photo] / peak for one in found])
+    return ratio([one * results["limits"]["gflop"][photo] for one in found], peaks)
+
+
+def _peaks(results: Results, task: str, photo: str, precision: str, rounds: int) -> list[float]:
+    """The faster library's matrix-product rate in each round; of runs before 2026-11-27 that of their start."""
+    wanted = (task, photo, precision)
+    found = [
+        one["gflop_s"] for one in results.get("peaks", []) if (one["task"], one["photo"], one["precision"]) == wanted
+    ]
+    if found:
+        return [max(of_round) for of_round in zip(*found, strict=True)]
+    at_start = results["limits"]["gemm_gflop_s"].get(precision, {}).values()
+    return [max(statistics.median(of_library) for of_library in at_start)] * rounds if at_start else []
 
 
 def _rounds(results: Results, task: str, photo: str) -> Iterator[Mapping[str, Any]]:

@@ -57,6 +57,7 @@ def measure(
         "command": " ".join(["depthface_bench", *sys.argv[1:]]),
         "limits": _limits(here.cores, plan),
         "rounds": [],
+        "peaks": [],
         "left_out": [],
         "driven": [],
         "growth": [],

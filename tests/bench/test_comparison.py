@@ -55,6 +55,7 @@ def compared(monkeypatch, tmp_path):
             yield SimpleNamespace(host="x", start_s=1.0, memory_bytes=lambda: 5)
 
         monkeypatch.setattr(services, "serving", serving)
+        monkeypatch.setattr(comparison.limits, "products", lambda *_: {"torch": lambda: None})
         monkeypatch.setattr(comparison.ways, "posted", lambda _: lambda _: service)
         task = next(task for task in tasks.TASKS if task.name == "text embedding")
         items = [Items("words", [b"a", b"b"])]
@@ -82,6 +83,14 @@ def test_each_is_measured_as_often_as_the_plan_says(compared):
         ("service", 2),
     ]
     assert all(len(one["images_s"]) == 1 for one in found.rounds)
+    (peak,) = found.peaks
+    assert (peak["task"], peak["photo"], peak["library"], peak["precision"]) == (
+        "text embedding",
+        "words",
+        "torch",
+        "fp32",
+    )
+    assert len(peak["gflop_s"]) == 1
     assert found.left_out == []
     (start,) = found.start
     assert (start["kind"], start["task"], start["memory_bytes"]) == ("service", "text embedding", 5)

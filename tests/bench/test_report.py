@@ -154,8 +154,17 @@ def test_the_best_concurrency_is_the_least_that_is_as_good():
 def test_the_share_of_the_limit(results):
     set_rates(results, "server", 1, [0.5, 0.5, 0.5])
     results["limits"]["gemm_gflop_s"]["fp32"] = {"torch": [99.0, 100.0, 104.0], "OpenVINO": [150.0, 200.0, 210.0]}
-    share = reading.share_of_peak(results, *PHOTO, OURS)
-    assert share.median == pytest.approx(0.5 * results["limits"]["gflop"]["1920×1280"] / 200)
+    gflop = results["limits"]["gflop"]["1920×1280"]
+    of_a_run_before = reading.share_of_peak(results | {"peaks": []}, *PHOTO, OURS)
+    assert of_a_run_before.median == pytest.approx(0.5 * gflop / 200)
+    task, photo = PHOTO
+    rates = {"torch": [100.0, 400.0, 100.0], "OpenVINO": [200.0, 200.0, 250.0]}
+    peaks = [
+        {"task": task, "photo": photo, "precision": "fp32", "library": library, "gflop_s": values}
+        for library, values in rates.items()
+    ]
+    share = reading.share_of_peak(results | {"peaks": peaks}, task, photo, OURS)
+    assert [share.low, share.median, share.high] == pytest.approx([0.5 * gflop / most for most in (400, 250, 200)])
 
 
 def test_the_report_is_written_whole(results, tmp_path):
