@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from depthface import containers, picture
+from depthface.limits import LARGEST_PIXELS
 
 __all__ = ["upright_size"]
 
@@ -16,7 +17,11 @@ async def upright_size(data: bytes) -> tuple[int, int]:
         InvalidInput: it is no photo, or one that is too large.
     """
     # A thread takes longer to wake than a usual head to read. Others may be long, or be read in a process of their own.
-    return _upright_size(data) if containers.is_light(data) else await asyncio.to_thread(_upright_size, data)
+    plain = containers.plain_jpeg(data)
+    if plain is None or plain[0] * plain[1] > LARGEST_PIXELS:
+        return await asyncio.to_thread(_upright_size, data)
+    height, width, orientation = plain
+    return (height, width) if orientation in picture.TURNING else (width, height)
 
 
 def _upright_size(data: bytes) -> tuple[int, int]:

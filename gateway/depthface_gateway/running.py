@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib.util
 import signal
 import socket
@@ -15,6 +16,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import start_http_server
+from uvicorn.protocols.http import httptools_impl
 
 from depthface import heap
 from depthface.errors import ServeError
@@ -24,6 +26,10 @@ from depthface_gateway.contracts import Contract
 __all__ = ["Listener", "listen", "run", "serve", "work"]
 
 _GRACE_S = 25  # for requests in flight
+_AHEAD_BYTES = 2**20
+"""As much of a request is taken in before the app asks for it. uvicorn stops after 64 KB, so that a photo takes several
+turns of the loop, and has no option for it."""
+
 _KEEP_ALIVE_S = 75  # longer than callers keep a connection, so that none sends into one that is closing
 
 
@@ -78,6 +84,7 @@ async def serve(apps: Sequence[tuple[Listener, FastAPI]], say: Callable[[str], N
     Raises whatever an app's start raises.
     """
     heap.keep()  # each app's edge gives it back
+    httptools_impl.HIGH_WATER_LIMIT = _AHEAD_BYTES  # type: ignore[attr-defined]
     stop = _stop_on_signals()
     async with AsyncExitStack() as started:
         servers = []
@@ -94,6 +101,7 @@ async def serve(apps: Sequence[tuple[Listener, FastAPI]], say: Callable[[str], N
         ]
         while not stop.is_set() and not all(server.started for server in servers):
             await asyncio.sleep(0.01)
+        gc.freeze()  # what there is now stays: it is not gone through again and again
         if not stop.is_set():
             for listener, _ in apps:
                 say(f"ready: {listener.name} {listener.url}")

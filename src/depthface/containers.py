@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from depthface.errors import InvalidImage
 from depthface.tiff import Directory
 
-__all__ = ["Lean", "canvas_of_webp", "is_light", "lean", "turned"]
+__all__ = ["Lean", "canvas_of_webp", "lean", "plain_jpeg", "turned"]
 
 _MOST_PARTS = 1_000_000
 """Of a file: 64 MiB of the smallest parts that encoders write have fewer."""
@@ -25,8 +25,8 @@ _MOST_PARTS = 1_000_000
 _TEXT_BYTES = 2**20
 """How much of a compressed text is looked at."""
 
-_LIGHT_BYTES, _LIGHT_HEAD_BYTES, _LIGHT_SEGMENTS = 2 * 2**20, 2**16, 64
-"""Of a light JPEG, and before its pixels, at the most."""
+_PLAIN_HEAD_BYTES, _PLAIN_SEGMENTS = 2**16, 64
+"""Of a plain JPEG, before its pixels, at the most."""
 
 
 @dataclass(frozen=True)
@@ -186,23 +186,42 @@ _JPEG_NEXT = re.compile(rb"\xff([^\x00\xff])")
 _ALONE = frozenset([0x01, *range(0xD0, 0xD9)])
 """TEM, RST and SOI have no data."""
 _END, _SCAN = 0xD9, 0xDA
+_FRAMES = frozenset([0xC0, 0xC1, 0xC2])
+"""Baseline, extended and progressive, of Huffman codes: what nearly all are."""
+_PLAIN = frozenset([*_FRAMES, 0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE])
+"""And what comes with them: tables, the applications' segments, comments."""
 
 _EXIF_HEAD, _XMP_HEAD = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 
 
-def is_light(data: bytes) -> bool:
-    """Return whether it is a JPEG with a short, plain head, which is read in 0.1 ms as a rule and in 3 ms at worst."""
-    if len(data) > _LIGHT_BYTES or not data.startswith(b"\xff\xd8"):
-        return False
-    at = 2
-    for _ in range(_LIGHT_SEGMENTS):
+def plain_jpeg(data: bytes) -> tuple[int, int, int] | None:
+    """Return height, width and orientation of a JPEG with a short and usual head, in 0.1 ms at worst; None for others.
+
+    The height and width are of the encoded pixels, and not 0. Whether the rest of the file is sound is not looked at.
+    """
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    at, size = 2, (0, 0)
+    exif, xmp = b"", None
+    for _ in range(_PLAIN_SEGMENTS):
         found = _JPEG_NEXT.match(data, at)
-        if found is None or at > _LIGHT_HEAD_BYTES or found[1][0] in _ALONE or found[1][0] == _END:
-            return False
-        if found[1][0] == _SCAN:
-            return True
-        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
-    return False
+        if found is None or at > _PLAIN_HEAD_BYTES:
+            break
+        marker, body = found[1][0], found.end()
+        if marker == _SCAN:
+            return None if 0 in size else (*size, turned(exif, xmp))
+        if marker not in _PLAIN:
+            break
+        at = body + int.from_bytes(data[body : body + 2], "big")
+        if marker in _FRAMES:
+            if data[body + 2 : body + 3] != b"\x08":
+                return None
+            size = int.from_bytes(data[body + 3 : body + 5], "big"), int.from_bytes(data[body + 5 : body + 7], "big")
+        elif marker == 0xE1 and data.startswith(_EXIF_HEAD, body + 2):
+            exif += data[body + 8 : at]
+        elif marker == 0xE1 and data.startswith(_XMP_HEAD, body + 2):
+            xmp = data[body + 2 + len(_XMP_HEAD) : at]
+    return None
 
 
 def _lean_jpeg(data: bytes) -> Lean:

@@ -7,13 +7,18 @@ import pytest
 
 from depthface.errors import InvalidInput
 from depthface_client import Face
-from depthface_gateway.faces.quality import quality
+from depthface_gateway.faces.quality import qualities
 
 FRONTAL = np.array([[30, 50], [80, 50], [55, 70], [40, 90], [70, 90]], np.float32)
 
 
 def face(aligned: np.ndarray, keypoints: np.ndarray = FRONTAL, score: float = 0.8) -> Face:
     return Face(box=np.array([0, 0, 9, 9], np.float32), score=score, keypoints=keypoints, aligned=aligned)
+
+
+def quality(of: Face) -> dict[str, float]:
+    (found,) = qualities([of])
+    return found
 
 
 def noise(sigma: float) -> np.ndarray:
@@ -55,3 +60,9 @@ def test_it_is_as_numpy_computes_it_by_the_formula():
 def test_a_face_without_its_crop_is_refused():
     with pytest.raises(InvalidInput, match="crop"):
         quality(Face(box=np.zeros(4, np.float32), score=0.5, keypoints=FRONTAL))
+
+
+def test_faces_together_are_what_each_is_alone():
+    some = [face(noise(sigma), FRONTAL + sigma, 0.1 * sigma) for sigma in (1, 5, 9)]
+    assert qualities(some) == [quality(each) for each in some]
+    assert qualities([]) == []

@@ -20,6 +20,10 @@ _LIGHT_BYTES = 2 * 2**20
 """What is put together sooner than a thread is woken: a millisecond on a busy machine."""
 
 
+_AHEAD_BYTES = 2**20
+"""As much of an answer is taken in at once: it is read whole in any case, and by small pieces it takes more turns."""
+
+
 class AsyncHttpTransport:
     """See `base.AsyncTransport`.
 
@@ -84,6 +88,7 @@ class AsyncHttpTransport:
                 ),
                 timeout=aiohttp.ClientTimeout(total=None),
                 auto_decompress=False,
+                read_bufsize=_AHEAD_BYTES,
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
@@ -24,7 +25,7 @@ from depthface.errors import (
 from depthface_client import Face
 from depthface_gateway.answers import Json, finite
 from depthface_gateway.faces.asking import Faces, by_area
-from depthface_gateway.faces.quality import quality
+from depthface_gateway.faces.quality import qualities
 from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Problem, request_id
 from depthface_gateway.photos import upright_size
@@ -154,7 +155,7 @@ def router(faces: Faces) -> APIRouter:
         started = time.perf_counter()
         photo, size = await read(image)
         found = await faces.find(photo, request_id(request), ("crop",), largest=max_faces, det_size=None)
-        return said(request, faces=[_face(face, size) for face in by_area(found)], processing_ms=_ms(started))
+        return said(request, faces=_faces(by_area(found), size), processing_ms=_ms(started))
 
     @routes.post("/compare")
     async def compare(
@@ -176,8 +177,8 @@ def router(faces: Faces) -> APIRouter:
             matched=similarity >= limit,
             similarity=similarity,
             threshold=limit,
-            source_face=_face(one, one_size),
-            target_face=_face(other, other_size),
+            source_face=_faces([one], one_size)[0],
+            target_face=_faces([other], other_size)[0],
             processing_ms=_ms(started),
         )
 
@@ -196,7 +197,7 @@ def router(faces: Faces) -> APIRouter:
         assert face.embedding is not None
         return said(
             request,
-            faces=[_face(face, size) | {"embedding": finite(face.embedding)}],
+            faces=[_faces([face], size)[0] | {"embedding": finite(face.embedding)}],
             model=summary(),
             processing_ms=_ms(started),
         )
@@ -245,7 +246,11 @@ def _ms(started: float) -> float:
     return round((time.perf_counter() - started) * 1000, 3)
 
 
-def _face(face: Face, size: tuple[int, int]) -> dict[str, Any]:
+def _faces(faces: Sequence[Face], size: tuple[int, int]) -> list[dict[str, Any]]:
+    return [_face(face, values, size) for face, values in zip(faces, qualities(faces), strict=True)]
+
+
+def _face(face: Face, quality: Mapping[str, float], size: tuple[int, int]) -> dict[str, Any]:
     """Return a face as its documents have it: the box within the photo, in pixels and in shares of its sides."""
     width, height = size
     left, top, right, bottom = face.box.tolist()
@@ -261,7 +266,7 @@ def _face(face: Face, size: tuple[int, int]) -> dict[str, Any]:
                 "height": round((y2 - y1) / height, 8),
             },
         },
-        "landmarks": face.keypoints.astype(float).round(3).tolist(),
+        "landmarks": [[round(x, 3), round(y, 3)] for x, y in face.keypoints.tolist()],
         "detection_score": round(face.score, 6),
-        "quality": quality(face),
+        "quality": quality,
     }

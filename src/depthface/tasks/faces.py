@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -166,12 +166,11 @@ class Face:
     aligned: npt.NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for name, value in vars(self).items():
             if isinstance(value, np.ndarray):
                 view = value.view()
                 view.setflags(write=False)
-                object.__setattr__(self, field.name, view)
+                object.__setattr__(self, name, view)
 
     @property
     def area(self) -> float:
