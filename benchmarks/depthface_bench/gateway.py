@@ -63,7 +63,7 @@ class _Case:
 
 
 @click.command()
-@click.option("--rounds", default=5, show_default=True, help="Of throughput; one more is not counted.")
+@click.option("--rounds", default=20, show_default=True, help="Of throughput, and one more; fewer are chance.")
 @click.option("--requests", "count", default=40, show_default=True, help="One after the other, of each way.")
 @click.option("--at-once", default=4, show_default=True, help="Requests under way when throughput is measured.")
 @click.option("--only", multiple=True, help="Cases whose names begin so.")
