@@ -246,7 +246,8 @@ def _limits(results: Results) -> str:
             percent = Spread(*(100 * value for value in vars(share).values())).text(0, " %") if share else "–"
             gflop = f"{limits['gflop'][photo]:.0f}" if photo in limits["gflop"] else "–"
             rows.append((f"{task} {photo}", gflop, label(task, key), percent))
-    header = ("", "GFLOP a photo", "", "of the same round's matrix product in its precision, the faster library's")
+    whose = "the faster library's" + (" in the same round" if results.get("peaks") else "")
+    header = ("", "GFLOP a photo", "", f"of the matrix-product peak of its precision, {whose}")
     tables = [_table(("", "measured"), [*peaks, bandwidth]), _table(header, rows)]
     if steady:
         tables.append(_STEADY + _table(("", "p99 / p50", "the machine's own"), steady))

@@ -34,6 +34,7 @@ WITHOUT_A_HAND = {
     "depthface": "",
     "depthface.apart": "decodes formats that no photograph of a proof has",
     "depthface.containers": "looks into files that no photograph of a proof is",
+    "depthface.cores": "how many threads compute; no result is of it",
     "depthface.formats": "which files are taken for photos",
     "depthface.limits": "how large a photo may be",
     "depthface.openvino": "where it computes, the stage of its name has it",
