@@ -7,6 +7,7 @@ import json
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -50,6 +51,14 @@ def test_ratios_are_of_the_same_round():
     assert figures.spread([3, 1, 2]).text(1, " s") == "2.0 s (1.0–3.0)"
     with pytest.raises(ValueError):
         figures.ratio([1, 2], [1])
+
+
+@pytest.mark.parametrize("count", [5, 20, 40])
+def test_what_a_median_lies_between_holds_it_as_often_as_is_said(count):
+    chance = np.random.default_rng(count)
+    found = [figures.of_median(list(chance.exponential(size=count))) for _ in range(2000)]
+    assert 0.92 < np.mean([one.low <= np.log(2) <= one.high for one in found]) < 0.99
+    assert np.mean([one.median < np.log(2) for one in found]) == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_comparison_takes_each_at_its_best(results):
