@@ -23,7 +23,7 @@ _MOST_PARTS = 1_000_000
 """Of a file: 64 MiB of the smallest parts that encoders write have fewer."""
 
 _TEXT_BYTES = 2**20
-"""How much of a compressed text is looked at."""
+"""How much of a text is looked at."""
 
 _PLAIN_HEAD_BYTES, _PLAIN_SEGMENTS = 2**16, 64
 """Of a plain JPEG, before its pixels, at the most."""
@@ -127,7 +127,7 @@ def _lean_png(data: bytes) -> Lean:
     parts, at = _Parts(data), 8
     parts.keep(0, at)
     exif: bytes | None = None
-    texts: dict[bytes, bytes] = {}
+    texts: dict[bytes, tuple[bytes, bytes]] = {}
     while at + 8 <= len(data):
         length, name = _CHUNK.unpack_from(data, at)
         stop = at + 12 + length
@@ -143,11 +143,11 @@ def _lean_png(data: bytes) -> Lean:
             exif = _whole_chunk(data, at, stop) or exif
         elif name in (b"tEXt", b"zTXt", b"iTXt") and data.startswith((_XMP_TEXT, _EXIF_TEXT), at + 8):
             key, _, text = _whole_chunk(data, at, stop).partition(b"\0")
-            texts[key] = _png_text(name, text)
+            texts[key] = name, text
         at = stop
     if exif is None and _EXIF_TEXT in texts:
-        exif = _exif_of_hex(texts[_EXIF_TEXT])
-    return Lean(parts.joined(), turned(exif, texts.get(_XMP_TEXT)))
+        exif = _exif_of_hex(_png_text(*texts[_EXIF_TEXT]))
+    return Lean(parts.joined(), turned(exif, _png_text(*texts[_XMP_TEXT]) if _XMP_TEXT in texts else None))
 
 
 def _whole_chunk(data: bytes, at: int, stop: int) -> bytes:
@@ -158,14 +158,15 @@ def _whole_chunk(data: bytes, at: int, stop: int) -> bytes:
 
 
 def _png_text(name: bytes, text: bytes) -> bytes:
+    """Return the text of a chunk of this name. It may come often: unpack the last alone."""
     is_compressed = name == b"zTXt"
     if name == b"iTXt":  # compressed or not, the method, the language, the key in that language
         is_compressed = text[:1] != b"\0"
         text = text[1:2] + text[2:].split(b"\0", 2)[-1]
     elif name == b"tEXt":
-        return text
+        return text[:_TEXT_BYTES]
     if not is_compressed:
-        return text[1:]
+        return text[1:_TEXT_BYTES]
     try:
         return zlib.decompressobj().decompress(text[1:], _TEXT_BYTES)
     except zlib.error:
@@ -337,23 +338,31 @@ _TIFF_PIXELS = frozenset(
     | {347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 32997, 32998, 50674}
 )
 _XMP_TAG, _SUBFILE, _SUB_IFDS, _BITS, _COMPRESSION, _SAMPLES = 700, 254, 330, 258, 259, 339
+_MOST_VALUES = 2**18
+"""Of one tag: a strip for each row of each of four samples, of the highest photo. Pillow takes 150 bytes for each."""
 _USUAL_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946})
 _SAMPLE_KINDS = {1: "integer", 2: "signed integer", 3: "floating-point", 5: "complex", 6: "complex"}
 
 
 def _lean_tiff(data: bytes) -> Lean:
     directory = Directory.first(data)
-    if directory is None or directory.stop > len(data):
-        return Lean(data)
+    if directory is None:
+        raise InvalidImage("This TIFF is damaged: it has no directory of tags.", "Send the whole file.")
     entries = list(directory.entries())
-    kept = [data[at : at + directory.entry_bytes] for tag, at in entries if tag in _TIFF_PIXELS]
+    last = {tag: at for tag, at in entries if tag in _TIFF_PIXELS}  # as Pillow has it of a tag that comes twice
+    for at in last.values():
+        if directory.count_at(at) > _MOST_VALUES:
+            raise InvalidImage(
+                f"The TIFF has a tag of more than {_MOST_VALUES:,} values, which no photo has.",
+                "Save the photo again as PNG.",
+            )
+    kept = [data[at : at + directory.entry_bytes] for tag, at in entries if last.get(tag) == at]
     xmp = next((directory.value(at) for tag, at in entries if tag == _XMP_TAG), None)
     count = struct.pack(directory.order + ("Q" if directory.is_big else "H"), len(kept))
     body = count + b"".join(kept)
     # Zeros where the next directory's place was: there is none. And where entries were: so all else stays in place.
-    room = directory.stop + (8 if directory.is_big else 4) - (directory.start - len(count))
-    start = directory.start - len(count)
-    lean_data = _replaced(data, start, start + room, body.ljust(room, b"\0"))
+    start, stop = directory.start - len(count), directory.stop + (8 if directory.is_big else 4)
+    lean_data = _replaced(data, start, stop, body.ljust(stop - start, b"\0"))
     orientation = directory.orientation()
     if orientation is None:
         orientation = turned(None, xmp)

@@ -15,6 +15,8 @@ __all__ = ["Directory"]
 _ORIENTATION = 0x0112
 
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_FEW = 4
+"""Numbers of a tag are read: it may come often, and have millions."""
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}
 
 
@@ -60,25 +62,33 @@ class Directory:
         for at in range(self.start, min(self.stop, len(self.data) - self.entry_bytes + 1), self.entry_bytes):
             yield struct.unpack_from(self.order + "H", self.data, at)[0], at
 
-    def value(self, at: int) -> bytes:
-        """Return the bytes of an entry's value; none where they are not in the file."""
-        kind, count = struct.unpack_from(self.order + ("HQ" if self.is_big else "HI"), self.data, at + 2)
-        size = _TYPE_BYTES.get(kind, 0) * count
+    def count_at(self, at: int) -> int:
+        """Return how many values an entry has by its own word."""
+        count: int = struct.unpack_from(self.order + ("Q" if self.is_big else "I"), self.data, at + 4)[0]
+        return count
+
+    def value(self, at: int, most: int | None = None) -> bytes:
+        """Return the bytes of an entry's value, the first `most` of them; none where they are not all in the file."""
+        (kind,) = struct.unpack_from(self.order + "H", self.data, at + 2)
+        size = _TYPE_BYTES.get(kind, 0) * self.count_at(at)
         place = at + self.entry_bytes - (8 if self.is_big else 4)
         if size > (8 if self.is_big else 4):
             (place,) = struct.unpack_from(self.order + ("Q" if self.is_big else "I"), self.data, place)
-        return self.data[place : place + size] if place + size <= len(self.data) else b""
+        stop = place + (size if most is None else min(size, most))
+        return self.data[place:stop] if place + size <= len(self.data) else b""
 
     def numbers(self, tag: int) -> tuple[int, ...]:
         """Return the first few whole numbers of a tag; of one that comes twice, of the last."""
-        found: tuple[int, ...] = ()
+        letter, last = "", 0
         for each, at in self.entries():
-            letter = _INTEGERS.get(struct.unpack_from(self.order + "H", self.data, at + 2)[0])
-            if each == tag and letter:
-                value = self.value(at)
-                few = min(len(value) // struct.calcsize(letter), 4)
-                found = struct.unpack_from(f"{self.order}{few}{letter}", value)
-        return found
+            if each == tag:
+                (kind,) = struct.unpack_from(self.order + "H", self.data, at + 2)
+                letter, last = (_INTEGERS[kind], at) if kind in _INTEGERS else (letter, last)
+        if not letter:
+            return ()
+        width = struct.calcsize(letter)
+        value = self.value(last, _FEW * width)
+        return struct.unpack_from(f"{self.order}{len(value) // width}{letter}", value)
 
     def orientation(self) -> int | None:
         """Return the value of the tag Orientation; None if there is none."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 import zlib
 from io import BytesIO
-from struct import pack
+from struct import pack, unpack_from
 
 import numpy as np
 import pytest
@@ -181,6 +182,32 @@ def test_broken_tags_of_a_tiff_change_no_pixel(entries, compression):
     assert image.size_of(data) == (40, 60)
 
 
+def counting(data: bytes, entries: int) -> bytes:
+    """The same TIFF, whose directory says that it has so many entries."""
+    (start,) = unpack_from("<I", data, 4)
+    return data[:start] + pack("<H", entries) + data[start + 2 :]
+
+
+def test_a_tag_of_a_tiff_that_comes_twice_or_has_too_many_values_takes_no_memory():
+    plain = encoded(SMALL, "TIFF")
+    strips = tiff_with(SMALL, (273, 3, 2_000_000, -1), tail=bytes(4_000_000))
+    tracemalloc.start()
+    for data in (strips, counting(strips, 0xFFFF)):
+        for ask in (image.size_of, image.decode):
+            with pytest.raises(InvalidImage, match="values"):
+                ask(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * 2**20
+    often = tiff_with(SMALL, *[(258, 3, 2**17, -1)] * 1000, (258, 3, 3, -1), tail=bytes([8, 0]) * 2**17)
+    np.testing.assert_array_equal(image.decode(often), by_pillow(plain))
+
+
+def test_a_tiff_whose_directory_is_cut_is_read_as_far_as_it_goes():
+    plain = encoded(SMALL, "TIFF")
+    np.testing.assert_array_equal(image.decode(counting(tiff_with(SMALL), 0xFFFF)), by_pillow(plain))
+
+
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK", "RGBA", "LA", "I;16", "YCbCr"])
 def test_a_tiff_without_its_other_tags_is_the_same(mode, big):
@@ -209,6 +236,16 @@ def test_a_file_of_too_many_pieces_is_refused_in_time():
     for data in (PNG[:33] + chunk(b"teXt", b"") * 1_100_000, JPEG[:2] + segment(0xFE, b"") * 1_100_000):
         with pytest.raises(InvalidImage, match="pieces"):
             image.size_of(data)
+
+
+def test_what_comes_often_is_read_once():
+    turns = b"".join(pack("<HHII", 0x0112, 3, 2**21, 8) for _ in range(20_000))
+    exif_block = b"II*\0" + pack("<I", 2**22 + 8) + bytes([6, 0]) * 2**21 + pack("<H", 20_000) + turns + bytes(4)
+    text = chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(2**20)))
+    started = time.process_time()
+    assert containers.turned(exif_block, None) == 6
+    assert image.size_of(with_chunks(PNG, *[text] * 3000)) == (40, 60)
+    assert time.process_time() - started < 1
 
 
 # How it is turned
