@@ -21,7 +21,8 @@ from depthface_server import processes
 from depthface_server.address import Address
 from depthface_server.api import Api, ApiError
 from depthface_server.installation import Installation
-from depthface_server.options import Options, changes_queues, has_ensembles, hide_secret, write_limits
+from depthface_server.limited import LimitedCopy, changes_queues, has_ensembles
+from depthface_server.options import Options, hide_secret
 from depthface_server.recoveries import RECOVERIES, RESTARTS
 from depthface_server.repository import has_version_compatible_engine
 from depthface_server.workspace import Workspace, parents
@@ -82,7 +83,7 @@ class Triton:
         with ExitStack() as stack:
             self._workspace = stack.enter_context(Workspace.temporary())
             with cache.writing(self._workspace.folder):
-                self._lay_out()
+                self._lay_out(stack)
             admin.publish(self.address.http_port, self.options.admin_key)
             stack.callback(admin.hide, self.address.http_port)
             self._start(restarts=0)
@@ -182,14 +183,16 @@ class Triton:
         self._end()
         self._stack.close()
 
-    def _lay_out(self) -> None:
+    def _lay_out(self, stack: ExitStack) -> None:
         """Give every folder that Triton meets a plain name."""
         workspace = self._workspace
         self.recoveries = workspace.folder / "recoveries.json"
         limits_ensembles = self._installation.limits_ensembles and has_ensembles(self._repository)
         if changes_queues(self.options) or limits_ensembles:
-            self._served = workspace.folder / "limits"
-            write_limits(self._repository, self.options, self._served, limits_ensembles=limits_ensembles)
+            copy = LimitedCopy(
+                self._repository, self.options, workspace.folder / "limits", limits_ensembles=limits_ensembles
+            )
+            self._served = stack.enter_context(copy).folder
         else:
             self._served = workspace.plain("repository", self._repository)
         self._backends = workspace.plain("backends", self._installation.backends)

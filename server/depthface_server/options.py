@@ -6,12 +6,11 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from depthface import config
 from depthface.admin import chosen_key
-from depthface.contract import ADMIN_HEADER, CONFIG_FILE
+from depthface.contract import ADMIN_HEADER
 from depthface.limits import Limits
 
-__all__ = ["IDLE_MINUTES", "Options", "changes_queues", "has_ensembles", "hide_secret", "write_limits"]
+__all__ = ["IDLE_MINUTES", "Options", "hide_secret"]
 
 IDLE_MINUTES = "DEPTHFACE_IDLE_MINUTES"
 """The variable that says how long a network that nobody asks stays in memory; 0 or nothing: for ever."""
@@ -77,49 +76,3 @@ def hide_secret(pid: int, secret: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def changes_queues(options: Options) -> bool:
-    """Return whether the options ask for other queues than a repository's own."""
-    return options.queue_size is not None or options.queue_time_s is not None
-
-
-def has_ensembles(repository: Path) -> bool:
-    """Return whether a public model of a repository is laid out as an ensemble."""
-    return any(config.parts_of(config.read(path)) for path in repository.glob(f"[!.]*/{CONFIG_FILE}"))
-
-
-def write_limits(repository: Path, options: Options, copy: Path, *, limits_ensembles: bool) -> None:
-    """Make `copy`, a repository with the queues that the options ask for: configs, beside links to the rest.
-
-    Args:
-        limits_ensembles: this Triton can bound what is between the steps of an ensemble.
-    """
-    folders = [path.parent for path in repository.glob(f"[!.]*/{CONFIG_FILE}")]
-    ensembles = {folder.name: parts for folder in folders if (parts := config.parts_of(config.of_model(folder)))}
-    firsts = {parts[0] for parts in ensembles.values()}
-    copy.mkdir()
-    for folder in folders:
-        _copy_links(folder, copy / folder.name)
-        for path in (folder / CONFIG_FILE, *folder.glob("configs/[!.]*.pbtxt")):
-            found = config.read(path)
-            is_pipeline = config.parameters_of(found).task is not None and folder.name not in ensembles
-            if changes_queues(options) and (is_pipeline or folder.name in firsts):
-                found = config.with_queue(found, options.queue_size, options.queue_time_s)
-            _write(found, copy / folder.name / path.relative_to(folder))
-    if limits_ensembles:
-        for name, (first, *_) in ensembles.items():
-            for path in (copy / name / CONFIG_FILE, *(copy / name).glob("configs/*.pbtxt")):
-                _write(config.with_inflight_limit(config.read(path), config.of_model(copy / first)), path)
-
-
-def _write(found: config.ModelConfig, path: Path) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(config.text_from_config(found))
-
-
-def _copy_links(folder: Path, copy: Path) -> None:
-    copy.mkdir()
-    for entry in folder.iterdir():
-        if entry.is_dir() and entry.name != "configs":
-            (copy / entry.name).symlink_to(entry.resolve())

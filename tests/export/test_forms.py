@@ -18,7 +18,8 @@ from depthface.families import all_cards, card_named
 from depthface.verify import verdicts
 from depthface_export import configs, forms, layout
 from depthface_export.texts import text_of, texts, write
-from depthface_server.options import Options, write_limits
+from depthface_server.limited import LimitedCopy
+from depthface_server.options import Options
 from depthface_server.repository import contents, refuse_for_native
 
 LINES = [
@@ -200,7 +201,7 @@ def test_of_a_pack_the_detection_alone_becomes_an_ensemble():
 
 def test_an_operators_queue_is_the_first_steps(tiny, copy, run, tmp_path):
     run(tiny, copy, form=ENSEMBLE)
-    write_limits(copy, Options(queue_size=3, queue_time_s=2), tmp_path / "served", limits_ensembles=False)
+    LimitedCopy(copy, Options(queue_size=3, queue_time_s=2), tmp_path / "served", limits_ensembles=False)
     sizes = {
         path: config.read(path).dynamic_batching.default_queue_policy.max_queue_size
         for path in (tmp_path / "served").rglob("*.pbtxt")
@@ -211,15 +212,28 @@ def test_an_operators_queue_is_the_first_steps(tiny, copy, run, tmp_path):
     assert {size for size in sizes.values() if size} == {3}
 
 
+def test_a_copy_with_other_queues_follows_the_repository(tiny, copy, run, tmp_path):
+    run(tiny, copy, form=ENSEMBLE)
+    made = LimitedCopy(copy, Options(queue_size=3), tmp_path / "served", limits_ensembles=False)
+    models = {path.name for path in made.folder.iterdir()}
+    assert f"{tiny.name}_prepare" in models
+    run(tiny, copy, form="pipeline")
+    made.update()
+    assert {path.name for path in made.folder.iterdir()} == models - {f"{tiny.name}_prepare", f"{tiny.name}_finish"}
+    found = config.of_model(made.folder / tiny.name)
+    assert (parts_of(found), found.dynamic_batching.default_queue_policy.max_queue_size) == ((), 3)
+    assert (made.folder / tiny.name / "1").resolve() == (copy / tiny.name / "1").resolve()
+
+
 @pytest.mark.parametrize(("options", "most"), [(Options(), 256 + 2 + 1), (Options(queue_size=3), 3 + 2 + 1)])
 def test_where_triton_can_bound_what_is_between_the_steps_it_does(tiny, copy, run, tmp_path, options, most):
     run(tiny, copy, form=ENSEMBLE)
-    write_limits(copy, options, tmp_path / "served", limits_ensembles=True)
+    LimitedCopy(copy, options, tmp_path / "served", limits_ensembles=True)
     paths = sorted((tmp_path / "served" / tiny.name).rglob("*.pbtxt"))
     assert len(paths) == 2
     assert {config.read(path).ensemble_scheduling.max_inflight_requests for path in paths} == {most}
     unlimited = dataclasses.replace(options, queue_size=0)
-    write_limits(copy, unlimited, tmp_path / "unlimited", limits_ensembles=True)
+    LimitedCopy(copy, unlimited, tmp_path / "unlimited", limits_ensembles=True)
     found = config.read(tmp_path / "unlimited" / tiny.name / CONFIG_FILE)
     assert found.ensemble_scheduling.max_inflight_requests == 0
 

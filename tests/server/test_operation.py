@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -17,6 +20,7 @@ from fixtures.waiting import until
 from PIL import Image
 from tritonclient.http import InferenceServerClient
 
+from depthface import config
 from depthface.limits import Limits
 from depthface_client import Client, ImageTooLarge, InvalidImage, InvalidInput, ServerOverloaded
 from depthface_server.installation import Installation
@@ -24,6 +28,7 @@ from depthface_server.log import as_object
 from depthface_server.options import Options
 from depthface_standins.insightface import scenes
 
+MODEL = "depth_anything_v2_small"
 ANALYSIS, DETECTION = "face_analysis_synthetic", "face_detection_synthetic"
 
 IDLE_S = 1.5
@@ -195,6 +200,31 @@ def test_queues_without_limits(repository):
             assert len(set(pool.map(client.depth_png, 6 * [VARIETY["tiny 40×30"]]))) == 1
     done = depthface("serve", "--repository", repository, "--queue-size", "0", "--queue-seconds", "5")
     assert (done.returncode, "--queue-seconds" in done.stderr) == (2, True)
+
+
+def test_what_is_exported_meanwhile_is_served_by_its_own_config(repository, tmp_path):
+    """Where queues are changed, Triton finds a copy of the repository; it follows what is exported."""
+    own = Path(shutil.copytree(repository, tmp_path / "own"))
+
+    def relabel(weights: str) -> None:
+        for path in (own / MODEL).rglob("*.pbtxt"):
+            found = config.read(path)
+            config.set_parameters(found, replace(config.parameters_of(found), weights=weights))
+            path.write_text(config.text_from_config(found))
+
+    with serving(own, "--queue-size", "3") as server, Client(server.host) as client:
+
+        def labels() -> str:
+            client.unload(MODEL)
+            client.load(MODEL)
+            return client.weights(MODEL)
+
+        before = client.weights(MODEL)
+        relabel("folder mine")
+        until(lambda: labels() == "folder mine" != before)
+        with InferenceServerClient(server.host) as triton:
+            policy = triton.get_model_config(MODEL)["dynamic_batching"]["default_queue_policy"]
+        assert policy["max_queue_size"] == 3
 
 
 def test_who_waits_too_long_is_told_so(true_repository):
