@@ -20,7 +20,7 @@ from depthface.verify import refuse_mismatches, verdicts
 from depthface.weights import warning_of
 from depthface_server.address import Address
 from depthface_server.embedded import Triton
-from depthface_server.installation import Installation
+from depthface_server.installation import FOLDER, Installation
 from depthface_server.log import follow, rendering
 from depthface_server.options import Options
 from depthface_server.repository import Contents, contents, refuse_for_native
@@ -55,7 +55,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             "--triton",
             "folder",
             type=click.Path(file_okay=False, path_type=Path),
-            envvar="DEPTHFACE_TRITON",
+            envvar=FOLDER,
             help="Folder of the Triton to run.  [default: /opt/tritonserver, if there is one, or else the wheel's]",
         ),
         click.option(

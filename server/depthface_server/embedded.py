@@ -22,15 +22,13 @@ from depthface_server.address import Address
 from depthface_server.api import Api, ApiError
 from depthface_server.installation import Installation
 from depthface_server.limited import LimitedCopy, changes_queues, has_ensembles
+from depthface_server.log import bounded, keep
 from depthface_server.options import Options, hide_secret
 from depthface_server.recoveries import RECOVERIES, RESTARTS
 from depthface_server.repository import has_version_compatible_engine
 from depthface_server.workspace import Workspace, parents
 
-__all__ = ["KEPT_LOGS", "Triton"]
-
-KEPT_LOGS = 5
-"""Logs of earlier runs at the same port that are kept beside that of this one: `….log.1` is the latest of them."""
+__all__ = ["Triton"]
 
 _STACK_BYTES = 2**30
 """Of address space for each thread; memory is used only as far as a stack grows."""
@@ -87,6 +85,7 @@ class Triton:
             admin.publish(self.address.http_port, self.options.admin_key)
             stack.callback(admin.hide, self.address.http_port)
             self._start(restarts=0)
+            stack.enter_context(bounded(self.log))
             self._stack = stack.pop_all()
         return self
 
@@ -101,9 +100,11 @@ class Triton:
         return self._process is not None and self._process.poll() is None
 
     def cause(self) -> str:
-        """Say what the process that has ended died of."""
+        """Say what the process died of, or that it lives and does not answer."""
         code = self._process.poll() if self._process else None
-        if code is None or code >= 0:
+        if code is None:
+            return "did not answer in time"
+        if code >= 0:
             return f"ended by itself with exit code {code}"
         try:
             name = signal.Signals(-code).name
@@ -125,9 +126,15 @@ class Triton:
             if stop.wait(0.1):
                 return False
             if not self.is_running:
-                raise ServeError(f"Triton {self.cause()} while starting: {self._last_error()} (log: {self.log})")
+                raise ServeError(
+                    f"Triton {self.cause()} while starting: {self._last_error()} (log: {self.log}).",
+                    "See what `depthface doctor` says of this machine.",
+                )
             if time.monotonic() > deadline:
-                raise ServeError(f"Triton did not start within {_START_TIMEOUT_S:.0f} s (log: {self.log})")
+                raise ServeError(
+                    f"Triton did not start within {_START_TIMEOUT_S:.0f} s (log: {self.log}).",
+                    "The machine may be busy: try again, or load fewer models.",
+                )
         if self._process is not None:
             hide_secret(self._process.pid, self.options.admin_key)
         return True
@@ -137,7 +144,9 @@ class Triton:
         try:
             index = self.api.index()
         except ApiError as error:
-            raise ServeError(f"Triton does not list its models: {error} (log: {self.log})") from error
+            raise ServeError(
+                f"Triton does not list its models: {error} (log: {self.log}).", "Start `depthface serve` again."
+            ) from error
         # Folders that nobody asked to load are listed too, without a state.
         asked = [model for model in index if model.get("state") or model["name"] in self.models]
         return {model["name"]: _reason(model) for model in asked if model.get("state") != "READY"}
@@ -204,19 +213,22 @@ class Triton:
 
     def _start(self, restarts: int) -> None:
         with cache.writing(self.log):
-            _keep(self.log)
-            log = self.log.open("wb")
+            keep(self.log, self.log)
+            log = self.log.open("ab")
         with log:
-            self._process = subprocess.Popen(
-                self._command(),
-                env=self._environment | {RESTARTS: str(restarts)},
-                cwd=self._workspace.work,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C comes to this process alone, which then ends that one in order
-                preexec_fn=_prepare,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    self._command(),
+                    env=self._environment | {RESTARTS: str(restarts)},
+                    cwd=self._workspace.work,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # Ctrl-C comes to this process alone, which then ends that one in order
+                    preexec_fn=_prepare,
+                )
+            except OSError as error:  # its folder was cleaned away, or there are too many processes
+                raise ServeError(f"Triton cannot be started: {error}.", "Start `depthface serve` again.") from error
 
     def _end(self) -> None:
         if self._process is None:
@@ -261,15 +273,6 @@ class Triton:
         lines = self.log.read_text(errors="replace").splitlines()
         errors = [line for line in lines if line.startswith(("E", "error:")) or "error while loading" in line]
         return errors[-1].partition("] ")[2] or errors[-1] if errors else "no error in its log"
-
-
-def _keep(log: Path) -> None:
-    """Move the log of the run before, and those before it, one number on; the oldest goes."""
-    for number in range(KEPT_LOGS, 0, -1):
-        older = log.with_name(f"{log.name}.{number}")
-        newer = log.with_name(f"{log.name}.{number - 1}") if number > 1 else log
-        if newer.exists():
-            newer.replace(older)
 
 
 def _reason(model: dict[str, str]) -> str:

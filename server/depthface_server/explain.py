@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from depthface import config
+from depthface import config, machine
 from depthface.contract import MODEL_VERSION, ONNX_FILE
 from depthface.cores import Cores
 from depthface_server import grids
@@ -27,9 +27,10 @@ def explanation(
     yield f"cores: {cores}"
     kind = "NVIDIA's own backends" if installation.is_native else "depthface's backends, on the repository unchanged"
     yield f"Triton: {installation.program}, with {kind}"
+    has_gpu = bool(machine.gpus())
     for name in contents.networks:
         found = config.of_model(repository / name)
-        yield f"{name}: {_network(found, installation, cores)}{_graphs(repository / name, found, installation)}"
+        yield f"{name}: {_network(found, installation, cores, has_gpu)}{_graphs(repository / name, found, installation)}"
     for name in contents.exported:
         lazy = "; its networks are loaded when it is first used" if name in contents.lazy else ""
         yield f"{name}: {_public(repository, name, options)}{lazy}"
@@ -44,15 +45,17 @@ def _public(repository: Path, name: str, options: Options) -> str:
     return f"an ensemble, Triton goes along {', '.join(parts)}; of the first {first}"
 
 
-def _network(found: config.ModelConfig, installation: Installation, cores: Cores) -> str:
-    parameters = config.parameters_of(found)
+def _network(found: config.ModelConfig, installation: Installation, cores: Cores, has_gpu: bool) -> str:
+    on_gpu = True
     if found.backend == "tensorrt" or any(group.kind == group.KIND_GPU for group in found.instance_group):
         where = "on the GPU, because its config says so"
+    elif has_gpu and any(group.kind == group.KIND_AUTO for group in found.instance_group):
+        where = "on the GPU, because there is one"
     else:
-        where = f"on the CPU, {_threads(found, installation, cores)}"
+        on_gpu, where = False, f"on the CPU, {_threads(found, installation, cores)}"
     runtime = _RUNTIMES.get(found.backend, found.backend)
     why = ""
-    if parameters.cpu_runtime == "openvino" and not installation.is_native:
+    if config.parameters_of(found).cpu_runtime == "openvino" and not installation.is_native and not on_gpu:
         runtime, why = _RUNTIMES["openvino"], ", which its export has proven in this precision"
     batch = f"batches of up to {found.max_batch_size}" if found.max_batch_size else "no batches"
     return f"{runtime}{why}, {where}; {_count(found)} at once, {batch}"

@@ -23,7 +23,10 @@ from depthface import cache
 from depthface.errors import ServeError
 from depthface_server.workspace import Workspace
 
-__all__ = ["Installation"]
+__all__ = ["FOLDER", "Installation"]
+
+FOLDER = "DEPTHFACE_TRITON"
+"""The variable that names the folder of the Triton to run."""
 
 _NVIDIA = Path("/opt/tritonserver")
 """Where NVIDIA's images have theirs."""
@@ -60,10 +63,12 @@ class Installation:
 
     @classmethod
     def find(cls, folder: Path | None = None) -> Installation:
-        """Return the one in `folder`, or in /opt/tritonserver if there is one, or the wheel's.
+        """Return the one in `folder`, else in the folder that the environment names, in /opt/tritonserver, or the wheel's.
 
         Raises `ServeError` if there is none, or it is for another Python.
         """
+        if folder is None and os.environ.get(FOLDER):
+            folder = Path(os.environ[FOLDER])
         if folder is None and (_NVIDIA / "bin" / "tritonserver").is_file():
             folder = _NVIDIA
         return _from_wheel(_wheel()) if folder is None else _native(folder)

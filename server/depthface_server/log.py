@@ -1,7 +1,7 @@
 """How `depthface serve` says what happens: text for people, or one JSON object a line for programs.
 
 The modules log with the standard library; here alone a record becomes a line. In JSON, Triton's own log is said along
-with it. Every object has `time` (UTC), `level`, `source` (`serve` or the file and line in Triton) and
+with it, and its file is kept short. Every object has `time` (UTC), `level`, `source` (`serve` or the file and line in Triton) and
 `message`; what a step logs brings its own fields, such as `event`, `model`, `request_id`.
 """
 
@@ -11,14 +11,16 @@ import json
 import logging
 import os
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
-__all__ = ["as_object", "follow", "rendering"]
+__all__ = ["KEPT", "as_object", "bounded", "follow", "keep", "rendering"]
 
 LOGGER = "depthface_server"
 """Above the loggers of all modules here."""
@@ -28,6 +30,13 @@ _LEVELS = {"I": "info", "W": "warning", "E": "error", "F": "fatal", "V": "debug"
 # `I1121 05:10:23.842338 27682 model.py:27] "…"`: level, month and day, UTC, process, source, JSON string or bare text.
 _LINE = re.compile(r"([IWEFV])(\d\d)(\d\d) ([\d:.]+) \d+ ([^\]]+)\] (.*)", re.DOTALL)
 
+KEPT = 5
+"""Logs of before that are kept beside Triton's: `….log.1` is the latest of them."""
+
+_MOST_BYTES = 16 * 2**20
+"""Of a log: in a container it may lie in memory."""
+
+_BOUND_EVERY_S = 5.0
 _INTERVAL_S = 0.2
 
 _triton = logging.getLogger(f"{LOGGER}.triton")
@@ -70,11 +79,53 @@ def rendering(is_json: bool, echo: Callable[..., None]) -> Iterator[None]:
         logger.propagate = propagates
 
 
+def keep(log: Path, latest: Path) -> None:
+    """Make `latest`, if it is there, the first of those before a log; each of those goes one number on, and one goes."""
+    places = [latest, *(log.with_name(f"{log.name}.{number}") for number in range(1, KEPT + 1))]
+    for newer, older in reversed([*pairwise(places)]):
+        if newer.exists():
+            newer.replace(older)
+
+
+@contextmanager
+def bounded(log: Path) -> Iterator[None]:
+    """Keep a log from growing without end while the block runs; its writer only appends, and has it open."""
+    stop = threading.Event()
+    thread = threading.Thread(target=_bound, args=(log, stop), name="log's length", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _bound(log: Path, stop: threading.Event) -> None:
+    while not stop.wait(_BOUND_EVERY_S):
+        try:
+            if log.stat().st_size > _MOST_BYTES:
+                _begin_anew(log)
+        except OSError as error:
+            logging.getLogger(LOGGER).error("%s cannot be kept short: %s", log, error)
+
+
+def _begin_anew(log: Path) -> None:
+    """Empty a log that is open elsewhere, after a copy of it has become the latest of those before, if there is room."""
+    copy = log.with_name(f"{log.name}.copy")
+    try:
+        shutil.copyfile(log, copy)
+    except OSError:
+        copy.unlink(missing_ok=True)
+    else:
+        keep(log, copy)
+    os.truncate(log, 0)
+
+
 @contextmanager
 def follow(path: Path) -> Iterator[None]:
     """Log what Triton writes to its log while the block runs, also to a new file that takes the old one's place."""
     stop = threading.Event()
-    file = path.open(errors="replace")
+    file = path.open("rb")
     thread = threading.Thread(target=_follow, args=(path, file, stop), name="log", daemon=True)
     thread.start()
     try:
@@ -84,20 +135,22 @@ def follow(path: Path) -> Iterator[None]:
         thread.join()
 
 
-def _follow(path: Path, file: TextIO, stop: threading.Event) -> None:
-    rest = ""
+def _follow(path: Path, file: BinaryIO, stop: threading.Event) -> None:
+    rest = b""
     try:
         while True:
             is_last = stop.is_set()
             is_left = _is_another(path, file)
-            *lines, rest = (rest + file.read()).split("\n")
+            if os.fstat(file.fileno()).st_size < file.tell():  # it was begun anew
+                file.seek(0)
+            *lines, rest = (rest + file.read()).split(b"\n")
             if is_left or is_last:
-                lines, rest = [*lines, rest], ""
-            for line in filter(str.strip, lines):
+                lines, rest = [*lines, rest], b""
+            for line in filter(str.strip, (each.decode(errors="replace") for each in lines)):
                 _triton.info("%s", line, extra={"entry": as_object(line, datetime.now(UTC))})
             if is_left:
                 file.close()
-                file = path.open(errors="replace")
+                file = path.open("rb")
             elif is_last:
                 return
             stop.wait(_INTERVAL_S)
@@ -105,7 +158,7 @@ def _follow(path: Path, file: TextIO, stop: threading.Event) -> None:
         file.close()
 
 
-def _is_another(path: Path, file: TextIO) -> bool:
+def _is_another(path: Path, file: BinaryIO) -> bool:
     """Whether the file at the path is not the one that is open any more."""
     try:
         return not os.path.samestat(path.stat(), os.fstat(file.fileno()))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 
 __all__ = ["RECOVERIES", "RESTARTS", "add", "of_model", "read", "restarts"]
@@ -40,6 +39,10 @@ def add(path: Path, model: str) -> None:
     """Increment the model's count; the file is replaced atomically."""
     counts = read(path)
     counts[model] = counts.get(model, 0) + 1
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False) as file:
-        json.dump(counts, file)
-    Path(file.name).replace(path)
+    new = path.with_name(f".{path.name}.new")
+    try:
+        new.write_text(json.dumps(counts))
+        new.replace(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise

@@ -77,8 +77,8 @@ def _restarted(triton: Triton, models: tuple[str, ...], deaths: Deaths, stop: th
     )
     if stop.wait(pause_s):
         return True
-    triton.restart(models, deaths.total)
     try:
+        triton.restart(models, deaths.total)
         if not triton.wait_until_live(stop):
             return True
         for name, reason in triton.failures().items():

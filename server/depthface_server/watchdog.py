@@ -170,7 +170,10 @@ class Watchdog:
     def _revive(self, name: str) -> None:
         self._has_revived = True
         _log.warning("%s: its process died; starting it again", name)
-        recoveries.add(self._counts, name)
+        try:
+            recoveries.add(self._counts, name)
+        except OSError as error:
+            _log.error("%s: that is not counted: %s", name, error)
         before = self._processes().get(name, _NONE)
         try:
             self._api.unload(name)

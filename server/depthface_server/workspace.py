@@ -8,6 +8,7 @@ folder whose path is not plain by a link with a plain name.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import depthface
@@ -52,7 +53,8 @@ class Workspace:
         """Make one where temporary files go; raises `ServeError` where none can be made."""
         folder = _make_folder()
         try:
-            yield cls(folder)
+            with _locked(folder):
+                yield cls(folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -83,6 +85,18 @@ class Workspace:
         links = [self.plain(f"packages-{number}", Path(path)) for number, path in enumerate(_package_folders())]
         (packages / "depthface.pth").write_text("".join(f"{link}\n" for link in links))
         return environment / "bin"
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder: then what cleans /tmp of old files leaves it alone (tmpfiles.d(5), "Age")."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # not all file systems have locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _make_folder() -> Path:

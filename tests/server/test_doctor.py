@@ -19,6 +19,7 @@ from fixtures.serving import depthface
 from depthface.families import card_named
 from depthface_server.doctor import checks, exports
 from depthface_server.doctor.cli import doctor
+from depthface_server.installation import FOLDER
 
 ROOT = Path(__file__).parents[2]
 NETWORK = "depth_anything_v2_small_network"
@@ -121,6 +122,11 @@ def test_another_python_glibc_or_cpu_is_to_be_mended(monkeypatch):
 def test_a_missing_wheel_or_library_is_to_be_mended(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "depthface[server]" in by_name("Triton").remedy
+
+
+def test_the_triton_that_is_looked_at_is_the_one_that_serve_runs(monkeypatch, tmp_path):
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    assert "There is no Triton in" in checks._triton().found
 
 
 def test_too_little_room_is_to_be_mended(monkeypatch):

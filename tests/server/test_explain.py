@@ -7,6 +7,7 @@ import shutil
 import pytest
 from fixtures.serving import depthface
 
+from depthface import machine
 from depthface.config import text_from_config
 from depthface.contract import EXPORTED_CONFIG
 from depthface.cores import Cores
@@ -34,6 +35,12 @@ def test_threads_are_those_of_the_container_and_not_of_the_machine(explained):
     assert lines["cores"] == "3 (bound to 64, a container's limit of 3)"
     assert "on the CPU, 3 threads, one a core" in lines[f"{MODEL}_network"]
     assert "64 threads" in explained(Cores(64))[f"{MODEL}_network"]
+
+
+def test_where_there_is_a_gpu_it_is_said_that_it_computes(explained, monkeypatch):
+    monkeypatch.setattr(machine, "gpus", lambda: (machine.Gpu("NVIDIA H200", "9.0", "570.124.06"),))
+    line = explained(Cores(2))[f"{MODEL}_network"]
+    assert line.startswith("ONNX Runtime, on the GPU, because there is one; ")
 
 
 def test_queues_are_those_of_the_options(explained):

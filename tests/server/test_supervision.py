@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import logging
@@ -14,14 +15,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from fixtures.waiting import until
 
 from depthface.errors import ServeError
 from depthface_server import embedded, recoveries, supervisor
+from depthface_server import log as logs
 from depthface_server import watchdog as watchdog_module
 from depthface_server.address import Address
 from depthface_server.api import Api, ApiError
 from depthface_server.deaths import WITHIN_S, Deaths, doubled
-from depthface_server.log import follow, rendering
+from depthface_server.log import KEPT, bounded, follow, keep, rendering
 from depthface_server.supervisor import MOST_RESTARTS
 from depthface_server.watchdog import Watchdog
 
@@ -105,13 +108,23 @@ def test_what_it_died_of_is_named(code, text):
     assert text in triton.cause()
 
 
+def test_of_one_that_lives_it_is_said_that_it_does_not_answer():
+    triton = object.__new__(embedded.Triton)
+    triton._process = subprocess.Popen(["sleep", "60"])
+    try:
+        assert triton.cause() == "did not answer in time"
+    finally:
+        triton._process.kill()
+        triton._process.wait()
+
+
 def test_logs_of_earlier_runs_are_kept_in_a_bounded_number(tmp_path):
     log = tmp_path / "triton-1.log"
     for run in range(10):
-        embedded._keep(log)
+        keep(log, log)
         log.write_text(str(run))
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["triton-1.log", *(f"triton-1.log.{number}" for number in range(1, embedded.KEPT_LOGS + 1))]
+    assert names == ["triton-1.log", *(f"triton-1.log.{number}" for number in range(1, KEPT + 1))]
     assert [(tmp_path / name).read_text() for name in names] == ["9", "8", "7", "6", "5", "4"]
 
 
@@ -120,7 +133,7 @@ def test_a_log_is_followed_into_the_file_that_takes_its_place(tmp_path):
     log = tmp_path / "triton-1.log"
     log.write_text("first\n")
     with rendering(True, lambda text, **_: said.append(text)), follow(log):
-        embedded._keep(log)
+        keep(log, log)
         log.write_text("second\nthird")
     assert [json.loads(line)["message"] for line in said] == ["first", "second", "third"]
 
@@ -224,6 +237,19 @@ def test_a_model_that_dies_at_every_start_is_started_again_more_and_more_slowly(
     assert caplog.text.count("starting it again in 60 s") >= len(started) - 7
 
 
+def test_a_model_is_started_again_where_there_is_no_room_to_count_it(tmp_path, caplog, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    api = Index()
+    monkeypatch.setattr(Path, "replace", full)
+    watchdog = Watchdog(api, tmp_path / "counts", dict, lambda _: 1)
+    watchdog._look()
+    assert api.calls == ["unload m", "load m"]
+    assert "that is not counted" in caplog.text
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_model_that_has_lived_long_is_started_again_at_once(tmp_path, monkeypatch):
     api, now_s, started = Index(), 0.0, []
     dies_at_s = {100, 102, 102 + WITHIN_S + 50}
@@ -279,3 +305,32 @@ def test_a_host_as_triton_takes_it(host, ip, url, argument):
 def test_a_host_that_is_none_is_refused(host):
     with pytest.raises(ServeError, match="--host"):
         Address.free(host, 0, 0, 0)
+
+
+def test_a_log_is_begun_anew_when_it_is_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(logs, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(logs, "_BOUND_EVERY_S", 0.05)
+    said: list[str] = []
+    log = tmp_path / "triton-1.log"
+    with log.open("ab", buffering=0) as writer, rendering(True, lambda text, **_: said.append(text)):
+        with follow(log), bounded(log):
+            writer.write(b"short\n")
+            until(lambda: said)
+            writer.write(b"x" * 1000)
+            until(lambda: log.stat().st_size == 0)
+            writer.write(b"after\n")
+            until(lambda: any("after" in line for line in said))
+    assert (tmp_path / "triton-1.log.1").read_bytes() == b"short\n" + b"x" * 1000
+    assert log.read_bytes() == b"after\n"
+
+
+def test_a_long_log_goes_where_there_is_no_room_for_a_copy(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(logs.shutil, "copyfile", full)
+    log = tmp_path / "triton-1.log"
+    log.write_text("long")
+    logs._begin_anew(log)
+    assert [path.name for path in tmp_path.iterdir()] == ["triton-1.log"]
+    assert log.read_text() == ""

@@ -17,7 +17,7 @@ from depthface.spec import (
 )
 from depthface.tasks import embedding
 
-__all__ = ["CARDS", "MAKERS", "PHOTO_SIDE_PX", "TEXT_TOKENS", "TOKENIZER_FILE"]
+__all__ = ["CARDS", "MAKERS", "PHOTO_SIDE_PX", "TEXT_TOKENS"]
 
 FAMILY = "siglip"
 
@@ -27,9 +27,6 @@ PHOTO_SIDE_PX = 224
 TEXT_TOKENS = 64
 """The tokens of every text: what is shorter is filled up, since each token sees all others, and the last is the answer
 (config.json, `max_position_embeddings`; arXiv:2502.14786, section 2.1)."""
-
-TOKENIZER_FILE = "tokenizer.json"
-"""Beside the network of texts: how a text becomes tokens."""
 
 MAX_BATCH_SIZE = 16
 
@@ -111,7 +108,7 @@ CARDS = (
             "75de2d55ec2d0b4efc50b3e9ad70dba96a7b2fa2",
             (
                 HubFile("config.json", None, None),
-                HubFile(TOKENIZER_FILE, None, None),
+                HubFile(clip.TOKENIZER_FILE, None, None),
                 HubFile(
                     "model.safetensors",
                     1_500_800_904,

@@ -13,6 +13,7 @@ from transformers import SiglipConfig, SiglipModel
 
 from depthface.contract import Precision
 from depthface.errors import WeightsCorrupt
+from depthface.families.clip.card import TOKENIZER_FILE
 from depthface.families.clip.network import (
     ACTIVATIONS,
     MAX_TOKENIZER_BYTES,
@@ -24,7 +25,7 @@ from depthface.families.clip.network import (
     reference_of_texts,
     refuse_others,
 )
-from depthface.families.siglip.card import PHOTO_SIDE_PX, TEXT_TOKENS, TOKENIZER_FILE
+from depthface.families.siglip.card import PHOTO_SIDE_PX, TEXT_TOKENS
 from depthface.families.siglip.processing import END, PAD, read, tokenizer_from_bytes
 from depthface.spec import ModelCard, Source
 from depthface.tasks import embedding

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from depthface.families.clip.card import TOKENIZER_FILE
 from depthface.families.clip.parity import compared, views
-from depthface.families.siglip.card import TOKENIZER_FILE
 from depthface.families.siglip.processing import read, squashed, tokenizer_from_bytes
 from depthface.spec import Samples, Source
 
