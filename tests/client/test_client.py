@@ -169,6 +169,7 @@ def test_asyncio_without_a_server_and_with_a_silent_one():
         with pytest.raises(RequestTimeout):
             asyncio.run(ask(f"127.0.0.1:{silent.getsockname()[1]}", 0.3))
 
+
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
 def test_who_still_waits_when_an_asynchronous_client_is_closed_is_told_so(scheme):
     """One is in flight, two wait for their turn; none of them opens a connection that nobody would close."""

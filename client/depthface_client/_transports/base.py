@@ -30,7 +30,7 @@ class Transport(Protocol):
         """Return the answer; raise an error of `depthface.errors`."""
 
     def close(self) -> None:
-        """Close every connection; the next call opens one anew. Who still waits gets `ServerUnavailable`."""
+        """Close every connection; the next call opens one anew."""
 
     def reset(self) -> None:
         """Forget every connection without touching it: in a forked child they are the parent's."""
