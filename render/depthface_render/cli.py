@@ -35,6 +35,9 @@ _FPS = {".gif": 25.0}
 # Of a preset's own intensity, as DepthFlow's web service takes it for the strength that its users give.
 _STRENGTH = {"zoom": 0.3, "dolly": 0.5}
 
+_GOES_BY_HEIGHT = "zoom"
+"""The motion that is a course of the height itself: a height of its own would stop it."""
+
 
 def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
     """Width and height; height 0 for the photo's proportions."""
@@ -56,7 +59,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 )
 @click.option("--motion", type=click.Choice(list(PRESETS)), default="orbital", show_default=True)
 @click.option("--intensity", type=Number(0, 5), default=1.0, show_default=True, help="How far it moves.")
-@click.option("--height", type=Number(0, 0.9), help="How far the near stands out. [default: the motion's]")
+@click.option("--height", type=Number(0, 0.9), help="How far the near stands out; not for zoom, which goes by it. [default: the motion's]")
 @click.option("--seconds", type=float, default=5.0, show_default=True)
 @click.option("--fps", type=float, help="Frames a second.  [default: 30; for a GIF 25]")
 @click.option(
@@ -107,6 +110,10 @@ def parallax(
 
     Example: depthface parallax photo.jpg --out clip.mp4 --motion circle
     """
+    if motion == _GOES_BY_HEIGHT and height is not None:
+        raise click.UsageError(
+            f"--motion {motion} moves by the height, so it takes no --height. Give an --intensity, or another motion."
+        )
     started = time.monotonic()
     form = video.format_of(out)
     outs = [out] if mask is None else [out, mask]

@@ -41,6 +41,9 @@ AnyDepth = npt.NDArray[np.floating[Any]] | npt.NDArray[np.integer[Any]]
 MAX_FRAMES = 3600
 """Of one clip: a minute at 60 frames a second."""
 
+_MOST_SECONDS_A_FRAME = 1001
+"""Also the denominator of broadcast's rates, such as 30000/1001."""
+
 MIN_SIDE_PX, MAX_SIDE_PX = 16, 4096
 """Of a frame."""
 
@@ -62,7 +65,7 @@ class Timing:
         reverse: whether time runs backwards.
 
     Raises:
-        InvalidInput: not a number above 0, or more than `MAX_FRAMES` frames.
+        InvalidInput: not a number above 0, too few frames a second, or more than `MAX_FRAMES` frames.
     """
 
     seconds: float = 5.0
@@ -74,6 +77,11 @@ class Timing:
         for name in ("seconds", "fps"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InvalidInput(f"The clip's {name} are {getattr(self, name):g}.", "Give a number above 0.")
+        if self.fps * _MOST_SECONDS_A_FRAME < 1:
+            raise InvalidInput(
+                f"{self.fps:g} frames a second are less than one in {_MOST_SECONDS_A_FRAME} seconds, which no file says.",
+                "Give a higher rate.",
+            )
         if self.seconds * self.fps > MAX_FRAMES + 0.5:
             raise InvalidInput(
                 f"{self.seconds:g} seconds at {self.fps:g} frames a second are {self.seconds * self.fps:.0f} frames, "
@@ -84,7 +92,7 @@ class Timing:
     @property
     def rate(self) -> Fraction:
         """Frames a second, as containers write it."""
-        return Fraction(self.fps).limit_denominator(1001)
+        return Fraction(self.fps).limit_denominator(_MOST_SECONDS_A_FRAME)
 
     @property
     def times(self) -> list[float]:

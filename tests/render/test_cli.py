@@ -157,6 +157,8 @@ def test_a_map_of_another_size_is_resized_and_that_is_said(folder):
         (("--out", "clip.mp4", "--seconds", "100", "--fps", "60"), "the limit is 3600"),
         (("--out", "clip.mp4", "--seconds", "nan"), "Give a number above 0"),
         (("--out", "clip.mp4", "--fps", "0"), "Give a number above 0"),
+        (("--out", "clip.mp4", "--fps", "0.0004"), "Give a higher rate"),
+        (("--out", "clip.mp4", "--motion", "zoom", "--height", "0.3"), "takes no --height"),
         (("--out", "clip.mp4", "--size", "9000"), "16 to 4096"),
         (("--out", "clip.mp4", "--size", "0"), "16 to 4096"),
         (("--out", "clip.gif", "--size", "1"), "16 to 4096"),

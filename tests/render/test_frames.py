@@ -233,7 +233,7 @@ def test_what_is_wrong_is_said_at_once_in_a_sentence(change, says):
 
 
 @pytest.mark.parametrize(
-    "values", [(0, 30), (5, 0), (-1, 30), (float("nan"), 30), (5, float("inf")), (61, 60), (1e308, 1e308)]
+    "values", [(0, 30), (5, 0), (-1, 30), (float("nan"), 30), (5, float("inf")), (61, 60), (1e308, 1e308), (5, 0.0004)]
 )
 def test_a_clip_that_cannot_be_is_refused(values):
     with pytest.raises(InvalidInput, match="Give "):
