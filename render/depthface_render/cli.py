@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from depthface.cli import Number
 from depthface.image import size_of
+from depthface.photos import encoded
 from depthface_client import outputs
 from depthface_client.cli import shared
 from depthface_render import frames as framing
@@ -124,13 +125,13 @@ def parallax(
         video.check_rate(name, timing.rate)
     results = [result for name in outs for result in video.files_of(name, len(timing.times))]
     outputs.refuse_overwriting(results, [photo, *([depth_file] if depth_file else [])])
-    data = sources.photo_bytes(photo)
+    data = encoded(photo)  # once: it may be a pipe
     shape = size_of(data)
     frame = _frame_size(shape, size, _PREVIEW_LONG_SIDE_PX if preview else _LONG_SIDE_PX, needs_even, form.name)
     framing.check_size(frame)
     pixels = sources.photo_at_least(data, frame)
+    depth = sources.from_file(depth_file) if depth_file else sources.asked(data, url, timeout_s)
     del data  # of a large photo as much as all the rest
-    depth = sources.from_file(depth_file) if depth_file else sources.asked(photo, url, timeout_s)
     if depth_file:
         _say_if_resized(depth, shape, depth_file)
     path = _path(motion, intensity, loop, height)

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
 
 import av
 import numpy as np
@@ -125,6 +127,32 @@ def test_the_server_is_asked_and_random_weights_are_on_the_picture(server, folde
         assert picture.text["Source"] == "depthface: random, seed 0"
         foot = np.asarray(picture)[-3:]
     assert np.all(np.median(foot, axis=(0, 1)) == (176, 0, 32))  # the red bar
+
+
+@contextmanager
+def piped(path, data):
+    """A pipe in the place of a file: it gives its bytes once."""
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(data,), daemon=True)
+    writer.start()
+    yield path
+    writer.join(HANGS_AFTER_S)
+    assert not writer.is_alive()
+
+
+def test_a_photo_and_a_map_may_be_pipes(folder):
+    photo, depth = ((folder / name).read_bytes() for name in ("photo.png", "depth.npy"))
+    with piped(folder / "photo.pipe", photo) as photo_pipe, piped(folder / "pipe.npy", depth) as depth_pipe:
+        done = depthface("parallax", photo_pipe, "--depth", depth_pipe, "--seconds", "1", "--fps", "5",
+                         "--out", folder / "clip.gif")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_photo_that_the_server_is_asked_about_is_read_once(server, folder):
+    with piped(folder / "photo.pipe", (folder / "photo.png").read_bytes()) as photo:
+        done = depthface("parallax", photo, "--url", server.host, "--seconds", "1", "--fps", "5",
+                         "--out", folder / "clip.gif")  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_map_that_says_its_weights_are_random_is_labelled_too(folder):
