@@ -123,6 +123,7 @@ def parallax(
     timing = Timing(seconds, default_fps if fps is None else fps, loop, reverse)
     for name in outs:
         video.check_rate(name, timing.rate)
+        video.check_place(name, len(timing.times))
     results = [result for name in outs for result in video.files_of(name, len(timing.times))]
     outputs.refuse_overwriting(results, [photo, *([depth_file] if depth_file else [])])
     data = encoded(photo)  # once: it may be a pipe
@@ -137,15 +138,16 @@ def parallax(
     path = _path(motion, intensity, loop, height)
     quality = quality or ("draft" if preview else "normal")
     source = f"depthface: {depth.weights or 'unknown'}"
+    kept: list[Path] = []
     try:
         frames = framing.parallax(pixels, depth.array, path, timing=timing, size=frame, quality=quality)
-        _write(out, _labelled(frames, depth, frame), timing, source)
+        _write(out, _labelled(frames, depth, frame), timing, source, kept)
         if mask is not None:
             pairs = framing.parallax_with_masks(pixels, depth.array, path, timing=timing, size=frame, quality=quality)
             masks = (_white(flags) for _, flags in pairs)
-            _write(mask, masks, timing, source)
+            _write(mask, masks, timing, source, kept)
     except KeyboardInterrupt:
-        raise _Stopped("Stopped. Nothing of the clip was kept.") from None
+        raise _Stopped(f"Stopped. {video.told(kept, 'the clip')}") from None
     count = len(timing.times)
     seconds = float(count / timing.rate)
     elapsed_s = time.monotonic() - started
@@ -217,8 +219,9 @@ def _white(flags: npt.NDArray[np.bool_]) -> Pixels:
     return np.repeat((flags * np.uint8(255))[..., None], 3, axis=2)
 
 
-def _write(out: Path, frames: Iterable[Pixels], timing: Timing, source: str) -> None:
+def _write(out: Path, frames: Iterable[Pixels], timing: Timing, source: str, kept: list[Path]) -> None:
+    is_watched = sys.stderr is not None and sys.stderr.isatty()  # it is None where it was closed
     with click.progressbar(
-        frames, length=len(timing.times), label=out.name, file=sys.stderr, hidden=not sys.stderr.isatty()
+        frames, length=len(timing.times), label=out.name, file=sys.stderr, hidden=not is_watched
     ) as shown:
-        video.write(out, shown, rate=timing.rate, loop=timing.loop, source=source)
+        video.write(out, shown, rate=timing.rate, loop=timing.loop, source=source, kept=kept)

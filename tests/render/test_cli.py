@@ -201,6 +201,7 @@ def test_a_map_of_another_size_is_resized_and_that_is_said(folder):
         (("--out", "clip.mp4", "--depth", "nan.npy"), "NaN"),
         (("--out", "clip.mp4", "--depth", "objects.npy"), "not a numpy array"),
         (("--out", "text.png/clip.mp4"), "cannot be written"),
+        (("--out", "clip.gif", "--mask", "taken.gif"), "it is a folder"),
     ],
 )
 def test_bad_input_is_one_sentence_and_nothing_is_left(folder, arguments, says):
@@ -209,6 +210,7 @@ def test_bad_input_is_one_sentence_and_nothing_is_left(folder, arguments, says):
     np.save(folder / "flat.npy", np.ones((4, 4)))
     np.save(folder / "nan.npy", np.array([[0, np.nan], [1, 2]]))
     np.save(folder / "objects.npy", np.array([[None, {}]]), allow_pickle=True)
+    (folder / "taken.gif").mkdir()
     before = made(folder)
     placed = [folder / one if "." in one and not one[0].isdecimal() else one for one in arguments]
     done = parallax(folder, *placed)
@@ -259,6 +261,38 @@ def test_ctrl_c_leaves_nothing(folder):
     assert "Stopped. Nothing of the clip was kept." in said
     assert "Traceback" not in said
     assert made(folder) == []
+
+
+def test_what_was_kept_is_said_where_the_mask_fails(folder):
+    """Its second picture is a link to a disk that is full; the clip is there already."""
+    (folder / "masks").mkdir()
+    (folder / "masks" / "2.png").symlink_to("/dev/full")
+    done = parallax(folder, "--out", folder / "clip.gif", "--mask", folder / "masks" / "%d.png")
+    assert done.returncode == 1
+    assert f"2 files were kept, the last of them {folder / 'masks' / '1.png'}." in done.stderr
+    assert made(folder) == ["clip.gif", "masks"]
+
+
+def test_ctrl_c_during_the_mask_says_that_the_clip_is_there(folder):
+    command = [sys.executable, "-m", "depthface", "parallax", folder / "photo.png", "--depth", folder / "depth.png"]
+    command += ["--out", folder / "clip.webp", "--mask", folder / "mask.webp", "--seconds", "30", "--fps", "60"]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    )
+    until((folder / "clip.webp").exists)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=HANGS_AFTER_S)
+    assert process.returncode == 130
+    assert f"Stopped. {folder / 'clip.webp'} was kept." in said
+    assert made(folder) == ["clip.webp"]
+
+
+def test_a_closed_standard_error_stops_no_clip(folder):
+    command = [sys.executable, "-m", "depthface", "parallax", folder / "photo.png", "--depth", folder / "depth.png"]
+    command += ["--out", folder / "clip.gif", "--seconds", "1", "--fps", "5"]
+    done = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *command], check=False, timeout=HANGS_AFTER_S)
+    assert done.returncode == 0
+    assert made(folder) == ["clip.gif"]
 
 
 def test_a_photo_of_40_megapixels(folder):
