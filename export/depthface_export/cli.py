@@ -32,8 +32,8 @@ __all__ = ["export"]
     default="hub",
     show_default=True,
     metavar="hub|random|synthetic|PATH",
-    help="Published weights, random ones in the true architecture, or a folder in the format of transformers; of models "
-    "that are given by name. A folder in the place of a name is its own weights.",
+    help="Published weights, random ones in the true architecture, or a folder in the format of transformers; for "
+    "models given by name. A folder in the place of a name is its own weights.",
 )
 @click.option(
     "--precision",

@@ -23,8 +23,8 @@ def engine_from_export(making: NetworkJob, options: EngineOptions) -> tuple[dict
     """Build `model.plan` from `model.onnx` and prove it; return the manifest's `engine`, and checks of `model.onnx`.
 
     If an fp16 engine does not hold, `model.onnx` is rewritten with its attention scores, its normalisations and what
-    comes near fp16's limit in fp32, proven anew, and built once more. The checks are those of that proof; if it stays as
-    it was, there are none.
+    comes near fp16's limit in fp32, proven anew, and built once more. The checks are those of that proof; if the file
+    stays as it was, there are none.
 
     Raises:
         EngineError: TensorRT cannot build it.

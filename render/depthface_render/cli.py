@@ -60,7 +60,11 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 )
 @click.option("--motion", type=click.Choice(list(PRESETS)), default="orbital", show_default=True)
 @click.option("--intensity", type=Number(0, 5), default=1.0, show_default=True, help="How far it moves.")
-@click.option("--height", type=Number(0, 0.9), help="How far the near stands out; not for zoom, which goes by it. [default: the motion's]")
+@click.option(
+    "--height",
+    type=Number(0, 0.9),
+    help="How far the near stands out; not for zoom, which goes by it. [default: the motion's]",
+)
 @click.option("--seconds", type=float, default=5.0, show_default=True)
 @click.option("--fps", type=float, help="Frames a second.  [default: 30; for a GIF 25]")
 @click.option(

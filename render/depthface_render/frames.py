@@ -79,7 +79,7 @@ class Timing:
                 raise InvalidInput(f"The clip's {name} are {getattr(self, name):g}.", "Give a number above 0.")
         if self.fps * _MOST_SECONDS_A_FRAME < 1:
             raise InvalidInput(
-                f"{self.fps:g} frames a second are less than one in {_MOST_SECONDS_A_FRAME} seconds, which no file says.",
+                f"{self.fps:g} frames a second are less than one in {_MOST_SECONDS_A_FRAME} seconds.",
                 "Give a higher rate.",
             )
         if self.seconds * self.fps > MAX_FRAMES + 0.5:

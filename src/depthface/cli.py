@@ -22,7 +22,7 @@ from depthface.errors import DepthfaceError
 
 __all__ = ["Number", "group", "main", "said"]
 
-_NO_MEMORY = "There is not the memory for this. End other programs, give a smaller photo, or run it where there is more."
+_NO_MEMORY = "There is not the memory for this. End other programs, give a smaller photo, or take a larger machine."
 
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 

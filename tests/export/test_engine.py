@@ -131,7 +131,7 @@ def half(tiny, tmp_path_factory) -> tuple[Source, Path]:
 
 @pytest.fixture
 def stage(tiny, half, tmp_path):
-    """The engine stage on a copy of that file: what it gives, what it says, and the checks of a file that it rewrote."""
+    """The engine stage on a copy of that file: what it gives, what it says, and the checks of one that it rewrote."""
     source, path = half
     shutil.copy(path, tmp_path / "model.onnx")
 

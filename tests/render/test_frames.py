@@ -142,7 +142,7 @@ def test_a_photo_of_other_proportions_is_cut_to_the_pixel(size):
 def test_of_a_strip_the_middle_is_shown_as_if_the_whole_had_been_scaled(height, width):
     """To within a pixel of the frame, which here is two levels at most."""
     y, x = np.mgrid[:height, :width] / min(height, width)
-    photo = np.stack([128 + 90 * np.sin(x), 128 + 90 * np.cos(y), 128 + 90 * np.sin(x + y)], -1).round().astype(np.uint8)
+    photo = (128 + 90 * np.stack([np.sin(x), np.cos(y), np.sin(x + y)], -1)).round().astype(np.uint8)
     off = still(photo, (64, 64)).astype(int) - scaled_whole(photo, (64, 64))
     assert np.abs(off).max() <= 3
 

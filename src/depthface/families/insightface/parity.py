@@ -28,7 +28,7 @@ Run = Callable[[Arrays], Arrays]
 BATCH = 4
 
 LENGTH_OFF = 1e-2
-"""How far the length of an embedding may be from 1. In bf16, whose numbers above 1 are 1/128 apart, it is by some 1/256."""
+"""How far the length of an embedding may be from 1. In bf16, whose numbers near 1 are 1/128 apart, it is by 1/256."""
 
 
 def measurements(source: Source, run: Run, samples: Samples) -> Iterator[tuple[str, dict[str, float]]]:
@@ -117,7 +117,7 @@ def _swap(reference: Any, run: Run, pictures: list[Pixels]) -> Iterator[tuple[st
 
 
 def _levels(expected: npt.NDArray[np.float32], got: npt.NDArray[np.int_]) -> float:
-    """Return the largest difference in levels; `expected` is 0…1, of which InsightFace makes them (inswapper.py:57-60)."""
+    """Return the largest difference in levels; InsightFace makes them of `expected`, 0…1 (inswapper.py:57-60)."""
     if not np.isfinite(expected).all():
         return float("inf")
     return float(np.abs(got - np.clip(255 * expected, 0, 255).astype(np.uint8)).max())
