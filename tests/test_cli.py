@@ -170,6 +170,15 @@ def test_what_nobody_foresaw_is_one_sentence_and_where_to_report_it():
     assert line.endswith(f"to {ISSUES}.")
 
 
+@pytest.mark.parametrize("arguments", [("hungry",), ("hungry", "--library")], ids=" ".join)
+def test_a_lack_of_memory_is_one_sentence_and_what_to_do(arguments):
+    done = misbehave(*arguments)
+    assert done.returncode == 1
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("Error: There is not the memory for this.")
+    assert "smaller photo" in line
+
+
 @pytest.mark.parametrize("arguments", [("--debug", "bug"), ("bug", "--debug")])
 def test_debug_shows_the_traceback_wherever_it_stands(arguments):
     said = misbehave(*arguments).stderr.decode()

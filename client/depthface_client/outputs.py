@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from depthface.errors import InvalidInput, OutputError
-from depthface.photos import encoded
+from depthface.errors import InvalidImage, InvalidInput, OutputError
+from depthface.photos import encoded, read_whole
 
 __all__ = ["STANDARD", "move", "of_name", "read", "refuse_overwriting", "targets", "write"]
 
@@ -23,7 +23,11 @@ _ALSO_STANDARD = frozenset({Path("/dev/stdout"), Path("/dev/fd/1"), Path("/proc/
 
 def read(photo: Path) -> bytes:
     """Return the bytes of a photo's file, or of standard input; raise `InvalidImage` if it cannot be read."""
-    return sys.stdin.buffer.read() if photo == STANDARD else encoded(photo)
+    if photo != STANDARD:
+        return encoded(photo)
+    if sys.stdin is None:  # closed by whoever started us
+        raise InvalidImage("Standard input is closed.", "Send a photo through it, or give the path of one.")
+    return read_whole(sys.stdin.buffer, "Standard input")
 
 
 def targets(photos: Sequence[Path], out: str, ending: str) -> list[Path]:
@@ -82,6 +86,8 @@ def write(target: Path, content: bytes) -> None:
     """
     try:
         if target == STANDARD:
+            if sys.stdout is None:  # closed by whoever started us
+                raise OutputError("Standard output is closed.", "Choose another --out.")
             sys.stdout.buffer.write(content)
             sys.stdout.buffer.flush()
             return

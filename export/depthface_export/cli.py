@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from depthface.contract import Form, Precision
@@ -31,7 +32,8 @@ __all__ = ["export"]
     default="hub",
     show_default=True,
     metavar="hub|random|synthetic|PATH",
-    help="Published weights, random ones in the true architecture, or a folder in the format of transformers.",
+    help="Published weights, random ones in the true architecture, or a folder in the format of transformers; for "
+    "models given by name. A folder in the place of a name is its own weights.",
 )
 @click.option(
     "--precision",
@@ -93,12 +95,14 @@ def export(
     # A terminated export cleans up as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(highlight=False, soft_wrap=True)
-    for model, card in [(model, card_named(model)) for model in models]:
+    cards = [card_named(model) for model in models]
+    _refuse_weights_for_nobody(models)
+    for model, card in zip(models, cards, strict=True):
         started = time.monotonic()
         with Display(console, card.name) as display:
             job = Job(
                 card,
-                weights_stage.locate(card, weights if card.name == model else model),  # a folder is its own weights
+                weights_stage.locate(card, _choice(model, weights)),
                 repository,
                 "fp32" if is_auto else cast(Precision, precision),
                 accepts_license=accept_license,
@@ -115,6 +119,21 @@ def export(
             console.print(f"{card.name}  exported to {repository} in {seconds:.0f} s", markup=False)
         if warning := warning_of(job.weights.origin):
             console.print(f"{card.name}  {warning}", markup=False, style="bold red")
+
+
+def _choice(model: str, weights: str) -> str:
+    """Return which weights a model is to have: those of --weights, but a folder its own, whatever it is called."""
+    return weights if model in all_cards() else str(Path(model).expanduser().absolute())
+
+
+def _refuse_weights_for_nobody(models: tuple[str, ...]) -> None:
+    """Raise `click.UsageError` for --weights beside folders alone: it would have no effect."""
+    source = click.get_current_context().get_parameter_source("weights")
+    if source is not ParameterSource.DEFAULT and not any(model in all_cards() for model in models):
+        raise click.UsageError(
+            f"{models[0]} is a folder, and so its own weights: --weights is for models that are given by name. Leave "
+            "it out."
+        )
 
 
 def _engines(engine: bool, without_engine: tuple[str, ...], **options: Any) -> Engines | None:

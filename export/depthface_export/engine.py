@@ -19,11 +19,12 @@ from depthface_export.validate import Check
 __all__ = ["engine_from_export", "is_current"]
 
 
-def engine_from_export(making: NetworkJob, options: EngineOptions) -> dict[str, Any]:
-    """Build `model.plan` from `model.onnx` and prove it; return the manifest's `engine`.
+def engine_from_export(making: NetworkJob, options: EngineOptions) -> tuple[dict[str, Any], list[Check]]:
+    """Build `model.plan` from `model.onnx` and prove it; return the manifest's `engine`, and checks of `model.onnx`.
 
     If an fp16 engine does not hold, `model.onnx` is rewritten with its attention scores, its normalisations and what
-    comes near fp16's limit in fp32, proven anew, and built once more.
+    comes near fp16's limit in fp32, proven anew, and built once more. The checks are those of that proof; if the file
+    stays as it was, there are none.
 
     Raises:
         EngineError: TensorRT cannot build it.
@@ -41,14 +42,14 @@ def engine_from_export(making: NetworkJob, options: EngineOptions) -> dict[str, 
         with tensorrt.runner(making.plan, network) as run:
             return validate.prove(making, run, what="engine")
 
-    fp32_nodes = 0
+    fp32_nodes, of_rewritten = 0, list[Check]()
     try:
         checks = attempt()
     except ParityError as error:
         if making.precision != "fp16":
             raise
         report(f"  {error}")
-        fp32_nodes = _raise_precision(making)
+        fp32_nodes, of_rewritten = _raise_precision(making)
         try:
             checks = attempt()
         except ParityError as again:
@@ -57,7 +58,7 @@ def engine_from_export(making: NetworkJob, options: EngineOptions) -> dict[str, 
                 "limit in fp32.",
                 "Nothing was installed. Export with --precision fp32.",
             ) from again
-    return _facts(making, here, options, fp32_nodes, checks)
+    return _facts(making, here, options, fp32_nodes, checks), of_rewritten
 
 
 def is_current(found: dict[str, Any], options: EngineOptions) -> bool:
@@ -65,8 +66,8 @@ def is_current(found: dict[str, Any], options: EngineOptions) -> bool:
     return bool(found["options"] == asdict(options) and _belongs(tensorrt.require()).items() <= found.items())
 
 
-def _raise_precision(making: NetworkJob) -> int:
-    """Rewrite the ONNX file in place, prove it again, and say how many nodes went to fp32."""
+def _raise_precision(making: NetworkJob) -> tuple[int, list[Check]]:
+    """Rewrite the ONNX file in place, and prove it again; return how many nodes went to fp32, and the new checks."""
     model = making.model
     graph = onnx.load(model)
     feeds = validate.inputs(making, validate.runner(model))
@@ -77,8 +78,7 @@ def _raise_precision(making: NetworkJob) -> int:
         f"{len(large - scores - norms)} others near fp16's limit"
     )
     onnx.save(precision_stage.in_fp32(graph, scores | norms | large), model)
-    validate.prove(making, validate.runner(model))
-    return len(scores | norms | large)
+    return len(scores | norms | large), validate.prove(making, validate.runner(model))
 
 
 def _facts(

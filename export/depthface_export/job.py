@@ -104,9 +104,10 @@ class Job:
 
     def _named(self) -> list[str]:
         if isinstance(self.weights, Folder):
-            folder = str(self.weights.path.resolve())
-            # A folder that is a model of its own is its own weights.
-            return [self.card.name, "--weights", folder] if self.card.name in all_cards() else [folder]
+            folder, known = str(self.weights.path.resolve()), all_cards().get(self.card.name)
+            # A folder that is a model of its own is its own weights, also one that is called as a published pack.
+            is_known = known is not None and known.weights == self.card.weights
+            return [self.card.name, "--weights", folder] if is_known else [folder]
         if isinstance(self.weights, Hub):
             return [self.card.name, "--weights", "hub"]
         return [self.card.name, "--weights", self.weights.origin.partition(",")[0]]

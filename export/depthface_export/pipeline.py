@@ -192,7 +192,10 @@ def _make_network(making: NetworkJob, weights: Folder | Random | Synthetic) -> N
         checks = validate.prove_as_served(making)
     openvino_checks = _checks_by_openvino(making)
     options = making.job.engine_of(network)
-    engine = engine_stage.engine_from_export(making, options) if options is not None else None
+    engine = None
+    if options is not None:
+        engine, of_rewritten = engine_stage.engine_from_export(making, options)
+        checks = of_rewritten or checks
 
     texts.write_config(configs.network_config(network), making.folder.parent / CONFIG_FILE)
     manifest.Manifest(

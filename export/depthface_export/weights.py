@@ -66,8 +66,8 @@ def _in_folder(card: ModelCard, folder: Path) -> Folder:
                 f"{card.weights.origin} holds), or `hub`, or {' or '.join(f'`{name}`' for name in card.stand_ins)}.",
             )
     sha256 = {file.name: sha256_of(folder / file.name) for file in card.weights.files}
-    known = [file for file in card.weights.files if file.sha256 is not None]
-    is_published = bool(known) and all(file.sha256 == sha256[file.name] for file in known)
+    # Of a file whose published sha256 is not known nobody can say that it is the published one.
+    is_published = all(file.sha256 == sha256[file.name] for file in card.weights.files)
     return Folder(folder, card.weights.origin if is_published else f"folder {folder.resolve().name}", sha256)
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from depthface.cli import Number
 from depthface.image import size_of
+from depthface.photos import encoded
 from depthface_client import outputs
 from depthface_client.cli import shared
 from depthface_render import frames as framing
@@ -34,6 +35,9 @@ _FPS = {".gif": 25.0}
 
 # Of a preset's own intensity, as DepthFlow's web service takes it for the strength that its users give.
 _STRENGTH = {"zoom": 0.3, "dolly": 0.5}
+
+_GOES_BY_HEIGHT = "zoom"
+"""The motion that is a course of the height itself: a height of its own would stop it."""
 
 
 def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -56,7 +60,11 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 )
 @click.option("--motion", type=click.Choice(list(PRESETS)), default="orbital", show_default=True)
 @click.option("--intensity", type=Number(0, 5), default=1.0, show_default=True, help="How far it moves.")
-@click.option("--height", type=Number(0, 0.9), help="How far the near stands out. [default: the motion's]")
+@click.option(
+    "--height",
+    type=Number(0, 0.9),
+    help="How far the near stands out; not for zoom, which goes by it. [default: the motion's]",
+)
 @click.option("--seconds", type=float, default=5.0, show_default=True)
 @click.option("--fps", type=float, help="Frames a second.  [default: 30; for a GIF 25]")
 @click.option(
@@ -107,6 +115,10 @@ def parallax(
 
     Example: depthface parallax photo.jpg --out clip.mp4 --motion circle
     """
+    if motion == _GOES_BY_HEIGHT and height is not None:
+        raise click.UsageError(
+            f"--motion {motion} moves by the height, so it takes no --height. Give an --intensity, or another motion."
+        )
     started = time.monotonic()
     form = video.format_of(out)
     outs = [out] if mask is None else [out, mask]
@@ -115,29 +127,31 @@ def parallax(
     timing = Timing(seconds, default_fps if fps is None else fps, loop, reverse)
     for name in outs:
         video.check_rate(name, timing.rate)
+        video.check_place(name, len(timing.times))
     results = [result for name in outs for result in video.files_of(name, len(timing.times))]
     outputs.refuse_overwriting(results, [photo, *([depth_file] if depth_file else [])])
-    data = sources.photo_bytes(photo)
+    data = encoded(photo)  # once: it may be a pipe
     shape = size_of(data)
     frame = _frame_size(shape, size, _PREVIEW_LONG_SIDE_PX if preview else _LONG_SIDE_PX, needs_even, form.name)
     framing.check_size(frame)
     pixels = sources.photo_at_least(data, frame)
+    depth = sources.from_file(depth_file) if depth_file else sources.asked(data, url, timeout_s)
     del data  # of a large photo as much as all the rest
-    depth = sources.from_file(depth_file) if depth_file else sources.asked(photo, url, timeout_s)
     if depth_file:
         _say_if_resized(depth, shape, depth_file)
     path = _path(motion, intensity, loop, height)
     quality = quality or ("draft" if preview else "normal")
     source = f"depthface: {depth.weights or 'unknown'}"
+    kept: list[Path] = []
     try:
         frames = framing.parallax(pixels, depth.array, path, timing=timing, size=frame, quality=quality)
-        _write(out, _labelled(frames, depth, frame), timing, source)
+        _write(out, _labelled(frames, depth, frame), timing, source, kept)
         if mask is not None:
             pairs = framing.parallax_with_masks(pixels, depth.array, path, timing=timing, size=frame, quality=quality)
             masks = (_white(flags) for _, flags in pairs)
-            _write(mask, masks, timing, source)
+            _write(mask, masks, timing, source, kept)
     except KeyboardInterrupt:
-        raise _Stopped("Stopped. Nothing of the clip was kept.") from None
+        raise _Stopped(f"Stopped. {video.told(kept, 'the clip')}") from None
     count = len(timing.times)
     seconds = float(count / timing.rate)
     elapsed_s = time.monotonic() - started
@@ -209,8 +223,9 @@ def _white(flags: npt.NDArray[np.bool_]) -> Pixels:
     return np.repeat((flags * np.uint8(255))[..., None], 3, axis=2)
 
 
-def _write(out: Path, frames: Iterable[Pixels], timing: Timing, source: str) -> None:
+def _write(out: Path, frames: Iterable[Pixels], timing: Timing, source: str, kept: list[Path]) -> None:
+    is_watched = sys.stderr is not None and sys.stderr.isatty()  # it is None where it was closed
     with click.progressbar(
-        frames, length=len(timing.times), label=out.name, file=sys.stderr, hidden=not sys.stderr.isatty()
+        frames, length=len(timing.times), label=out.name, file=sys.stderr, hidden=not is_watched
     ) as shown:
-        video.write(out, shown, rate=timing.rate, loop=timing.loop, source=source)
+        video.write(out, shown, rate=timing.rate, loop=timing.loop, source=source, kept=kept)

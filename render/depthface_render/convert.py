@@ -26,6 +26,9 @@ _THRESHOLDS = (_BAYER + 0.5) / 64 - 0.5
 _DITHER_LEVELS = 16
 """About the distance of two neighbours among 256 colours."""
 
+_FREE_COLOURS = 253
+"""Of 256: two are black and white, and the last is for what does not change."""
+
 
 def converter(pixel_format: str) -> Convert:
     """How frames become `pixel_format`: FFmpeg's yuv420p, bgra or pal8. One converter serves one clip."""
@@ -45,11 +48,16 @@ def converter(pixel_format: str) -> Convert:
 
 
 class _Palette:
-    """The 256 colours that suit the first frame, for all: the others show the same things elsewhere."""
+    """Black, white, and the colours that suit the first frame, for all: the others show the same things elsewhere.
+
+    A mask may be all black at first, and white comes later.
+    """
 
     def __init__(self) -> None:
         self._nearest: Pixels | None = None  # of each colour of 6 bits a channel, which one of the palette
         self._table = np.zeros((256, 4), np.uint8)
+        self._table[:, 0] = 255  # opaque
+        self._table[1, 1:] = 255
 
     def __call__(self, pixels: Pixels) -> VideoFrame:
         if self._nearest is None:
@@ -61,10 +69,11 @@ class _Palette:
         return VideoFrame.from_ndarray((indices, self._table), format="pal8")  # type: ignore[arg-type]  # a pair
 
     def _choose(self, picture: Image.Image) -> Pixels:
-        palette = picture.quantize(255, Image.Quantize.MEDIANCUT, kmeans=1)
-        colours = np.array(palette.getpalette("RGB"), np.uint8).reshape(-1, 3)[:256]
-        self._table[:, 0] = 255  # opaque; the 256th stays free for what does not change
-        self._table[: len(colours), 1:] = colours
+        suitable = picture.quantize(_FREE_COLOURS, Image.Quantize.MEDIANCUT, kmeans=1).getpalette("RGB")
+        colours = np.array(suitable, np.uint8).reshape(-1, 3)[:_FREE_COLOURS]
+        self._table[2 : 2 + len(colours), 1:] = colours
+        palette = Image.new("P", (1, 1))
+        palette.putpalette(self._table[:, 1:].tobytes())
         levels = np.arange(64, dtype=np.uint8) * 4 + 2
         every = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(512, 512, 3)
         return np.asarray(Image.fromarray(every).quantize(palette=palette, dither=Image.Dither.NONE)).ravel()

@@ -95,8 +95,11 @@ def textured(colour: Pixels, known: Flags, wanted: Flags) -> Pixels:
 
 
 def _in_threads(work: Callable[..., Floats], *arrays: Indices) -> Floats:
-    """Return what `work` makes of the arrays, a part of them in each of as many threads as there are cores."""
-    threads = Cores.found().count
+    """Return what `work` makes of the arrays, a part of them in each of as many threads as there are cores.
+
+    A part is empty only where the arrays are.
+    """
+    threads = max(min(Cores.found().count, len(arrays[0])), 1)
     with ThreadPoolExecutor(threads) as pool:
         return np.concatenate(list(pool.map(work, *(np.array_split(array, threads) for array in arrays))))
 
@@ -188,7 +191,7 @@ class _Level:
             apart = pixels.take(source[:, None] + offsets).view(np.float32)
             apart -= patches.take(which, 0).view(np.float32)
             apart *= apart
-            prices = np.einsum("nkc,nk->n", apart.reshape(len(which), -1, 4), weights.take(which, 0))
+            prices = np.einsum("nkc,nk->n", apart.reshape(len(which), len(offsets), 4), weights.take(which, 0))
             rows, columns = np.divmod(source, width)
             away = np.sqrt((rows - self.rows[which]) ** 2 + (columns - self.columns[which]) ** 2, dtype=np.float32)
             return np.asarray(prices + np.float32(_NEARBY) * away, np.float32)

@@ -41,8 +41,17 @@ AnyDepth = npt.NDArray[np.floating[Any]] | npt.NDArray[np.integer[Any]]
 MAX_FRAMES = 3600
 """Of one clip: a minute at 60 frames a second."""
 
+_MOST_SECONDS_A_FRAME = 1001
+"""Also the denominator of broadcast's rates, such as 30000/1001."""
+
 MIN_SIDE_PX, MAX_SIDE_PX = 16, 4096
 """Of a frame."""
+
+_SCALED_WHOLE = 4
+"""A picture that is up to so many times as long as the frame is scaled whole: then it is cut to the exact pixel."""
+
+_AROUND_PX = 2
+"""What interpolation looks at beyond the pixel that it is about."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,7 @@ class Timing:
         reverse: whether time runs backwards.
 
     Raises:
-        InvalidInput: not a number above 0, or more than `MAX_FRAMES` frames.
+        InvalidInput: not a number above 0, too few frames a second, or more than `MAX_FRAMES` frames.
     """
 
     seconds: float = 5.0
@@ -68,6 +77,11 @@ class Timing:
         for name in ("seconds", "fps"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InvalidInput(f"The clip's {name} are {getattr(self, name):g}.", "Give a number above 0.")
+        if self.fps * _MOST_SECONDS_A_FRAME < 1:
+            raise InvalidInput(
+                f"{self.fps:g} frames a second are less than one in {_MOST_SECONDS_A_FRAME} seconds.",
+                "Give a higher rate.",
+            )
         if self.seconds * self.fps > MAX_FRAMES + 0.5:
             raise InvalidInput(
                 f"{self.seconds:g} seconds at {self.fps:g} frames a second are {self.seconds * self.fps:.0f} frames, "
@@ -78,7 +92,7 @@ class Timing:
     @property
     def rate(self) -> Fraction:
         """Frames a second, as containers write it."""
-        return Fraction(self.fps).limit_denominator(1001)
+        return Fraction(self.fps).limit_denominator(_MOST_SECONDS_A_FRAME)
 
     @property
     def times(self) -> list[float]:
@@ -228,19 +242,52 @@ def covering_size(photo: tuple[int, ...], size: tuple[int, int]) -> tuple[int, i
     return max(round(photo[0] * scale), size[0]), max(round(photo[1] * scale), size[1])
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What of a row of pixels is scaled.
+
+    Attributes:
+        taken: which of them.
+        scaled: to how many.
+        first: of these, with which the frame begins.
+    """
+
+    taken: slice
+    scaled: int
+    first: int
+
+    @classmethod
+    def of(cls, pixels: int, scaled: int, shown: int) -> _Part:
+        """Of `pixels` that would be `scaled` as a whole, of which the frame shows so many around the middle."""
+        first = (scaled - shown) // 2
+        if scaled <= _SCALED_WHOLE * shown:
+            return cls(slice(0, pixels), scaled, first)
+        scale = scaled / pixels
+        start = max(math.floor(first / scale) - _AROUND_PX, 0)
+        stop = min(math.ceil((first + shown) / scale) + _AROUND_PX, pixels)
+        kept = round((stop - start) * scale)
+        return cls(slice(start, stop), kept, min(round(first - start * scale), kept - shown))
+
+
 def _covering(picture: Pixels | Floats, photo: tuple[int, ...], size: tuple[int, int]) -> Pixels | Floats:
-    """`picture` on the photo's frame, scaled to cover `size` and cut to it around the middle."""
+    """`picture` on the photo's frame, scaled to cover `size` and cut to it around the middle.
+
+    The ends of a strip, which no frame shows, are cut off before, to within a pixel: scaled, they could be larger than
+    all memory.
+    """
     height, width = covering_size(photo, size)
-    if picture.shape[:2] != (height, width):
-        shrinks = picture.shape[0] > height
+    shrinks = picture.shape[0] > height
+    rows, columns = _Part.of(picture.shape[0], height, size[0]), _Part.of(picture.shape[1], width, size[1])
+    picture = picture[rows.taken, columns.taken]
+    if picture.shape[:2] != (rows.scaled, columns.scaled):
         if picture.ndim == 3:
             way = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
         else:  # between two surfaces of a depth map there is nothing
             way = cv2.INTER_NEAREST_EXACT if shrinks else cv2.INTER_LINEAR
-        resized = cv2.resize(picture, (width, height), interpolation=way)
+        resized = cv2.resize(picture, (columns.scaled, rows.scaled), interpolation=way)
         picture = np.asarray(resized, np.uint8) if picture.ndim == 3 else np.asarray(resized, np.float32)
-    top, left = (height - size[0]) // 2, (width - size[1]) // 2
-    return np.ascontiguousarray(picture[top : top + size[0], left : left + size[1]])
+    shown = picture[rows.first : rows.first + size[0], columns.first : columns.first + size[1]]
+    return np.ascontiguousarray(shown)
 
 
 def _in_parallel(layers: Layers, motions: Iterable[Motion], work: _Work) -> Iterator[tuple[Pixels, Flags | None]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -12,11 +13,12 @@ from PIL import Image
 
 from depthface import image
 from depthface.errors import InvalidInput
+from depthface.photos import encoded
 from depthface.weights import is_meaningful
 from depthface_client import Client, draw
 from depthface_render.frames import AnyDepth, covering_size
 
-__all__ = ["Map", "asked", "banner", "from_file", "photo_at_least", "photo_bytes"]
+__all__ = ["Map", "asked", "banner", "from_file", "photo_at_least"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -36,16 +38,6 @@ class Map:
         return is_meaningful(self.weights)
 
 
-def photo_bytes(path: Path) -> bytes:
-    """Return the bytes of a file; raise `InvalidInput` if it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InvalidInput(
-            f"{path} cannot be read ({error.strerror}).", "Check its name and who may read it."
-        ) from error
-
-
 def photo_at_least(data: bytes, size: tuple[int, int]) -> Pixels:
     """Return the photo, upright, no finer than frames of `size` (height, width) need: more would only fill memory."""
     pixels = image.decode(data, at_least=size)
@@ -55,7 +47,7 @@ def photo_at_least(data: bytes, size: tuple[int, int]) -> Pixels:
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def asked(photo: Path, url: str, timeout_s: float) -> Map:
+def asked(photo: bytes, url: str, timeout_s: float) -> Map:
     """Ask a server for the depth of a photo; raises the client's errors."""
     with Client(url, timeout_s=timeout_s) as client:
         depth = client.depth(photo)
@@ -68,17 +60,17 @@ def from_file(path: Path) -> Map:
     Raises:
         InvalidInput: it cannot be read, or is neither.
     """
-    photo_bytes(path)
+    file = BytesIO(encoded(path))  # read once: it may be a pipe
     if path.suffix.lower() == ".npy":
         try:
-            array = np.load(path, allow_pickle=False)
+            array = np.load(file, allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
             raise InvalidInput(
                 f"{path} is not a numpy array.", "Give the .npy of `depthface depth --as npy`."
             ) from error
         return Map(array, "")
     try:
-        with Image.open(path, formats=("PNG",)) as picture:
+        with Image.open(file, formats=("PNG",)) as picture:
             picture.load()
             if picture.mode not in ("L", "I", "I;16"):
                 raise InvalidInput(

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -24,7 +24,7 @@ from depthface.errors import InvalidInput, OutputError
 from depthface_client import outputs
 from depthface_render.convert import converter
 
-__all__ = ["FORMATS", "Format", "check_rate", "files_of", "format_of", "write"]
+__all__ = ["FORMATS", "Format", "check_place", "check_rate", "files_of", "format_of", "told", "write"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -124,8 +124,52 @@ def check_rate(out: Path, rate: Fraction) -> None:
         )
 
 
-def write(out: Path, frames: Iterable[Pixels], *, rate: Fraction, loop: bool, source: str) -> None:
-    """Write a clip: the whole of it or nothing.
+def check_place(out: Path, frames: int) -> None:
+    """Raise if a clip of so many frames cannot get its name, as far as that can be told before it is made.
+
+    Raises:
+        InvalidInput: older PNGs would be taken for a part of the sequence.
+        OutputError: a folder has the name of a file, or no file can be made beside it.
+    """
+    try:
+        for path in files_of(out, frames):
+            if path.is_dir():
+                raise OutputError(f"{path} cannot be written (it is a folder).", "Choose another name.")
+        leftover = None if format_of(out).codec else out.with_name(out.name % (frames + 1))
+        if leftover is not None and leftover.exists():
+            raise InvalidInput(
+                f"{leftover} is there already and would be taken for a part of this clip.",
+                "Remove it, or choose another folder.",
+            )
+        beside = Path(os.path.realpath(out)).parent
+        there = next(folder for folder in (beside, *beside.parents) if folder.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+            raise OutputError(
+                f"{out} cannot be written (nothing can be made in {there}).", "Choose another place for it."
+            )
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written ({error.strerror or error}).", "Choose another name.") from error
+
+
+def told(kept: Sequence[Path], of: str = "it") -> str:
+    """Say which files are there although something went wrong; `of` is what they are a part of."""
+    if not kept:
+        return f"Nothing of {of} was kept."
+    if len(kept) == 1:
+        return f"{kept[0]} was kept."
+    return f"{len(kept)} files were kept, the last of them {kept[-1]}."
+
+
+def write(
+    out: Path,
+    frames: Iterable[Pixels],
+    *,
+    rate: Fraction,
+    loop: bool,
+    source: str,
+    kept: list[Path] | None = None,
+) -> None:
+    """Write a clip: the whole of it or nothing; of numbered PNGs, which are many files, each.
 
     Args:
         out: see `format_of`.
@@ -133,6 +177,7 @@ def write(out: Path, frames: Iterable[Pixels], *, rate: Fraction, loop: bool, so
         rate: frames a second.
         loop: whether a GIF or a WebP plays for ever.
         source: what made the depth, for the file's metadata.
+        kept: the files that are there, to which each is added as it gets its name.
 
     Raises:
         InvalidInput: the rate is above what the format's players keep to, or older PNGs would be taken for a part of
@@ -141,16 +186,18 @@ def write(out: Path, frames: Iterable[Pixels], *, rate: Fraction, loop: bool, so
     """
     form = format_of(out)
     check_rate(out, rate)
-    with _aside(out) as folder:
+    kept = [] if kept is None else kept
+    with _aside(out, kept) as folder:
         if not form.codec:
-            _write_pngs(folder, out, frames, source)
+            _write_pngs(folder, out, frames, source, kept)
         else:
             _encode(folder / f"clip{out.suffix.lower()}", form, frames, rate, loop, source)
             outputs.move(folder / f"clip{out.suffix.lower()}", out)
+            kept.append(out)
 
 
 @contextmanager
-def _aside(out: Path) -> Iterator[Path]:
+def _aside(out: Path, kept: Sequence[Path]) -> Iterator[Path]:
     """Lend a folder beside `out`; if anything goes wrong, the folders that were made for it go, too."""
     beside = Path(os.path.realpath(out)).parent  # where a link leads to
     missing = [parent for parent in (beside, *beside.parents) if not parent.exists()]
@@ -168,24 +215,20 @@ def _aside(out: Path) -> Iterator[Path]:
                     parent.rmdir()
             raise
     except OSError as error:  # FFmpeg's errors are of this kind, too
-        raise OutputError(f"{out} cannot be written ({error.strerror or error}). Nothing of it was kept.") from error
+        raise OutputError(f"{out} cannot be written ({error.strerror or error}). {told(kept)}") from error
 
 
-def _write_pngs(folder: Path, out: Path, frames: Iterable[Pixels], source: str) -> None:
+def _write_pngs(folder: Path, out: Path, frames: Iterable[Pixels], source: str, kept: list[Path]) -> None:
     info = PngInfo()
     info.add_text("Source", source)
     names = []
     for number, frame in enumerate(frames, 1):
         names.append(out.name % number)
         Image.fromarray(frame).save(folder / names[-1], "PNG", pnginfo=info, compress_level=3)
-    leftover = out.with_name(out.name % (len(names) + 1))
-    if leftover.exists():
-        raise InvalidInput(
-            f"{leftover} is there already and would be taken for a part of this clip.",
-            "Remove it, or choose another folder.",
-        )
+    check_place(out, len(names))
     for name in names:
         outputs.move(folder / name, out.with_name(name))
+        kept.append(out.with_name(name))
 
 
 def _encode(path: Path, form: Format, frames: Iterable[Pixels], rate: Fraction, loop: bool, source: str) -> None:

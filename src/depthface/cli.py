@@ -20,7 +20,9 @@ from click.shell_completion import CompletionItem
 from depthface.commands import COMMANDS, GROUPS, Entry
 from depthface.errors import DepthfaceError
 
-__all__ = ["Number", "group", "main"]
+__all__ = ["Number", "group", "main", "said"]
+
+_NO_MEMORY = "There is not the memory for this. End other programs, give a smaller photo, or take a larger machine."
 
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 
@@ -70,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             import traceback
 
             traceback.print_exc()
-        click.echo(f"Error: {_said(error, run.entry)}", err=True)
+        click.echo(f"Error: {said(error, run.entry)}", err=True)
         sys.exit(1)
     _flush()
     sys.exit(code if isinstance(code, int) else 0)
@@ -90,8 +92,12 @@ def _flush() -> None:
         sys.exit(1)
 
 
-def _said(error: Exception, entry: Entry | None) -> str:
-    """Return the sentence about an error; for one that nobody foresaw, with where to report it."""
+def said(error: Exception, entry: Entry | None = None) -> str:
+    """Return the sentence about an error; for one that nobody foresaw, with where to report it.
+
+    Args:
+        entry: of the command that raised it, if that is known.
+    """
     if isinstance(error, DepthfaceError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
@@ -102,6 +108,8 @@ def _said(error: Exception, entry: Entry | None) -> str:
             f"`depthface {entry.name}` needs the package {error.name}. Install it: pip install "
             f"'depthface[{entry.extra}]'."
         )
+    if _is_lack_of_memory(error):
+        return _NO_MEMORY
     from importlib.metadata import PackageNotFoundError, metadata
 
     try:
@@ -114,6 +122,14 @@ def _said(error: Exception, entry: Entry | None) -> str:
         f"depthface met something that it does not expect ({what}). Run the command again with --debug and send what "
         f"it prints{where}."
     )
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    from depthface.picture import says_no_memory  # here, for it imports NumPy and Pillow
+
+    return says_no_memory(error)
 
 
 class _LazyGroup(click.Group):

@@ -17,7 +17,7 @@ from PIL import Image
 from depthface import picture
 from depthface.errors import InvalidImage
 
-__all__ = ["Photo", "encoded", "probe_picture", "shown", "upright"]
+__all__ = ["Photo", "encoded", "probe_picture", "read_whole", "shown", "upright"]
 
 Photo = (
     str
@@ -112,15 +112,12 @@ def _bytes(data: bytes | bytearray | memoryview) -> bytes:
         ) from error
 
 
-def _read(path: str | os.PathLike[str]) -> bytes:
-    name = shown(path)
+def read_whole(file: BinaryIO, name: str) -> bytes:
+    """Return what an open file holds; raise `InvalidImage` if it cannot be read, or is no photo by its length."""
     try:
-        with Path(os.fsdecode(path)).open("rb") as file:
-            data = _whole(file)
+        data = _whole(file)
     except OSError as error:
-        raise InvalidImage(f"{name} cannot be read ({error.strerror}).", _remedy(error)) from error
-    except (ValueError, TypeError) as error:  # a NUL in it, or no path after all
-        raise InvalidImage(f"{name} is not a path of a file ({error}).", "Give another one.") from error
+        raise _unreadable(name, error) from error
     if len(data) > _MOST_BYTES:
         raise InvalidImage(
             f"{name} has more than {_MOST_BYTES / 2**20:.0f} MiB, which is no photo.", "Give another file."
@@ -128,6 +125,17 @@ def _read(path: str | os.PathLike[str]) -> bytes:
     if not data:
         raise InvalidImage(f"{name} is empty: it has no bytes.", "Give another file.")
     return data
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    name = shown(path)
+    try:
+        with Path(os.fsdecode(path)).open("rb") as file:
+            return read_whole(file, name)
+    except OSError as error:
+        raise _unreadable(name, error) from error
+    except (ValueError, TypeError) as error:  # a NUL in it, or no path after all
+        raise InvalidImage(f"{name} is not a path of a file ({error}).", "Give another one.") from error
 
 
 def _whole(file: BinaryIO) -> bytes:
@@ -138,12 +146,14 @@ def _whole(file: BinaryIO) -> bytes:
     return data.getvalue()
 
 
-def _remedy(error: OSError) -> str:
+def _unreadable(name: str, error: OSError) -> InvalidImage:
     if isinstance(error, FileNotFoundError):
-        return "Give the path of a file that exists."
-    if isinstance(error, PermissionError):
-        return "Give yourself the right to read it."
-    return "Give the path of a photo."
+        remedy = "Give the path of a file that exists."
+    elif isinstance(error, PermissionError):
+        remedy = "Give yourself the right to read it."
+    else:
+        remedy = "Give the path of a photo."
+    return InvalidImage(f"{name} cannot be read ({error.strerror}).", remedy)
 
 
 def shown(path: str | os.PathLike[str]) -> str:

@@ -50,6 +50,9 @@ _TRANSPOSE = {
 _MOST_BYTES_A_PIXEL = 16
 """What a decoder takes: libwebp the picture in four bytes a pixel three times, and Pillow once more."""
 
+_NO_MEMORY = ("out of memory", "insufficient memory")
+"""What decoders and OpenCV say, in any letters."""
+
 _APART = ("AVIF", "HEIC")
 """Formats that are decoded in a process of their own."""
 
@@ -249,8 +252,8 @@ def _raise_lack_of_memory(error: Exception, pixels: int) -> None:
 
 
 def says_no_memory(error: Exception) -> bool:
-    """Return whether a decoder has said so, each in its way."""
-    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
+    """Return whether a decoder, or OpenCV, has said so, each in its way."""
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _NO_MEMORY)
 
 
 def has_memory_for(pixels: int) -> bool:

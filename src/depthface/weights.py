@@ -34,7 +34,7 @@ class Folder:
 
     Attributes:
         path: of the folder.
-        origin: `folder <name>`; or that of the published weights, if these are the very files.
+        origin: `folder <name>`; or that of the published weights, if each file is known to be theirs.
         sha256: of each file, by name.
     """
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 from fixtures.photos import VARIETY
 from fixtures.serving import depthface
 from PIL import Image
+
+from depthface_client import Client
+from depthface_client.cli import shared
 
 PHOTO = VARIETY["landscape JPEG"]
 
@@ -95,3 +99,16 @@ def test_health_and_models(server):
     assert [(model["name"], model["task"], model["ready"]) for model in document] == [
         ("depth_anything_v2_small", "depth", True)
     ]
+
+
+def test_a_photo_that_there_is_no_memory_for_stops_no_other(capsys):
+    def work(index: int) -> dict[str, bool]:
+        if index == 0:
+            bytearray(2**62)
+        return {"done": True}
+
+    with Client("127.0.0.1:9") as client:  # which is not asked
+        first, second = shared.for_each(client, [Path("large.png"), Path("small.png")], work)
+    assert "not the memory" in first["error"]
+    assert second == {"photo": "small.png", "done": True}
+    assert capsys.readouterr().err.startswith("Error: large.png: There is not the memory for this.")

@@ -170,6 +170,24 @@ def test_asyncio_without_a_server_and_with_a_silent_one():
             asyncio.run(ask(f"127.0.0.1:{silent.getsockname()[1]}", 0.3))
 
 
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_who_still_waits_when_an_asynchronous_client_is_closed_is_told_so(scheme):
+    """One is in flight, two wait for their turn; none of them opens a connection that nobody would close."""
+
+    async def run(silent: socket.socket) -> list[object]:
+        client = AsyncClient(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}", connections=1)
+        asked = [asyncio.create_task(client.loaded()) for _ in range(3)]
+        connection, _ = await asyncio.to_thread(silent.accept)
+        with connection:
+            await client.close()
+            return await asyncio.gather(*asked, return_exceptions=True)
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        found = asyncio.run(run(silent))
+    assert [type(error) for error in found] == [ServerUnavailable] * 3
+    assert "was closed before" in str(found[-1])
+
+
 def test_what_is_served_and_whether_it_answers(client):
     models = {model.name: model for model in client.models()}
     assert models["depth_anything_v2_small"].ready

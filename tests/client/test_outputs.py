@@ -13,7 +13,8 @@ import pytest
 from fixtures.photos import VARIETY
 from fixtures.serving import COMMAND, depthface
 
-from depthface.errors import InvalidInput, OutputError
+from depthface import photos as photos_module
+from depthface.errors import InvalidImage, InvalidInput, OutputError
 from depthface_client import outputs
 
 PHOTO = VARIETY["tiny 40×30"]
@@ -209,3 +210,41 @@ def test_standard_output_is_a_result_or_a_document(tmp_path, monkeypatch, argume
     assert done.returncode == 2
     assert "--json" in done.stderr
     assert not done.stdout
+
+
+STANDARD_STREAMS = """
+from depthface.errors import DepthfaceError
+from depthface_client import outputs
+import sys
+for do in (lambda: outputs.read(outputs.STANDARD), lambda: outputs.write(outputs.STANDARD, b"")):
+    try:
+        do()
+    except DepthfaceError as error:
+        print(type(error).__name__, error, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("closed", "says"),
+    [
+        ("<&- >&-", ["InvalidImage Standard input is closed.", "OutputError Standard output is closed."]),
+        ("</dev/null", ["InvalidImage Standard input is empty"]),
+        ("<.", ["InvalidImage Standard input cannot be read"]),
+    ],
+    ids=["closed", "empty", "a folder"],
+)
+def test_a_standard_stream_that_is_none_is_one_sentence(closed, says):
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", STANDARD_STREAMS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(says), done.stderr
+    assert all(line.startswith(text) for line, text in zip(lines, says, strict=True)), lines
+
+
+def test_standard_input_that_never_ends_is_no_photo(monkeypatch):
+    monkeypatch.setattr(photos_module, "_MOST_BYTES", 2**20)
+    with Path("/dev/zero").open() as endless:
+        monkeypatch.setattr(sys, "stdin", endless)
+        with pytest.raises(InvalidImage, match="Standard input has more than 1 MiB"):
+            outputs.read(outputs.STANDARD)

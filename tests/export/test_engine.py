@@ -131,22 +131,24 @@ def half(tiny, tmp_path_factory) -> tuple[Source, Path]:
 
 @pytest.fixture
 def stage(tiny, half, tmp_path):
-    """The engine stage on a copy of that file: what it gives, and what it says."""
+    """The engine stage on a copy of that file: what it gives, what it says, and the checks of one that it rewrote."""
     source, path = half
     shutil.copy(path, tmp_path / "model.onnx")
 
-    def stage(precision: str = "fp16") -> tuple[dict, list[str]]:
+    def stage(precision: str = "fp16") -> tuple[dict, list[str], list[validate.Check]]:
         lines: list[str] = []
         making = making_of(tiny, source, tmp_path, precision=precision, engines=wanted(), report=lines.append)
-        return engine_stage.engine_from_export(making, EngineOptions()), lines
+        made, checks = engine_stage.engine_from_export(making, EngineOptions())
+        return made, lines, checks
 
     return stage
 
 
 def test_fp16_that_holds_stays_as_it_is(stage, half, tmp_path, monkeypatch):
     builds = engines.replace_tensorrt(monkeypatch)
-    made, lines = stage()
+    made, lines, checks = stage()
     assert len(builds) == 1
+    assert checks == []
     assert made["fp32_nodes"] == 0
     assert lines[0].startswith("engine: ")
     assert (tmp_path / "model.onnx").read_bytes() == half[1].read_bytes()
@@ -168,13 +170,25 @@ def overflowing(engine: bytes, outputs: dict) -> dict:
 
 def test_fp16_is_tried_once_more_with_attention_in_fp32(stage, tmp_path, monkeypatch):
     builds = engines.replace_tensorrt(monkeypatch, spoil=overflowing)
-    made, lines = stage()
+    made, lines, _ = stage()
     assert len(builds) == 2
     assert [line for line in lines if "not finite" in line]
     assert made["fp32_nodes"] >= 2 * 4  # four layers, each a product and a softmax
     assert all(check["value"] <= check["tolerance"] for check in made["checks"])
     assert made["sha256"] == manifest.sha256_of(tmp_path / "model.plan")
     assert not engines.has_half_softmax((tmp_path / "model.onnx").read_bytes())
+
+
+def test_the_manifest_has_the_checks_of_the_file_that_was_rewritten(tiny, tmp_path, run, monkeypatch):
+    engines.replace_tensorrt(monkeypatch, spoil=overflowing)
+    run(tiny, tmp_path, precision="fp16", engines=wanted())
+    folder = version_folder(tmp_path, tiny)
+    found = manifest.read(folder)
+    assert found.engine["fp32_nodes"] >= 2 * 4
+    source = random_sources(tiny, "fp16")[tiny.networks[0].name]
+    making = making_of(tiny, source, folder, precision="fp16")
+    proven = validate.prove(making, validate.runner(folder / "model.onnx"))
+    assert [check["value"] for check in found.checks] == pytest.approx([check.value for check in proven], rel=1e-6)
 
 
 def test_fp16_that_fails_twice_fails_and_says_so(stage, monkeypatch):

@@ -200,6 +200,28 @@ def test_a_network_of_crops_is_refused_past_its_tolerance_and_not_before(
         judge(card, kind, precision, reference, regressed(reference, change(bad)))
 
 
+def test_a_detector_that_finds_no_face_in_any_photo_is_not_proven():
+    blind = SimpleNamespace(
+        taskname="detection", static_input_size=None, detect=lambda *_, **__: (BOXES[:0], KEYPOINTS[:0])
+    )
+
+    def nothing(inputs: Arrays) -> Arrays:
+        return detected()(inputs) | {"count": np.zeros((len(inputs["pixels"]), 1), np.int32)}
+
+    for precision in ("fp32", "bf16"):
+        with pytest.raises(ParityError, match="faces_differ"):
+            judge(card_named(PACKS[0]), "_detector", precision, blind, nothing)
+
+
+@pytest.mark.parametrize(("change", "length"), [(turned(0.0), 1.02), (turned(0.5), 2.0)], ids=["alike", "turned"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_embedding_of_another_length_is_refused(precision, change, length):
+    """Its product with a unit vector is no cosine: here it is above 1, and 1 of one that is turned by 60°."""
+    card, reference = card_named(PACKS[0]), regressor("recognition", 512, 112)
+    with pytest.raises(ParityError, match="cosine_loss"):
+        judge(card, "_recognizer", precision, reference, regressed(reference, lambda row: length * change(row)))
+
+
 def swapped(levels: int) -> tuple[SimpleNamespace, Run]:
     """INSwapper that paints everything grey, and a graph that is off by so many levels in one pixel."""
     picture = np.full((1, 3, 128, 128), 100.5 / 255, np.float32)
@@ -220,6 +242,17 @@ def test_a_swapper_is_refused_past_two_levels_and_not_before():
     judge(card_named("inswapper_128"), "_swapper", "fp32", *swapped(2))
     with pytest.raises(ParityError, match="swap_error_levels"):
         judge(card_named("inswapper_128"), "_swapper", "fp32", *swapped(3))
+
+
+def test_a_swapper_whose_reference_gives_what_is_no_number_is_refused():
+    """InsightFace itself makes a black pixel of it."""
+    reference, _ = swapped(0)
+    picture = np.zeros((1, 3, 128, 128), np.float32)
+    picture[0, 1, 64, 64] = np.nan
+    reference.session = SimpleNamespace(run=lambda *_: [picture])
+    card = card_named("inswapper_128")
+    with pytest.raises(ParityError, match="swap_error_levels"), np.errstate(invalid="ignore"):
+        judge(card, "_swapper", "fp32", reference, lambda inputs: {"faces_out": np.zeros_like(inputs["faces"])})
 
 
 # Embeddings: photos and texts whose vectors are an axis each, the last of them turned a little.

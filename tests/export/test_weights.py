@@ -116,6 +116,16 @@ def test_a_folder_of_weights_is_loaded_and_named(tiny, tmp_path):
     assert loaded.head.conv1.weight.equal(random_model(tiny, 3).head.conv1.weight)
     assert weights.locate(tiny, str(folder / "model.safetensors")).path == folder
 
+def test_a_folder_is_the_published_one_where_each_of_its_files_is_known_to_be(hub):
+    """Of a file without a published checksum, such as a tokenizer, nobody can say so: it may be another one."""
+    card, folder, _ = hub
+    assert weights.locate(card, str(folder)).origin == "folder snapshot"
+    files = tuple(dataclasses.replace(file, sha256=sha256_of(folder / file.name)) for file in card.weights.files)
+    pinned = dataclasses.replace(card, weights=dataclasses.replace(card.weights, files=files))
+    assert weights.locate(pinned, str(folder)).origin == "someone/model@abc123"
+    (folder / "config.json").write_text("[]")
+    assert weights.locate(pinned, str(folder)).origin == "folder snapshot"
+
 
 def test_weights_of_another_size_are_refused(tiny, tmp_path):
     random_model(tiny).save_pretrained(tmp_path / "tiny")

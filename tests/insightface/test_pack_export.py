@@ -200,6 +200,40 @@ def test_a_genuine_embedding_has_length_1_and_128_columns(face_server, face_pack
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
 
 
+# A folder in the place of a name
+
+
+def test_a_folder_by_its_bare_name_is_its_own_weights_whatever_it_is_called(pack, tmp_path, monkeypatch):
+    folder, target = pack(det=DETECTOR), tmp_path / "target"
+    folder.rename(tmp_path / "hub")
+    folder = pack(det=DETECTOR)
+    monkeypatch.chdir(tmp_path)
+    done = depthface("export", "mine", "hub", "--accept-license", "--repository", target)
+    assert done.returncode == 0, done.stderr
+    for name in ("mine", "hub"):
+        found = manifest.read(target / f"face_{name}_detector" / "1")
+        assert found is not None
+        assert found.weights["origin"] == f"folder {name}"
+        assert found.command[2] == str(tmp_path / name)
+
+
+def test_weights_beside_a_folder_alone_are_refused(pack, tmp_path, monkeypatch):
+    pack(det=DETECTOR)
+    monkeypatch.chdir(tmp_path)
+    for model in ("mine", "./mine", tmp_path / "mine"):
+        done = depthface("export", model, "--weights", "random", "--repository", tmp_path / "target")
+        assert done.returncode == 2
+        assert f"{model} is a folder, and so its own weights" in done.stderr
+    assert_untouched(tmp_path / "target")
+
+
+def test_a_folder_that_is_called_as_a_published_pack_is_named_by_its_path(pack, tmp_path):
+    folder = pack(det=DETECTOR).rename(tmp_path / "buffalo_sc")
+    command = job_of(card_named(str(folder)), tmp_path / "target", str(folder)).command
+    assert command[:3] == ["depthface", "export", str(folder)]
+    assert "--weights" not in command
+
+
 # What an export says of itself
 
 

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
 
 import av
 import numpy as np
@@ -127,6 +129,32 @@ def test_the_server_is_asked_and_random_weights_are_on_the_picture(server, folde
     assert np.all(np.median(foot, axis=(0, 1)) == (176, 0, 32))  # the red bar
 
 
+@contextmanager
+def piped(path, data):
+    """A pipe in the place of a file: it gives its bytes once."""
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(data,), daemon=True)
+    writer.start()
+    yield path
+    writer.join(HANGS_AFTER_S)
+    assert not writer.is_alive()
+
+
+def test_a_photo_and_a_map_may_be_pipes(folder):
+    photo, depth = ((folder / name).read_bytes() for name in ("photo.png", "depth.npy"))
+    with piped(folder / "photo.pipe", photo) as photo_pipe, piped(folder / "pipe.npy", depth) as depth_pipe:
+        done = depthface("parallax", photo_pipe, "--depth", depth_pipe, "--seconds", "1", "--fps", "5",
+                         "--out", folder / "clip.gif")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_photo_that_the_server_is_asked_about_is_read_once(server, folder):
+    with piped(folder / "photo.pipe", (folder / "photo.png").read_bytes()) as photo:
+        done = depthface("parallax", photo, "--url", server.host, "--seconds", "1", "--fps", "5",
+                         "--out", folder / "clip.gif")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_map_that_says_its_weights_are_random_is_labelled_too(folder):
     info = PngInfo()
     info.add_text("Source", "depthface: random, seed 0")
@@ -157,6 +185,8 @@ def test_a_map_of_another_size_is_resized_and_that_is_said(folder):
         (("--out", "clip.mp4", "--seconds", "100", "--fps", "60"), "the limit is 3600"),
         (("--out", "clip.mp4", "--seconds", "nan"), "Give a number above 0"),
         (("--out", "clip.mp4", "--fps", "0"), "Give a number above 0"),
+        (("--out", "clip.mp4", "--fps", "0.0004"), "Give a higher rate"),
+        (("--out", "clip.mp4", "--motion", "zoom", "--height", "0.3"), "takes no --height"),
         (("--out", "clip.mp4", "--size", "9000"), "16 to 4096"),
         (("--out", "clip.mp4", "--size", "0"), "16 to 4096"),
         (("--out", "clip.gif", "--size", "1"), "16 to 4096"),
@@ -171,6 +201,7 @@ def test_a_map_of_another_size_is_resized_and_that_is_said(folder):
         (("--out", "clip.mp4", "--depth", "nan.npy"), "NaN"),
         (("--out", "clip.mp4", "--depth", "objects.npy"), "not a numpy array"),
         (("--out", "text.png/clip.mp4"), "cannot be written"),
+        (("--out", "clip.gif", "--mask", "taken.gif"), "it is a folder"),
     ],
 )
 def test_bad_input_is_one_sentence_and_nothing_is_left(folder, arguments, says):
@@ -179,6 +210,7 @@ def test_bad_input_is_one_sentence_and_nothing_is_left(folder, arguments, says):
     np.save(folder / "flat.npy", np.ones((4, 4)))
     np.save(folder / "nan.npy", np.array([[0, np.nan], [1, 2]]))
     np.save(folder / "objects.npy", np.array([[None, {}]]), allow_pickle=True)
+    (folder / "taken.gif").mkdir()
     before = made(folder)
     placed = [folder / one if "." in one and not one[0].isdecimal() else one for one in arguments]
     done = parallax(folder, *placed)
@@ -229,6 +261,38 @@ def test_ctrl_c_leaves_nothing(folder):
     assert "Stopped. Nothing of the clip was kept." in said
     assert "Traceback" not in said
     assert made(folder) == []
+
+
+def test_what_was_kept_is_said_where_the_mask_fails(folder):
+    """Its second picture is a link to a disk that is full; the clip is there already."""
+    (folder / "masks").mkdir()
+    (folder / "masks" / "2.png").symlink_to("/dev/full")
+    done = parallax(folder, "--out", folder / "clip.gif", "--mask", folder / "masks" / "%d.png")
+    assert done.returncode == 1
+    assert f"2 files were kept, the last of them {folder / 'masks' / '1.png'}." in done.stderr
+    assert made(folder) == ["clip.gif", "masks"]
+
+
+def test_ctrl_c_during_the_mask_says_that_the_clip_is_there(folder):
+    command = [sys.executable, "-m", "depthface", "parallax", folder / "photo.png", "--depth", folder / "depth.png"]
+    command += ["--out", folder / "clip.webp", "--mask", folder / "mask.webp", "--seconds", "30", "--fps", "60"]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    )
+    until((folder / "clip.webp").exists)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=HANGS_AFTER_S)
+    assert process.returncode == 130
+    assert f"Stopped. {folder / 'clip.webp'} was kept." in said
+    assert made(folder) == ["clip.webp"]
+
+
+def test_a_closed_standard_error_stops_no_clip(folder):
+    command = [sys.executable, "-m", "depthface", "parallax", folder / "photo.png", "--depth", folder / "depth.png"]
+    command += ["--out", folder / "clip.gif", "--seconds", "1", "--fps", "5"]
+    done = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *command], check=False, timeout=HANGS_AFTER_S)
+    assert done.returncode == 0
+    assert made(folder) == ["clip.gif"]
 
 
 def test_a_photo_of_40_megapixels(folder):

@@ -8,11 +8,13 @@ import time
 import tracemalloc
 import weakref
 
+import cv2
 import numpy as np
 import pytest
 
 import depthface_render
 from depthface.errors import InvalidInput
+from depthface_render import frames as framing
 from depthface_render import PRESETS, QUALITIES, Motion, Timing, parallax, parallax_with_masks
 from depthface_render.project import project
 
@@ -118,6 +120,42 @@ def test_memory_is_bounded_by_the_pixels_of_a_frame():
     assert for_the_background <= 130 * height * width
     assert for_a_frame <= 130 * height * width
 
+def scaled_whole(photo, size):
+    """The middle of a photo that is scaled as a whole."""
+    height, width = framing.covering_size(photo.shape, size)
+    whole = cv2.resize(photo, (width, height), interpolation=cv2.INTER_CUBIC)
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    return whole[top : top + size[0], left : left + size[1]]
+
+
+def still(photo, size):
+    ramp = np.tile(np.linspace(0, 1, photo.shape[1], dtype=np.float32), (photo.shape[0], 1))
+    return next(parallax(photo, ramp, Motion(height=0.0), timing=Timing(1, 1), size=size))
+
+
+@pytest.mark.parametrize("size", [(180, 100), (120, 640), (181, 319), (270, 120)])
+def test_a_photo_of_other_proportions_is_cut_to_the_pixel(size):
+    assert np.array_equal(still(PHOTO, size), scaled_whole(PHOTO, size))
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 2003), (1999, 21), (3, 3000)])
+def test_of_a_strip_the_middle_is_shown_as_if_the_whole_had_been_scaled(height, width):
+    """To within a pixel of the frame, which here is two levels at most."""
+    y, x = np.mgrid[:height, :width] / min(height, width)
+    photo = (128 + 90 * np.stack([np.sin(x), np.cos(y), np.sin(x + y)], -1)).round().astype(np.uint8)
+    off = still(photo, (64, 64)).astype(int) - scaled_whole(photo, (64, 64))
+    assert np.abs(off).max() <= 3
+
+
+def test_of_a_strip_no_more_is_scaled_than_a_frame_needs():
+    """Whole it would be 400 MB."""
+    photo = np.tile(PHOTO[:16], (1, 100, 1))
+    tracemalloc.start()
+    still(photo, (360, 360))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= 130 * 360 * 360 + 20 * photo.size
+
 
 def test_masks_tell_what_was_invented():
     frame, mask = next(parallax_with_masks(PHOTO, DEPTH, PRESETS["horizontal"](1.0)(0.25), timing=Timing(1, 1)))
@@ -195,7 +233,7 @@ def test_what_is_wrong_is_said_at_once_in_a_sentence(change, says):
 
 
 @pytest.mark.parametrize(
-    "values", [(0, 30), (5, 0), (-1, 30), (float("nan"), 30), (5, float("inf")), (61, 60), (1e308, 1e308)]
+    "values", [(0, 30), (5, 0), (-1, 30), (float("nan"), 30), (5, float("inf")), (61, 60), (1e308, 1e308), (5, 0.0004)]
 )
 def test_a_clip_that_cannot_be_is_refused(values):
     with pytest.raises(InvalidInput, match="Give "):

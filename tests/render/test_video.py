@@ -13,7 +13,7 @@ import pytest
 from fixtures import browser
 from PIL import Image
 
-from depthface.errors import DepthfaceError, InvalidInput
+from depthface.errors import DepthfaceError, InvalidInput, OutputError
 from depthface_render import video
 
 HEIGHT, WIDTH, COUNT = 72, 128, 20
@@ -86,6 +86,14 @@ def test_pictures_that_move(tmp_path, name):
         assert np.abs(pixels[8, 8] - (40, 90, 200)).max() <= 12
         assert np.abs(pixels[-8, (COUNT - 1) * 4 + 15] - 255).max() <= 12
 
+def test_a_gif_that_begins_black_has_white_in_it(tmp_path):
+    """As the mask of a path that begins where the photo was taken."""
+    masks = [np.zeros((HEIGHT, WIDTH, 3), np.uint8) for _ in range(3)]
+    masks[2][20:40, 30:60] = 255
+    with Image.open(write(tmp_path, "mask.gif", made=iter(masks))) as picture:
+        picture.seek(2)
+        assert np.array_equal(np.asarray(picture.convert("RGB")), masks[2])
+
 
 def test_what_stands_still_costs_a_gif_nothing(tmp_path):
     moving = write(tmp_path, "moving.gif").stat().st_size
@@ -149,6 +157,36 @@ def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path):
     with pytest.raises(DepthfaceError, match="cannot be written"):
         write(tmp_path / "file", "clip.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_in_the_place_of_one_of_many_files_keeps_all_as_it_was(tmp_path):
+    (tmp_path / "frames" / "003.png").mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"003\.png cannot be written \(it is a folder\)"):
+        write(tmp_path, ALL[4])
+    assert [path.name for path in (tmp_path / "frames").iterdir()] == ["003.png"]
+
+
+def test_what_is_kept_of_many_files_is_said(tmp_path):
+    """The third is a link to a disk that is full."""
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "003.png").symlink_to("/dev/full")
+    with pytest.raises(OutputError, match=r"No space left.*2 files were kept, the last of them .*002\.png"):
+        write(tmp_path, ALL[4])
+    assert sorted(path.name for path in (tmp_path / "frames").iterdir()) == ["001.png", "002.png", "003.png"]
+
+
+def test_where_a_clip_could_not_be_put_is_told_before_it_is_made(tmp_path):
+    write(tmp_path, ALL[4])
+    (tmp_path / "file").write_text("")
+    (tmp_path / "clip.gif").mkdir()
+    for name, says in (("file/clip.mp4", "can be made in"), ("clip.gif", "folder"), ("x" * 300 + ".gif", "long")):
+        with pytest.raises(OutputError, match=says):
+            video.check_place(tmp_path / name, COUNT)
+    with pytest.raises(InvalidInput, match=r"006\.png is there already"):
+        video.check_place(tmp_path / ALL[4], 5)
+    for name in ("new/deep/clip.mp4", ALL[4]):
+        video.check_place(tmp_path / name, COUNT)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.gif", "file", "frames"]
 
 
 @pytest.mark.parametrize("name", ["clip.avi", "clip", "clip.png", "clip%04d.mp4", "%d%d.png", "%s.png"])

@@ -11,7 +11,16 @@ from weakref import WeakSet
 from depthface.asking import Call
 from depthface.errors import RequestTimeout, ServerUnavailable
 
-__all__ = ["AsyncTransport", "Transport", "answered", "forget_in_children", "no_answer", "no_triton", "too_late"]
+__all__ = [
+    "AsyncTransport",
+    "Transport",
+    "answered",
+    "closed",
+    "forget_in_children",
+    "no_answer",
+    "no_triton",
+    "too_late",
+]
 
 
 class Transport(Protocol):
@@ -34,7 +43,7 @@ class AsyncTransport(Protocol):
         """Return the answer; raise an error of `depthface.errors`."""
 
     async def close(self) -> None:
-        """Close every connection; the next call opens one anew."""
+        """Close every connection; the next call opens one anew. Who still waits gets `ServerUnavailable`."""
 
     def reset(self) -> None:
         """Forget every connection without touching it: in a forked child they are the parent's."""
@@ -70,6 +79,13 @@ def no_answer(server: str, error: BaseException) -> ServerUnavailable:
     return ServerUnavailable(
         f"No answer from {server} ({reason}).",
         "Start one with `depthface serve`, or give the address of one that runs.",
+    )
+
+
+def closed(server: str) -> ServerUnavailable:
+    """Return the error for a request of a client that was closed before the answer came."""
+    return ServerUnavailable(
+        f"The client was closed before {server} had answered.", "Close it when its requests have ended."
     )
 
 

@@ -14,7 +14,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from depthface.asking import Call
 from depthface_client._transports.address import Address
-from depthface_client._transports.base import forget_in_children, no_answer
+from depthface_client._transports.base import closed, forget_in_children, no_answer
 from depthface_client._transports.grpc_codec import CHANNEL_OPTIONS, GrpcCodec
 
 __all__ = ["AsyncGrpcTransport", "GrpcTransport"]
@@ -135,7 +135,12 @@ class AsyncGrpcTransport:
         except grpc.RpcError as error:
             raise self._codec.error(call, error, timeout_s) from error
         except grpc.aio.UsageError as error:
-            raise no_answer(str(self._address), error) from error
+            raise closed(str(self._address)) from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise closed(str(self._address)) from error  # a channel that is closed cancels its calls, not who waits
         return self._codec.answer(call, response)
 
     def _stub(self) -> Any:

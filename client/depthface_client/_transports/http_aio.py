@@ -11,7 +11,7 @@ from yarl import URL
 
 from depthface.asking import Call, Infer
 from depthface_client._transports.address import Address
-from depthface_client._transports.base import forget_in_children, no_answer, no_triton, too_late
+from depthface_client._transports.base import closed, forget_in_children, no_answer, no_triton, too_late
 from depthface_client._transports.http_codec import HttpCodec
 
 __all__ = ["AsyncHttpTransport"]
@@ -63,6 +63,8 @@ class AsyncHttpTransport:
         server = str(self._address)
         try:
             async with self._turn:
+                if session.closed:  # while this one waited
+                    raise closed(server)
                 async with asyncio.timeout(timeout_s):
                     async with session.request(
                         request.method, url, data=request.body or None, headers=request.headers, allow_redirects=False

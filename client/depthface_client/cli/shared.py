@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from depthface import picture
+from depthface.cli import said
 from depthface.errors import DepthfaceError, InvalidInput, ModelUnavailable, ServerUnavailable
 from depthface.photos import shown
 from depthface.weights import warning_of
@@ -71,7 +73,9 @@ photos = click.argument(
 
 
 def for_each(client: Client, photos: Sequence[Path], work: Callable[[int], dict[str, Any]]) -> list[dict[str, Any]]:
-    """Do the work for each photo, by its index, and return what each came to; a failure ends no other's.
+    """Do the work for each photo, by its index, and return what each came to.
+
+    A failure ends no other's, nor does a lack of memory.
 
     Raises:
         ServerUnavailable, ModelUnavailable: nobody answers any more, so that no other photo would fare better.
@@ -82,12 +86,14 @@ def for_each(client: Client, photos: Sequence[Path], work: Callable[[int], dict[
             documents.append({"photo": str(photo), **work(index)})
         except ModelUnavailable:
             raise
-        except DepthfaceError as error:
+        except Exception as error:
+            if not (isinstance(error, DepthfaceError) or picture.says_no_memory(error)):
+                raise
             if isinstance(error, ServerUnavailable):
                 client.models()  # raises, if it is not this photo that breaks the connection
-            name, text = shown(photo), str(error)
+            name, text = shown(photo), said(error)
             click.echo(f"Error: {text if text.startswith(name) else f'{name}: {text}'}", err=True)
-            documents.append({"photo": str(photo), "error": str(error)})
+            documents.append({"photo": str(photo), "error": text})
     return documents
 
 

@@ -27,6 +27,9 @@ Run = Callable[[Arrays], Arrays]
 
 BATCH = 4
 
+LENGTH_OFF = 1e-2
+"""How far the length of an embedding may be from 1. In bf16, whose numbers near 1 are 1/128 apart, it is by 1/256."""
+
 
 def measurements(source: Source, run: Run, samples: Samples) -> Iterator[tuple[str, dict[str, float]]]:
     """Compare an export with InsightFace's model on photographs.
@@ -40,6 +43,9 @@ def measurements(source: Source, run: Run, samples: Samples) -> Iterator[tuple[s
         `keypoint_error_px`, `score_error`; of a recogniser `cosine_loss` (1 − cosine of the two embeddings of a crop);
         of landmarks `landmark_error_px` in the 192 px crop; of attributes `attribute_error`, of its three numbers; of
         a swapper `swap_error_levels`, of 255.
+
+        All are infinite where a value is not finite, in either; where no face was found, by either, in any photo; and
+        where an embedding is not of unit length.
     """
     photos = list(samples.photos)
     if not hasattr(source.reference, "taskname"):
@@ -60,9 +66,11 @@ def _detection(reference: Any, run: Run, pictures: list[Pixels]) -> Iterator[tup
         fed = [processing.letterboxes(picture, DEFAULT_MIN_SCORE, det_size, fixed_side_px) for picture in pictures]
         batch = run({key: np.stack([one[key] for one in fed]) for key in fed[0]})
         worst = dict.fromkeys(("faces_differ", "box_error_px", "keypoint_error_px", "score_error"), 0.0)
+        found = 0
         for index, picture in enumerate(pictures):
             boxes, keypoints = reference.detect(picture[:, :, ::-1], input_size=sizes, det_thresh=DEFAULT_MIN_SCORE)
             count = int(batch["count"][index, 0])
+            found += count + len(boxes)
             worst["faces_differ"] = max(worst["faces_differ"], abs(count - len(boxes)))
             if count == len(boxes) > 0:
                 errors = {
@@ -73,6 +81,8 @@ def _detection(reference: Any, run: Run, pictures: list[Pixels]) -> Iterator[tup
                 for metric, error in errors.items():
                     # Not max(): of a number and NaN it gives the number.
                     worst[metric] = float(np.maximum(worst[metric], _largest(error)))
+        if not found:  # that both are blind says nothing of faces
+            worst = dict.fromkeys(worst, float("inf"))
         yield f"{name if fixed_side_px is None else fixed_side_px}, batch of {len(pictures)}", worst
 
 
@@ -95,16 +105,22 @@ def _swap(reference: Any, run: Run, pictures: list[Pixels]) -> Iterator[tuple[st
     latent = np.random.default_rng(0).normal(size=(len(crops), SWAP_EMBEDDING_COLUMNS)).astype(np.float32)
     latent /= np.linalg.norm(latent, axis=1, keepdims=True)
     got = run({"faces": crops, "embedding": latent})["faces_out"].astype(int)
-    worst = 0
+    worst = 0.0
     for crop, source, swapped in zip(crops, latent, got, strict=True):
         mapped = source[None] @ reference.emap
         mapped /= np.linalg.norm(mapped)
         blob = cv2.dnn.blobFromImage(crop[:, :, ::-1], 1 / 255, (SWAP_CROP_PX, SWAP_CROP_PX), (0, 0, 0), swapRB=True)
         names = reference.input_names
         (picture,) = reference.session.run(reference.output_names, {names[0]: blob, names[1]: mapped})
-        expected = np.clip(255 * picture[0].transpose(1, 2, 0), 0, 255).astype(np.uint8).astype(int)
-        worst = max(worst, int(np.abs(swapped - expected).max()))
-    yield f"{len(crops)}×{SWAP_CROP_PX}×{SWAP_CROP_PX}", {"swap_error_levels": float(worst)}
+        worst = max(worst, _levels(picture[0].transpose(1, 2, 0), swapped))
+    yield f"{len(crops)}×{SWAP_CROP_PX}×{SWAP_CROP_PX}", {"swap_error_levels": worst}
+
+
+def _levels(expected: npt.NDArray[np.float32], got: npt.NDArray[np.int_]) -> float:
+    """Return the largest difference in levels; InsightFace makes them of `expected`, 0…1 (inswapper.py:57-60)."""
+    if not np.isfinite(expected).all():
+        return float("inf")
+    return float(np.abs(got - np.clip(255 * expected, 0, 255).astype(np.uint8)).max())
 
 
 def _raw(reference: Any, crop: Pixels) -> npt.NDArray[np.float32]:
@@ -119,10 +135,11 @@ def _raw(reference: Any, crop: Pixels) -> npt.NDArray[np.float32]:
 
 def _distance(task: str, expected: npt.NDArray[np.float32], got: npt.NDArray[np.float32]) -> dict[str, float]:
     if task == "recognition":
-        if not np.isfinite(expected).all():
+        lengths = np.linalg.norm(got, axis=1)
+        if not (np.isfinite(expected).all() and np.allclose(lengths, 1, atol=LENGTH_OFF)):
             return {"cosine_loss": float("inf")}
-        unit = expected / np.linalg.norm(expected, axis=1, keepdims=True)
-        return {"cosine_loss": float(1 - (unit * got).sum(axis=1).min())}
+        products = (expected * got).sum(axis=1)
+        return {"cosine_loss": float(1 - (products / (np.linalg.norm(expected, axis=1) * lengths)).min())}
     error = _largest(got - expected)
     if task.startswith("landmark"):
         return {"landmark_error_px": error * (LANDMARK_CROP_PX // 2)}
