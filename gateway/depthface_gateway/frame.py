@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from depthface import __version__
-from depthface.errors import DepthfaceError
+from depthface.errors import DepthfaceError, OutputError
 from depthface_gateway.context import Context
 from depthface_gateway.edge import Edge, Problem, Rules
 
@@ -58,7 +58,10 @@ def new_app(context: Context, frame: Frame, lifespan: Lifespan | None = None) ->
         assert isinstance(error, DepthfaceError)
         if error.status >= 500:
             _log.warning("%s", error, extra={"request_id": request_id(request)})
-        return frame.answer(Problem(error.status, str(error), request_id(request), error, request.url.path))
+        message = str(error)
+        if isinstance(error, OutputError):  # its own words name a path of this machine
+            message = "The gateway cannot write a file of its own; its log says why."
+        return frame.answer(Problem(error.status, message, request_id(request), error, request.url.path))
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

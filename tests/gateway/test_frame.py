@@ -14,7 +14,7 @@ from fixtures.serving import depthface
 from fixtures.waiting import HANGS_AFTER_S
 from starlette.responses import JSONResponse
 
-from depthface.errors import InvalidInput
+from depthface.errors import InvalidInput, OutputError
 from depthface_gateway import contracts
 from depthface_gateway.context import Context
 from depthface_gateway.frame import Frame, new_app, request_id
@@ -177,6 +177,12 @@ def test_whatever_fails_is_an_answer_without_its_secrets():
     status, _, body = served(broken, b"x")
     assert status == 500
     assert b"1234" not in body
+
+    async def full(request: Request) -> object:
+        raise OutputError("/secret/clip.mp4 cannot be written (No space left on device).")
+
+    status, _, body = served(full, b"x")
+    assert (status, b"secret" in body) == (500, False)
 
 
 def test_it_ends_what_is_in_flight_and_then_itself(lonely_gateway):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import errno
 import logging
 import os
 import random
@@ -28,6 +29,7 @@ from depthface.errors import (
     DepthfaceError,
     InvalidInput,
     ModelUnavailable,
+    OutputError,
     ServerOverloaded,
     ServerUnavailable,
 )
@@ -66,6 +68,10 @@ def verdict(error: BaseException) -> tuple[Fate, str]:
             return Fate.ENDS, str(error)
         case ServerUnavailable() | ServerOverloaded():
             return Fate.WAITS, str(error)
+        case OutputError(__cause__=OSError(errno=errno.ENOSPC | errno.EDQUOT) as cause):
+            return verdict(cause)
+        case OutputError():  # its own words name a path of this machine
+            return Fate.AGAIN, "The job's files cannot be written; the worker's log says why."
         case DepthfaceError():
             return Fate.AGAIN, str(error)
         case SQLAlchemyError():
@@ -272,7 +278,7 @@ class Worker:
         fate, message = verdict(error)
         if fate is Fate.UNKNOWN:
             raise error
-        if not isinstance(error, DepthfaceError):
+        if not isinstance(error, DepthfaceError) or isinstance(error, OutputError):
             _log.error("job %s failed", claim.job_id, exc_info=error)
         if fate is Fate.AGAIN and claim.attempts > claim.max_retries:
             fate, message = Fate.ENDS, f"{message} It was tried {claim.attempts} times."
