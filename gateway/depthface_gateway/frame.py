@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -79,11 +78,6 @@ def new_app(context: Context, frame: Frame, lifespan: Lifespan | None = None) ->
     app.add_exception_handler(DepthfaceError, depthface_error)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, validation_error)
-    if settings.origins:
-        app.add_middleware(
-            CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["*"],
-            expose_headers=["*"],
-        )  # fmt: skip
     rules = Rules(
         name=frame.name,
         answer=frame.answer,
@@ -91,6 +85,7 @@ def new_app(context: Context, frame: Frame, lifespan: Lifespan | None = None) ->
         deadline_s=settings.deadline_s,
         api_key=settings.api_key if frame.is_keyed else "",
         open_paths=frame.open_paths,
+        origins=settings.origins,
     )
     app.add_middleware(Edge, rules=rules)
     return app
