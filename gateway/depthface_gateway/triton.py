@@ -151,6 +151,11 @@ class Triton:
                 f"No server answered within {patience_s:g} s.", "It may be busy: try again in a while."
             ) from error
 
+    def has_ready(self, model: str) -> bool:
+        """Whether every live server has a model ready, as they were last seen."""
+        live = [server for server in self._servers if server.is_alive]
+        return bool(live) and all(model in server.models and server.models[model].ready for server in live)
+
     async def on_every_server(self, call: Callable[[AsyncClient], Awaitable[object]]) -> None:
         """Have every live server do `call`, such as to load or unload a model, and look at what they serve anew.
 

@@ -213,6 +213,22 @@ def test_what_the_models_are_is_asked_where_something_may_have_changed(pool, mon
     pool(test, "a")
 
 
+def test_a_model_is_there_where_every_live_server_has_it_ready(pool):
+    async def test(pool: Triton, a: FakeClient, b: FakeClient) -> None:
+        assert pool.has_ready("m") and not pool.has_ready("n")
+        b.served = [replace(MODEL, ready=False)]
+        await pool.look()
+        assert pool.models["m"].ready and not pool.has_ready("m")
+        b.is_down = True
+        await pool.look()
+        assert pool.has_ready("m")
+        a.is_down = True
+        await pool.look()
+        assert not pool.has_ready("m")
+
+    pool(test)
+
+
 def test_too_many_that_wait_are_refused_and_who_gives_up_makes_room(pool):
     async def test(pool: Triton, a: FakeClient) -> None:
         a.hold = asyncio.Event()
