@@ -159,16 +159,19 @@ class Triton:
     async def on_every_server(self, call: Callable[[AsyncClient], Awaitable[object]]) -> None:
         """Have every live server do `call`, such as to load or unload a model, and look at what they serve anew.
 
+        Where one fails the others go on to their end; then the first error is raised.
+
         Raises:
             ServerUnavailable: none of the servers answers.
         """
         live = [server for server in self._servers if server.is_alive]
         if not live:
             raise self._nobody()
-        try:
-            await asyncio.gather(*(call(server.asking) for server in live))
-        finally:
-            await asyncio.gather(*(self._look_at(server) for server in live))
+        done = await asyncio.gather(*(call(server.asking) for server in live), return_exceptions=True)
+        await asyncio.gather(*(self._look_at(server) for server in live))
+        for failed in done:
+            if isinstance(failed, BaseException):
+                raise failed
 
     async def width(self, model: str, output: str) -> int | None:
         """Return the last dimension of an output, as a server tells it; None if it does not or if that varies."""

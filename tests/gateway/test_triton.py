@@ -16,7 +16,7 @@ from fixtures.shared import copied
 from fixtures.tiny import TINY
 from fixtures.waiting import HANGS_AFTER_S
 
-from depthface.errors import RequestTimeout, ServerOverloaded, ServerUnavailable
+from depthface.errors import ModelUnavailable, RequestTimeout, ServerOverloaded, ServerUnavailable
 from depthface_client import AsyncClient, ModelInfo
 from depthface_gateway import triton
 from depthface_gateway.settings import Settings
@@ -225,6 +225,25 @@ def test_a_model_is_there_where_every_live_server_has_it_ready(pool):
         a.is_down = True
         await pool.look()
         assert not pool.has_ready("m")
+
+    pool(test)
+
+
+def test_where_one_server_fails_the_others_go_on(pool):
+    async def test(pool: Triton, a: FakeClient, b: FakeClient) -> None:
+        done: list[FakeClient] = []
+
+        async def load(client: FakeClient) -> None:
+            if client is a:
+                raise ModelUnavailable("gone")
+            await asyncio.sleep(0.05)
+            done.append(client)
+
+        before = b.looks
+        with pytest.raises(ModelUnavailable):
+            await pool.on_every_server(load)
+        assert done == [b]
+        assert b.looks == before + 1
 
     pool(test)
 

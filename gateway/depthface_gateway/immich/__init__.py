@@ -29,6 +29,7 @@ from depthface_gateway.immich.models import HEEDED, Models, preloaded
 from depthface_gateway.immich.upstream import Upstream
 from depthface_gateway.meanings import analyses
 from depthface_gateway.photos import upright_size
+from depthface_gateway.together import together
 
 __all__ = ["DEFAULT_PORT", "HOST_VARIABLE", "NAME", "PORT_VARIABLE", "app"]
 
@@ -112,7 +113,7 @@ def _router(context: Context, models: Models, upstream: Upstream | None) -> APIR
             raise _not_served(missing[0], context)
         if photo is None:
             return JSONResponse(await _found(models, asked, None, text, id))
-        answer, (width, height) = await asyncio.gather(_found(models, asked, photo, text, id), upright_size(photo))
+        answer, (width, height) = await together(_found(models, asked, photo, text, id), upright_size(photo))
         return JSONResponse(answer | {"imageWidth": width, "imageHeight": height})
 
     return routes
