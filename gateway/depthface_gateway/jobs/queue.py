@@ -226,8 +226,8 @@ class Queue:
 
     # What workers do
 
-    def claim(self, worker_id: str) -> Claim | None:
-        """Take the next job; None if none is to be had now."""
+    def claim(self, worker_id: str, *, syncs: Callable[[Claim], bool] = lambda claim: False) -> Claim | None:
+        """Take the next job; None if none is to be had now. One that killed its workers ends; `syncs` as in `fail`."""
         while True:
             with self.database.writing() as session:
                 taken = self._take(session, worker_id)
@@ -237,7 +237,7 @@ class Queue:
                     return taken
                 session.execute(delete(QueueEntry).where(QueueEntry.job_id == taken.job_id))
                 message = f"Its worker was lost at each of {taken.attempts - 1} tries. The worker's log may say why."
-                self._end(session, taken.job_id, Status.ERROR, error_message=message)
+                self._fail(session, taken, message, syncs=syncs(taken))
 
     def _take(self, session: Session, worker_id: str) -> Claim | None:
         now_ms = self.database.now_ms(session)
@@ -325,9 +325,7 @@ class Queue:
             text = json.dumps(result, allow_nan=False)
             self._end(session, claim.job_id, Status.COMPLETED, error_message=None, result=text, progress=1.0)
             if syncs:
-                now_ms = self.database.now_ms(session)
-                session.execute(delete(SyncStatus).where(SyncStatus.job_id == claim.job_id))
-                session.add(SyncStatus(job_id=claim.job_id, sync_status="pending", retry_count=0, next_retry_at=now_ms))
+                self._tell(session, claim)
             return True
 
     def fail(self, claim: Claim, message: str, *, syncs: bool = False) -> bool:
@@ -335,9 +333,7 @@ class Queue:
         with self.database.writing() as session:
             if not self._let_go(session, claim):
                 return False
-            self._end(session, claim.job_id, Status.ERROR, error_message=message)
-            if syncs:
-                self._tell(session, claim)
+            self._fail(session, claim, message, syncs=syncs)
             return True
 
     def give_back(self, claim: Claim, message: str | None, *, delay_ms: int = 0, counts: bool) -> bool:
@@ -378,6 +374,11 @@ class Queue:
         """Take a job out of the queue if the claim is the latest."""
         held = delete(QueueEntry).where(QueueEntry.claim == claim.claim).returning(QueueEntry.id)
         return session.execute(held).first() is not None
+
+    def _fail(self, session: Session, claim: Claim, message: str, *, syncs: bool) -> None:
+        self._end(session, claim.job_id, Status.ERROR, error_message=message)
+        if syncs:
+            self._tell(session, claim)
 
     def _tell(self, session: Session, claim: Claim) -> None:
         """Somebody is to be told of the job's end."""

@@ -181,7 +181,8 @@ class Worker:
             await self._pause(self.options.poll_s, self._wake)
             return
         try:
-            claim = await asyncio.to_thread(self.queue.claim, self.worker_id)
+            take = partial(self.queue.claim, self.worker_id, syncs=partial(self._tells, is_success=False))
+            claim = await asyncio.to_thread(take)
         except SQLAlchemyError as error:
             self._hold()
             _log.error("the database does not answer: %s", _first_line(error))
@@ -260,7 +261,7 @@ class Worker:
         result = await self.tasks[claim.task_type](Try(claim, photo, folder, report))
         running.is_ending = True
         publish = partial(self.store.publish, folder, claim.job_id)
-        syncs = self.tell is not None and self.is_told(claim, True)
+        syncs = self._tells(claim, is_success=True)
         done = await asyncio.to_thread(partial(self.queue.finish, claim, result, publish, syncs=syncs))
         if done and claim.is_upload:
             await asyncio.to_thread(self.store.drop_upload, claim.job_id)
@@ -283,8 +284,8 @@ class Worker:
         if fate is Fate.AGAIN and claim.attempts > claim.max_retries:
             fate, message = Fate.ENDS, f"{message} It was tried {claim.attempts} times."
         if fate is Fate.ENDS:
-            syncs = self.tell is not None and self.is_told(claim, False)
-            held = await asyncio.to_thread(partial(self.queue.fail, claim, message, syncs=syncs))
+            fail = partial(self.queue.fail, claim, message, syncs=self._tells(claim, is_success=False))
+            held = await asyncio.to_thread(fail)
             if held:
                 await asyncio.to_thread(self.store.drop_upload, claim.job_id)
         elif fate is Fate.AGAIN:
@@ -295,6 +296,9 @@ class Worker:
             self._hold()
             held = await asyncio.to_thread(partial(self.queue.give_back, claim, message, counts=False))
         return fate.value if held else "dropped"
+
+    def _tells(self, claim: Claim, *, is_success: bool) -> bool:
+        return self.tell is not None and self.is_told(claim, is_success)
 
     # Meanwhile
 

@@ -11,6 +11,7 @@ from fixtures.waiting import HANGS_AFTER_S
 
 from depthface_gateway.jobs.database import Database
 from depthface_gateway.jobs.queue import LEASE_MS, Claim, JobExists, NewJob, Queue
+from depthface_gateway.jobs.sync import Outbox
 
 T = "face_detection"
 
@@ -152,6 +153,20 @@ def test_a_job_that_kills_its_workers_ends(queue: Queue, clock) -> None:
     assert taken(queue).job_id == "b"
     job = queue.get("a")
     assert job is not None and job.status == "error" and "at each of 4 tries" in (job.error_message or "")
+
+
+def test_the_end_of_a_job_that_kills_its_workers_is_told(queue: Queue, database: Database, clock) -> None:
+    add(queue, "a")
+    add(queue, "b")
+    for _ in range(4):
+        for _ in ("a", "b"):
+            taken(queue)
+        clock.now_ms += LEASE_MS + 1
+    assert queue.claim("w", syncs=lambda claim: claim.job_id == "a") is None
+    outbox = Outbox(database, [T])
+    parcel = outbox.take()
+    assert parcel is not None and (parcel.job_id, parcel.status) == ("a", "error")
+    assert "at each of 4 tries" in (parcel.error_message or "") and outbox.take() is None
 
 
 def test_one_photo_waits_for_one_task_once(queue: Queue) -> None:

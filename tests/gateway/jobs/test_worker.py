@@ -35,6 +35,7 @@ from depthface_gateway.jobs.metrics import WorkerMetrics
 from depthface_gateway.jobs.models import Job
 from depthface_gateway.jobs.queue import UPLOAD, NewJob, Queue
 from depthface_gateway.jobs.results import ResultStore
+from depthface_gateway.jobs.sync import Parcel
 from depthface_gateway.jobs.worker import Fate, Worker, WorkerOptions, verdict
 
 T = "face_detection"
@@ -93,6 +94,7 @@ class World:
     options: WorkerOptions = field(default_factory=lambda: WorkerOptions(poll_s=0.02, grace_s=HANGS_AFTER_S))
     is_ready: bool = True
     gives_results: bool = False
+    tell: Callable[[Parcel], Awaitable[None]] | None = None
 
     async def task(self, attempt: Try) -> Mapping[str, Any]:
         """Answer what is next in `answers`: an error, something to wait for, or nothing: success."""
@@ -122,7 +124,7 @@ class World:
             async with MediaStore(self.store.url, 10**6) as media:
                 worker = Worker(
                     self.queue, self.files, media, {T: self.task}, WorkerMetrics(CollectorRegistry()), self.options,
-                    is_ready=lambda: self.is_ready,
+                    is_ready=lambda: self.is_ready, tell=self.tell,
                 )  # fmt: skip
                 if self.gives_results:
                     worker.tell = lambda parcel: media.give(parcel.media_store_id, parcel.result)
@@ -367,6 +369,24 @@ def test_a_result_that_the_media_store_refuses_is_kept_and_the_job_says_so(world
     world.run(lambda: world.status(job_id) == "sync_failed")
     job = world.job(job_id)
     assert job is not None and job.result == '{"number": 1}' and "answered 500" in (job.error_message or "")
+
+
+def test_the_end_of_a_job_that_killed_its_workers_is_told(world: World) -> None:
+    told: list[Parcel] = []
+
+    async def tell(parcel: Parcel) -> None:
+        told.append(parcel)
+
+    async def listen(worker: Worker) -> None:
+        worker.is_told = lambda claim, is_success: not is_success
+
+    world.tell = tell
+    job_id = world.add()
+    for _ in range(4):
+        claim = world.queue.claim("dead")
+        assert claim is not None and world.queue.give_back(claim, None, counts=True)
+    world.run(lambda: bool(told), listen)
+    assert [(parcel.job_id, parcel.status) for parcel in told] == [(job_id, "error")] and world.tries == []
 
 
 def test_a_full_disk_loses_no_job(world: World, small_disk: Path) -> None:
