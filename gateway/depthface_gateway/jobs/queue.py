@@ -32,7 +32,7 @@ UPLOAD = "is_upload"
 """The parameter that says that the photo came with the job."""
 
 _FORGOTTEN_MS = 24 * 3_600_000  # a worker's row, after its last heartbeat
-_LONGEST_BACKOFF_S = 60
+_LONGEST_DELAY_MS = 60_000  # before another try; what is put off for longer was so by a clock that was set back since
 
 
 class JobExists(DepthfaceError):
@@ -84,7 +84,7 @@ class Claim:
     @property
     def backoff_ms(self) -> int:
         """How long to wait before the next try: 1, 2, 4 … s."""
-        return 1000 * min(1 << min(self.attempts - 1, 20), _LONGEST_BACKOFF_S)
+        return min(1000 << min(self.attempts - 1, 20), _LONGEST_DELAY_MS)
 
 
 class Queue:
@@ -241,14 +241,14 @@ class Queue:
 
     def _take(self, session: Session, worker_id: str) -> Claim | None:
         now_ms = self.database.now_ms(session)
-        # The last condition is for a clock that was set back: such a lease would last for as long.
+        # The last conditions are for a clock that was set back: such a lease, or delay, would last for as long.
         free = or_(
             QueueEntry.worker_id.is_(None),
             QueueEntry.lease_until.is_(None),
             QueueEntry.lease_until < now_ms,
             QueueEntry.lease_until > now_ms + 2 * self.lease_ms,
         )
-        due = or_(QueueEntry.available_at <= now_ms, QueueEntry.available_at > now_ms + 2000 * _LONGEST_BACKOFF_S)
+        due = or_(QueueEntry.available_at <= now_ms, QueueEntry.available_at > now_ms + 2 * _LONGEST_DELAY_MS)
         candidate = (
             select(QueueEntry.id)
             .join(Job, Job.job_id == QueueEntry.job_id)
@@ -341,13 +341,14 @@ class Queue:
 
         Args:
             message: why, for who looks at the job meanwhile.
-            delay_ms: nobody takes it for so long.
+            delay_ms: nobody takes it for so long, a minute at most.
             counts: whether this try was one of the job's tries.
 
         Returns:
             Whether the claim was held.
         """
         with self.database.writing() as session:
+            delay_ms = min(delay_ms, _LONGEST_DELAY_MS)
             available_at = self.database.now_ms(session) + delay_ms if delay_ms else 0  # clocks are set back
             attempts = claim.attempts if counts else claim.attempts - 1
             given = session.execute(

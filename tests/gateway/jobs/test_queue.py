@@ -144,6 +144,14 @@ def test_a_retry_waits_counts_and_keeps_its_priority(queue: Queue, clock) -> Non
     assert job is not None and (job.priority, job.retry_count) == (9, 2)
 
 
+def test_no_retry_waits_longer_than_a_minute_or_comes_at_once(queue: Queue, clock) -> None:
+    add(queue, "a")
+    queue.give_back(taken(queue), "no model", delay_ms=300_000, counts=True)
+    assert queue.claim("w") is None
+    clock.now_ms += 60_000
+    assert taken(queue).job_id == "a"
+
+
 def test_a_job_that_kills_its_workers_ends(queue: Queue, clock) -> None:
     add(queue, "a")
     add(queue, "b")
