@@ -32,7 +32,7 @@ UPLOAD = "is_upload"
 """The parameter that says that the photo came with the job."""
 
 _FORGOTTEN_MS = 24 * 3_600_000  # a worker's row, after its last heartbeat
-_LONGEST_DELAY_MS = 60_000  # before another try; what is put off for longer was so by a clock that was set back since
+_LONGEST_DELAY_MS = 60_000  # before another try
 
 
 class JobExists(DepthfaceError):
