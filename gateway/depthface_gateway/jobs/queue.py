@@ -105,6 +105,7 @@ class Queue:
         self.lease_ms = lease_ms
         self._max_retries = max_retries
         self._mine = Job.task_type.in_(self.task_types)
+        self._tasks = ",".join(self.task_types)
 
     # What users do
 
@@ -212,10 +213,10 @@ class Queue:
             return session.scalar(waiting) or 0
 
     def workers(self) -> int:
-        """How many workers were heard of within a lease."""
+        """How many workers of these tasks were heard of within a lease."""
         with self.database.reading() as session:
             since_ms = self.database.now_ms(session) - self.lease_ms
-            living = select(func.count()).select_from(WorkerRow).where(WorkerRow.seen_at >= since_ms)
+            living = select(func.count()).where(WorkerRow.seen_at >= since_ms, WorkerRow.tasks == self._tasks)
             return session.scalar(living) or 0
 
     def active_claims(self) -> set[str]:
@@ -299,7 +300,7 @@ class Queue:
                         update(Job).where(Job.job_id == claim.job_id, Job.progress < share).values(progress=share)
                     )
             if session.get(WorkerRow, worker_id) is None:
-                session.add(WorkerRow(worker_id=worker_id, seen_at=now_ms))
+                session.add(WorkerRow(worker_id=worker_id, seen_at=now_ms, tasks=self._tasks))
                 session.execute(delete(WorkerRow).where(WorkerRow.seen_at < now_ms - _FORGOTTEN_MS))
             else:
                 session.execute(update(WorkerRow).where(WorkerRow.worker_id == worker_id).values(seen_at=now_ms))

@@ -240,6 +240,8 @@ def test_tasks_of_others_are_not_seen(queue: Queue, database: Database) -> None:
     assert not queue.cancel("clip")
     assert queue.counts() == {} and queue.size() == 0 and queue.older_than(None, None) == []
     assert taken(other).job_id == "clip"
+    other.renew("w", {})
+    assert (queue.workers(), other.workers()) == (0, 1)
 
 
 def test_many_workers_take_each_job_once(queue: Queue) -> None:
