@@ -16,7 +16,7 @@ from fixtures.waiting import HANGS_AFTER_S
 from starlette.responses import JSONResponse, StreamingResponse
 
 from depthface.errors import InvalidInput, OutputError
-from depthface_gateway import contracts
+from depthface_gateway import cli, contracts
 from depthface_gateway.context import Context
 from depthface_gateway.frame import Frame, new_app, request_id
 from depthface_gateway.settings import Settings, flag, number, words
@@ -90,6 +90,28 @@ def test_a_start_that_cannot_be_is_one_sentence(arguments, environment, sentence
     assert done.returncode in (1, 2)
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "level"),
+    [
+        ({}, "info"),
+        ({"IMMICH_LOG_LEVEL": "verbose"}, "debug"),
+        ({"IMMICH_LOG_LEVEL": "debug"}, "debug"),
+        ({"IMMICH_LOG_LEVEL": "log"}, "info"),
+        ({"IMMICH_LOG_LEVEL": "warn"}, "warning"),
+        ({"IMMICH_LOG_LEVEL": "error"}, "error"),
+        ({"IMMICH_LOG_LEVEL": "fatal"}, "critical"),
+        ({"LOG_LEVEL": "WARNING"}, "warning"),
+        ({"DEPTHFACE_GATEWAY_LOG_LEVEL": "error", "IMMICH_LOG_LEVEL": "verbose", "LOG_LEVEL": "info"}, "error"),
+    ],
+)
+def test_the_level_of_the_log_is_what_its_users_set(variables, level, monkeypatch):
+    for name in ("DEPTHFACE_GATEWAY_LOG_LEVEL", "IMMICH_LOG_LEVEL", "LOG_LEVEL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cli.gateway.make_context("gateway", ["immich"]).params["log_level"] == level
 
 
 def test_a_port_that_is_taken_is_named():
