@@ -69,14 +69,30 @@ def test_the_reference_has_the_public_names_of_the_client(site):
     assert missing == []
 
 
-def test_the_page_of_the_client_has_every_variable_that_is_read():
-    said = set(re.findall(r"`((?:DEPTHFACE|XDG|HF)_[A-Z_]+)`", (ROOT / "docs" / "client.md").read_text()))
+def variables_said(*names: str) -> set[str]:
+    pages = "".join((ROOT / "docs" / name).read_text() for name in names)
+    return set(re.findall(r"`((?:DEPTHFACE|XDG|HF)_[A-Z_]+)`", pages))
+
+
+def variables_read(*rooms: str) -> set[str]:
     read: set[str] = set()
-    for room in ("src", "client", "export", "server"):
+    for room in rooms:
         for path in (ROOT / room).rglob("*.py"):
-            read |= set(re.findall(r"\"(DEPTHFACE_[A-Z_]+)\"", path.read_text()))
+            text = path.read_text().replace('f"{_PREFIX}', '"DEPTHFACE_GATEWAY_')
+            read |= set(re.findall(r"\"(DEPTHFACE_[A-Z_]*[A-Z])\b", text))
+    return read
+
+
+def test_the_page_of_the_client_has_every_variable_that_is_read():
+    read = variables_read("src", "client", "export", "server")
     internal = {name for name in read if re.search(r"DEPTHFACE_(RECOVERIES|RESTARTS|IDLE_MINUTES)", name)}
-    assert read - internal <= said
+    assert read - internal <= variables_said("client.md")
+
+
+def test_the_pages_of_the_gateway_have_every_variable_that_it_reads():
+    read = variables_read("gateway")
+    assert {"DEPTHFACE_GATEWAY_ALIASES", "DEPTHFACE_GATEWAY_DATA"} <= read
+    assert read <= variables_said("gateway.md", "jobs.md")
 
 
 def test_options_that_the_pages_name_exist():

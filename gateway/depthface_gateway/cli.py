@@ -20,6 +20,17 @@ from depthface_gateway.triton import Triton
 
 __all__ = ["gateway", "gateway_worker"]
 
+_IMMICHS = {"verbose": "debug", "log": "info", "warn": "warning", "fatal": "critical"}
+
+
+class _Level(click.Choice):  # type: ignore[type-arg]  # click 8.1 has it without a type
+    """A level of the log, by our word or by immich's."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return our word."""
+        return super().convert(_IMMICHS.get(str(value).lower(), value), param, ctx)
+
+
 _OPTIONS = (
     click.option(
         "--url", "urls", default="127.0.0.1:8000", show_default=True, envvar="DEPTHFACE_URL", metavar="HOST:PORT[,…]",
@@ -27,7 +38,7 @@ _OPTIONS = (
     ),
     click.option(
         "--data", type=click.Path(file_okay=False, path_type=Path), default=Path("gateway-data"), show_default=True,
-        envvar=["DEPTHFACE_GATEWAY_DATA", "DATABASE_DIR"], help="Folder for files of jobs.",
+        envvar=["DEPTHFACE_GATEWAY_DATA", "DATABASE_DIR"], help="Folder for what outlives a restart.",
     ),
     click.option(
         "--database", envvar="DATABASE_URL", help="SQLAlchemy URL for jobs.  [default: SQLite in the data folder]"
@@ -36,7 +47,7 @@ _OPTIONS = (
     click.option(
         "--log-level", default="info", show_default=True,
         envvar=["DEPTHFACE_GATEWAY_LOG_LEVEL", "IMMICH_LOG_LEVEL", "LOG_LEVEL"],
-        type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
+        type=_Level(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
     ),
 )  # fmt: skip
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -55,7 +56,7 @@ class TooMuch(Exception):
 
 
 class NotInTime(ClientError):
-    """The body did not come within the deadline."""
+    """The body did not come whole within the deadline."""
 
     status = 408
 
@@ -68,9 +69,10 @@ class Rules:
         name: of the contract.
         answer: an error in the contract's own form.
         max_body_bytes: the largest request.
-        deadline_s: the longest that one may take.
+        deadline_s: the longest that one may take; a stream of events that has begun may last.
         api_key: what callers must show; empty: nobody is asked.
         open_paths: where nobody is asked.
+        origins: the web origins whose pages may read what is answered, errors too (CORS).
     """
 
     name: str
@@ -79,14 +81,15 @@ class Rules:
     deadline_s: float
     api_key: str
     open_paths: frozenset[str]
+    origins: tuple[str, ...] = ()
 
 
 class Edge:
     """ASGI middleware."""
 
     def __init__(self, app: ASGIApp, rules: Rules) -> None:
-        self._app = app
         self._rules = rules
+        self._app = self._shared(app)
         self._trimmer = heap.Trimmer()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,7 +107,7 @@ class Edge:
                 await exchange.drain()
                 if exchange.is_unread:
                     response.headers["connection"] = "close"  # nobody reads the rest of the body
-                await response(scope, receive, exchange.send)
+                await self._shared(response)(scope, receive, exchange.send)
         finally:
             self._trimmer.touch()
             fields = {
@@ -116,6 +119,14 @@ class Edge:
                 "request_id": exchange.request_id,
             }
             _log.info("%(method)s %(path)s %(status)d %(ms).1f ms", fields, extra=fields)
+
+    def _shared(self, app: ASGIApp) -> ASGIApp:
+        """Have the pages of the rules' origins read what an app answers."""
+        if not self._rules.origins:
+            return app
+        return CORSMiddleware(
+            app, allow_origins=self._rules.origins, allow_methods=["*"], allow_headers=["*"], expose_headers=["*"]
+        )
 
     def _refusal(self, scope: Scope, exchange: _Exchange) -> Problem | None:
         headers = Headers(scope=scope)
@@ -131,13 +142,12 @@ class Edge:
                 )
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._rules.max_body_bytes:
-            exchange.is_unread = True
             return self._too_large(scope, exchange)
         return None
 
     async def _served(self, scope: Scope, exchange: _Exchange) -> Problem | None:
         try:
-            async with asyncio.timeout(self._rules.deadline_s):
+            async with asyncio.timeout(self._rules.deadline_s) as exchange.deadline:
                 # Whoever answers GET answers HEAD; the server leaves the body out.
                 asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
                 await self._app(asked, exchange.receive, exchange.send)
@@ -172,12 +182,14 @@ class _Exchange:
     """One request and its answer, on their way through the edge."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
-        shown = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        shown = headers.get("x-request-id", "")
         self.request_id = shown if _ID.fullmatch(shown) else str(uuid.uuid4())
         scope["depthface_request_id"] = self.request_id
         self.status = 0
         self.is_answered = False
-        self.is_unread = True
+        self.is_unread = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        self.deadline: asyncio.Timeout | None = None
         self._receive = receive
         self._send = send
         self._left_bytes = max_body_bytes
@@ -210,5 +222,12 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.is_answered = True
             self.status = message["status"]
-            MutableHeaders(scope=message)["x-request-id"] = self.request_id
+            headers = MutableHeaders(scope=message)
+            headers["x-request-id"] = self.request_id
+            if headers.get("content-type", "").startswith("text/event-stream"):
+                self._outlast_the_deadline()
         await self._send(message)
+
+    def _outlast_the_deadline(self) -> None:
+        if self.deadline is not None and not self.deadline.expired():
+            self.deadline.reschedule(None)

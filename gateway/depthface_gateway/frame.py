@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
 from depthface import __version__
-from depthface.errors import DepthfaceError
+from depthface.errors import DepthfaceError, OutputError
 from depthface_gateway.context import Context
 from depthface_gateway.edge import Edge, Problem, Rules
 
@@ -58,7 +57,10 @@ def new_app(context: Context, frame: Frame, lifespan: Lifespan | None = None) ->
         assert isinstance(error, DepthfaceError)
         if error.status >= 500:
             _log.warning("%s", error, extra={"request_id": request_id(request)})
-        return frame.answer(Problem(error.status, str(error), request_id(request), error, request.url.path))
+        message = str(error)
+        if isinstance(error, OutputError):  # its own words name a path of this machine
+            message = "The gateway cannot write a file of its own; its log says why."
+        return frame.answer(Problem(error.status, message, request_id(request), error, request.url.path))
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -76,11 +78,6 @@ def new_app(context: Context, frame: Frame, lifespan: Lifespan | None = None) ->
     app.add_exception_handler(DepthfaceError, depthface_error)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, validation_error)
-    if settings.origins:
-        app.add_middleware(
-            CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["*"],
-            expose_headers=["*"],
-        )  # fmt: skip
     rules = Rules(
         name=frame.name,
         answer=frame.answer,
@@ -88,6 +85,7 @@ def new_app(context: Context, frame: Frame, lifespan: Lifespan | None = None) ->
         deadline_s=settings.deadline_s,
         api_key=settings.api_key if frame.is_keyed else "",
         open_paths=frame.open_paths,
+        origins=settings.origins,
     )
     app.add_middleware(Edge, rules=rules)
     return app

@@ -146,14 +146,17 @@ class _Depth:
         return as_there(png)
 
     async def load(self, key: str) -> None:
-        """Have Triton load a model."""
+        """Have every Triton load a model that has not."""
         name = _OURS[key]
-        if key not in self.ready():
+        await self.context.triton.look()  # others load and unload too
+        if not self.context.triton.has_ready(name):
+            was_ready = key in self.ready()  # at another server
             try:
                 await self.context.triton.on_every_server(lambda client: client.load(name))
             except DepthfaceError:
                 with suppress(DepthfaceError):  # a pipeline whose network was never exported would count as ready
-                    await self.context.triton.on_every_server(lambda client: client.unload(name))
+                    if not was_ready:
+                        await self.context.triton.on_every_server(lambda client: client.unload(name))
                 raise
         self.current = key
         self.seen.add(key)
@@ -161,6 +164,7 @@ class _Depth:
     async def unload(self, key: str) -> bool:
         """Have Triton unload a model; return whether it was loaded."""
         name = _OURS[key]
+        await self.context.triton.look()
         if key not in self.ready():
             return False
         await self.context.triton.on_every_server(lambda client: client.unload(name))

@@ -59,7 +59,8 @@ class Settings:
 
     Attributes:
         max_body_bytes: the largest request.
-        deadline_s: the longest that a request may take, from its first byte to the last of the answer.
+        deadline_s: the longest that a request may take, from its first byte to the last of the answer, unless
+            that is a stream of events.
         in_flight: the most requests at one Triton at once; more wait here.
         waiting: the most requests that wait; more are refused with 503.
         origins: the web origins whose pages may ask (CORS); none by default.

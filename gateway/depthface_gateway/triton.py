@@ -49,7 +49,7 @@ _TIMEOUTS_OF_THE_DEAD = 3  # one that is only busy may miss a look
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 
 
-@dataclass
+@dataclass(eq=False)
 class _Server:
     """One server, as it was last seen."""
 
@@ -83,6 +83,19 @@ class _Server:
         self.models = models
 
 
+@dataclass(eq=False)
+class _Waiter:
+    """A request that waits for a place.
+
+    Attributes:
+        lost: the servers that it has found gone.
+        place: the server whose place it has, in the end.
+    """
+
+    lost: Sequence[_Server]
+    place: asyncio.Future[_Server]
+
+
 class Triton:
     """All servers as one. It belongs to one event loop, and may be opened several times; the last to leave closes it.
 
@@ -107,7 +120,7 @@ class Triton:
             for url in urls
         ]
         self._opened = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[_Waiter] = deque()
         self._stack = AsyncExitStack()
         self._look_now = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
@@ -151,8 +164,15 @@ class Triton:
                 f"No server answered within {patience_s:g} s.", "It may be busy: try again in a while."
             ) from error
 
+    def has_ready(self, model: str) -> bool:
+        """Whether every live server has a model ready, as they were last seen."""
+        live = [server for server in self._servers if server.is_alive]
+        return bool(live) and all(model in server.models and server.models[model].ready for server in live)
+
     async def on_every_server(self, call: Callable[[AsyncClient], Awaitable[object]]) -> None:
         """Have every live server do `call`, such as to load or unload a model, and look at what they serve anew.
+
+        Where one fails the others go on to their end; then the first error is raised.
 
         Raises:
             ServerUnavailable: none of the servers answers.
@@ -160,10 +180,11 @@ class Triton:
         live = [server for server in self._servers if server.is_alive]
         if not live:
             raise self._nobody()
-        try:
-            await asyncio.gather(*(call(server.asking) for server in live))
-        finally:
-            await asyncio.gather(*(self._look_at(server) for server in live))
+        done = await asyncio.gather(*(call(server.asking) for server in live), return_exceptions=True)
+        await asyncio.gather(*(self._look_at(server) for server in live))
+        for failed in done:
+            if isinstance(failed, BaseException):
+                raise failed
 
     async def width(self, model: str, output: str) -> int | None:
         """Return the last dimension of an output, as a server tells it; None if it does not or if that varies."""
@@ -183,6 +204,7 @@ class Triton:
     async def look(self, *, is_whole: bool = True) -> None:
         """Look at every server now; ask what each model is only where `is_whole`, or where it is not known."""
         await asyncio.gather(*(self._look_at(server, is_whole) for server in self._servers))
+        self._hand_over()  # one may be back
 
     async def __aenter__(self) -> Triton:
         self._opened += 1
@@ -228,40 +250,56 @@ class Triton:
             await asyncio.sleep(random.uniform(longest_s / 2, longest_s))
 
     async def _place(self, lost: Sequence[_Server]) -> _Server:
-        """Wait for a place at a live server, or at a dead one if all are: it may be back."""
-        while True:
-            hopeful = [server for server in self._servers if lost.count(server) < 2]
-            candidates = [server for server in hopeful if server.is_alive] or hopeful
-            server = min(candidates, key=lambda server: (lost.count(server), server.in_flight))
-            if server.in_flight < self._settings.in_flight:
-                server.in_flight += 1
-                return server
-            if len(self._waiting) >= self._settings.waiting:
-                raise ServerOverloaded(
-                    f"{len(self._waiting)} requests wait here already.", "Send this one again in a moment."
-                )
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():  # its turn had come: the next one's now
-                    self._wake()
-                raise
-            finally:
-                with suppress(ValueError):
-                    self._waiting.remove(turn)
+        """Take a place at a live server, or at a dead one if all are: it may be back. Wait for it behind who waits."""
+        self._hand_over()
+        server = self._free(lost)
+        if server is not None:
+            server.in_flight += 1
+            return server
+        if len(self._waiting) >= self._settings.waiting:
+            raise ServerOverloaded(
+                f"{len(self._waiting)} requests wait here already.", "Send this one again in a moment."
+            )
+        waiter = _Waiter(lost, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiter)
+        try:
+            return await waiter.place
+        except asyncio.CancelledError:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+            else:  # it had its place just now
+                self._leave(waiter.place.result())
+            raise
+
+    def _free(self, lost: Sequence[_Server]) -> _Server | None:
+        """Return the server to ask for who has lost these; None if it has no place."""
+        hopeful = [server for server in self._servers if lost.count(server) < 2]
+        candidates = [server for server in hopeful if server.is_alive] or hopeful
+        server = min(candidates, key=lambda server: (lost.count(server), server.in_flight))
+        return server if server.in_flight < self._settings.in_flight else None
 
     def _leave(self, server: _Server) -> None:
         server.in_flight -= 1
-        self._wake()
+        self._hand_over()
 
-    def _wake(self) -> None:
-        """Let the first who waits look for a place; all of them where servers differ: the first may want another."""
-        for turn in [turn for turn in self._waiting if not turn.done()]:
-            turn.set_result(None)
-            if len(self._servers) == 1:
+    def _hand_over(self) -> None:
+        """Give the places that are free to those who wait, in the order in which they came.
+
+        What is free then is free for who comes now: nobody who waits would take it.
+        """
+        in_vain: list[Sequence[_Server]] = []  # what those had lost for whom there is none
+        for waiter in tuple(self._waiting):
+            if all(server.in_flight >= self._settings.in_flight for server in self._servers):
                 return
+            if waiter.place.done() or waiter.lost in in_vain:  # one has just given up
+                continue
+            server = self._free(waiter.lost)
+            if server is None:
+                in_vain.append(waiter.lost)
+            else:
+                server.in_flight += 1
+                self._waiting.remove(waiter)
+                waiter.place.set_result(server)
 
     async def _watching(self) -> None:
         while True:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+from collections.abc import Awaitable, Callable
 from io import BytesIO
+from types import SimpleNamespace
 
 import msgpack
 import numpy as np
@@ -13,6 +16,17 @@ import requests
 from fixtures.gateways import CROWD, MODEL, NO_PHOTO, NOBODY, PORTRAIT, post
 from fixtures.waiting import HANGS_AFTER_S
 from PIL import Image
+from starlette.requests import Request
+
+from depthface.errors import (
+    InvalidImage,
+    ModelUnavailable,
+    RequestTimeout,
+    ServerFault,
+    ServerOverloaded,
+    ServerUnavailable,
+)
+from depthface_gateway.faces import insightface_rest
 
 
 @pytest.fixture(scope="session")
@@ -94,6 +108,50 @@ def test_extract_refuses_with_detail(url, body, status):
     )
     assert answer.status_code == status
     assert answer.json()["detail"]
+
+
+def extracted(find: Callable[..., Awaitable[object]], *photos: bytes) -> list[dict]:
+    """Have the route find faces in photos in this way."""
+    settings = SimpleNamespace(max_body_bytes=2**20)
+    faces = SimpleNamespace(context=SimpleNamespace(environment={}, settings=settings), find=find)
+    routes = insightface_rest.router(faces, insightface_rest.Outside()).routes
+    (extract,) = [route.endpoint for route in routes if route.path == "/extract"]
+    body = json.dumps({"images": {"data": [base64.b64encode(photo).decode() for photo in photos]}}).encode()
+
+    async def receive() -> dict:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    request = Request({"type": "http", "headers": [], "depthface_request_id": "id"}, receive)
+    return json.loads(asyncio.run(extract(request)).body)["data"]
+
+
+@pytest.mark.parametrize("error", [ServerFault, RequestTimeout, ServerOverloaded, InvalidImage])
+def test_extract_fails_for_one_photo_alone(error):
+    async def find(photo: bytes, *_: object, **__: object) -> list:
+        if photo == b"bad":
+            raise error("It is broken.")
+        return []
+
+    good, bad = extracted(find, b"good", b"bad")
+    assert (good["status"], bad["status"], bad["traceback"]) == ("ok", "failed", "It is broken.")
+
+
+@pytest.mark.parametrize("error", [ServerUnavailable, ModelUnavailable])
+def test_extract_ends_where_nothing_answers(error):
+    ended: list[bytes] = []
+
+    async def find(photo: bytes, *_: object, **__: object) -> list:
+        if photo == b"bad":
+            raise error("Nobody is there.")
+        try:
+            await asyncio.sleep(HANGS_AFTER_S)
+        finally:
+            ended.append(photo)
+        return []
+
+    with pytest.raises(error):
+        extracted(find, b"good", b"bad")
+    assert ended == [b"good"]
 
 
 def test_extract_refuses_what_is_no_msgpack(url):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import pytest
 import requests
@@ -12,10 +13,10 @@ from fastapi import Request
 from fixtures.gateways import gateway
 from fixtures.serving import depthface
 from fixtures.waiting import HANGS_AFTER_S
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, StreamingResponse
 
-from depthface.errors import InvalidInput
-from depthface_gateway import contracts
+from depthface.errors import InvalidInput, OutputError
+from depthface_gateway import cli, contracts
 from depthface_gateway.context import Context
 from depthface_gateway.frame import Frame, new_app, request_id
 from depthface_gateway.settings import Settings, flag, number, words
@@ -91,6 +92,28 @@ def test_a_start_that_cannot_be_is_one_sentence(arguments, environment, sentence
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("variables", "level"),
+    [
+        ({}, "info"),
+        ({"IMMICH_LOG_LEVEL": "verbose"}, "debug"),
+        ({"IMMICH_LOG_LEVEL": "debug"}, "debug"),
+        ({"IMMICH_LOG_LEVEL": "log"}, "info"),
+        ({"IMMICH_LOG_LEVEL": "warn"}, "warning"),
+        ({"IMMICH_LOG_LEVEL": "error"}, "error"),
+        ({"IMMICH_LOG_LEVEL": "fatal"}, "critical"),
+        ({"LOG_LEVEL": "WARNING"}, "warning"),
+        ({"DEPTHFACE_GATEWAY_LOG_LEVEL": "error", "IMMICH_LOG_LEVEL": "verbose", "LOG_LEVEL": "info"}, "error"),
+    ],
+)
+def test_the_level_of_the_log_is_what_its_users_set(variables, level, monkeypatch):
+    for name in ("DEPTHFACE_GATEWAY_LOG_LEVEL", "IMMICH_LOG_LEVEL", "LOG_LEVEL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cli.gateway.make_context("gateway", ["immich"]).params["log_level"] == level
+
+
 def test_a_port_that_is_taken_is_named():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -108,9 +131,12 @@ def served(
     body: bytes = b"",
     chunks: int = 1,
     stall: bool = False,
+    method: str = "POST",
+    headers: Mapping[str, str] | None = None,
     **variables: str,
 ) -> tuple[int, dict[str, str], bytes]:
     """Ask an app with one route; return status, headers, body."""
+    given = {"x-request-id": "mine"} | ({"transfer-encoding": "chunked"} if body else {}) | (headers or {})
     context = Context(Triton(["127.0.0.1:1"], settings(**variables)), settings(**variables))
     app = new_app(context, Frame("x", "x", lambda problem: JSONResponse({"said": problem.message}, problem.status)))
     app.add_api_route("/x", handler, methods=["POST"])
@@ -130,18 +156,18 @@ def served(
         "type": "http",
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
-        "method": "POST",
+        "method": method,
         "path": "/x",
         "raw_path": b"/x",
         "query_string": b"",
         "root_path": "",
         "scheme": "http",
         "server": ("test", 80),
-        "headers": [(b"x-request-id", b"mine")],
+        "headers": [(name.encode(), value.encode()) for name, value in given.items()],
     }
     asyncio.run(app(scope, receive, send))
-    headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-    return sent[0]["status"], headers, b"".join(message.get("body", b"") for message in sent[1:])
+    told = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], told, b"".join(message.get("body", b"") for message in sent[1:])
 
 
 async def echo(request: Request) -> object:
@@ -170,6 +196,59 @@ def test_a_request_that_takes_too_long_ends():
     assert headers["connection"] == "close"
 
 
+def test_who_sends_no_body_is_not_told_that_it_did_not_come():
+    async def slow(request: Request) -> object:
+        await asyncio.sleep(3600)
+        return {}
+
+    status, headers, body = served(slow, DEADLINE_S="0.2")
+    assert (status, b"no answer within 0.2 s" in body, "connection" in headers) == (504, True, False)
+
+
+def test_a_stream_of_events_lasts_beyond_the_deadline():
+    async def events() -> AsyncIterator[str]:
+        for number in range(5):
+            yield f"data: {number}\n\n"
+            await asyncio.sleep(0.1)
+
+    async def watch(request: Request) -> object:
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    _, _, body = served(watch, DEADLINE_S="0.2")
+    assert body.count(b"data: ") == 5
+
+
+def test_pages_of_an_allowed_origin_read_errors_of_the_edge_too():
+    async def broken(request: Request) -> object:
+        raise RuntimeError
+
+    async def slow(request: Request) -> object:
+        await asyncio.sleep(3600)
+        return {}
+
+    page, asked = {"origin": "https://a"}, {"ORIGINS": "https://a"}
+    for expected, (status, headers, _) in (
+        (200, served(echo, headers=page, **asked)),
+        (401, served(echo, headers=page, API_KEY="secret", **asked)),
+        (413, served(echo, headers={**page, "content-length": "2000000"}, MAX_MIB="1", **asked)),
+        (500, served(broken, headers=page, **asked)),
+        (504, served(slow, headers=page, DEADLINE_S="0.1", **asked)),
+    ):
+        assert (status, headers["access-control-allow-origin"]) == (expected, "https://a")
+        assert headers["x-request-id"] == "mine"
+    assert "access-control-allow-origin" not in served(echo, headers={"origin": "https://b"}, **asked)[1]
+
+
+def test_what_a_browser_asks_beforehand_needs_no_key_and_is_logged(caplog):
+    beforehand = {"origin": "https://a", "access-control-request-method": "POST"}
+    with caplog.at_level(logging.INFO):
+        status, headers, _ = served(
+            echo, method="OPTIONS", headers=beforehand, ORIGINS="https://a", API_KEY="secret"
+        )
+    assert (status, headers["access-control-allow-origin"], headers["x-request-id"]) == (200, "https://a", "mine")
+    assert [record for record in caplog.records if getattr(record, "request_id", "") == "mine"]
+
+
 def test_whatever_fails_is_an_answer_without_its_secrets():
     async def broken(request: Request) -> object:
         raise RuntimeError("the password is 1234")
@@ -177,6 +256,12 @@ def test_whatever_fails_is_an_answer_without_its_secrets():
     status, _, body = served(broken, b"x")
     assert status == 500
     assert b"1234" not in body
+
+    async def full(request: Request) -> object:
+        raise OutputError("/secret/clip.mp4 cannot be written (No space left on device).")
+
+    status, _, body = served(full, b"x")
+    assert (status, b"secret" in body) == (500, False)
 
 
 def test_it_ends_what_is_in_flight_and_then_itself(lonely_gateway):

@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import requests
-from fixtures.gateways import CROWD, MODEL, MOST_MIB, NO_PHOTO, NOBODY, PORTRAIT, gateway
+from fixtures.gateways import CROWD, MODEL, MOST_MIB, NO_PHOTO, NOBODY, PACK, PORTRAIT, gateway
 from fixtures.photos import with_orientation
 from fixtures.waiting import HANGS_AFTER_S, until
 
@@ -222,7 +222,7 @@ def other() -> Iterator[str]:
     server.server_close()
 
 
-def test_what_is_lacking_goes_upstream_and_models_come_and_go(face_server, face_client, other):
+def test_what_is_lacking_goes_upstream_and_models_come_and_go(face_server, face_client, other, tmp_path):
     """One gateway for all that needs its own settings."""
 
     def state() -> bool:
@@ -237,8 +237,9 @@ def test_what_is_lacking_goes_upstream_and_models_come_and_go(face_server, face_
             "MACHINE_LEARNING_MODEL_TTL": "1",
             "MACHINE_LEARNING_MODEL_TTL_POLL_S": "0.2",
             "MACHINE_LEARNING_WORKERS": "3",
+            "MACHINE_LEARNING_PRELOAD__OCR__DETECTION": "PP-OCRv5_mobile",
         }
-        options = ("--upstream", other)
+        options = ("--upstream", other, "--data", str(tmp_path))
         with gateway("immich", url=face_server.host, options=options, **variables) as running:
             url = running.urls["immich"]
             assert predict(url, READ, CROWD).json()["ocr"]["text"] == ["hello"]
@@ -252,7 +253,26 @@ def test_what_is_lacking_goes_upstream_and_models_come_and_go(face_server, face_
             assert len(predict(url, WHO, PORTRAIT).json()[FACES]) == 1  # comes again when it is wanted
             assert running.stop() == 0
         assert sum(f" loaded {MODEL}" in line for line in running.lines) >= 2
-        assert any("MACHINE_LEARNING_WORKERS has no effect" in line for line in running.lines)
+        for name in ("WORKERS", "PRELOAD__OCR__DETECTION"):
+            assert any(f"MACHINE_LEARNING_{name} has no effect" in line for line in running.lines)
+        assert not any("MODEL_TTL has no effect" in line for line in running.lines)
     finally:
         face_client.load(MODEL)
     assert state()
+
+
+def test_what_was_unloaded_here_is_known_though_the_gateway_was_killed_since(face_server, face_client, tmp_path):
+    variables = {"DEPTHFACE_GATEWAY_ALIASES": f"buffalo_l={PACK}"}
+    ending = {"MACHINE_LEARNING_MODEL_TTL": "0.5", "MACHINE_LEARNING_MODEL_TTL_POLL_S": "0.1"}
+    options = ("--data", str(tmp_path))
+    try:
+        with gateway("immich", url=face_server.host, options=options, **variables, **ending) as running:
+            assert len(predict(running.urls["immich"], WHO, PORTRAIT).json()[FACES]) == 1
+            until(lambda: any(f" unloaded {MODEL}" in line for line in running.lines))
+            running.process.kill()
+            running.process.wait(HANGS_AFTER_S)
+        assert MODEL not in {model.name for model in face_client.models() if model.ready}
+        with gateway("immich", url=face_server.host, options=options, **variables) as running:
+            assert len(predict(running.urls["immich"], WHO, PORTRAIT).json()[FACES]) == 1
+    finally:
+        face_client.load(MODEL)

@@ -221,6 +221,22 @@ def test_a_model_is_unloaded_loaded_and_comes_again_when_it_is_asked(url, expect
     assert post("small/download") == {**said, "message": "Model 'small' is already downloaded"}
 
 
+def test_a_model_that_somebody_else_has_just_unloaded_is_loaded(url, server, expected):
+    with Client(server.host) as operator:
+        operator.unload(OURS)
+        assert requests.post(f"{url}/api/models/small/load", timeout=HANGS_AFTER_S).json()["success"]
+        assert OURS in {model.name for model in operator.models() if model.ready}
+        operator.unload(OURS)
+        assert ask(url).content == expected
+        operator.unload(OURS)
+        said = requests.post(f"{url}/api/models/small/unload", timeout=HANGS_AFTER_S).json()
+        assert said["message"] == "Model 'small' is not currently loaded"
+        operator.load(OURS)
+        said = requests.post(f"{url}/api/models/small/unload", timeout=HANGS_AFTER_S).json()
+        assert said["message"] == "Model 'small' unloaded successfully"
+        operator.load(OURS)
+
+
 def test_a_model_that_is_not_exported_is_not_there(url):
     answer = ask(url, query="?model=large")
     assert answer.status_code == 503

@@ -16,7 +16,7 @@ from fixtures.shared import copied
 from fixtures.tiny import TINY
 from fixtures.waiting import HANGS_AFTER_S
 
-from depthface.errors import RequestTimeout, ServerOverloaded, ServerUnavailable
+from depthface.errors import ModelUnavailable, RequestTimeout, ServerOverloaded, ServerUnavailable
 from depthface_client import AsyncClient, ModelInfo
 from depthface_gateway import triton
 from depthface_gateway.settings import Settings
@@ -213,6 +213,41 @@ def test_what_the_models_are_is_asked_where_something_may_have_changed(pool, mon
     pool(test, "a")
 
 
+def test_a_model_is_there_where_every_live_server_has_it_ready(pool):
+    async def test(pool: Triton, a: FakeClient, b: FakeClient) -> None:
+        assert pool.has_ready("m") and not pool.has_ready("n")
+        b.served = [replace(MODEL, ready=False)]
+        await pool.look()
+        assert pool.models["m"].ready and not pool.has_ready("m")
+        b.is_down = True
+        await pool.look()
+        assert pool.has_ready("m")
+        a.is_down = True
+        await pool.look()
+        assert not pool.has_ready("m")
+
+    pool(test)
+
+
+def test_where_one_server_fails_the_others_go_on(pool):
+    async def test(pool: Triton, a: FakeClient, b: FakeClient) -> None:
+        done: list[FakeClient] = []
+
+        async def load(client: FakeClient) -> None:
+            if client is a:
+                raise ModelUnavailable("gone")
+            await asyncio.sleep(0.05)
+            done.append(client)
+
+        before = b.looks
+        with pytest.raises(ModelUnavailable):
+            await pool.on_every_server(load)
+        assert done == [b]
+        assert b.looks == before + 1
+
+    pool(test)
+
+
 def test_too_many_that_wait_are_refused_and_who_gives_up_makes_room(pool):
     async def test(pool: Triton, a: FakeClient) -> None:
         a.hold = asyncio.Event()
@@ -229,6 +264,70 @@ def test_too_many_that_wait_are_refused_and_who_gives_up_makes_room(pool):
         assert a.most == 1
 
     pool(test, "a", IN_FLIGHT="1", WAITING="2")
+
+
+def test_nobody_overtakes_who_waits(pool):
+    """Those who come in the very moment in which a place becomes free too."""
+
+    async def test(pool: Triton, a: FakeClient) -> None:
+        a.hold = asyncio.Event()
+        begun: list[int] = []
+        tasks: list[asyncio.Task[str]] = []
+
+        def ask(number: int) -> None:
+            async def numbered(client: FakeClient) -> str:
+                begun.append(number)
+                answer = await client.work()
+                if number < 3:
+                    ask(number + 10)  # it begins before the next one wakes
+                return answer
+
+            tasks.append(asyncio.create_task(pool.ask(numbered)))
+
+        for number in range(4):
+            ask(number)
+        await asyncio.sleep(0.05)
+        a.hold.set()
+        while len(begun) < 7:  # `pool` has a limit for all
+            await asyncio.sleep(0.01)
+        assert begun == [0, 1, 2, 3, 10, 11, 12]
+        assert await asyncio.gather(*tasks) == ["done"] * 7
+        assert a.most == 1
+
+    pool(test, "a", IN_FLIGHT="1", WAITING="4")
+
+
+def test_a_place_that_was_handed_to_who_gives_up_in_that_moment_is_the_next_ones(pool):
+    async def test(pool: Triton, a: FakeClient) -> None:
+        a.hold = asyncio.Event()
+        tasks: list[asyncio.Task[str]] = []
+
+        async def last_words(client: FakeClient) -> str:
+            answer = await client.work()
+            asyncio.get_running_loop().call_soon(tasks[1].cancel)  # once it has the place, and before it wakes
+            return answer
+
+        tasks += [asyncio.create_task(pool.ask(call)) for call in (last_words, work, work)]
+        await asyncio.sleep(0.05)
+        a.hold.set()
+        assert await tasks[0] == await tasks[2] == "done"
+        assert tasks[1].cancelled()
+        assert await pool.ask(work) == "done"
+
+    pool(test, "a", IN_FLIGHT="1")
+
+
+def test_who_waits_for_one_server_keeps_nobody_from_the_other(pool):
+    async def test(pool: Triton, a: FakeClient, b: FakeClient) -> None:
+        first, second = await pool._place([]), await pool._place([])
+        picky = asyncio.create_task(pool._place([first]))  # first has just failed it
+        await asyncio.sleep(0)
+        pool._leave(first)
+        assert await pool._place([]) is first
+        pool._leave(second)
+        assert await picky is second
+
+    pool(test, IN_FLIGHT="1")
 
 
 def test_a_look_in_passing_asks_for_no_more_than_it_must(pool, monkeypatch):

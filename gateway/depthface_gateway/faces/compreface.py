@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import time
 from typing import Annotated, Any
@@ -19,6 +18,7 @@ from depthface_gateway.answers import Json, finite
 from depthface_gateway.faces.asking import Faces, by_area
 from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Problem, request_id
+from depthface_gateway.together import together
 
 __all__ = ["PREFIX", "answer", "router"]
 
@@ -76,7 +76,7 @@ def router(faces: Faces) -> APIRouter:
         started = time.perf_counter()
         photos = await _photos(request, "source_image", "target_image")
         plugins = f"{face_plugins},calculator"
-        sources, targets = await asyncio.gather(
+        sources, targets = await together(
             find(photos[0], request, plugins, det_prob_threshold, 1),
             find(photos[1], request, plugins, det_prob_threshold, limit),
         )

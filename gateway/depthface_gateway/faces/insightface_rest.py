@@ -21,7 +21,7 @@ from fastapi import APIRouter, File, Form, HTTPException, Request, Response, Upl
 from pydantic import BaseModel, Field, ValidationError
 
 from depthface import __version__
-from depthface.errors import InvalidInput
+from depthface.errors import DepthfaceError, InvalidInput, ModelUnavailable, ServerUnavailable
 from depthface_client import Face
 from depthface_gateway.answers import Json, finite
 from depthface_gateway.faces.asking import Faces
@@ -30,6 +30,7 @@ from depthface_gateway.forms import new_router
 from depthface_gateway.frame import request_id
 from depthface_gateway.outward import fetch
 from depthface_gateway.settings import Environment, flag, number
+from depthface_gateway.together import together
 
 __all__ = ["Outside", "router"]
 
@@ -189,10 +190,12 @@ def router(faces: Faces, outside: Outside) -> APIRouter:
                     photo = await loaded(source, kind == _MSGPACK, body.img_req_headers)
                     read_ms[0] += _ms(begun)
                     return await _extracted(faces, photo, wish, request_id(request))
-                except InvalidInput as error:  # in place of a traceback: what is wrong, and how to mend it
+                except (ServerUnavailable, ModelUnavailable):  # no other photo fares better
+                    raise
+                except DepthfaceError as error:  # in place of a traceback: what is wrong, and how to mend it
                     return {"status": "failed", "took_ms": 0.0, "faces": [], "traceback": str(error)}
 
-        rows = await asyncio.gather(*(done(source) for source in sources))
+        rows = await together(*(done(source) for source in sources))
         took = {"total_ms": _ms(started)}
         if body.verbose_timings:
             took |= {"read_imgs_ms": read_ms[0], "embed_all_ms": took["total_ms"] - read_ms[0]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, HTTPException, Request, Response, UploadFile
@@ -14,6 +13,7 @@ from depthface_gateway.faces.asking import Faces
 from depthface_gateway.forms import new_router
 from depthface_gateway.frame import request_id
 from depthface_gateway.photos import upright_size
+from depthface_gateway.together import together
 
 __all__ = ["router"]
 
@@ -73,7 +73,7 @@ def router(faces: Faces) -> APIRouter:
     async def detect(request: Request, file: Annotated[UploadFile, File()]) -> dict[str, Any]:
         """Return the faces of a photo, the surest first."""
         photo = await file.read()
-        found, (width, height) = await asyncio.gather(faces.find(photo, request_id(request)), upright_size(photo))
+        found, (width, height) = await together(faces.find(photo, request_id(request)), upright_size(photo))
         rows = []
         for index, face in enumerate(found):
             x1, y1, x2, y2 = (round(float(side)) for side in face.box)

@@ -25,10 +25,11 @@ from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Frame, Problem, new_app, request_id
 from depthface_gateway.immich.embedding import literal
 from depthface_gateway.immich.entries import CLIP, FACES, Entry, parsed
-from depthface_gateway.immich.models import Models, preloaded
+from depthface_gateway.immich.models import HEEDED, Models, preloaded
 from depthface_gateway.immich.upstream import Upstream
 from depthface_gateway.meanings import analyses
 from depthface_gateway.photos import upright_size
+from depthface_gateway.together import together
 
 __all__ = ["DEFAULT_PORT", "HOST_VARIABLE", "NAME", "PORT_VARIABLE", "app"]
 
@@ -43,12 +44,12 @@ _MIN_SCORE = 0.7
 _COLUMNS = 512
 """The width of immich's column for face vectors."""
 
-_HEEDED = ("MODEL_TTL", "MODEL_TTL_POLL_S", "PRELOAD__")
+_NOTES = "immich.json"
 
 
 def app(context: Context) -> FastAPI:
     """Make the app; raises `InvalidInput` if a variable says what cannot be."""
-    models = Models.of(context.triton, context.settings.aliases, context.environment)
+    models = Models.of(context.triton, context.settings.aliases, context.environment, context.data / _NOTES)
     upstream = Upstream(context.upstream, context.settings.deadline_s) if context.upstream else None
     _tell_what_has_no_effect(context)
 
@@ -112,7 +113,7 @@ def _router(context: Context, models: Models, upstream: Upstream | None) -> APIR
             raise _not_served(missing[0], context)
         if photo is None:
             return JSONResponse(await _found(models, asked, None, text, id))
-        answer, (width, height) = await asyncio.gather(_found(models, asked, photo, text, id), upright_size(photo))
+        answer, (width, height) = await together(_found(models, asked, photo, text, id), upright_size(photo))
         return JSONResponse(answer | {"imageWidth": width, "imageHeight": height})
 
     return routes
@@ -218,10 +219,9 @@ def _too_narrow(name: str, width: int) -> ServeError:
 
 
 def _tell_what_has_no_effect(context: Context) -> None:
-    prefix = "MACHINE_LEARNING_"
-    for name in sorted(context.environment):
-        if name.startswith(prefix) and not name.removeprefix(prefix).startswith(_HEEDED):
-            _log.info("%s has no effect here: Triton has settings of its own", name)
+    for name in sorted(context.environment.keys() - HEEDED):
+        if name.startswith("MACHINE_LEARNING_"):
+            _log.info("%s has no effect here: threads, devices and batches are Triton's, and OCR is not done", name)
 
 
 def _answer(problem: Problem) -> Response:

@@ -8,16 +8,18 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 from depthface.errors import DepthfaceError, ModelUnavailable, ServerUnavailable
 from depthface_client import AsyncClient, ModelInfo
+from depthface_gateway.immich.away import note, noted
 from depthface_gateway.immich.entries import CLIP, FACES, Entry
 from depthface_gateway.meanings import analyses, embedding_models, exportable, hub_id
 from depthface_gateway.settings import Environment, number, words
 from depthface_gateway.triton import Triton
 
-__all__ = ["Models", "preloaded"]
+__all__ = ["HEEDED", "Models", "preloaded"]
 
 T = TypeVar("T")
 
@@ -46,6 +48,10 @@ _PRELOADED = {  # variables to the task and type of what they name; those withou
     "FACIAL_RECOGNITION__DETECTION": (FACES, ("detection",)),
     "FACIAL_RECOGNITION__RECOGNITION": (FACES, ("recognition",)),
 }
+_TTL, _TTL_POLL = "MACHINE_LEARNING_MODEL_TTL", "MACHINE_LEARNING_MODEL_TTL_POLL_S"
+
+HEEDED = frozenset({_TTL, _TTL_POLL, *(_PRELOAD + variable for variable in _PRELOADED)})
+"""Those of immich's variables that count here."""
 
 
 def preloaded(environment: Environment) -> list[Entry]:
@@ -70,6 +76,7 @@ class Models:
         busy: how many requests each is answering.
         known: those that were served once, by name; they are loaded again when they are asked.
         away: those of them that were unloaded here.
+        notes: the file that keeps those away for the next start; None for nowhere.
     """
 
     triton: Triton
@@ -80,14 +87,18 @@ class Models:
     busy: dict[str, int] = field(default_factory=dict)
     known: dict[str, ModelInfo] = field(default_factory=dict)
     away: set[str] = field(default_factory=set)
+    notes: Path | None = None
     _loading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod
-    def of(cls, triton: Triton, aliases: Mapping[str, str], environment: Environment) -> Models:
+    def of(
+        cls, triton: Triton, aliases: Mapping[str, str], environment: Environment, notes: Path | None = None
+    ) -> Models:
         """Make it with immich's own variables for times; without one that is set, nothing is unloaded."""
-        ttl_s = number(environment, "MACHINE_LEARNING_MODEL_TTL", 0.0, -1e9)
-        poll_s = number(environment, "MACHINE_LEARNING_MODEL_TTL_POLL_S", 10.0, 0.01)
-        return cls(triton, aliases, max(ttl_s, 0.0), poll_s)
+        ttl_s = number(environment, _TTL, 0.0, -1e9)
+        poll_s = number(environment, _TTL_POLL, 10.0, 0.01)
+        known = noted(notes) if notes else {}
+        return cls(triton, aliases, max(ttl_s, 0.0), poll_s, known=known, away=set(known), notes=notes)
 
     def name(self, entry: Entry) -> str | None:
         """Return our name of the model that an entry means; None if it is not served."""
@@ -110,14 +121,17 @@ class Models:
             self.used[name] = time.monotonic()
 
     async def load(self, name: str) -> None:
-        """Load a model unless it is; those who want it meanwhile wait for the same loading."""
+        """Load a model unless every server has it; those who want it meanwhile wait for the same loading."""
         async with self._loading:
-            if name in self.away or name not in self.triton.models or not self.triton.models[name].ready:
+            await self.triton.look()  # others load and unload too
+            if not self.triton.has_ready(name):
                 await self.triton.on_every_server(lambda client: client.load(name))
-                self.away.discard(name)
-                self.known.update(self.triton.models)
                 self.used[name] = time.monotonic()
                 _log.info("loaded %s", name)
+            self.known.update(self.triton.models)
+            if name in self.away:
+                self.away.discard(name)
+                await self._note()
 
     async def preload(self, entries: list[Entry]) -> None:
         """Load these as soon as a server answers; what cannot be is said in the log."""
@@ -144,6 +158,7 @@ class Models:
         self.used.pop(name, None)
         self.away.add(name)  # before: who asks meanwhile waits until it is loaded again
         async with self._loading:
+            await self._note()
             with suppress(ServerUnavailable):
                 try:
                     await self.triton.on_every_server(lambda client: client.unload(name))
@@ -152,7 +167,14 @@ class Models:
                     raise
                 except DepthfaceError as error:
                     self.away.discard(name)
+                    await self._note()
                     _log.warning("%s cannot be unloaded: %s", name, error)
+
+    async def _note(self) -> None:
+        """Note what is away, for the next start."""
+        if self.notes is not None:
+            models = {name: self.known[name] for name in sorted(self.away & self.known.keys())}
+            await asyncio.to_thread(note, self.notes, models)
 
     def _meant(self, entry: Entry, among: Mapping[str, ModelInfo]) -> str | None:
         """Return which of these models an entry means; None for none."""

@@ -128,7 +128,9 @@ def _write_faces(attempt: Try, faces: Iterable[Face]) -> None:
     folder.mkdir()
     picture = _upright(attempt.photo)
     for index, face in enumerate(faces):
-        picture.crop(_corners(face, picture.size)).save(folder / f"{index}.jpg", "JPEG", quality=_CROP_QUALITY)
+        crop = BytesIO()  # Pillow itself does not see that a full disk has taken a part alone
+        picture.crop(_corners(face, picture.size)).save(crop, "JPEG", quality=_CROP_QUALITY)
+        (folder / f"{index}.jpg").write_bytes(crop.getvalue())
         if face.embedding is not None:
             write_vector(folder / f"{index}.bin", _finite(face.embedding))
 

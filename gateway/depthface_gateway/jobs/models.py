@@ -128,9 +128,14 @@ class SyncStatus(Base):
 
 
 class WorkerRow(Base):
-    """A worker, and when it was last heard of."""
+    """A worker, and when it was last heard of.
+
+    Attributes:
+        tasks: what it does, with commas.
+    """
 
     __tablename__ = "workers"
 
     worker_id: Mapped[str] = mapped_column(String, primary_key=True)
     seen_at: Mapped[int] = mapped_column(BigInteger, index=True)
+    tasks: Mapped[str] = mapped_column(String, default="", server_default="")

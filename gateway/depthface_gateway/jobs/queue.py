@@ -32,7 +32,7 @@ UPLOAD = "is_upload"
 """The parameter that says that the photo came with the job."""
 
 _FORGOTTEN_MS = 24 * 3_600_000  # a worker's row, after its last heartbeat
-_LONGEST_BACKOFF_S = 60
+_LONGEST_DELAY_MS = 60_000  # before another try
 
 
 class JobExists(DepthfaceError):
@@ -84,7 +84,7 @@ class Claim:
     @property
     def backoff_ms(self) -> int:
         """How long to wait before the next try: 1, 2, 4 … s."""
-        return 1000 * min(1 << min(self.attempts - 1, 20), _LONGEST_BACKOFF_S)
+        return min(1000 << min(self.attempts - 1, 20), _LONGEST_DELAY_MS)
 
 
 class Queue:
@@ -105,6 +105,7 @@ class Queue:
         self.lease_ms = lease_ms
         self._max_retries = max_retries
         self._mine = Job.task_type.in_(self.task_types)
+        self._tasks = ",".join(self.task_types)
 
     # What users do
 
@@ -212,10 +213,10 @@ class Queue:
             return session.scalar(waiting) or 0
 
     def workers(self) -> int:
-        """How many workers were heard of within a lease."""
+        """How many workers of these tasks were heard of within a lease."""
         with self.database.reading() as session:
             since_ms = self.database.now_ms(session) - self.lease_ms
-            living = select(func.count()).select_from(WorkerRow).where(WorkerRow.seen_at >= since_ms)
+            living = select(func.count()).where(WorkerRow.seen_at >= since_ms, WorkerRow.tasks == self._tasks)
             return session.scalar(living) or 0
 
     def active_claims(self) -> set[str]:
@@ -226,8 +227,8 @@ class Queue:
 
     # What workers do
 
-    def claim(self, worker_id: str) -> Claim | None:
-        """Take the next job; None if none is to be had now."""
+    def claim(self, worker_id: str, *, syncs: Callable[[Claim], bool] = lambda claim: False) -> Claim | None:
+        """Take the next job; None if none is to be had now. One that killed its workers ends; `syncs` as in `fail`."""
         while True:
             with self.database.writing() as session:
                 taken = self._take(session, worker_id)
@@ -237,18 +238,18 @@ class Queue:
                     return taken
                 session.execute(delete(QueueEntry).where(QueueEntry.job_id == taken.job_id))
                 message = f"Its worker was lost at each of {taken.attempts - 1} tries. The worker's log may say why."
-                self._end(session, taken.job_id, Status.ERROR, error_message=message)
+                self._fail(session, taken, message, syncs=syncs(taken))
 
     def _take(self, session: Session, worker_id: str) -> Claim | None:
         now_ms = self.database.now_ms(session)
-        # The last condition is for a clock that was set back: such a lease would last for as long.
+        # The last conditions are for a clock that was set back: such a lease, or delay, would last for as long.
         free = or_(
             QueueEntry.worker_id.is_(None),
             QueueEntry.lease_until.is_(None),
             QueueEntry.lease_until < now_ms,
             QueueEntry.lease_until > now_ms + 2 * self.lease_ms,
         )
-        due = or_(QueueEntry.available_at <= now_ms, QueueEntry.available_at > now_ms + 2000 * _LONGEST_BACKOFF_S)
+        due = or_(QueueEntry.available_at <= now_ms, QueueEntry.available_at > now_ms + 2 * _LONGEST_DELAY_MS)
         candidate = (
             select(QueueEntry.id)
             .join(Job, Job.job_id == QueueEntry.job_id)
@@ -299,7 +300,7 @@ class Queue:
                         update(Job).where(Job.job_id == claim.job_id, Job.progress < share).values(progress=share)
                     )
             if session.get(WorkerRow, worker_id) is None:
-                session.add(WorkerRow(worker_id=worker_id, seen_at=now_ms))
+                session.add(WorkerRow(worker_id=worker_id, seen_at=now_ms, tasks=self._tasks))
                 session.execute(delete(WorkerRow).where(WorkerRow.seen_at < now_ms - _FORGOTTEN_MS))
             else:
                 session.execute(update(WorkerRow).where(WorkerRow.worker_id == worker_id).values(seen_at=now_ms))
@@ -325,9 +326,7 @@ class Queue:
             text = json.dumps(result, allow_nan=False)
             self._end(session, claim.job_id, Status.COMPLETED, error_message=None, result=text, progress=1.0)
             if syncs:
-                now_ms = self.database.now_ms(session)
-                session.execute(delete(SyncStatus).where(SyncStatus.job_id == claim.job_id))
-                session.add(SyncStatus(job_id=claim.job_id, sync_status="pending", retry_count=0, next_retry_at=now_ms))
+                self._tell(session, claim)
             return True
 
     def fail(self, claim: Claim, message: str, *, syncs: bool = False) -> bool:
@@ -335,9 +334,7 @@ class Queue:
         with self.database.writing() as session:
             if not self._let_go(session, claim):
                 return False
-            self._end(session, claim.job_id, Status.ERROR, error_message=message)
-            if syncs:
-                self._tell(session, claim)
+            self._fail(session, claim, message, syncs=syncs)
             return True
 
     def give_back(self, claim: Claim, message: str | None, *, delay_ms: int = 0, counts: bool) -> bool:
@@ -345,13 +342,14 @@ class Queue:
 
         Args:
             message: why, for who looks at the job meanwhile.
-            delay_ms: nobody takes it for so long.
+            delay_ms: nobody takes it for so long, a minute at most.
             counts: whether this try was one of the job's tries.
 
         Returns:
             Whether the claim was held.
         """
         with self.database.writing() as session:
+            delay_ms = min(delay_ms, _LONGEST_DELAY_MS)
             available_at = self.database.now_ms(session) + delay_ms if delay_ms else 0  # clocks are set back
             attempts = claim.attempts if counts else claim.attempts - 1
             given = session.execute(
@@ -378,6 +376,11 @@ class Queue:
         """Take a job out of the queue if the claim is the latest."""
         held = delete(QueueEntry).where(QueueEntry.claim == claim.claim).returning(QueueEntry.id)
         return session.execute(held).first() is not None
+
+    def _fail(self, session: Session, claim: Claim, message: str, *, syncs: bool) -> None:
+        self._end(session, claim.job_id, Status.ERROR, error_message=message)
+        if syncs:
+            self._tell(session, claim)
 
     def _tell(self, session: Session, claim: Claim) -> None:
         """Somebody is to be told of the job's end."""

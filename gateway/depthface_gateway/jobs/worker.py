@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import errno
 import logging
 import os
 import random
@@ -28,6 +29,7 @@ from depthface.errors import (
     DepthfaceError,
     InvalidInput,
     ModelUnavailable,
+    OutputError,
     ServerOverloaded,
     ServerUnavailable,
 )
@@ -66,6 +68,10 @@ def verdict(error: BaseException) -> tuple[Fate, str]:
             return Fate.ENDS, str(error)
         case ServerUnavailable() | ServerOverloaded():
             return Fate.WAITS, str(error)
+        case OutputError(__cause__=OSError(errno=errno.ENOSPC | errno.EDQUOT) as cause):
+            return verdict(cause)
+        case OutputError():  # its own words name a path of this machine
+            return Fate.AGAIN, "The job's files cannot be written; the worker's log says why."
         case DepthfaceError():
             return Fate.AGAIN, str(error)
         case SQLAlchemyError():
@@ -175,7 +181,8 @@ class Worker:
             await self._pause(self.options.poll_s, self._wake)
             return
         try:
-            claim = await asyncio.to_thread(self.queue.claim, self.worker_id)
+            take = partial(self.queue.claim, self.worker_id, syncs=partial(self._tells, is_success=False))
+            claim = await asyncio.to_thread(take)
         except SQLAlchemyError as error:
             self._hold()
             _log.error("the database does not answer: %s", _first_line(error))
@@ -254,7 +261,7 @@ class Worker:
         result = await self.tasks[claim.task_type](Try(claim, photo, folder, report))
         running.is_ending = True
         publish = partial(self.store.publish, folder, claim.job_id)
-        syncs = self.tell is not None and self.is_told(claim, True)
+        syncs = self._tells(claim, is_success=True)
         done = await asyncio.to_thread(partial(self.queue.finish, claim, result, publish, syncs=syncs))
         if done and claim.is_upload:
             await asyncio.to_thread(self.store.drop_upload, claim.job_id)
@@ -272,13 +279,13 @@ class Worker:
         fate, message = verdict(error)
         if fate is Fate.UNKNOWN:
             raise error
-        if not isinstance(error, DepthfaceError):
+        if not isinstance(error, DepthfaceError) or isinstance(error, OutputError):
             _log.error("job %s failed", claim.job_id, exc_info=error)
         if fate is Fate.AGAIN and claim.attempts > claim.max_retries:
             fate, message = Fate.ENDS, f"{message} It was tried {claim.attempts} times."
         if fate is Fate.ENDS:
-            syncs = self.tell is not None and self.is_told(claim, False)
-            held = await asyncio.to_thread(partial(self.queue.fail, claim, message, syncs=syncs))
+            fail = partial(self.queue.fail, claim, message, syncs=self._tells(claim, is_success=False))
+            held = await asyncio.to_thread(fail)
             if held:
                 await asyncio.to_thread(self.store.drop_upload, claim.job_id)
         elif fate is Fate.AGAIN:
@@ -289,6 +296,9 @@ class Worker:
             self._hold()
             held = await asyncio.to_thread(partial(self.queue.give_back, claim, message, counts=False))
         return fate.value if held else "dropped"
+
+    def _tells(self, claim: Claim, *, is_success: bool) -> bool:
+        return self.tell is not None and self.is_told(claim, is_success)
 
     # Meanwhile
 

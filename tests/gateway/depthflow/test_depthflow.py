@@ -25,10 +25,14 @@ from fixtures.photos import encoded, photo
 from fixtures.serving import Server
 from fixtures.waiting import HANGS_AFTER_S, until
 
+from depthface.errors import OutputError
 from depthface_client import Depth
 from depthface_gateway import depthflow
 from depthface_gateway.context import Context
-from depthface_gateway.depthflow.clips import frame_size
+from depthface_gateway.depthflow.clips import TASK, clip_task, depth_of, frame_size
+from depthface_gateway.jobs.inference import Try
+from depthface_gateway.jobs.queue import Claim
+from depthface_gateway.jobs.worker import Fate, verdict
 from depthface_gateway.settings import Settings
 
 PHOTO = encoded(photo("coffee.png").resize((320, 212)), "JPEG", quality=90)
@@ -239,6 +243,17 @@ def hook() -> Iterator[Hook]:
     server.shutdown()
     server.server_close()
     thread.join(10)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "webm", "gif"])
+def test_a_disk_that_is_full_in_the_middle_of_a_clip_costs_no_try(kind: str, small_disk: Path) -> None:
+    (small_disk / "ballast").write_bytes(bytes(60 * 1024))
+    asked = {"parameters": SHORT | {"output_format": kind}}
+    attempt = Try(Claim("job", "claim", TASK, "m", asked, 1, 3, False), PHOTO, small_disk, lambda share: None)
+    with pytest.raises(OutputError) as full:
+        asyncio.run(clip_task(depth_of(DrawnDepth()))(attempt))  # type: ignore[arg-type]
+    fate, told = verdict(full.value)
+    assert fate is Fate.WAITS and "No space left" in told and str(small_disk) not in told
 
 
 def test_a_private_webhook_is_told_only_where_it_is_allowed(service: Service, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_the_tables_are_what_the_models_say(database: Database) -> None:
 
 def test_every_step_goes_down_and_up_and_keeps_the_jobs(database: Database) -> None:
     Queue(database, ["t"]).add(NewJob("j", "t", "m", priority=7))
-    database.migrate("-1")
+    database.migrate("0001")
     with database.engine.connect() as connection:
         assert connection.scalar(text("SELECT priority FROM queue")) == 7
         assert "lease_until" not in {column["name"] for column in inspect(connection).get_columns("queue")}

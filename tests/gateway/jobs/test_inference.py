@@ -121,3 +121,10 @@ def test_what_is_no_number_is_no_result(bad: float, tmp_path: Path) -> None:
     with pytest.raises(ServerFault, match="no number"):
         done("image_embedding", Answers(vector=vector), b"", tmp_path)
     assert files(tmp_path) == []
+
+
+def test_a_crop_that_does_not_fit_on_the_disk_is_no_crop(small_disk: Path) -> None:
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(56 * 1024))  # leaves room for a part of it
+    with pytest.raises(OSError, match="No space left"):
+        done("face_detection", Answers(face((0, 0, 451, 300))), encoded(photo("chelsea.png"), "PNG"), small_disk)

@@ -11,6 +11,7 @@ from fixtures.waiting import HANGS_AFTER_S
 
 from depthface_gateway.jobs.database import Database
 from depthface_gateway.jobs.queue import LEASE_MS, Claim, JobExists, NewJob, Queue
+from depthface_gateway.jobs.sync import Outbox
 
 T = "face_detection"
 
@@ -143,6 +144,14 @@ def test_a_retry_waits_counts_and_keeps_its_priority(queue: Queue, clock) -> Non
     assert job is not None and (job.priority, job.retry_count) == (9, 2)
 
 
+def test_no_retry_waits_longer_than_a_minute_or_comes_at_once(queue: Queue, clock) -> None:
+    add(queue, "a")
+    queue.give_back(taken(queue), "no model", delay_ms=300_000, counts=True)
+    assert queue.claim("w") is None
+    clock.now_ms += 60_000
+    assert taken(queue).job_id == "a"
+
+
 def test_a_job_that_kills_its_workers_ends(queue: Queue, clock) -> None:
     add(queue, "a")
     add(queue, "b")
@@ -152,6 +161,20 @@ def test_a_job_that_kills_its_workers_ends(queue: Queue, clock) -> None:
     assert taken(queue).job_id == "b"
     job = queue.get("a")
     assert job is not None and job.status == "error" and "at each of 4 tries" in (job.error_message or "")
+
+
+def test_the_end_of_a_job_that_kills_its_workers_is_told(queue: Queue, database: Database, clock) -> None:
+    add(queue, "a")
+    add(queue, "b")
+    for _ in range(4):
+        for _ in ("a", "b"):
+            taken(queue)
+        clock.now_ms += LEASE_MS + 1
+    assert queue.claim("w", syncs=lambda claim: claim.job_id == "a") is None
+    outbox = Outbox(database, [T])
+    parcel = outbox.take()
+    assert parcel is not None and (parcel.job_id, parcel.status) == ("a", "error")
+    assert "at each of 4 tries" in (parcel.error_message or "") and outbox.take() is None
 
 
 def test_one_photo_waits_for_one_task_once(queue: Queue) -> None:
@@ -217,6 +240,8 @@ def test_tasks_of_others_are_not_seen(queue: Queue, database: Database) -> None:
     assert not queue.cancel("clip")
     assert queue.counts() == {} and queue.size() == 0 and queue.older_than(None, None) == []
     assert taken(other).job_id == "clip"
+    other.renew("w", {})
+    assert (queue.workers(), other.workers()) == (0, 1)
 
 
 def test_many_workers_take_each_job_once(queue: Queue) -> None:

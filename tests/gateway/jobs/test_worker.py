@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import subprocess
+import os
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +22,7 @@ from depthface.errors import (
     ImageTooLarge,
     InvalidImage,
     ModelUnavailable,
+    OutputError,
     RequestTimeout,
     ServerFault,
     ServerOverloaded,
@@ -34,6 +35,7 @@ from depthface_gateway.jobs.metrics import WorkerMetrics
 from depthface_gateway.jobs.models import Job
 from depthface_gateway.jobs.queue import UPLOAD, NewJob, Queue
 from depthface_gateway.jobs.results import ResultStore
+from depthface_gateway.jobs.sync import Parcel
 from depthface_gateway.jobs.worker import Fate, Worker, WorkerOptions, verdict
 
 T = "face_detection"
@@ -41,6 +43,13 @@ LEASE_MS = 600_000
 """So long that no job is lost to a machine that stands still for a while."""
 
 on_both = pytest.mark.parametrize("world", ["sqlite", "postgresql"], indirect=True)
+
+
+def unwritten(number: int) -> OutputError:
+    """What the renderer raises where its file cannot be written: it names the file."""
+    error = OutputError("/secret/clip.mp4 cannot be written.")
+    error.__cause__ = OSError(number, os.strerror(number), "/secret/clip.mp4")
+    return error
 
 
 @pytest.mark.parametrize(
@@ -53,6 +62,10 @@ on_both = pytest.mark.parametrize("world", ["sqlite", "postgresql"], indirect=Tr
         (ServerOverloaded("full"), Fate.WAITS),
         (OSError(errno.ENOSPC, "No space left on device"), Fate.WAITS),
         (PermissionError(errno.EACCES, "Permission denied"), Fate.WAITS),
+        (unwritten(errno.ENOSPC), Fate.WAITS),
+        (unwritten(errno.EDQUOT), Fate.WAITS),
+        (unwritten(errno.ENOENT), Fate.AGAIN),
+        (OutputError("secret cannot be written."), Fate.AGAIN),
         (OSError("encoder error -2"), Fate.AGAIN),
         (RequestTimeout("late"), Fate.AGAIN),
         (ServerFault("broken"), Fate.AGAIN),
@@ -81,6 +94,7 @@ class World:
     options: WorkerOptions = field(default_factory=lambda: WorkerOptions(poll_s=0.02, grace_s=HANGS_AFTER_S))
     is_ready: bool = True
     gives_results: bool = False
+    tell: Callable[[Parcel], Awaitable[None]] | None = None
 
     async def task(self, attempt: Try) -> Mapping[str, Any]:
         """Answer what is next in `answers`: an error, something to wait for, or nothing: success."""
@@ -110,7 +124,7 @@ class World:
             async with MediaStore(self.store.url, 10**6) as media:
                 worker = Worker(
                     self.queue, self.files, media, {T: self.task}, WorkerMetrics(CollectorRegistry()), self.options,
-                    is_ready=lambda: self.is_ready,
+                    is_ready=lambda: self.is_ready, tell=self.tell,
                 )  # fmt: skip
                 if self.gives_results:
                     worker.tell = lambda parcel: media.give(parcel.media_store_id, parcel.result)
@@ -357,29 +371,39 @@ def test_a_result_that_the_media_store_refuses_is_kept_and_the_job_says_so(world
     assert job is not None and job.result == '{"number": 1}' and "answered 500" in (job.error_message or "")
 
 
-def test_a_full_disk_loses_no_job(world: World, tmp_path: Path) -> None:
+def test_the_end_of_a_job_that_killed_its_workers_is_told(world: World) -> None:
+    told: list[Parcel] = []
+
+    async def tell(parcel: Parcel) -> None:
+        told.append(parcel)
+
+    async def listen(worker: Worker) -> None:
+        worker.is_told = lambda claim, is_success: not is_success
+
+    world.tell = tell
+    job_id = world.add()
+    for _ in range(4):
+        claim = world.queue.claim("dead")
+        assert claim is not None and world.queue.give_back(claim, None, counts=True)
+    world.run(lambda: bool(told), listen)
+    assert [(parcel.job_id, parcel.status) for parcel in told] == [(job_id, "error")] and world.tries == []
+
+
+def test_a_full_disk_loses_no_job(world: World, small_disk: Path) -> None:
     """The job waits, says why, and is done when there is room again."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root can make a small disk")
-    try:
-        world.files = ResultStore(disk)
-        (disk / "ballast").write_bytes(bytes(40_000))
-        job_id = world.add(photo=bytes(40_000))
+    world.files = ResultStore(small_disk)
+    (small_disk / "ballast").write_bytes(bytes(40_000))
+    job_id = world.add(photo=bytes(40_000))
 
-        async def wait_and_make_room(worker: Worker) -> None:
-            while True:
-                job = await asyncio.to_thread(world.job, job_id)
-                if job is not None and "No space left" in (job.error_message or ""):
-                    break
-                await asyncio.sleep(0.01)
-            (disk / "ballast").unlink()
+    async def wait_and_make_room(worker: Worker) -> None:
+        while True:
+            job = await asyncio.to_thread(world.job, job_id)
+            if job is not None and "No space left" in (job.error_message or ""):
+                break
+            await asyncio.sleep(0.01)
+        (small_disk / "ballast").unlink()
 
-        world.run(lambda: world.status(job_id) == "completed", wait_and_make_room)
-        job = world.job(job_id)
-        assert job is not None and job.retry_count == 0 and job.error_message is None
-        assert (disk / job_id / "embedding.bin").stat().st_size == 40_000
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
+    world.run(lambda: world.status(job_id) == "completed", wait_and_make_room)
+    job = world.job(job_id)
+    assert job is not None and job.retry_count == 0 and job.error_message is None
+    assert (small_disk / job_id / "embedding.bin").stat().st_size == 40_000
