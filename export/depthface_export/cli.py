@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 import click
-from click.core import ParameterSource
 from rich.console import Console
 
 from depthface.contract import Form, Precision
@@ -96,7 +95,7 @@ def export(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(highlight=False, soft_wrap=True)
     cards = [card_named(model) for model in models]
-    _refuse_weights_for_nobody(models)
+    _refuse_weights_for_nobody(models, weights)
     for model, card in zip(models, cards, strict=True):
         started = time.monotonic()
         with Display(console, card.name) as display:
@@ -126,10 +125,9 @@ def _choice(model: str, weights: str) -> str:
     return weights if model in all_cards() else str(Path(model).expanduser().absolute())
 
 
-def _refuse_weights_for_nobody(models: tuple[str, ...]) -> None:
-    """Raise `click.UsageError` for --weights beside folders alone: it would have no effect."""
-    source = click.get_current_context().get_parameter_source("weights")
-    if source is not ParameterSource.DEFAULT and not any(model in all_cards() for model in models):
+def _refuse_weights_for_nobody(models: tuple[str, ...], weights: str) -> None:
+    """Raise `click.UsageError` for other weights than the usual beside folders alone: they would have no effect."""
+    if weights != "hub" and not any(model in all_cards() for model in models):
         raise click.UsageError(
             f"{models[0]} is a folder, and so its own weights: --weights is for models that are given by name. Leave "
             "it out."
