@@ -26,6 +26,7 @@ from depthface_bench.perf_analyzer import Load, drive, input_data
 from depthface_bench.repositories import DEPTH, MEASURED_DEPTH, MEASURED_FACES, PACK
 from depthface_bench.servers import serving
 from depthface_export import texts
+from depthface_server.installation import Installation
 
 __all__ = ["depth", "faces"]
 
@@ -59,7 +60,12 @@ class Subject:
 
 
 def depth(setting: Setting) -> None:
-    """JPEGs of 1920×1280 to 8-bit PNGs, by Small in fp16; in a rehearsal in fp32, which a CPU computes quicker."""
+    """JPEGs of 1920×1280 to 8-bit PNGs, by Small in fp16; in a rehearsal in fp32, which a CPU computes quicker.
+
+    Raises:
+        ServeError: the embedded Triton cannot run here; nothing is measured then.
+    """
+    Installation.find()
     arithmetic = ARITHMETIC[0] if setting.on_gpu else ARITHMETIC[1]
     precision = arithmetic.precision
     sent = [photos.sized(*PHOTO, index) for index in range(3)]
@@ -81,7 +87,12 @@ def depth(setting: Setting) -> None:
 
 
 def faces(setting: Setting) -> None:
-    """Drawn crowds of six to boxes, keypoints and embeddings."""
+    """Drawn crowds of six to boxes, keypoints and embeddings.
+
+    Raises:
+        ServeError: as `depth` does.
+    """
+    Installation.find()
     sent = [photos.crowd(photos.FACES_A_PHOTO, seed) for seed in range(photos.FACE_PHOTOS)]
     names = tuple(f"face_{PACK}_{kind}" for kind in ("detector", "recognizer"))
     batch = _BATCH if setting.on_gpu else 1
