@@ -26,7 +26,7 @@ from depthface_bench.variants import FP32, Variant
 from depthface_client import Client
 from depthface_server import grids
 
-__all__ = ["Compared", "Ground", "compare", "gflop", "lost"]
+__all__ = ["Compared", "Ground", "compare", "gflop", "lost", "started"]
 
 Records = list[dict[str, Any]]
 Lose = Callable[[str, str, Exception], None]
@@ -46,12 +46,14 @@ class Ground:
     Attributes:
         pack: the folder of the face networks.
         exported: a repository for each variant, the first of them `FP32`.
-        clients: of the server of each.
+        served: the server of each.
+        clients: of those servers.
         threads: of each way.
     """
 
     pack: Path
     exported: Mapping[Variant, Path]
+    served: Mapping[Variant, Process]
     clients: Mapping[Variant, Client]
     threads: int
 
@@ -59,7 +61,7 @@ class Ground:
 @dataclass(frozen=True)
 class Compared:
     """What results say of a task: its rounds, what the machine multiplied in each of them, which ways were left out and
-    why, and its service's start and memory.
+    why, its service's start, and the memory of all servers.
     """
 
     rounds: Records = field(default_factory=list)
@@ -68,9 +70,29 @@ class Compared:
     start: Records = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _Memory:
+    """The most bytes that servers have right after a turn of theirs: at rest ours gives some back.
+
+    Attributes:
+        processes: by kind and precision of the way that asks them.
+    """
+
+    processes: dict[tuple[str, str], Process]
+    most: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def look(self, way: Way) -> None:
+        """Measure the server of a way that has just had its turn, if it has one."""
+        key = (way.kind, way.precision)
+        if key in self.processes:
+            self.most[key] = max(self.most.get(key, 0), self.processes[key].memory_bytes())
+
+
 def compare(task: Task, ground: Ground, plan: Plan, report: Callable[[str], None]) -> Compared:
     """Measure every way of a task that does its work."""
     found = Compared()
+    memory = _Memory({(ways.SERVER, variant.name): process for variant, process in ground.served.items()})
+    start: dict[str, Any] = {}
 
     def lose(kind: str, precision: str, error: Exception) -> None:
         record = lost(task.name, kind, precision, error)
@@ -85,6 +107,8 @@ def compare(task: Task, ground: Ground, plan: Plan, report: Callable[[str], None
         except Exception as error:
             lose(ways.SERVICE, FP32.name, error)
         else:
+            memory.processes[ways.SERVICE, FP32.name] = service
+            start = {"task": task.name} | started(service)
             post = ways.posted(service.host)
             made.append(Way(ways.SERVICE, FP32.name, lambda item: task.read(post(item))))
         made += _ours(task, ground, stack, lose)
@@ -98,6 +122,7 @@ def compare(task: Task, ground: Ground, plan: Plan, report: Callable[[str], None
                 task.at_once or plan.at_once,
                 plan.rounds,
                 lambda way, error: lose(way.kind, way.precision, error),
+                memory.look,
             )
             of = {"task": task.name, "photo": items.name}
             libraries = {way.kind for way in peaks}
@@ -106,8 +131,10 @@ def compare(task: Task, ground: Ground, plan: Plan, report: Callable[[str], None
             gone = {(one["kind"], one["precision"]) for one in found.left_out}
             made = [way for way in made if (way.kind, way.precision) not in gone]
             report(f"{task.name}, {items.name}: {plan.rounds} rounds of {len(made)} ways")
-        if any(way.kind == ways.SERVICE for way in made):  # after the work: what it has grown to
-            found.start.append(_started(service) | {"task": task.name})
+    for kind, precision in dict.fromkeys((way.kind, way.precision) for way in made):
+        if worked := memory.most.get((kind, precision)):
+            record = {"kind": kind, "precision": precision, "worked_bytes": worked}
+            found.start.append(record | (start if kind == ways.SERVICE else {}))
     return found
 
 
@@ -222,5 +249,6 @@ def _proven(
     return sound
 
 
-def _started(one: Process) -> dict[str, Any]:
-    return {"kind": ways.SERVICE, "precision": FP32.name, "start_s": one.start_s, "memory_bytes": one.memory_bytes()}
+def started(one: Process) -> dict[str, Any]:
+    """Return what results say of a server that is ready and was asked nothing yet."""
+    return {"start_s": one.start_s, "ready_bytes": one.memory_bytes()}

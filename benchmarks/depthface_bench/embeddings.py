@@ -30,6 +30,7 @@ __all__ = [
     "asked",
     "items",
     "library",
+    "model_of",
     "name_of",
     "peers_of",
     "same_vector",
@@ -118,9 +119,14 @@ def name_of(kind: Kind) -> str:
     return "a few words" if kind == "text" else "{}×{}".format(*PHOTO_SIZE)
 
 
+def model_of(kind: Kind) -> str:
+    """The public model that answers."""
+    return f"{EMBEDDINGS}_{kind}"
+
+
 def asked(kind: Kind, client: Client) -> Callable[[bytes], Vector]:
     """A photo, or a text, to its vector, by this project's own client."""
-    model = f"{EMBEDDINGS}_{kind}"
+    model = model_of(kind)
     if kind == "image":
         return lambda photo: client.embed(photo, model=model).vector
     return lambda text: client.embed_text(text.decode(), model=model).vector

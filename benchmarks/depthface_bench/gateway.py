@@ -26,13 +26,13 @@ import numpy as np
 import urllib3
 
 from depthface.errors import DepthfaceError
-from depthface_bench import machine, photos, repositories, services
+from depthface_bench import embeddings, machine, photos, repositories, services
 from depthface_bench.figures import of_median, ratio
-from depthface_bench.repositories import DEPTH, EMBEDDINGS, FACES
+from depthface_bench.repositories import FACES
 from depthface_bench.rounds import Way, in_turn
-from depthface_bench.servers import serving
+from depthface_bench.servers import ENDS_WITHIN_S, serving
 from depthface_bench.variants import FP32
-from depthface_bench.ways import posted
+from depthface_bench.ways import depth_of, posted
 from depthface_client import Client
 
 __all__ = ["main"]
@@ -40,7 +40,7 @@ __all__ = ["main"]
 _MOST_PERCENT, _MOST_MS = 5.0, 5.0
 """What the gateway may cost: of the throughput, and of the median latency."""
 
-_CLIP_AS_IMMICH_NAMES_IT = "ViT-B-32__openai"
+_CLIP_AS_IMMICH_NAMES_IT, _PACK_AS_IMMICH_NAMES_IT = "ViT-B-32__openai", "buffalo_l"
 
 _ROUND_S = 5.0
 """A round of throughput sends all photos so often that it lasts as long, of each way: shorter ones are chance."""
@@ -101,7 +101,8 @@ def _prepared(work: Path, repository: Path) -> Path:
 def _gateway(triton: str) -> Iterator[dict[str, str]]:
     """Run `depthface gateway` with the three contracts; yield the address of each."""
     names = ("immich", "immichvr", "faces")
-    variables = {"FACES_PACK": repositories.PACK, "DEPTHFACE_GATEWAY_ALIASES": f"buffalo_l={repositories.PACK}"}
+    aliases = f"{_PACK_AS_IMMICH_NAMES_IT}={repositories.PACK}"
+    variables = {"FACES_PACK": repositories.PACK, "DEPTHFACE_GATEWAY_ALIASES": aliases}
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "depthface", "gateway", *names, "--url", triton, "--port", "0"),
@@ -120,7 +121,7 @@ def _gateway(triton: str) -> Iterator[dict[str, str]]:
         yield urls
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(120)
+        process.wait(ENDS_WITHIN_S)
         process.stdout.close()
 
 
@@ -142,7 +143,7 @@ def _cases(client: Client, urls: Mapping[str, str], pack: Path | None, stack: Ex
     scenes = [photos.sized(*_DEPTH_PX, index) for index in range(3)]
     depth = post(f"{urls['immichvr']}/api/depth", "image")
     calls: dict[str, Call] = {
-        DIRECT: lambda photo: client.depth_png(photo, bits=8, model=DEPTH),
+        DIRECT: depth_of(client),
         GATEWAY: lambda photo: depth(photo).data,
     }
     if pack is not None:
@@ -152,8 +153,8 @@ def _cases(client: Client, urls: Mapping[str, str], pack: Path | None, stack: Ex
 
     entries = {
         "facial-recognition": {
-            "detection": {"modelName": "buffalo_l", "options": {"minScore": 0.5}},
-            "recognition": {"modelName": "buffalo_l"},
+            "detection": {"modelName": _PACK_AS_IMMICH_NAMES_IT, "options": {"minScore": 0.5}},
+            "recognition": {"modelName": _PACK_AS_IMMICH_NAMES_IT},
         }
     }
     predict = f"{urls['immich']}/predict"
@@ -177,7 +178,7 @@ def _cases(client: Client, urls: Mapping[str, str], pack: Path | None, stack: Ex
     seen = {"clip": {"visual": {"modelName": _CLIP_AS_IMMICH_NAMES_IT}}}
     clip = post(predict, "image", entries=json.dumps(seen))
     calls = {
-        DIRECT: lambda photo: client.embed(photo, model=f"{EMBEDDINGS}_image").vector,
+        DIRECT: embeddings.asked("image", client),
         GATEWAY: lambda photo: np.array(json.loads(clip(photo).json()["clip"]), np.float32),
     }
     yield _Case("immich /predict, clip visual, 1920×1280", scenes, calls, _same_vector)

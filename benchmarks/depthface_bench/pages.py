@@ -134,14 +134,15 @@ def _floors(some: Sequence[Processor]) -> str:
 
 
 def _tails(some: Sequence[Processor]) -> str:
-    """p99 / p50 at the best concurrency, and the machine's own beside it."""
+    """p99 / p50 at the best concurrency, and beside it the machine's own where it was measured."""
     rows = []
     for task in dict.fromkeys(task for task, _ in _ITEMS):
         for precision in _PRECISIONS:
             cells = []
             for one in some:
                 ours, machine = tail(one.results, task, precision), machine_tail(one.results, task, precision)
-                cells.append(f"{ours.median:.2f}, {machine:.2f}" if ours and machine else "")
+                beside = f", {machine:.2f}" if machine else ""
+                cells.append(f"{ours.median:.2f}{beside}" if ours else "")
             if any(cells):
                 rows.append((f"{task}, {precision}", *cells))
     return _table(("", *_heads(some)), rows)

@@ -17,7 +17,7 @@ from tritonclient.http import InferenceServerClient, InferInput, InferRequestedO
 from depthface.families.depth_anything_v2 import processing
 from depthface_bench.link import throttled
 from depthface_bench.photos import sized
-from depthface_bench.repositories import DEPTH
+from depthface_bench.repositories import DEPTH, DEPTH_NETWORK
 
 __all__ = ["PHOTO", "TENSOR", "measure"]
 
@@ -79,7 +79,7 @@ def _tensor(photo: bytes) -> tuple[str, InferInput]:
     pixels = processing.preprocess(photo)[0][None]
     sent = InferInput("pixels", list(pixels.shape), "UINT8")
     sent.set_data_from_numpy(pixels)
-    return f"{DEPTH}_network", sent
+    return DEPTH_NETWORK, sent
 
 
 def _ask(connection: InferenceServerClient, model: str, sent: InferInput) -> int:

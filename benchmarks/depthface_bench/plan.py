@@ -26,7 +26,8 @@ class Plan:
             concurrency. A multiple of the photos that are sent in turn, five for depth and three for faces, so that all
             windows hold the same.
         long_window: the same at the best concurrency, where p99 is read off.
-        long_rounds: how often that is measured; before each, the machine's own tail on `long_window` pieces of work.
+        long_rounds: how often that is measured; before each, the machine's own tail on as many pieces of
+            work, or fewer.
         rates: of requests sent, as shares of the best throughput.
         photo_sizes: width and height, 0.3 to 24 megapixels.
         faces: in one photo.

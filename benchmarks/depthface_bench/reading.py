@@ -113,8 +113,13 @@ def tail(results: Results, task: str, precision: str) -> Spread | None:
 
 
 def machine_tail(results: Results, task: str, precision: str) -> float | None:
-    """p99 / p50 of the same matrix products again and again, each of a request's length, in between those."""
-    times = sorted(ms for one in driven_best(results, task, precision) for ms in one["machine_ms"])
+    """p99 / p50 of the same matrix products again and again, each of a request's length, in between.
+
+    `sweep.piece` says how long that is. None too for several requests under way in older runs, which have no
+    `piece_ms`: their pieces were too short.
+    """
+    found = [one for one in driven_best(results, task, precision) if "piece_ms" in one or one["load"]["value"] == 1]
+    times = sorted(ms for one in found for ms in one["machine_ms"])
     return times[math.ceil(0.99 * len(times)) - 1] / statistics.median(times) if times else None
 
 

@@ -40,8 +40,22 @@ _OF_ONE_SIZE = (
 
 _STEADY = (
     "How steady: p99 / p50 at the best concurrency, and of the machine itself: the same fp32 matrix products on the "
-    "CPU, again and again, each as long as a request takes, in between the measurements.\n\n"
+    "CPU, again and again, each as long as a request takes, 3 s at most, in between the measurements."
 )
+_STEADY_ALONE = (
+    "Where the machine has no figure, it was not measured, or several requests were under way and the products were "
+    "too short to stand beside them."
+)
+"""Of older runs."""
+
+_MEMORY = (
+    "Each server of depthface has everything loaded, each service its one library. Memory is that of all its "
+    "processes, the most that was seen: when it was ready, and right after requests of its own."
+)
+_MEMORY_AT_REST = (
+    "In this run depthface may have rested for 13 s after its requests, and a network gives memory back after ten."
+)
+"""Of older runs."""
 
 
 def markdown(results: Results, pictures: Sequence[str]) -> str:
@@ -237,8 +251,8 @@ def _limits(results: Results) -> str:
     steady = []
     for task, precision in dict.fromkeys((one["task"], one["precision"]) for one in results["driven"]):
         ours, machine = tail(results, task, precision), machine_tail(results, task, precision)
-        if ours and machine:
-            steady.append((f"{task}, {precision}", ours.text(2), f"{machine:.2f}"))
+        if ours:
+            steady.append((f"{task}, {precision}", ours.text(2), f"{machine:.2f}" if machine else "–"))
     rows = []
     for task, photo in _photos(results):
         for key in ways_of(results, task, photo):
@@ -250,13 +264,17 @@ def _limits(results: Results) -> str:
     header = ("", "GFLOP a photo", "", f"of the matrix-product peak of its precision, {whose}")
     tables = [_table(("", "measured"), [*peaks, bandwidth]), _table(header, rows)]
     if steady:
-        tables.append(_STEADY + _table(("", "p99 / p50", "the machine's own"), steady))
+        text = f"{_STEADY} {_STEADY_ALONE}" if any(machine == "–" for *_, machine in steady) else _STEADY
+        tables.append(f"{text}\n\n" + _table(("", "p99 / p50", "the machine's own"), steady))
     return "## The limit\n\n" + "\n\n".join(tables)
 
 
 def _growth(results: Results) -> str:
     names = {"megapixels": "megapixels", "faces": "faces in the photo", "batch": "photos in a request"}
-    parts = ["## Growth\n\nMemory is what the server keeps after it, one after the other: it gives none back."]
+    parts = [
+        "## Growth\n\nMemory is all that the server has right after it. One is measured after the other, and what one "
+        "took may still be there at the next: a network gives memory back after ten seconds of rest at the earliest."
+    ]
     for over, name in names.items():
         records = [one for one in results["growth"] if one["over"] == over]
         rows = []
@@ -283,11 +301,22 @@ def _start(results: Results) -> str:
     rows = []
     for (kind, task, precision), ones in grouped.items():
         name = f"{task}: {label(task, (kind, precision))}" if task else f"depthface serve, {precision}"
-        memory = statistics.median(one["memory_bytes"] for one in ones) / 1e9
-        rows.append((name, spread([one["start_s"] for one in ones]).text(1), f"{memory:.2f}"))
-    return "## Start and memory\n\nEach server has everything loaded.\n\n" + _table(
-        ("", "s until it answers", "GB, all its processes"), rows
+        start = spread([one["start_s"] for one in ones if "start_s" in one]).text(1)
+        rows.append((name, start, *(f"{max(one) / 1e9:.2f}" if one else "–" for one in _memory(ones))))
+    text = f"{_MEMORY} {_MEMORY_AT_REST}" if any("memory_bytes" in one for one in results["start"]) else _MEMORY
+    header = ("", "s until it answers", "GB when ready", "GB after the work")
+    return f"## Start and memory\n\n{text}\n\n" + _table(header, rows)
+
+
+def _memory(ones: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]]:
+    """Return the bytes of one server when it was ready, and after work.
+
+    Older runs call both `memory_bytes`: first after the work, and then, of depthface, when ready.
+    """
+    ready, worked, before = (
+        [one[name] for one in ones if name in one] for name in ("ready_bytes", "worked_bytes", "memory_bytes")
     )
+    return ready or before[1:], worked or before[:1]
 
 
 def _photos(results: Results) -> list[tuple[str, str]]:

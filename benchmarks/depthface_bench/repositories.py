@@ -29,6 +29,7 @@ from depthface_standins.insightface import architectures, synthetic
 
 __all__ = [
     "DEPTH",
+    "DEPTH_NETWORK",
     "EMBEDDINGS",
     "EVERYTHING",
     "FACES",
@@ -50,6 +51,7 @@ __all__ = [
 ]
 
 DEPTH = "depth_anything_v2_small"
+DEPTH_NETWORK = f"{DEPTH}_network"
 PACK = "drawn"
 """A detector that truly finds drawn faces, and a recogniser of the size of w600k_r50 with random weights."""
 

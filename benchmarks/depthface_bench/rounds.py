@@ -52,12 +52,19 @@ class Series:
 
 
 def in_turn(
-    ways: Iterable[Way], photos: Sequence[bytes], at_once: Iterable[int], rounds: int, failed: Failed | None = None
+    ways: Iterable[Way],
+    photos: Sequence[bytes],
+    at_once: Iterable[int],
+    rounds: int,
+    failed: Failed | None = None,
+    after: Callable[[Way], None] | None = None,
 ) -> list[Series]:
     """Measure each way once in every round; the round before the first is not counted.
 
     Args:
         failed: is told of a way that raises, which is then left out, its earlier rounds too; None: that ends the run.
+        after: is told of each way that has just had its turn, before the next has its own; if it raises, so has the
+            way.
     """
     counts = tuple(at_once)
     turns = [(way, Series(way.kind, way.precision, count)) for way in ways for count in way.at_once or counts]
@@ -83,6 +90,8 @@ def in_turn(
                 found = tried(way, partial(rate, pool, way.call, photos, series.at_once))
                 if found is None:
                     continue
+                if after is not None:
+                    tried(way, partial(after, way))
                 time.sleep(_SETTLE_S)
                 if counted >= 0:
                     series.images_s.append(found)

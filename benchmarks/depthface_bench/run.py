@@ -76,8 +76,9 @@ def measure(
 
     with ExitStack() as stack:
         served = {variant: stack.enter_context(serving(folder)) for variant, folder in exported.items()}
+        results["start"] += [_started(variant.name, one) for variant, one in served.items()]
         clients = {v: stack.enter_context(Client(one.host, timeout_s=600)) for v, one in served.items()}
-        ground = Ground(pack, exported, clients, here.cores)
+        ground = Ground(pack, exported, served, clients, here.cores)
         for task in TASKS:
             results["limits"]["gflop"] |= part("operations", partial(comparison.gflop, task, ground), {})
             compared = part(task.name, partial(comparison.compare, task, ground, plan, report), comparison.Compared())
@@ -92,8 +93,6 @@ def measure(
             "cpu_at_rest_percent": part("rest", lambda: costs.at_rest_percent(served[FP32]), []),
             "outside_ms": part("outside the network", lambda: costs.outside_ms(exported[FP32], plan.rounds), {}),
         }
-        # After the work: what they have grown to.
-        results["start"] += [_started(variant.name, one) for variant, one in served.items()]
         _keep(work, results)
     alone = part("depth alone", lambda: costs.depth_alone(exported, plan.few_rounds), {})
     results["costs"]["depth_alone"] = alone
@@ -164,4 +163,4 @@ def _inside(task: Task, pack: Path) -> tuple[str, ...]:
 
 
 def _started(precision: str, one: Process) -> dict[str, Any]:
-    return {"kind": ways.SERVER, "precision": precision, "start_s": one.start_s, "memory_bytes": one.memory_bytes()}
+    return {"kind": ways.SERVER, "precision": precision} | comparison.started(one)

@@ -17,9 +17,10 @@ import psutil
 
 from depthface.errors import DepthfaceError
 
-__all__ = ["Process", "reserved_port", "serving"]
+__all__ = ["ENDS_WITHIN_S", "Process", "reserved_port", "serving"]
 
-_ENDS_WITHIN_S = 120
+ENDS_WITHIN_S = 120
+"""Whatever was started has ended so soon after it was told to; else that is an error."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def serving(repository: Path, *options: str) -> Iterator[Process]:
         yield served
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(_ENDS_WITHIN_S)
+        process.wait(ENDS_WITHIN_S)
         process.stdout.close()
 
 

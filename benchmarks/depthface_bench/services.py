@@ -25,7 +25,7 @@ from fastapi.responses import JSONResponse
 from depthface.cores import Cores
 from depthface.errors import DepthfaceError
 from depthface_bench import embeddings, peers
-from depthface_bench.servers import Process, reserved_port
+from depthface_bench.servers import ENDS_WITHIN_S, Process, reserved_port
 
 __all__ = ["Kind", "application", "serving"]
 
@@ -33,7 +33,6 @@ Kind = Literal["depth", "faces", "image", "text"]
 
 THREADS_THAT_ANSWER = 2
 _START_TIMEOUT_S = 300.0
-_END_TIMEOUT_S = 120.0
 
 
 def application(kind: Kind, pack: Path | None) -> FastAPI:
@@ -75,7 +74,7 @@ def serving(kind: Kind, pack: Path | None = None) -> Iterator[Process]:
             yield Process(served.host, process.pid, time.perf_counter() - started)
         finally:
             process.terminate()
-            process.wait(_END_TIMEOUT_S)
+            process.wait(ENDS_WITHIN_S)
 
 
 def _answers(host: str) -> bool:

@@ -14,10 +14,13 @@ from depthface_bench.plan import Plan
 from depthface_bench.servers import Process
 from depthface_bench.setup import Tool
 
-__all__ = ["Subject", "best", "swept"]
+__all__ = ["Subject", "best", "piece", "swept"]
 
 TRIES = 2
 """Of a load whose windows do not agree: on a shared machine a neighbour may have passed through them."""
+
+PIECES, PIECES_S = 20, 60.0
+"""Of the machine's own work beside the best concurrency: at least so many, and about so many seconds of them."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ def swept(
     """A record for each load.
 
     `tries` is how often it was measured. One that was never stable has `unstable`, the reason, in place of figures.
-    The best concurrency, measured for longer, has `machine_ms` too: see `limits.products_ms`.
+    The best concurrency, measured for longer, has `machine_ms` too: the times of pieces of work that were to take
+    `piece_ms` each (`limits.products_ms`).
     """
     records: list[dict[str, Any]] = []
 
@@ -80,12 +84,25 @@ def swept(
     ]
     if stable:
         knee = best(stable)
+        each_s, count = piece(knee.p50_ms / 1000, plan.long_window)
         for _ in range(plan.long_rounds):
-            machine_ms = products_ms(cores, 1 / knee.throughput, plan.long_window)
-            measure(Load("concurrency", knee.load.value, long_window), "best", machine_ms=machine_ms)
+            machine_ms = products_ms(cores, each_s, count)
+            load = Load("concurrency", knee.load.value, long_window)
+            measure(load, "best", piece_ms=1000 * each_s, machine_ms=machine_ms)
         for share in plan.rates:
             measure(Load("rate", round(share * knee.throughput, 3), long_window), "rate")
     return records
+
+
+def piece(request_s: float, most: int) -> tuple[float, int]:
+    """Return how many seconds each piece of the machine's own work takes, and how many there are.
+
+    As long as a request from end to end, with the others that are under way: what passes through the machine meanwhile
+    is in both. There are `most` of them, or as many as fit into `PIECES_S`; so that they are never fewer than `PIECES`,
+    none is longer than three seconds.
+    """
+    each_s = min(request_s, PIECES_S / PIECES)
+    return each_s, min(most, int(PIECES_S / each_s))
 
 
 def best(found: Sequence[Measured]) -> Measured:

@@ -152,7 +152,7 @@ def _embedding(kind: embeddings.Kind, driven: Driven | None) -> Task:
         name=embeddings.TASKS[kind],
         service=kind,
         card=lambda _: repositories.embedding_card(),
-        public=f"{repositories.EMBEDDINGS}_{kind}",
+        public=embeddings.model_of(kind),
         wanted=("embedding",),
         items=lambda count: [Items(embeddings.name_of(kind), embeddings.items(kind, count))],
         peers=lambda _, threads: embeddings.peers_of(kind, threads),
@@ -194,6 +194,6 @@ TASKS = (
         hold=_same_faces,
         driven=Driven(repositories.MEASURED_FACES, _crowds),
     ),
-    _embedding("image", Driven(f"{repositories.EMBEDDINGS}_image", lambda: embeddings.items("image", 3), pace=4)),
+    _embedding("image", Driven(embeddings.model_of("image"), lambda: embeddings.items("image", 3), pace=4)),
     _embedding("text", None),
 )

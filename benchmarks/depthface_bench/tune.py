@@ -13,7 +13,7 @@ from depthface.cores import Cores
 from depthface.errors import DepthfaceError
 from depthface_bench.figures import Spread
 from depthface_bench.perf_analyzer import Load, Measured, Unstable, drive
-from depthface_bench.repositories import DEPTH, MEASURED_DEPTH, Setting, overridden
+from depthface_bench.repositories import DEPTH_NETWORK, MEASURED_DEPTH, Setting, overridden
 from depthface_bench.servers import serving
 from depthface_bench.setup import Tool
 
@@ -49,7 +49,7 @@ def tried(
     for setting in some:
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder, "repository")
-            overridden(repository, copy, f"{DEPTH}_network", setting)
+            overridden(repository, copy, DEPTH_NETWORK, setting)
             with serving(copy) as served:
                 results: list[Measured | None] = []
                 for load in loads:

@@ -13,7 +13,7 @@ from depthface.errors import DepthfaceError
 from depthface_bench import machine, plots, report, run, tune, variants
 from depthface_bench.perf_analyzer import Load
 from depthface_bench.plan import Plan
-from depthface_bench.repositories import DEPTH, export_depth, write_pack
+from depthface_bench.repositories import DEPTH_NETWORK, export_depth, write_pack
 from depthface_bench.setup import Tool
 from depthface_bench.tasks import TASKS
 
@@ -59,7 +59,7 @@ def tune_and_write(tool: Tool, work: Path, results: Path, precision: str, window
     repository = work / "tune" / wanted
     export_depth(repository, variants.Variant(wanted))
     data = run.inputs(work)["depth"]
-    settings, rule = tune.settings(here.cores), tune.chosen(repository, f"{DEPTH}_network", Cores.found())
+    settings, rule = tune.settings(here.cores), tune.chosen(repository, DEPTH_NETWORK, Cores.found())
     loads = [Load("concurrency", count, max(window, count)) for count in _TUNED_AT]
     found = tune.tried(tool, repository, data, settings, loads, lambda line: print(line, flush=True))
     text = (

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from depthface.errors import DepthfaceError
-from depthface_bench import comparison, machine, peers, photos, report, services, tasks
+from depthface_bench import comparison, machine, peers, photos, report, services, tasks, ways
 from depthface_bench.comparison import Ground, compare
 from depthface_bench.peers import Peer
 from depthface_bench.plan import FULL, QUICK
@@ -45,22 +45,24 @@ def fails_later(calls: int):
 
 @pytest.fixture
 def compared(monkeypatch, tmp_path):
-    """Compare peers of a task whose answers are vectors; `service` is what its service answers."""
+    """Compare peers of a task whose answers are vectors; `service` is what its service answers, and `bytes_of` how much
+    memory it has whenever it is looked at, 5 in the end."""
 
-    def compared(some: list[Peer], service: object = RIGHT):
+    def compared(some: list[Peer], service: object = RIGHT, bytes_of: tuple[int, ...] = ()):
         @contextmanager
         def serving(*_: object):
             if service is None:
                 raise DepthfaceError("The service did not start.")
-            yield SimpleNamespace(host="x", start_s=1.0, memory_bytes=lambda: 5)
+            yield SimpleNamespace(host="x", start_s=1.0, memory_bytes=lambda: next(looks, 5))
 
+        looks = iter(bytes_of)
         monkeypatch.setattr(services, "serving", serving)
         monkeypatch.setattr(comparison.limits, "products", lambda *_: {"torch": lambda: None})
         monkeypatch.setattr(comparison.ways, "posted", lambda _: lambda _: service)
         task = next(task for task in tasks.TASKS if task.name == "text embedding")
         items = [Items("words", [b"a", b"b"])]
         fake: Task = replace(task, peers=lambda *_: some, items=lambda _: items, read=lambda found: found, at_once=())
-        return compare(fake, Ground(tmp_path, {FP32: tmp_path}, {}, 1), PLAN, lambda _: None)
+        return compare(fake, Ground(tmp_path, {FP32: tmp_path}, {}, {}, 1), PLAN, lambda _: None)
 
     return compared
 
@@ -93,7 +95,35 @@ def test_each_is_measured_as_often_as_the_plan_says(compared):
     assert len(peak["gflop_s"]) == 1
     assert found.left_out == []
     (start,) = found.start
-    assert (start["kind"], start["task"], start["memory_bytes"]) == ("service", "text embedding", 5)
+    assert start == {
+        "kind": "service",
+        "task": "text embedding",
+        "precision": "fp32",
+        "start_s": 1.0,
+        "ready_bytes": 5,
+        "worked_bytes": 5,
+    }
+
+
+def test_memory_is_that_of_the_start_and_the_most_after_a_turn(compared):
+    (start,) = compared([peer("library")], bytes_of=(2, 7, 9, 6)).start
+    assert (start["ready_bytes"], start["worked_bytes"]) == (2, 9)
+
+
+def test_each_way_is_looked_at_before_the_next_has_its_turn():
+    """At rest a network of ours gives memory back."""
+    seen: list[str] = []
+    kinds = (ways.SERVICE, ways.SERVER)
+    made = [Way(kind, "fp32", lambda _, kind=kind: seen.append(f"{kind} asked")) for kind in kinds]
+    sizes = iter((3, 8, 4))
+    process = SimpleNamespace(memory_bytes=lambda: seen.append("server looked at") or next(sizes))
+    memory = comparison._Memory({(ways.SERVER, "fp32"): process})
+    in_turn(made, [b"x"], (1,), 2, after=memory.look)
+    assert seen == 3 * ["service asked", "server asked", "server looked at"]
+    assert memory.most == {(ways.SERVER, "fp32"): 8}
+    failed: list[str] = []
+    assert in_turn(made[:1], [b"x"], (1,), 1, lambda way, _: failed.append(way.kind), broken) == []
+    assert failed == [ways.SERVICE]
 
 
 @pytest.mark.parametrize(

@@ -60,8 +60,9 @@ def test_a_vector_that_is_no_number_is_not_the_same():
             embeddings.same_vector(good, bad)
 
 
-def test_the_measured_model_is_one_that_there_is():
+def test_the_measured_models_are_some_that_there_are():
+    assert repositories.depth_card().serves[repositories.DEPTH] == (repositories.DEPTH_NETWORK,)
     assert embeddings.embedding_card().name == repositories.EMBEDDINGS
-    assert [f"{repositories.EMBEDDINGS}_{kind}" for kind in embeddings.KINDS] == [
+    assert [embeddings.model_of(kind) for kind in embeddings.KINDS] == [
         pipeline.name for pipeline in embeddings.embedding_card().pipelines
     ]

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
+import time
+from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from fixtures.processes import by_ids, ended
 
+from depthface.errors import ServeError
+
 TOOLS = Path(__file__).parents[2] / "tools" / "gpu"
+DOCS = TOOLS.parents[1] / "docs" / "gpu.md"
 SECOND = 1.0
 
 
@@ -23,7 +29,7 @@ def tool(name: str) -> ModuleType:
         sys.path.remove(str(TOOLS))
 
 
-pieces, steps, report, install, pack = map(tool, ("pieces", "steps", "report", "install", "pack"))
+pieces, steps, report, install, pack, run = map(tool, ("pieces", "steps", "report", "install", "pack", "run"))
 
 
 @pytest.fixture
@@ -49,6 +55,14 @@ def test_a_pack_is_written_anew(files, tmp_path):
     pieces.split(files, tmp_path / "pieces", 100)
     pieces.split(files[:1], tmp_path / "pieces", 100)
     assert [one.name for one in (tmp_path / "pieces").iterdir()] == ["piece-00"]
+
+
+def test_a_piece_and_this_checkout_may_travel_together():
+    """With 2 MiB to spare, for the pictures of another machine's results."""
+    root = TOOLS.parents[1]
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True).stdout
+    checkout = sum(path.stat().st_size for name in tracked.split("\0")[:-1] if (path := root / name).is_file())
+    assert pieces.MOST_PIECE_BYTES + checkout <= 58 * 2**20
 
 
 @pytest.mark.parametrize(
@@ -100,7 +114,7 @@ def test_a_step_fails_alone_and_what_is_found_is_there_before_the_next(tmp_path)
 def test_the_budget_ends_what_hangs_and_skips_what_no_longer_fits(tmp_path):
     book = steps.Book(tmp_path)
     child = "import subprocess, sys; p = subprocess.Popen(['sleep', '600']); print(p.pid, flush=True); p.wait()"
-    left_s = iter([0.5, 0.5, 0.1, 0.1, 50.0, 50.0])
+    left_s = iter([0.5, 0.1, 50.0])
     all_of = [
         steps.Step("hangs", "Hangs", 0.2, python(child)),
         steps.Step("large", "Large", 30, python("raise SystemExit(1)")),
@@ -112,6 +126,51 @@ def test_the_budget_ends_what_hangs_and_skips_what_no_longer_fits(tmp_path):
     assert "30 s" in skipped["error"]
     started = [int(line) for line in (tmp_path / "log").read_text().splitlines() if line.isdigit()]
     assert ended(by_ids(started))
+
+
+def test_what_hangs_leaves_the_steps_behind_it_what_they_need(tmp_path):
+    book = steps.Book(tmp_path)
+    until, says = time.time() + 7, "import sys; print(*sys.argv[-2:], flush=True)"
+    all_of = [
+        steps.Step("hangs", "Hangs", 0.1, python(f"{says}; import time; time.sleep(600)")),
+        steps.Step("next", "Is next", 5, python(says)),
+    ]
+    steps.go(all_of, book, tmp_path / "log", lambda: until - time.time())
+    assert [one["state"] for one in book.records()] == ["cut off", "done"]
+    first, last = (line.split() for line in (tmp_path / "log").read_text().splitlines() if "--until" in line)
+    assert float(first[1]) == pytest.approx(until - 5.5, abs=0.5)
+    assert float(last[1]) == pytest.approx(until, abs=0.5)
+
+
+def test_a_machine_without_the_library_of_triton_is_told_of_first(tmp_path, monkeypatch, capsys):
+    """And the networks are measured all the same: here there is nothing to install them from."""
+    monkeypatch.setattr(run, "has_libpython", lambda: False)
+    chosen = Namespace(pieces=tmp_path, work=tmp_path, results=tmp_path, seconds=60, rehearse=True, only=None)
+    with pytest.raises(SystemExit, match="no piece of a pack"):
+        run._run(Namespace(**vars(chosen), installed=False))
+    assert f"no {install.LIBPYTHON} here" in capsys.readouterr().out
+
+
+def test_that_library_is_looked_for_where_the_server_looks(monkeypatch, tmp_path):
+    (line,) = (line for line in DOCS.read_text().splitlines() if "has_libpython" in line)
+    command = line.replace("python3", sys.executable).replace("tools/gpu", str(TOOLS))
+    assert subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout == "True\n"
+    monkeypatch.setattr(install.sysconfig, "get_config_var", lambda _: str(tmp_path))
+    monkeypatch.setattr(install, "LIBPYTHON", "libnone.so.1.0")
+    assert not install.has_libpython()
+    (tmp_path / "libnone.so.1.0").touch()
+    assert install.has_libpython()
+
+
+@pytest.mark.parametrize("step", ["depth", "faces"])
+def test_nothing_is_measured_for_a_triton_that_cannot_run(step, monkeypatch):
+    def missing() -> None:
+        raise ServeError("There is no library.")
+
+    serving = tool("serving")
+    monkeypatch.setattr(serving.Installation, "find", missing)
+    with pytest.raises(ServeError, match="no library"):
+        getattr(serving, step)(None)
 
 
 def test_a_record_that_was_cut_off_costs_itself_alone(tmp_path):

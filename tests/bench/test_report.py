@@ -88,6 +88,7 @@ def test_a_target_that_was_not_measured_is_neither(results):
 
 def test_a_tail_is_read_off_the_best_concurrency(results):
     (one,) = (one for one in results["driven"] if (one["task"], one["role"]) == ("depth", "best"))
+    one["piece_ms"] = one["p50_ms"]
     results["driven"] += [one | {"p99_ms": one["p50_ms"] * times} for times in (1.51, 1.9)]
     one["p99_ms"] = one["p50_ms"]
     tails = {one.text: one for one in targets.targets(results) if "p99" in one.text}
@@ -100,9 +101,43 @@ def test_a_tail_is_read_off_the_best_concurrency(results):
 def test_the_machines_own_tail_stands_beside_it(results):
     bests = [one for one in results["driven"] if (one["task"], one["role"]) == ("depth", "best")]
     # 100 pieces: the 99th of them is the one slow piece but one.
-    bests[0] |= {"p50_ms": 100.0, "p99_ms": 120.0, "machine_ms": [100.0] * 98 + [130.0, 200.0]}
+    bests[0] |= {"p50_ms": 100.0, "p99_ms": 120.0, "piece_ms": 100.0, "machine_ms": [100.0] * 98 + [130.0, 200.0]}
     assert reading.machine_tail(results, "depth", "fp32") == pytest.approx(1.3)
     assert "| depth, fp32 | 1.20 (1.20–1.20) | 1.30 |" in report.markdown(results, [])
+
+
+def test_pieces_that_were_too_short_have_no_tail(results):
+    """Those of older runs, with several requests under way: ours stands alone, and no aim is measured."""
+    (found,) = (one for one in results["driven"] if (one["task"], one["role"]) == ("depth", "best"))
+    found |= {"p50_ms": 100.0, "p99_ms": 120.0, "machine_ms": [50.0] * 99 + [100.0]}
+    aim = "depth, fp32, p99 / p50 at the best concurrency, over the machine's own"
+    for count, machine, is_met in ((1, "1.00", True), (2, "–", None)):
+        found["load"]["value"] = count
+        text = report.markdown(results, [])
+        assert f"| depth, fp32 | 1.20 (1.20–1.20) | {machine} |" in text
+        assert ("short to stand beside" in text) is (machine == "–")
+        assert {one.text: one.is_met for one in targets.targets(results)}[aim] is is_met
+
+
+def test_memory_when_ready_and_after_the_work_are_told_apart(results):
+    service = {"kind": "service", "precision": "fp32", "task": "depth"}
+    ours = {"kind": "server", "precision": "fp32"}
+    of_an_older_run = [
+        service | {"start_s": 3.0, "memory_bytes": 4e9},
+        ours | {"start_s": 1.0, "memory_bytes": 3e9},
+        ours | {"start_s": 2.0, "memory_bytes": 1e9},
+    ]
+    text = report.markdown(results | {"start": of_an_older_run}, [])
+    assert "| depthface serve, fp32 | 1.5 (1.0–2.0) | 1.00 | 3.00 |" in text
+    assert "| depth: transformers behind FastAPI | 3.0 (3.0–3.0) | – | 4.00 |" in text
+    assert "may have rested" in text
+    found = [ours | {"start_s": 1.0, "ready_bytes": 1e9}, ours | {"start_s": 2.0, "ready_bytes": 1.1e9}]
+    found += [ours | {"worked_bytes": 2e9}, ours | {"worked_bytes": 1.5e9}]
+    found += [service | {"start_s": 3.0, "ready_bytes": 0.5e9, "worked_bytes": 4e9}]
+    text = report.markdown(results | {"start": found}, [])
+    assert "| depthface serve, fp32 | 1.5 (1.0–2.0) | 1.10 | 2.00 |" in text
+    assert "| depth: transformers behind FastAPI | 3.0 (3.0–3.0) | 0.50 | 4.00 |" in text
+    assert "may have rested" not in text
 
 
 def test_losing_cases_are_said(results):

@@ -44,10 +44,26 @@ def test_the_best_is_measured_in_rounds_beside_the_machine_itself(records):
     assert [one["role"] for one in found] == ["concurrency", "concurrency", "best", "best", "rate"]
     assert {one["tries"] for one in found} == {1}
     bests = [one for one in found if one["role"] == "best"]
-    # Each piece of work as long as a request of the best load, 2 a second; as many as a window has requests.
-    assert [one["machine_ms"] for one in bests] == [[500.0] * 5] * 2
+    # Each piece of work as long as a request of the best load; as many as a window has requests.
+    assert [(one["piece_ms"], one["machine_ms"]) for one in bests] == [(500.0, [500.0] * 5)] * 2
     assert [one["load"]["value"] for one in bests] == [1, 1]
     assert found[-1]["load"]["value"] == 1.0  # half of two a second
+
+
+def test_a_piece_of_the_machines_own_work_is_as_long_as_a_request_among_others(monkeypatch):
+    """Four under way, four a second: a request takes a second, not a quarter of it."""
+    monkeypatch.setattr(sweep, "products_ms", lambda cores, each_s, count: [1000 * each_s] * count)
+    found = Measured(Load("concurrency", 4, 36), 4.0, (4.0, 4.0, 4.0), 1000.0, 1000.0, 1000.0, 1100.0, 36, ())
+    monkeypatch.setattr(sweep, "drive", lambda *_: found)
+    records = sweep.swept(None, SERVED, SUBJECT, replace(PLAN, concurrency=(4,)), 2, lambda line: None)
+    assert [one["machine_ms"] for one in records if one["role"] == "best"] == [[1000.0] * 5] * 2
+
+
+@pytest.mark.parametrize(
+    ("request_s", "expected"), [(0.1, (0.1, 45)), (2.0, (2.0, 30)), (3.0, (3.0, 20)), (17.0, (3.0, 20))]
+)
+def test_the_machines_own_work_takes_a_minute_at_most_and_is_twenty_pieces_at_least(request_s, expected):
+    assert sweep.piece(request_s, 45) == expected
 
 
 def test_what_wavers_once_has_a_second_try(records):

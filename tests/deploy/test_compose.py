@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import re
 import subprocess
@@ -12,9 +13,56 @@ import pytest
 import yaml
 from fixtures.deploy import ROOT, composed, is_ours, stages, variables
 
+from depthface_gateway.context import Context
+from depthface_gateway.contracts import JOB_NAMES, contract_named
+from depthface_gateway.settings import Settings
+from depthface_gateway.triton import Triton
+
 SERVICES = composed()["services"]
 GATEWAYS = {"immich": 3003, "immichvr": 5000, "faces": 8000, "jobs": 8001, "depthflow": 8080, "page": 8090}
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
+
+OF_OPTIONS = {"immich": {"DEPTHFACE_GATEWAY_UPSTREAM"}, **dict.fromkeys(JOB_NAMES, {"DATABASE_URL"})}
+"""Variables that the command reads for a contract, beside its own."""
+
+OF_ALL = {"DEPTHFACE_ADMIN_KEY", "IMMICH_LOG_LEVEL", "LOG_LEVEL"}
+"""Those that the client and the command read for whoever runs."""
+
+OF_THE_CONTAINER = {"CUDA_VISIBLE_DEVICES", "PUBLIC_KEY_PATH", "STORAGE_DIR"}
+"""What the image and its volume decide."""
+
+OF_JOBS_ALONE = {
+    "AUTH_DISABLED",
+    "DEPTHFACE_GATEWAY_EMBEDDING_MODEL",
+    "DEPTHFACE_GATEWAY_FACE_MODEL",
+    "DEPTHFACE_GATEWAY_WORKER_CONCURRENCY",
+    "MEDIA_STORE_STUB",
+    "MEDIA_STORE_URL",
+}
+"""`depthflow` reads them with the others, and they change nothing there."""
+
+
+class Noting(dict[str, str]):
+    """An environment that notes which variables are looked for."""
+
+    def __init__(self, **told: str) -> None:
+        super().__init__(told)
+        self.asked: set[str] = set()
+
+    def get(self, name, default=None):
+        self.asked.add(name)
+        return super().get(name, default)
+
+
+async def read_by(name: str, data: Path) -> set[str]:
+    """The variables that a contract looks for between its start and its end, where no Triton answers."""
+    environment = Noting(AUTH_DISABLED="1", DEPTHFACE_GATEWAY_WORKER_GRACE_S="0")
+    settings = Settings.of(environment)
+    triton, database = Triton(["127.0.0.1:1"], settings), f"sqlite:///{data}/jobs.sqlite3"
+    app = contract_named(name).app(Context(triton, settings, environment, data, database))
+    async with app.router.lifespan_context(app):
+        pass
+    return environment.asked
 
 
 def validate(path: Path) -> subprocess.CompletedProcess[str]:
@@ -77,6 +125,17 @@ def test_ports_are_on_loopback():
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
+def test_no_two_services_want_the_same_port():
+    """Of `triton` and `triton-cpu` one runs."""
+    wanted = [
+        port.split(":")[1]
+        for name, service in SERVICES.items()
+        if name != "triton-cpu"
+        for port in service.get("ports", [])
+    ]
+    assert len(wanted) == len(set(wanted))
+
+
 def test_images_are_pinned():
     tag = composed()["services"]["triton"]["build"]["args"]["TRITON_TAG"]
     for service in SERVICES.values():
@@ -114,6 +173,17 @@ def test_a_gateway_is_shut_in_and_asked_whether_it_lives(name, port):
     assert f"http://127.0.0.1:{port}/" in service["healthcheck"]["test"][-1]
     url = service["command"][service["command"].index("--url") + 1]
     assert url.partition(":")[0] in SERVICES["triton"]["networks"]["default"]["aliases"]
+
+
+@pytest.mark.parametrize("name", GATEWAYS)
+def test_every_variable_that_a_gateway_reads_reaches_it_and_no_other(name, tmp_path):
+    wanted = asyncio.run(read_by(name, tmp_path)) | OF_OPTIONS.get(name, set())
+    wanted -= OF_THE_CONTAINER | (OF_JOBS_ALONE if name == "depthflow" else set())
+    assert set(SERVICES[name]["environment"]) - OF_ALL == wanted
+
+
+def test_jobs_are_done_in_the_same_container_whatever_the_database():
+    assert {name for name in GATEWAYS if "--with-worker" in SERVICES[name]["command"]} == set(JOB_NAMES)
 
 
 def test_every_path_that_is_mounted_exists():

@@ -7,10 +7,12 @@ that was built for the machine's would break.
 
 from __future__ import annotations
 
+import ctypes
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tomllib
 import venv
@@ -18,10 +20,13 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["ROOT", "brought_by", "install"]
+__all__ = ["LIBPYTHON", "ROOT", "brought_by", "has_libpython", "install"]
 
 ROOT = Path(__file__).parents[2]
 _VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
+
+LIBPYTHON = f"lib{_VERSION}.so.1.0"
+"""What the embedded Triton is linked with, and no wheel brings."""
 
 
 def install(files: Sequence[Path], target: Path) -> Path:
@@ -51,6 +56,17 @@ def install(files: Sequence[Path], target: Path) -> Path:
         with tarfile.open(archive) as opened:
             opened.extractall(target, filter="data")
     return python
+
+
+def has_libpython() -> bool:
+    """Return whether `LIBPYTHON` is where the server looks for it (`depthface_server.installation`)."""
+    if Path(sysconfig.get_config_var("LIBDIR") or "", LIBPYTHON).is_file():
+        return True
+    try:
+        ctypes.CDLL(LIBPYTHON)
+    except OSError:
+        return False
+    return True
 
 
 def brought_by(name: str) -> Iterator[metadata.Distribution]:

@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from depthface.families import card_named
 from depthface_bench import limits
-from depthface_bench.repositories import DEPTH, depth_card
+from depthface_bench.repositories import DEPTH, DEPTH_NETWORK, depth_card
 
 __all__ = ["bottleneck", "share_of_peak"]
 
@@ -42,7 +42,7 @@ def share_of_peak(setting: Setting) -> None:
     for size in ("small", *setting.scale.larger):
         card = card_named(DEPTH.replace("small", size))
         with setting.part(f"operations of {card.title}"):
-            path = setting.network("fp32", f"{DEPTH}_network") if size == "small" else setting.larger(size)
+            path = setting.network("fp32", DEPTH_NETWORK) if size == "small" else setting.larger(size)
             gflop, _ = limits.counted(path, {"pixels": pixels_of(1, setting.scale.grid_px)}, ("depth",))
             setting.fact(f"{card.title} at {text_of(setting.scale.grid_px)}, GFLOP a photo", round(gflop, 1))
             _shares(setting, card.title, gflop, peaks)
@@ -140,7 +140,7 @@ def _nodes(setting: Setting) -> None:
     options = onnxruntime.SessionOptions()
     options.enable_profiling = True
     options.profile_file_prefix = str(setting.work / "profile")
-    session = session_of(setting, setting.network("fp16", f"{DEPTH}_network"), ARITHMETIC[0], options=options)
+    session = session_of(setting, setting.network("fp16", DEPTH_NETWORK), ARITHMETIC[0], options=options)
     run = Bound(session, {"pixels": pixels_of(1, setting.scale.grid_px)}, setting)
     run()
     events = json.loads(Path(session.end_profiling()).read_text())

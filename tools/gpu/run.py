@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from install import ROOT, install
+from install import LIBPYTHON, ROOT, has_libpython, install
 from pieces import PackError, join
 from steps import Book, Step, go
 
@@ -66,6 +66,9 @@ def _run(chosen: argparse.Namespace) -> None:
     if not chosen.rehearse and not _has_gpu():
         print("There is no NVIDIA GPU here (nvidia-smi shows none): this is a rehearsal.", flush=True)
         chosen.rehearse = True
+    if not has_libpython():  # before anything is spent on what cannot run
+        lack = f"There is no {LIBPYTHON} here (Debian and Ubuntu: apt install {LIBPYTHON.partition('.so')[0]})."
+        print(f"{lack} The embedded Triton cannot run: only the networks are measured.", flush=True)
     book = Book(chosen.results)
     book.forget(wanted if chosen.installed else ["install", *known])
     python = chosen.work / "environment" / "bin" / "python"
@@ -76,7 +79,7 @@ def _run(chosen: argparse.Namespace) -> None:
             raise SystemExit(str(error)) from error
     elif not python.exists():
         raise SystemExit(f"There is no environment in {chosen.work}. Run this without --installed.")
-    passed = ["--work", str(chosen.work), "--results", str(chosen.results), "--until", str(until)]
+    passed = ["--work", str(chosen.work), "--results", str(chosen.results)]
     passed += ["--rehearse"] if chosen.rehearse else []
     steps = [
         Step(name, title, 0 if chosen.rehearse else needs_s, (str(python), __file__, "--step", name, *passed))

@@ -23,9 +23,10 @@ from depthface.families.insightface.processing import letterboxes
 from depthface.tasks.faces import DEFAULT_MIN_SCORE, DET_SIZE_AUTO
 from depthface_bench import photos, setup
 from depthface_bench.perf_analyzer import Load, drive, input_data
-from depthface_bench.repositories import DEPTH, MEASURED_DEPTH, MEASURED_FACES, PACK
+from depthface_bench.repositories import DEPTH_NETWORK, MEASURED_DEPTH, MEASURED_FACES, PACK
 from depthface_bench.servers import serving
 from depthface_export import texts
+from depthface_server.installation import Installation
 
 __all__ = ["depth", "faces"]
 
@@ -59,11 +60,16 @@ class Subject:
 
 
 def depth(setting: Setting) -> None:
-    """JPEGs of 1920×1280 to 8-bit PNGs, by Small in fp16; in a rehearsal in fp32, which a CPU computes quicker."""
+    """JPEGs of 1920×1280 to 8-bit PNGs, by Small in fp16; in a rehearsal in fp32, which a CPU computes quicker.
+
+    Raises:
+        ServeError: the embedded Triton cannot run here; nothing is measured then.
+    """
+    Installation.find()
     arithmetic = ARITHMETIC[0] if setting.on_gpu else ARITHMETIC[1]
     precision = arithmetic.precision
     sent = [photos.sized(*PHOTO, index) for index in range(3)]
-    network = setting.network(precision, f"{DEPTH}_network")
+    network = setting.network(precision, DEPTH_NETWORK)
     pixels, _ = processing.preprocess(sent[0], precision)
     batch = _BATCH if setting.on_gpu else 1
     session = session_of(setting, network, arithmetic)
@@ -75,13 +81,18 @@ def depth(setting: Setting) -> None:
     cpu_s = bounds.photos_a_second("depth_work", (sent[0], depth[0], precision), setting.cores, 2)
     subject = Subject(
         f"End to end: depth, {PHOTO[0]}×{PHOTO[1]} JPEG to 8-bit PNG, Small in {precision}",
-        *(setting.repository(precision), MEASURED_DEPTH, sent, (f"{DEPTH}_network",), gpu_s, cpu_s),
+        *(setting.repository(precision), MEASURED_DEPTH, sent, (DEPTH_NETWORK,), gpu_s, cpu_s),
     )
     _served(setting, subject)
 
 
 def faces(setting: Setting) -> None:
-    """Drawn crowds of six to boxes, keypoints and embeddings."""
+    """Drawn crowds of six to boxes, keypoints and embeddings.
+
+    Raises:
+        ServeError: as `depth` does.
+    """
+    Installation.find()
     sent = [photos.crowd(photos.FACES_A_PHOTO, seed) for seed in range(photos.FACE_PHOTOS)]
     names = tuple(f"face_{PACK}_{kind}" for kind in ("detector", "recognizer"))
     batch = _BATCH if setting.on_gpu else 1

@@ -55,7 +55,7 @@ class Setting:
 
     Attributes:
         on_gpu: False in a rehearsal: the same on ONNX Runtime's CPU provider.
-        until: `time.time()` at which all has to be over.
+        until: `time.time()` at which the step is ended.
     """
 
     step: str

@@ -24,6 +24,12 @@ __all__ = ["Book", "Step", "go"]
 _LAST_LINES = 12
 """Of what a step that failed has said."""
 
+_TIMES = 2
+"""A step may take so many times what it needs, about, whatever the steps behind it need."""
+
+_SPARE = 1.1
+"""Those are left so many times what they need."""
+
 
 class Book:
     """The records of a run, in a folder: `records.jsonl`, and made of it `results.json` and `results.md`."""
@@ -80,7 +86,8 @@ class Step:
 
     Attributes:
         needs_s: how long it takes on a GPU, about; with less than that left it is not begun.
-        command: what runs it; it puts its records into the same book.
+        command: what runs it; it puts its records into the same book. `--until` is added, the `time.time()` at which it
+            is ended.
     """
 
     name: str
@@ -94,15 +101,17 @@ def go(steps: Sequence[Step], book: Book, log: Path, left_s: Callable[[], float]
 
     Args:
         log: takes what the steps print.
-        left_s: seconds that are left for all; a step that is still at work when none is left is ended.
+        left_s: seconds that are left for all. A step that hangs is ended when it has taken what the steps behind it do
+            not need, or twice what it needs itself, if that is more.
     """
-    for step in steps:
-        started = time.monotonic()
+    for index, step in enumerate(steps):
+        started, left = time.monotonic(), left_s()
         facts: dict[str, Any]
-        if left_s() < step.needs_s:
-            facts = {"state": "skipped", "error": f"{left_s():.0f} s were left, and it takes {step.needs_s:.0f} s"}
+        if left < step.needs_s:
+            facts = {"state": "skipped", "error": f"{left:.0f} s were left, and it takes {step.needs_s:.0f} s"}
         else:
-            facts = _run(step, log, left_s())
+            needed_s = _SPARE * sum(later.needs_s for later in steps[index + 1 :])
+            facts = _run(step, log, min(left, max(_TIMES * step.needs_s, left - needed_s)))
         seconds = round(time.monotonic() - started, 1)
         book.add(step.name, "step", title=step.title, seconds=seconds, **facts)
         book.write()
@@ -114,13 +123,14 @@ def _run(step: Step, log: Path, at_most_s: float) -> dict[str, Any]:
         out.flush()
         begins = out.tell()
         try:
-            process = subprocess.Popen(step.command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+            command = (*step.command, "--until", str(time.time() + at_most_s))
+            process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
         except OSError as error:
             return {"state": "failed", "error": str(error)}
         try:
             code = process.wait(at_most_s)
         except subprocess.TimeoutExpired:
-            return {"state": "cut off", "error": f"no time was left after {at_most_s:.0f} s"}
+            return {"state": "cut off", "error": f"it was not done after {at_most_s:.0f} s"}
         finally:
             _end(process)  # with whatever it has started, on an interrupt too
     if code == 0:
