@@ -37,6 +37,7 @@ _NAMES = {
     "AMD EPYC (family 26, model 2)": "Zen 5",
     "AMD EPYC (family 25, model 17)": "Zen 4",
     "Intel Xeon (family 6, model 207)": "Xeon with AMX",
+    "Intel Xeon (family 6, model 207) without AMX": "Xeon without AMX",
 }
 """What virtual machines call processors that hide their names; and the order of the columns."""
 

@@ -58,16 +58,28 @@ def _network(found: config.ModelConfig, installation: Installation, cores: Cores
     if config.parameters_of(found).cpu_runtime == "openvino" and not installation.is_native and not on_gpu:
         runtime, why = _RUNTIMES["openvino"], ", which its export has proven in this precision"
     batch = f"batches of up to {found.max_batch_size}" if found.max_batch_size else "no batches"
-    return f"{runtime}{why}, {where}; {_count(found)} at once, {batch}"
+    return f"{runtime}{why}, {where}{_arithmetic(found, installation)}; {_count(found)} at once, {batch}"
+
+
+def _arithmetic(found: config.ModelConfig, installation: Installation) -> str:
+    parameters = _texts(found)
+    if installation.is_native or not grids.wants_bf16(parameters):
+        return ""
+    if grids.computes_in_bf16(parameters):
+        return ", in bf16"
+    return ", in fp32, because this processor is no quicker in bf16"
+
+
+def _texts(found: config.ModelConfig) -> dict[str, str]:
+    return {key: value.string_value for key, value in found.parameters.items()}
 
 
 def _graphs(folder: Path, found: config.ModelConfig, installation: Installation) -> str:
     path = folder / MODEL_VERSION / ONNX_FILE
     if installation.is_native or not path.is_file():
         return ""
-    parameters = {key: value.string_value for key, value in found.parameters.items()}
     try:
-        room = grids.room_of(path, parameters)
+        room = grids.room_of(path, _texts(found))
     except ValueError as error:
         return f"; it will not load: {error}"
     return f"; up to {room} static graphs, for the shapes that are asked for most" if room else ""

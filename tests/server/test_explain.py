@@ -7,7 +7,7 @@ import shutil
 import pytest
 from fixtures.serving import depthface
 
-from depthface import machine
+from depthface import machine, processor
 from depthface.config import text_from_config
 from depthface.contract import EXPORTED_CONFIG
 from depthface.cores import Cores
@@ -49,7 +49,9 @@ def test_queues_are_those_of_the_options(explained):
     assert "a queue without a limit" in explained(Cores(2), queue_size=0)[MODEL]
 
 
-def test_static_graphs_are_for_networks_in_bf16(repository, tmp_path):
+@pytest.mark.parametrize("is_quick", [True, False])
+def test_bf16_and_static_graphs_are_for_processors_that_are_quick_at_it(repository, tmp_path, monkeypatch, is_quick):
+    monkeypatch.setattr(processor, "multiplies_bf16", lambda: is_quick)
     name = f"{MODEL}_network"
     shutil.copytree(repository, tmp_path / "repository")
     path = tmp_path / "repository" / name / EXPORTED_CONFIG
@@ -60,7 +62,10 @@ def test_static_graphs_are_for_networks_in_bf16(repository, tmp_path):
 
     assert "static graphs" not in line()
     path.write_text(text_from_config(exported_configs(card_named(MODEL), "bf16", "random, seed 0")[name]))
-    assert line().endswith("; up to 3 static graphs, for the shapes that are asked for most")
+    graphs = "; up to 3 static graphs, for the shapes that are asked for most"
+    assert line().endswith(graphs) == is_quick
+    said = ", in bf16;" if is_quick else ", in fp32, because this processor is no quicker in bf16;"
+    assert said in line()
 
 
 def test_the_command_starts_nothing(repository):

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 import numpy as np
 import onnx
 import pytest
-from fixtures.machine import HAS_BF16
 from fixtures.waiting import HANGS_AFTER_S, until
 from onnx import TensorProto, helper, numpy_helper
 
+from depthface import processor
+from depthface.processor import multiplies_bf16
 from depthface_server.grids import ASKED, BUDGET_MB, KEPT, TRIED, WINDOW, Case, Grids, Shapes, room, room_of, shapes_of
 
 
@@ -162,12 +163,15 @@ def test_without_room_nothing_is_counted():
     assert built.grids._grids == {}
 
 
-def test_the_room_is_for_small_networks_in_bf16(tmp_path):
+def test_the_room_is_for_small_networks_in_bf16(tmp_path, monkeypatch):
     """Files of Depth Anything V2 Small, Base and Large, and of a detector."""
     assert [room(megabytes * 10**6, BUDGET_MB) for megabytes in (99, 390, 1340, 17)] == [3, 0, 0, 3]
     path = tmp_path / "model.onnx"
     path.write_bytes(bytes(10**6))
     bf16 = {"HINT_BF16": "YES"}
+    monkeypatch.setattr(processor, "multiplies_bf16", lambda: False)
+    assert room_of(path, bf16) == 0
+    monkeypatch.setattr(processor, "multiplies_bf16", lambda: True)
     assert room_of(path, bf16) == KEPT
     assert room_of(path, {}) == room_of(path, {"HINT_BF16": "NO"}) == 0
     assert room_of(path, bf16 | {"STATIC_GRAPHS_MB": "0"}) == 0
@@ -229,7 +233,7 @@ def noise(tokens: int, batch: int = 1) -> np.ndarray:
     return np.random.default_rng(tokens).normal(size=(batch, tokens, 64)).astype(np.float32)
 
 
-needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this processor has no bf16 arithmetic")
+needs_bf16 = pytest.mark.skipif(not multiplies_bf16(), reason="this processor is no quicker in bf16")
 
 
 @needs_bf16

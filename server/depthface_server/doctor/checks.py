@@ -19,6 +19,7 @@ from pathlib import Path
 
 from depthface.cores import Cores
 from depthface.errors import ServeError
+from depthface.processor import multiplies_bf16
 from depthface_server.installation import Installation
 
 __all__ = ["Finding", "findings"]
@@ -144,6 +145,8 @@ def _cpu() -> Finding:
         return Finding("CPU", platform.machine(), "Use an x86-64 CPU with AVX2: others are not tested, and slow")
     quick = sorted(flags & {"avx512_bf16", "amx_bf16"})
     bf16 = f"bf16 in hardware ({', '.join(quick)})" if quick else "no bf16 in hardware: --precision bf16 gains nothing"
+    if quick and not multiplies_bf16():
+        bf16 += ", no quicker than fp32"
     products = sorted(flags & {"avx512_vnni", "avx_vnni", "amx_int8"})
     int8 = f"int8 products in hardware ({', '.join(products)})" if products else "no int8 products in hardware"
     return Finding("CPU", f"cores: {cores}; {bf16}, {int8}")
