@@ -59,3 +59,10 @@ def test_precisions_are_those_this_cpu_is_for():
     assert machine.precisions(cards, bare)[0] == "fp32"
     assert "bf16" not in machine.precisions(cards, bare)
     assert "fp16" not in machine.precisions(cards[:1], bare)
+
+
+def test_a_xeon_whose_amx_is_hidden_is_another_processor():
+    flags = "avx512f avx512_bf16 avx512_fp16"
+    assert machine._lack({"vendor_id": "GenuineIntel", "flags": flags}) == " without AMX"
+    assert machine._lack({"vendor_id": "GenuineIntel", "flags": f"{flags} amx_bf16"}) == ""
+    assert machine._lack({"vendor_id": "AuthenticAMD", "flags": flags}) == ""
