@@ -1,8 +1,9 @@
 """`make gpu-pack`: what a GPU machine without a network lacks, in pieces that can travel, in build/gpu/pieces/.
 
-The machine has Python 3.12 and PyTorch for CUDA 13. What PyTorch brings stays out, as does depthface itself: it is the
-checkout that travels beside the pieces, so that nothing is measured that is older. Networks travel as no file either:
-with seeded random weights they are exported there, by the real stages, in less time than their 2 GB would travel in.
+The machine has Python 3.12 with its shared library, and PyTorch for CUDA 13. What PyTorch brings stays out, as does
+depthface itself: it is the checkout that travels beside the pieces, so that nothing is measured that is older. Networks
+travel as no file either: with seeded random weights they are exported there, by the real stages, in less time than
+their 2 GB would travel in.
 """
 
 from __future__ import annotations
