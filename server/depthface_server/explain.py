@@ -30,7 +30,8 @@ def explanation(
     has_gpu = bool(machine.gpus())
     for name in contents.networks:
         found = config.of_model(repository / name)
-        yield f"{name}: {_network(found, installation, cores, has_gpu)}{_graphs(repository / name, found, installation)}"
+        graphs = _graphs(repository / name, found, installation)
+        yield f"{name}: {_network(found, installation, cores, has_gpu)}{graphs}"
     for name in contents.exported:
         lazy = "; its networks are loaded when it is first used" if name in contents.lazy else ""
         yield f"{name}: {_public(repository, name, options)}{lazy}"

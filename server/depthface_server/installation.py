@@ -63,7 +63,7 @@ class Installation:
 
     @classmethod
     def find(cls, folder: Path | None = None) -> Installation:
-        """Return the one in `folder`, else in the folder that the environment names, in /opt/tritonserver, or the wheel's.
+        """Return the one in `folder`, or in that which `FOLDER` names, or in /opt/tritonserver, or the wheel's.
 
         Raises `ServeError` if there is none, or it is for another Python.
         """

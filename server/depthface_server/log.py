@@ -1,8 +1,8 @@
 """How `depthface serve` says what happens: text for people, or one JSON object a line for programs.
 
 The modules log with the standard library; here alone a record becomes a line. In JSON, Triton's own log is said along
-with it, and its file is kept short. Every object has `time` (UTC), `level`, `source` (`serve` or the file and line in Triton) and
-`message`; what a step logs brings its own fields, such as `event`, `model`, `request_id`.
+with it. Every object has `time` (UTC), `level`, `source` (`serve` or the file and line in Triton) and `message`; what a
+step logs brings its own fields, such as `event`, `model`, `request_id`. Triton's file is kept short.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def rendering(is_json: bool, echo: Callable[..., None]) -> Iterator[None]:
 
 
 def keep(log: Path, latest: Path) -> None:
-    """Make `latest`, if it is there, the first of those before a log; each of those goes one number on, and one goes."""
+    """Make `latest`, if it is there, the first of those before a log; each of them goes one number on, the last away."""
     places = [latest, *(log.with_name(f"{log.name}.{number}") for number in range(1, KEPT + 1))]
     for newer, older in reversed([*pairwise(places)]):
         if newer.exists():
@@ -110,7 +110,7 @@ def _bound(log: Path, stop: threading.Event) -> None:
 
 
 def _begin_anew(log: Path) -> None:
-    """Empty a log that is open elsewhere, after a copy of it has become the latest of those before, if there is room."""
+    """Empty a log that is open elsewhere; a copy of it becomes the first of those before, if there is room."""
     copy = log.with_name(f"{log.name}.copy")
     try:
         shutil.copyfile(log, copy)

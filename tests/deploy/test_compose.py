@@ -22,7 +22,7 @@ SERVICES = composed()["services"]
 GATEWAYS = {"immich": 3003, "immichvr": 5000, "faces": 8000, "jobs": 8001, "depthflow": 8080, "page": 8090}
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 
-OF_OPTIONS = {"immich": {"DEPTHFACE_GATEWAY_UPSTREAM"}, **dict.fromkeys(JOB_NAMES, {"DATABASE_URL"})}
+OF_OPTIONS = {"immich": {"DEPTHFACE_GATEWAY_UPSTREAM"}, **{name: {"DATABASE_URL"} for name in JOB_NAMES}}
 """Variables that the command reads for a contract, beside its own."""
 
 OF_ALL = {"DEPTHFACE_ADMIN_KEY", "IMMICH_LOG_LEVEL", "LOG_LEVEL"}

@@ -116,6 +116,7 @@ def test_a_folder_of_weights_is_loaded_and_named(tiny, tmp_path):
     assert loaded.head.conv1.weight.equal(random_model(tiny, 3).head.conv1.weight)
     assert weights.locate(tiny, str(folder / "model.safetensors")).path == folder
 
+
 def test_a_folder_is_the_published_one_where_each_of_its_files_is_known_to_be(hub):
     """Of a file without a published checksum, such as a tokenizer, nobody can say so: it may be another one."""
     card, folder, _ = hub

@@ -207,8 +207,8 @@ def test_who_sends_no_body_is_not_told_that_it_did_not_come():
 
 def test_a_stream_of_events_lasts_beyond_the_deadline():
     async def events() -> AsyncIterator[str]:
-        for number in range(5):
-            yield f"data: {number}\n\n"
+        for index in range(5):
+            yield f"data: {index}\n\n"
             await asyncio.sleep(0.1)
 
     async def watch(request: Request) -> object:
@@ -242,9 +242,7 @@ def test_pages_of_an_allowed_origin_read_errors_of_the_edge_too():
 def test_what_a_browser_asks_beforehand_needs_no_key_and_is_logged(caplog):
     beforehand = {"origin": "https://a", "access-control-request-method": "POST"}
     with caplog.at_level(logging.INFO):
-        status, headers, _ = served(
-            echo, method="OPTIONS", headers=beforehand, ORIGINS="https://a", API_KEY="secret"
-        )
+        status, headers, _ = served(echo, method="OPTIONS", headers=beforehand, ORIGINS="https://a", API_KEY="secret")
     assert (status, headers["access-control-allow-origin"], headers["x-request-id"]) == (200, "https://a", "mine")
     assert [record for record in caplog.records if getattr(record, "request_id", "") == "mine"]
 

@@ -14,8 +14,8 @@ import pytest
 
 import depthface_render
 from depthface.errors import InvalidInput
-from depthface_render import frames as framing
 from depthface_render import PRESETS, QUALITIES, Motion, Timing, parallax, parallax_with_masks
+from depthface_render import frames as framing
 from depthface_render.project import project
 
 HEIGHT, WIDTH = 90, 160
@@ -119,6 +119,7 @@ def test_memory_is_bounded_by_the_pixels_of_a_frame():
     clip.close()
     assert for_the_background <= 130 * height * width
     assert for_a_frame <= 130 * height * width
+
 
 def scaled_whole(photo, size):
     """The middle of a photo that is scaled as a whole."""

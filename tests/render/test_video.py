@@ -86,6 +86,7 @@ def test_pictures_that_move(tmp_path, name):
         assert np.abs(pixels[8, 8] - (40, 90, 200)).max() <= 12
         assert np.abs(pixels[-8, (COUNT - 1) * 4 + 15] - 255).max() <= 12
 
+
 def test_a_gif_that_begins_black_has_white_in_it(tmp_path):
     """As the mask of a path that begins where the photo was taken."""
     masks = [np.zeros((HEIGHT, WIDTH, 3), np.uint8) for _ in range(3)]

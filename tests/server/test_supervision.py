@@ -312,14 +312,14 @@ def test_a_log_is_begun_anew_when_it_is_long(tmp_path, monkeypatch):
     monkeypatch.setattr(logs, "_BOUND_EVERY_S", 0.05)
     said: list[str] = []
     log = tmp_path / "triton-1.log"
-    with log.open("ab", buffering=0) as writer, rendering(True, lambda text, **_: said.append(text)):
-        with follow(log), bounded(log):
-            writer.write(b"short\n")
-            until(lambda: said)
-            writer.write(b"x" * 1000)
-            until(lambda: log.stat().st_size == 0)
-            writer.write(b"after\n")
-            until(lambda: any("after" in line for line in said))
+    writer = log.open("ab", buffering=0)
+    with writer, rendering(True, lambda text, **_: said.append(text)), follow(log), bounded(log):
+        writer.write(b"short\n")
+        until(lambda: said)
+        writer.write(b"x" * 1000)
+        until(lambda: log.stat().st_size == 0)
+        writer.write(b"after\n")
+        until(lambda: any("after" in line for line in said))
     assert (tmp_path / "triton-1.log.1").read_bytes() == b"short\n" + b"x" * 1000
     assert log.read_bytes() == b"after\n"
 

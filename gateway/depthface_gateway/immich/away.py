@@ -1,4 +1,4 @@
-"""What was unloaded here, noted on the disk: Triton tells nothing of it, and who starts anew must know it all the same."""
+"""What was unloaded here, noted on the disk: Triton tells nothing of it, and who starts anew must know it too."""
 
 from __future__ import annotations
 

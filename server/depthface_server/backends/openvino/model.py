@@ -2,7 +2,8 @@
 
 It serves the same `config.pbtxt` and `model.onnx` as NVIDIA's C++ backend (github.com/triton-inference-server/
 openvino_backend). Parameters honoured, with its names and meanings: `HINT_BF16`, `PERFORMANCE_HINT`, `NUM_STREAMS`,
-`INFERENCE_NUM_THREADS`. Without `HINT_BF16` it computes in fp32, and with it too where the processor is no quicker in bf16.
+`INFERENCE_NUM_THREADS`. Without `HINT_BF16` it computes in fp32; so it does with it where the processor is no quicker
+in bf16.
 
 In bf16, shapes that are asked for often are computed by graphs of their own (`depthface_server.grids`); one parameter
 more, `STATIC_GRAPHS_MB`, says how much memory those may take, and 0 that there are none.
