@@ -80,7 +80,7 @@ def rendering(is_json: bool, echo: Callable[..., None]) -> Iterator[None]:
 
 
 def keep(log: Path, latest: Path) -> None:
-    """Make `latest`, if it is there, the first of those before a log; each of them goes one number on, the last away."""
+    """Make `latest`, if it is there, the first of those before a log; they go one number on, and the last goes."""
     places = [latest, *(log.with_name(f"{log.name}.{number}") for number in range(1, KEPT + 1))]
     for newer, older in reversed([*pairwise(places)]):
         if newer.exists():
