@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from depthface.families import card_named
 from depthface.families.depth_anything_v2 import parity, processing
+from depthface.processor import multiplies_bf16
 from depthface_client import Client
 
 # facts: two float32 implementations may put a value on either side of a floor, no more.
@@ -67,7 +68,8 @@ def exact() -> Callable[[np.ndarray], np.ndarray]:
 )
 def test_other_precisions_are_within_the_card_end_to_end(precision, shared, exact, tmp_path):
     """The served map against the fp32 reference on the same photo, in fractions of its range; and, on the very pixels
-    that the network saw, so far from it that fp32 cannot have been served in its place."""
+    that the network saw, so far from it that fp32 cannot have been served in its place. For bf16 it is, where that is
+    no quicker."""
     card = card_named("depth_anything_v2_small")
     export_apart(shared, tmp_path, card.name, precision)
     with serving(tmp_path) as server, Client(server.host) as client:
@@ -77,7 +79,8 @@ def test_other_precisions_are_within_the_card_end_to_end(precision, shared, exac
             for metric, value in parity.measure(exact(wanted), served).items():
                 assert value <= card.tolerances[precision][metric], (name, metric)
             # Ten times what fp32 may be off by.
-            assert parity.measure(exact(seen), served)["mean_error"] > 2e-5, name
+            is_further = parity.measure(exact(seen), served)["mean_error"] > 2e-5
+            assert is_further == (precision != "bf16" or multiplies_bf16()), name
 
 
 def test_the_map_has_enough_levels_to_compare(client):

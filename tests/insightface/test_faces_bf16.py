@@ -9,6 +9,7 @@ from fixtures.photos import encoded, photo
 from fixtures.serving import depthface, serving
 
 from depthface.families import card_named
+from depthface.processor import multiplies_bf16
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*:FutureWarning:insightface"),
@@ -22,6 +23,8 @@ METRICS = {
     "scores": "score_error",
     "embeddings": "cosine_loss",
 }
+
+_MORE_THAN_FP32 = {"boxes": 0.01, "scores": 1e-5, "embeddings": 1e-5}
 
 
 def test_a_pack_in_bf16_equals_insightface_within_its_card(face_packs, request, tmp_path):
@@ -48,7 +51,7 @@ def test_a_pack_in_bf16_equals_insightface_within_its_card(face_packs, request, 
                     assert value <= factor * tolerances[METRICS[output]], (name, output)
                     worst[output] = max(worst[output], value)
     assert faces >= 3
-    # Further off than fp32 ever is: it was not served in its place, neither the detector nor the recogniser.
-    assert worst["boxes"] > 0.01
-    assert worst["scores"] > 1e-5
-    assert worst["embeddings"] > 1e-5
+    # Further off than fp32 ever is, where bf16 is quicker: both the detector and the recogniser are served in it.
+    assert {output: worst[output] > least for output, least in _MORE_THAN_FP32.items()} == dict.fromkeys(
+        _MORE_THAN_FP32, multiplies_bf16()
+    )
