@@ -71,7 +71,7 @@ def test_the_reference_has_the_public_names_of_the_client(site):
 
 def variables_said(*names: str) -> set[str]:
     pages = "".join((ROOT / "docs" / name).read_text() for name in names)
-    return set(re.findall(r"`((?:DEPTHFACE|XDG|HF)_[A-Z_]+)`", pages))
+    return set(re.findall(r"`((?:DEPTHFACE|XDG|HF)_[A-Z_]+)(?:=[^`]*)?`", pages))
 
 
 def variables_read(*rooms: str) -> set[str]:

@@ -337,11 +337,9 @@ _TIFF_PIXELS = frozenset(
     {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 332, 334, 338, 339}
     | {347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 32997, 32998, 50674}
 )
-_XMP_TAG, _SUBFILE, _SUB_IFDS, _BITS, _COMPRESSION, _SAMPLES = 700, 254, 330, 258, 259, 339
+_XMP_TAG, _SUBFILE, _SUB_IFDS = 700, 254, 330
 _MOST_VALUES = 2**18
 """Of one tag: a strip for each row of each of four samples, of the highest photo. Pillow takes 150 bytes for each."""
-_USUAL_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946})
-_SAMPLE_KINDS = {1: "integer", 2: "signed integer", 3: "floating-point", 5: "complex", 6: "complex"}
 
 
 def _lean_tiff(data: bytes) -> Lean:
@@ -368,16 +366,7 @@ def _lean_tiff(data: bytes) -> Lean:
         orientation = turned(None, xmp)
     is_smaller = bool((directory.numbers(_SUBFILE) or (0,))[0] & 1)
     is_preview = is_smaller and any(tag == _SUB_IFDS for tag, _ in entries)
-    return Lean(lean_data, orientation, _tiff_kind(directory), is_preview)
-
-
-def _tiff_kind(directory: Directory) -> str:
-    bits, samples, compression = (
-        (directory.numbers(tag) or (default,))[0] for tag, default in ((_BITS, 1), (_SAMPLES, 1), (_COMPRESSION, 1))
-    )
-    kind = _SAMPLE_KINDS.get(samples, "other")
-    usual = "" if samples == 1 and bits in (1, 2, 4, 8, 16) else f"{bits}-bit {kind} samples"
-    return usual or ("" if compression in _USUAL_COMPRESSIONS else f"compression {compression}")
+    return Lean(lean_data, orientation, directory.kind(), is_preview)
 
 
 # AVIF and HEIC (ISO/IEC 23008-12): how they are turned is said by properties of the picture, which the decoders obey;

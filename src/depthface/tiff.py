@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 __all__ = ["Directory"]
 
-_ORIENTATION = 0x0112
+_ORIENTATION, _BITS, _COMPRESSION, _SAMPLES = 0x0112, 258, 259, 339
+_USUAL_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946})
+_SAMPLE_KINDS = {1: "integer", 2: "signed integer", 3: "floating-point", 5: "complex", 6: "complex"}
 
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _FEW = 4
@@ -94,3 +96,10 @@ class Directory:
         """Return the value of the tag Orientation; None if there is none."""
         numbers = self.numbers(_ORIENTATION)
         return numbers[0] if numbers else None
+
+    def kind(self) -> str:
+        """Return what is unusual about the samples or their compression, for people; empty if nothing is."""
+        bits, samples, compression = ((self.numbers(tag) or (1,))[0] for tag in (_BITS, _SAMPLES, _COMPRESSION))
+        if samples != 1 or bits not in (1, 2, 4, 8, 16):
+            return f"{bits}-bit {_SAMPLE_KINDS.get(samples, 'other')} samples"
+        return "" if compression in _USUAL_COMPRESSIONS else f"compression {compression}"
