@@ -310,18 +310,25 @@ def test_a_host_that_is_none_is_refused(host):
 def test_a_log_is_begun_anew_when_it_is_long(tmp_path, monkeypatch):
     monkeypatch.setattr(logs, "_MOST_BYTES", 1000)
     monkeypatch.setattr(logs, "_BOUND_EVERY_S", 0.05)
+    log = tmp_path / "triton-1.log"
+    with log.open("ab", buffering=0) as writer, bounded(log):
+        writer.write(b"x" * 1001)
+        until(lambda: log.stat().st_size == 0)
+        writer.write(b"after\n")
+    assert (tmp_path / "triton-1.log.1").read_bytes() == b"x" * 1001
+    assert log.read_bytes() == b"after\n"
+
+
+def test_a_log_that_is_begun_anew_is_followed(tmp_path):
     said: list[str] = []
     log = tmp_path / "triton-1.log"
     writer = log.open("ab", buffering=0)
-    with writer, rendering(True, lambda text, **_: said.append(text)), follow(log), bounded(log):
-        writer.write(b"short\n")
-        until(lambda: said)
-        writer.write(b"x" * 1000)
-        until(lambda: log.stat().st_size == 0)
-        writer.write(b"after\n")
-        until(lambda: any("after" in line for line in said))
-    assert (tmp_path / "triton-1.log.1").read_bytes() == b"short\n" + b"x" * 1000
-    assert log.read_bytes() == b"after\n"
+    with writer, rendering(True, lambda text, **_: said.append(text)), follow(log):
+        for word in ("a long line", "short"):
+            writer.write(f"{word}\n".encode())
+            until(lambda word=word: any(word in line for line in said))
+            logs._begin_anew(log)
+    assert [json.loads(line)["message"] for line in said] == ["a long line", "short"]
 
 
 def test_a_long_log_goes_where_there_is_no_room_for_a_copy(tmp_path, monkeypatch):
