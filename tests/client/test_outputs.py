@@ -229,8 +229,9 @@ for do in (lambda: outputs.read(outputs.STANDARD), lambda: outputs.write(outputs
     [
         ("<&- >&-", ["InvalidImage Standard input is closed.", "OutputError Standard output is closed."]),
         ("</dev/null", ["InvalidImage Standard input is empty"]),
+        ("0>/dev/null", ["InvalidImage Standard input cannot be read"]),
     ],
-    ids=["closed", "empty"],
+    ids=["closed", "empty", "only to write"],
 )
 def test_a_standard_stream_that_is_none_is_one_sentence(closed, says):
     command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", STANDARD_STREAMS]
