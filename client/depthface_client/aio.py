@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from depthface.asking import Asker, Asynchronous, Load, Pause, Steps, Together, Work
 from depthface.errors import DepthfaceError, InvalidInput
+from depthface.together import together
 from depthface_client._methods import Methods
 from depthface_client._settings import Settings
 from depthface_client._transports.base import AsyncTransport
@@ -80,5 +81,5 @@ class AsyncClient(Methods, Asynchronous, Asker):
             case Work(function=function):
                 return await asyncio.to_thread(function)
             case Together(ways=ways):
-                return await asyncio.gather(*map(self._go, ways))
+                return await together(*map(self._go, ways))
         return await self._transport.send(step, self._settings.timeout_of(isinstance(step, Load)))

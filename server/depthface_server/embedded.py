@@ -201,7 +201,8 @@ class Triton:
             copy = LimitedCopy(
                 self._repository, self.options, workspace.folder / "limits", limits_ensembles=limits_ensembles
             )
-            self._served = stack.enter_context(copy).folder
+            stack.enter_context(copy.following())
+            self._served = copy.folder
         else:
             self._served = workspace.plain("repository", self._repository)
         self._backends = workspace.plain("backends", self._installation.backends)

@@ -10,11 +10,12 @@ import logging
 import shutil
 import threading
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 
 from depthface import config
 from depthface.contract import CONFIG_FILE, EXPORTED_CONFIG
+from depthface_server.beside import beside
 from depthface_server.options import Options
 
 __all__ = ["LimitedCopy", "changes_queues", "has_ensembles"]
@@ -40,7 +41,7 @@ def has_ensembles(repository: Path) -> bool:
 
 
 class LimitedCopy:
-    """The copy, which is made at once; as a context manager it follows the repository, from a thread of its own.
+    """The copy, which is made at once, and follows the repository while it is asked to.
 
     Args:
         limits_ensembles: this Triton can bound what is between the steps of an ensemble.
@@ -56,23 +57,15 @@ class LimitedCopy:
         self._limits_ensembles = limits_ensembles
         self._stamps: Stamps = {}
         self._entries: Entries = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="limited copy", daemon=True)
         folder.mkdir()
         self.update()
 
-    def __enter__(self) -> LimitedCopy:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
+    def following(self) -> AbstractContextManager[None]:
+        """Keep it up with the repository while the block runs."""
+        return beside(self._follow, "limited copy")
 
     def update(self) -> None:
-        """Write what has changed in the repository; each file is replaced atomically."""
+        """Write what has changed in the repository, each file atomically; where that fails, the next call goes on."""
         stamps = _stamps(self._repository)
         if stamps == self._stamps:
             return
@@ -81,14 +74,14 @@ class LimitedCopy:
             if self._entries.get(path) != content:
                 _replace(self.folder / path, content)
         for path in self._entries.keys() - entries.keys():
-            (self.folder / path).unlink()
+            (self.folder / path).unlink(missing_ok=True)
         for gone in {path.parts[0] for path in self._entries} - {path.parts[0] for path in entries}:
-            shutil.rmtree(self.folder / gone)
+            shutil.rmtree(self.folder / gone, ignore_errors=True)
         self._stamps, self._entries = stamps, entries
 
-    def _follow(self) -> None:
+    def _follow(self, stop: threading.Event) -> None:
         said = ""
-        while not self._stop.wait(_LOOK_EVERY_S):
+        while not stop.wait(_LOOK_EVERY_S):
             try:
                 self.update()
                 said = ""
@@ -139,6 +132,7 @@ def _entries(repository: Path, options: Options, limits_ensembles: bool) -> Entr
 def _replace(path: Path, content: str | Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
     if isinstance(content, Path):
         new.symlink_to(content)
     else:

@@ -14,11 +14,14 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
+
+from depthface_server.beside import beside
 
 __all__ = ["KEPT", "as_object", "bounded", "follow", "keep", "rendering"]
 
@@ -87,17 +90,9 @@ def keep(log: Path, latest: Path) -> None:
             newer.replace(older)
 
 
-@contextmanager
-def bounded(log: Path) -> Iterator[None]:
+def bounded(log: Path) -> AbstractContextManager[None]:
     """Keep a log from growing without end while the block runs; its writer only appends, and has it open."""
-    stop = threading.Event()
-    thread = threading.Thread(target=_bound, args=(log, stop), name="log's length", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    return beside(partial(_bound, log), "log's length")
 
 
 def _bound(log: Path, stop: threading.Event) -> None:
@@ -121,18 +116,9 @@ def _begin_anew(log: Path) -> None:
     os.truncate(log, 0)
 
 
-@contextmanager
-def follow(path: Path) -> Iterator[None]:
+def follow(path: Path) -> AbstractContextManager[None]:
     """Log what Triton writes to its log while the block runs, also to a new file that takes the old one's place."""
-    stop = threading.Event()
-    file = path.open("rb")
-    thread = threading.Thread(target=_follow, args=(path, file, stop), name="log", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    return beside(partial(_follow, path, path.open("rb")), "log")
 
 
 def _follow(path: Path, file: BinaryIO, stop: threading.Event) -> None:

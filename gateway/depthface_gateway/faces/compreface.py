@@ -13,12 +13,12 @@ from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
 from depthface.errors import DepthfaceError, ImageTooLarge, InvalidInput, NoFaceFound
+from depthface.together import together
 from depthface_client import Face
 from depthface_gateway.answers import Json, finite
 from depthface_gateway.faces.asking import Faces, by_area
 from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Problem, request_id
-from depthface_gateway.together import together
 
 __all__ = ["PREFIX", "answer", "router"]
 

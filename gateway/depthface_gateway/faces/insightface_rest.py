@@ -22,6 +22,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from depthface import __version__
 from depthface.errors import DepthfaceError, InvalidInput, ModelUnavailable, ServerUnavailable
+from depthface.together import together
 from depthface_client import Face
 from depthface_gateway.answers import Json, finite
 from depthface_gateway.faces.asking import Faces
@@ -30,7 +31,6 @@ from depthface_gateway.forms import new_router
 from depthface_gateway.frame import request_id
 from depthface_gateway.outward import fetch
 from depthface_gateway.settings import Environment, flag, number
-from depthface_gateway.together import together
 
 __all__ = ["Outside", "router"]
 

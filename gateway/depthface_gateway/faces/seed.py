@@ -8,12 +8,12 @@ from fastapi import APIRouter, File, HTTPException, Request, Response, UploadFil
 from fastapi.responses import JSONResponse
 
 from depthface.errors import ClientError, NoFaceFound
+from depthface.together import together
 from depthface_gateway.answers import Json, finite
 from depthface_gateway.faces.asking import Faces
 from depthface_gateway.forms import new_router
 from depthface_gateway.frame import request_id
 from depthface_gateway.photos import upright_size
-from depthface_gateway.together import together
 
 __all__ = ["router"]
 

@@ -19,6 +19,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.responses import Response
 
 from depthface.errors import DepthfaceError, ModelUnavailable, ServeError, ServerUnavailable
+from depthface.together import together
 from depthface_client import Face
 from depthface_gateway.context import Context
 from depthface_gateway.forms import new_router
@@ -29,7 +30,6 @@ from depthface_gateway.immich.models import HEEDED, Models, preloaded
 from depthface_gateway.immich.upstream import Upstream
 from depthface_gateway.meanings import analyses
 from depthface_gateway.photos import upright_size
-from depthface_gateway.together import together
 
 __all__ = ["DEFAULT_PORT", "HOST_VARIABLE", "NAME", "PORT_VARIABLE", "app"]
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,71 +13,28 @@ import pytest
 from fixtures.media_store import Store
 from fixtures.waiting import HANGS_AFTER_S
 from prometheus_client import CollectorRegistry
-from sqlalchemy.exc import OperationalError
 
 from depthface.errors import (
-    DepthfaceError,
-    ImageTooLarge,
     InvalidImage,
-    ModelUnavailable,
-    OutputError,
-    RequestTimeout,
     ServerFault,
     ServerOverloaded,
     ServerUnavailable,
 )
 from depthface_gateway.jobs.database import Database
 from depthface_gateway.jobs.inference import Try
-from depthface_gateway.jobs.media import MediaMissing, MediaStore, MediaUnavailable
+from depthface_gateway.jobs.media import MediaStore, MediaUnavailable
 from depthface_gateway.jobs.metrics import WorkerMetrics
 from depthface_gateway.jobs.models import Job
 from depthface_gateway.jobs.queue import UPLOAD, NewJob, Queue
 from depthface_gateway.jobs.results import ResultStore
 from depthface_gateway.jobs.sync import Parcel
-from depthface_gateway.jobs.worker import Fate, Worker, WorkerOptions, verdict
+from depthface_gateway.jobs.worker import Worker, WorkerOptions
 
 T = "face_detection"
 LEASE_MS = 600_000
 """So long that no job is lost to a machine that stands still for a while."""
 
 on_both = pytest.mark.parametrize("world", ["sqlite", "postgresql"], indirect=True)
-
-
-def unwritten(number: int) -> OutputError:
-    """What the renderer raises where its file cannot be written: it names the file."""
-    error = OutputError("/secret/clip.mp4 cannot be written.")
-    error.__cause__ = OSError(number, os.strerror(number), "/secret/clip.mp4")
-    return error
-
-
-@pytest.mark.parametrize(
-    ("error", "fate"),
-    [
-        (InvalidImage("no photo"), Fate.ENDS),
-        (ImageTooLarge("too large"), Fate.ENDS),
-        (MediaMissing("gone"), Fate.ENDS),
-        (ServerUnavailable("away"), Fate.WAITS),
-        (ServerOverloaded("full"), Fate.WAITS),
-        (OSError(errno.ENOSPC, "No space left on device"), Fate.WAITS),
-        (PermissionError(errno.EACCES, "Permission denied"), Fate.WAITS),
-        (unwritten(errno.ENOSPC), Fate.WAITS),
-        (unwritten(errno.EDQUOT), Fate.WAITS),
-        (unwritten(errno.ENOENT), Fate.AGAIN),
-        (OutputError("secret cannot be written."), Fate.AGAIN),
-        (OSError("encoder error -2"), Fate.AGAIN),
-        (RequestTimeout("late"), Fate.AGAIN),
-        (ServerFault("broken"), Fate.AGAIN),
-        (ModelUnavailable("not served"), Fate.AGAIN),
-        (MediaUnavailable("away"), Fate.AGAIN),
-        (DepthfaceError("?"), Fate.AGAIN),
-        (RuntimeError("?"), Fate.AGAIN),
-        (MemoryError(), Fate.AGAIN),
-        (OperationalError("SELECT 1", {}, Exception("secret")), Fate.UNKNOWN),
-    ],
-)
-def test_what_becomes_of_a_job_after_each_error(error: Exception, fate: Fate) -> None:
-    found, message = verdict(error)
-    assert found is fate and "secret" not in message
 
 
 @dataclass
