@@ -174,12 +174,15 @@ def _make_network(making: NetworkJob, weights: Folder | Random | Synthetic) -> N
     """Make the folder of one network: its files, proven; its config; its manifest last."""
     # Imported here: torch and ONNX Runtime take seconds, and an unchanged export needs neither.
     with hold_signals():
+        from depthface_export import attention, onnx, validate
         from depthface_export import engine as engine_stage
-        from depthface_export import onnx, validate
 
     network, report = making.network, making.report
     report(f"onnx: {network.name}, {making.precision}")
+    options = making.job.engine_of(network)
     onnx.onnx_from_source(making.source, network, making.model)
+    if making.precision == "fp16" and options is None:  # TensorRT builds from the operators that ONNX has
+        attention.fuse(making.model)
     for name, data in making.source.files.items():
         (making.folder / name).write_bytes(data)
     in_fp32: list[str] = []
@@ -191,7 +194,6 @@ def _make_network(making: NetworkJob, weights: Folder | Random | Synthetic) -> N
         report("validate: what will serve it against the reference, on photographs")
         checks = validate.prove_as_served(making)
     openvino_checks = _checks_by_openvino(making)
-    options = making.job.engine_of(network)
     engine = None
     if options is not None:
         engine, of_rewritten = engine_stage.engine_from_export(making, options)

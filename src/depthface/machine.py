@@ -14,7 +14,8 @@ __all__ = ["CUDA_OPTIONS", "CUDA_PROVIDER", "TENSORRT_MAJORS", "Gpu", "Machine",
 TENSORRT_MAJORS = (11, 10)
 """The major versions of TensorRT that depthface builds with, the newest first."""
 
-CUDA_PROVIDER, CUDA_OPTIONS = "CUDAExecutionProvider", {"use_tf32": "0"}
+CUDA_PROVIDER = "CUDAExecutionProvider"
+CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 """ONNX Runtime's name of CUDA, and how every session of ours has it: its own default multiplies fp32 in TF32, whose ten
 bits of fraction no fp32 of a card holds."""
 

@@ -17,7 +17,7 @@ from depthface.families import card_named
 from depthface.weights import Random
 from depthface_bench import repositories
 from depthface_bench.repositories import DEPTH, PACK
-from depthface_export import onnx
+from depthface_export import attention, onnx
 
 __all__ = ["export", "export_all", "jobs", "pack_of"]
 
@@ -29,6 +29,7 @@ def jobs(setting: Setting) -> dict[str, Callable[[], None]]:
         **larger,
         "small-fp16": lambda: repositories.export_depth(setting.repository("fp16"), setting.variant("fp16")),
         "small-fp32-and-faces": lambda: _fp32(setting),
+        "small-in-operators": lambda: _in_operators(setting),
     }
 
 
@@ -72,4 +73,13 @@ def _larger(setting: Setting, size: str) -> None:
     """The network's file alone: what it computes is compared on the GPU."""
     card = card_named(DEPTH.replace("small", size))
     (source,) = depthface_standins.module_of(card).load(card, Random(), "fp16").values()
-    onnx.onnx_from_source(source, card.networks[0], setting.larger(size))
+    path = setting.larger(size)
+    onnx.onnx_from_source(source, card.networks[0], path)
+    attention.fuse(path)
+
+
+def _in_operators(setting: Setting) -> None:
+    """Small in fp16 as it was before its attention became one node."""
+    card = repositories.depth_card()
+    (source,) = depthface_standins.module_of(card).load(card, Random(), "fp16").values()
+    onnx.onnx_from_source(source, card.networks[0], setting.in_operators)

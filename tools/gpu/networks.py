@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnxruntime
 import torch
 from setting import Setting, median_ms
@@ -86,10 +88,38 @@ def small(setting: Setting) -> None:
             way = Way(card, "ONNX Runtime", arithmetic)
             _parity(setting, way, sources[arithmetic.precision], _by_session(session))
         _in_torch(setting, card, arithmetic, setting.scale.batches)
+    _otherwise(setting, card, setting.network("fp16", name))
     with setting.part("ONNX Runtime, fp16, a photo of 4:3"):
         path = setting.network("fp16", name)
         batches = (min(AIM_BATCH, max(setting.scale.batches)),)
         _in_onnxruntime(setting, card, path, ARITHMETIC[0], batches, setting.scale.wide_px)
+
+
+def _otherwise(setting: Setting, card: ModelCard, exported: Path) -> None:
+    """Small in fp16 with what may be quicker, or is said to be."""
+    batch = min(AIM_BATCH, max(setting.scale.batches))
+    feed = {"pixels": pixels_of(batch, setting.scale.grid_px)}
+    nhwc, heuristic = {"prefer_nhwc": "1"}, {"cudnn_conv_algo_search": "HEURISTIC"}
+    for how, path, more, as_graph in (
+        ("attention as three operators", setting.in_operators, {}, False),
+        ("attention as three operators, CUDA graph", setting.in_operators, {}, True),
+        ("channels last", exported, nhwc, False),
+        ("channels last, CUDA graph", exported, nhwc, True),
+        ("algorithms by heuristics", exported, heuristic, False),
+        ("channels last, algorithms by heuristics", exported, nhwc | heuristic, False),
+    ):
+        with setting.part(f"ONNX Runtime, {how}"):
+            fixed = _fixed(path, batch, setting.scale.grid_px)
+            begins = time.perf_counter()
+            session = session_of(setting, path, ARITHMETIC[0], fixed if as_graph else None, more=more)
+            bound = Bound(session, feed, setting)
+            setting.fact(f"{how}: loaded and computed once, seconds", round(time.perf_counter() - begins, 1))
+            _row(
+                setting, Way(card, f"ONNX Runtime, {how}", ARITHMETIC[0]), batch, text_of(setting.scale.grid_px), bound
+            )
+    with setting.part("parity, channels last"):
+        run = _by_session(session_of(setting, exported, ARITHMETIC[0], more=nhwc))
+        _parity(setting, Way(card, "ONNX Runtime, channels last", ARITHMETIC[0]), _source(card, "fp16"), run)
 
 
 def larger(setting: Setting) -> None:
@@ -128,8 +158,12 @@ def session_of(
     arithmetic: Arithmetic,
     fixed: Mapping[str, int] | None = None,
     options: onnxruntime.SessionOptions | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> onnxruntime.InferenceSession:
     """Load a file as the server's backend does; with `fixed` sizes of its dimensions also as one CUDA graph.
+
+    Args:
+        more: options of the CUDA provider.
 
     Raises:
         DepthfaceError: CUDA does not start.
@@ -143,6 +177,7 @@ def session_of(
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     onnxruntime.preload_dlls()
     cuda = {"device_id": "0", "use_tf32": str(int(arithmetic.tf32)), "enable_cuda_graph": str(int(bool(fixed)))}
+    cuda |= {"cudnn_conv_algo_search": "HEURISTIC"} | dict(more or {})
     session = onnxruntime.InferenceSession(path, options, providers=[(CUDA, cuda), "CPUExecutionProvider"])
     if CUDA not in session.get_providers():
         raise DepthfaceError(f"{CUDA} did not start; ONNX Runtime's warning in the log says why.")
@@ -246,13 +281,17 @@ def _in_onnxruntime(
             setting.aim(text, ms, ms <= AIM_MS)
     for batch in batches:
         with setting.part(f"ONNX Runtime, fixed shape, {arithmetic.name}, batch {batch}"):
-            dimensions = session.get_inputs()[0].shape
-            fixed = {
-                name: value for name, value in zip(dimensions, (batch, *size), strict=False) if isinstance(name, str)
-            }
+            fixed = _fixed(path, batch, size)
             bound = Bound(session_of(setting, path, arithmetic, fixed), {"pixels": pixels_of(batch, size)}, setting)
             how = "ONNX Runtime, fixed shape" + (", CUDA graph" if setting.on_gpu else "")
             _row(setting, Way(card, how, arithmetic), batch, text_of(size), bound)
+
+
+def _fixed(path: Path, batch: int, size: tuple[int, int]) -> dict[str, int]:
+    """Return the sizes of a depth network's varying dimensions, by their names in the file."""
+    dimensions = onnx.load(path).graph.input[0].type.tensor_type.shape.dim
+    sizes = zip(dimensions, (batch, *size), strict=False)
+    return {dimension.dim_param: size for dimension, size in sizes if dimension.dim_param}
 
 
 def _in_torch(setting: Setting, card: ModelCard, arithmetic: Arithmetic, batches: tuple[int, ...]) -> None:

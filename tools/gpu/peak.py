@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from depthface_bench.repositories import DEPTH, DEPTH_NETWORK, depth_card
 
 __all__ = ["bottleneck", "share_of_peak"]
 
-_SHOWN = 12
+_SHOWN = 20
 _COPIED_BYTES = 2**30
 
 
@@ -50,8 +50,15 @@ def share_of_peak(setting: Setting) -> None:
 
 def bottleneck(setting: Setting) -> None:
     """Which kernels the time goes to; what ONNX Runtime leaves to the CPU; who waits for whom in the server."""
+    batch = AIM_BATCH if setting.on_gpu else 1
+    pixels = pixels_of(batch, setting.scale.grid_px)
+    with setting.part("kernels of ONNX Runtime"):
+        session = session_of(setting, setting.network("fp16", DEPTH_NETWORK), ARITHMETIC[0])
+        _kernels(setting, "ONNX Runtime", Bound(session, {"pixels": pixels}, setting))
     with setting.part("kernels of the exported form in PyTorch"), torch.inference_mode():
-        _kernels(setting, exported_form(setting, depth_card(), ARITHMETIC[0]))
+        module, given = exported_form(setting, depth_card(), ARITHMETIC[0]), torch.from_numpy(pixels).to(setting.device)
+        with given.device:
+            _kernels(setting, "the exported form in PyTorch", lambda: _waited(module(given)))
     with setting.part("nodes of ONNX Runtime"):
         _nodes(setting)
     ends = [one for one in setting.book.records() if one["kind"] == "row" and "of_gpu_bound" in one]
@@ -115,24 +122,20 @@ def _shares(setting: Setting, title: str, gflop: float, peaks: dict[str, float])
         )
 
 
-def _kernels(setting: Setting, module: torch.nn.Module) -> None:
-    batch = AIM_BATCH if setting.on_gpu else 1
-    pixels = torch.from_numpy(pixels_of(batch, setting.scale.grid_px)).to(setting.device)
+def _kernels(setting: Setting, what: str, run: Callable[[], object]) -> None:
+    """Kineto sees the kernels of the whole process, ONNX Runtime's too."""
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if setting.on_gpu else [])]
-    with pixels.device:
-        for _ in range(2):
-            _waited(module(pixels))
-        with profile(activities=kinds) as seen:
-            _waited(module(pixels))
+    for _ in range(2):
+        run()
+    with profile(activities=kinds) as seen:
+        run()
     times = Counter[str]()
     for event in seen.key_averages():
         own = event.self_device_time_total if setting.on_gpu else event.self_cpu_time_total
         times[str(event.key)] += own
     for name, time_us in times.most_common(_SHOWN):
-        share = round(time_us / times.total(), 3)
-        setting.row(
-            "Kernels, the exported form in PyTorch, fp16", kernel=name[:90], ms=round(time_us / 1000, 3), share=share
-        )
+        share = round(time_us / max(1, times.total()), 3)
+        setting.row(f"Kernels, {what}, fp16", kernel=name[:90], ms=round(time_us / 1000, 3), share=share)
 
 
 def _nodes(setting: Setting) -> None:

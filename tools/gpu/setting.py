@@ -87,6 +87,11 @@ class Setting:
         """Return the ONNX file of a network in it."""
         return self.repository(precision) / name / "1" / ONNX_FILE
 
+    @property
+    def in_operators(self) -> Path:
+        """Where Small in fp16 is whose attention is three operators."""
+        return self.work / "small-in-operators.onnx"
+
     def larger(self, size: str) -> Path:
         """Return the ONNX file of Base or Large."""
         return self.work / f"{size}.onnx"
