@@ -23,6 +23,7 @@ from depthface_export.job import Job
 __all__ = ["code_of", "fingerprint", "makers", "versions"]
 
 ONNX = Makers(modules=("depthface_export.onnx",), packages=("onnx",))
+ATTENTION = Makers(modules=("depthface_export.attention",), packages=("onnx",))
 INT8 = Makers(
     modules=("depthface_export.int8", "depthface_export.validate", "depthface.image", "depthface.picture"),
     packages=("onnxruntime", "scikit-image"),  # its photographs are what it is calibrated on
@@ -46,6 +47,8 @@ def makers(job: Job, network: Network) -> dict[str, Makers]:
     stages = {"network": family, "onnx": ONNX, "proof": replace(PROOF, modules=(*PROOF.modules, parity))}
     if isinstance(job.weights, Random | Synthetic):
         stages["stand-ins"] = Makers((f"{STANDINS}.seeding", *_modules_below(f"{STANDINS}.{job.card.family}")), ())
+    if job.fuses_attention(network):
+        stages["attention"] = ATTENTION
     if job.precision_of(network) == "int8":
         stages["int8"] = replace(INT8, modules=(*INT8.modules, parity))
     if job.precision_of(network) == "bf16" or network.by_openvino:

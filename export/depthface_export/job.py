@@ -79,6 +79,10 @@ class Job:
         """How the network's engine is built; None if it gets none."""
         return self.engines.options_of(network) if self.engines is not None else None
 
+    def fuses_attention(self, network: Network) -> bool:
+        """Return whether the network's attention becomes a node of ONNX Runtime's own, which TensorRT does not know."""
+        return self.precision_of(network) == "fp16" and self.engine_of(network) is None
+
     @property
     def with_engine(self) -> frozenset[str]:
         """The names of the networks that get one."""

@@ -179,9 +179,8 @@ def _make_network(making: NetworkJob, weights: Folder | Random | Synthetic) -> N
 
     network, report = making.network, making.report
     report(f"onnx: {network.name}, {making.precision}")
-    options = making.job.engine_of(network)
     onnx.onnx_from_source(making.source, network, making.model)
-    if making.precision == "fp16" and options is None:  # TensorRT builds from the operators that ONNX has
+    if making.job.fuses_attention(network):
         attention.fuse(making.model)
     for name, data in making.source.files.items():
         (making.folder / name).write_bytes(data)
@@ -194,6 +193,7 @@ def _make_network(making: NetworkJob, weights: Folder | Random | Synthetic) -> N
         report("validate: what will serve it against the reference, on photographs")
         checks = validate.prove_as_served(making)
     openvino_checks = _checks_by_openvino(making)
+    options = making.job.engine_of(network)
     engine = None
     if options is not None:
         engine, of_rewritten = engine_stage.engine_from_export(making, options)

@@ -2,8 +2,8 @@
 
 A graph whose shapes are known is quicker, takes memory, and takes about as long to compile as a dozen inferences take.
 So only shapes that are asked for often get one, a few at a time. It is made in a thread: no request waits for it, and
-the graph for any shape goes on answering until it is there. All others are always answered by that one; so are
-batches, which take many times the memory, and for which a CPU has no time to win.
+the graph for any shape goes on answering until it is there. All others are always answered by that one. How often is
+often differs: `ON_CPU`, `ON_GPU`.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ import numpy.typing as npt
 from depthface import processor
 
 __all__ = [
-    "ASKED",
     "BUDGET_MB",
-    "GAIN",
-    "KEPT",
+    "ON_CPU",
+    "ON_GPU",
     "PARAMETER",
     "TRIED",
     "WINDOW",
     "Case",
     "Grids",
+    "Rules",
     "Shapes",
     "computes_in_bf16",
     "room",
     "room_of",
+    "room_on_gpu",
     "shapes_of",
     "wants_bf16",
 ]
@@ -46,24 +47,48 @@ Graph = TypeVar("Graph")
 WINDOW = 256
 """After so many requests every count is halved: what was asked yesterday makes room for what is asked today."""
 
-ASKED = 32
-"""Requests of a shape that it takes to get a graph. Compiling depth's costs 1.2 s of one core, and the graph saves
-0.05 s of one at each use: it has paid after two dozen."""
-
 TRIED = 16
 """Uses after which a graph has to be quicker."""
 
-GAIN = 0.97
-"""It stays if its quickest run took at most this share of the other's quickest: it is not worth its memory else."""
 
-KEPT = 3
-"""The most graphs at a time: a library's photos are wide and tall, of one or two cameras."""
+@dataclass(frozen=True)
+class Rules:
+    """When a shape is worth a graph of its own.
+
+    Attributes:
+        asked: requests of a shape that it takes.
+        gain: a graph stays if its quickest run took at most this share of the other's quickest; it is not worth its
+            memory else. None: it stays.
+        kept: the most graphs at a time.
+        has_batches: whether batches get graphs too.
+    """
+
+    asked: int
+    gain: float | None
+    kept: int
+    has_batches: bool
+
+
+ON_CPU = Rules(asked=32, gain=0.97, kept=3, has_batches=False)
+"""OpenVINO's. Compiling depth's costs 1.2 s of one core, and the graph saves 0.05 s of one at each use: it has paid
+after two dozen. A library's photos are wide and tall, of one or two cameras. Batches would take many times the memory,
+and a CPU has no time to win by them."""
+
+ON_GPU = Rules(asked=2, gain=None, kept=16, has_batches=True)
+"""ONNX Runtime's on CUDA. Whenever a shape differs from that before, it plans all convolutions anew
+(github.com/microsoft/onnxruntime/issues/23006). For Depth Anything V2 Small that takes 250 ms, where to compute takes 2
+(H100). A session for the shape alone is there after 0.6 s. It is no quicker than the common one while the shape stays.
+"""
 
 BUDGET_MB = 600
 """The most memory for all graphs of a network, reckoned as `room` does."""
 
 PARAMETER = "STATIC_GRAPHS_MB"
 """The parameter of a network's config that says another budget; 0 for no such graphs."""
+
+_GPU_BUDGET_MB = 8192
+_BETWEEN_LAYERS_MB = 500
+"""Of a batch of eight of depth, in fp16."""
 
 
 def computes_in_bf16(parameters: Mapping[str, str]) -> bool:
@@ -87,14 +112,29 @@ def room_of(path: Path, parameters: Mapping[str, str]) -> int:
     Raises:
         ValueError: the budget is no number of megabytes.
     """
-    text = parameters.get(PARAMETER, str(BUDGET_MB))
+    budget_mb = _budget_mb(parameters, BUDGET_MB)
+    return room(path.stat().st_size, budget_mb) if computes_in_bf16(parameters) else 0
+
+
+def room_on_gpu(path: Path, parameters: Mapping[str, str]) -> int:
+    """As `room_of`, of sessions on a GPU. One is reckoned as twice the file, and what is between its layers.
+
+    Raises:
+        ValueError: as there.
+    """
+    each_mb = 2 * path.stat().st_size / 1e6 + _BETWEEN_LAYERS_MB
+    return min(ON_GPU.kept, math.floor(_budget_mb(parameters, _GPU_BUDGET_MB) / each_mb))
+
+
+def _budget_mb(parameters: Mapping[str, str], usual_mb: float) -> float:
+    text = parameters.get(PARAMETER, str(usual_mb))
     try:
         budget_mb = float(text)
     except ValueError:
         budget_mb = math.nan
     if not 0 <= budget_mb < math.inf:
         raise ValueError(f"{PARAMETER} is {text!r}; it takes megabytes, or 0 for no static graphs")
-    return room(path.stat().st_size, budget_mb) if computes_in_bf16(parameters) else 0
+    return budget_mb
 
 
 def room(file_bytes: int, budget_mb: float) -> int:
@@ -103,7 +143,7 @@ def room(file_bytes: int, budget_mb: float) -> int:
     One takes 171 MB of the 99 MB file of Depth Anything V2 Small at 518×686 in bf16 (its weights once more, and what is
     between its layers), the constants being shared. It is reckoned as twice the file.
     """
-    return min(KEPT, math.floor(budget_mb * 1e6 / (2 * max(1, file_bytes))))
+    return min(ON_CPU.kept, math.floor(budget_mb * 1e6 / (2 * max(1, file_bytes))))
 
 
 def shapes_of(feed: Mapping[str, npt.NDArray[Any]]) -> Shapes:
@@ -140,10 +180,13 @@ class Grids(Generic[Graph]):
             raises is told, and that shape is left to the common graph.
         room: how many may be there at a time, one that is being made included; 0 for none at all.
         tell: is told in a few words what has happened, and to which shapes.
+        rules: when a shape is worth one.
     """
 
-    def __init__(self, build: Callable[[Case], Graph], room: int, tell: Callable[[str, Shapes], None]) -> None:
-        self._build, self._room, self._tell = build, room, tell
+    def __init__(
+        self, build: Callable[[Case], Graph], room: int, tell: Callable[[str, Shapes], None], rules: Rules = ON_CPU
+    ) -> None:
+        self._build, self._room, self._tell, self._rules = build, room, tell, rules
         self._grids: dict[Shapes, _Grid[Graph]] = {}
         self._requests = 0
         self._builder: threading.Thread | None = None
@@ -155,7 +198,8 @@ class Grids(Generic[Graph]):
         grid = self._grids.get(shapes)
         if grid is None or grid.graph is None:
             return None
-        if grid.uses == TRIED and grid.own_s > GAIN * grid.common_s:
+        gain = self._rules.gain
+        if gain is not None and grid.uses == TRIED and grid.own_s > gain * grid.common_s:
             self.refuse(shapes, f"no quicker: {1e3 * grid.own_s:.1f} against {1e3 * grid.common_s:.1f} ms")
         return grid.graph
 
@@ -176,7 +220,7 @@ class Grids(Generic[Graph]):
             case: returns that request, in memory that stays as it is.
             own: it was the shape's own graph that took these seconds.
         """
-        if not self._room or not _is_single(shapes):
+        if not self._room or not (self._rules.has_batches or _is_single(shapes)):
             return
         grid = self._grids.setdefault(shapes, _Grid())
         grid.asked += 1
@@ -188,7 +232,12 @@ class Grids(Generic[Graph]):
         self._requests += 1
         if self._requests % WINDOW == 0:
             self._halve()
-        if grid.graph is None and not grid.is_refused and grid.asked >= ASKED and self._makes_room_for(grid):
+        if (
+            grid.graph is None
+            and not grid.is_refused
+            and grid.asked >= self._rules.asked
+            and self._makes_room_for(grid)
+        ):
             self._start(shapes, grid, case())
 
     def close(self) -> None:

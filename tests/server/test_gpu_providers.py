@@ -11,9 +11,13 @@ import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+
+from depthface.machine import CUDA_OPTIONS
+from depthface_server.grids import ON_GPU
 
 BACKEND = Path(__file__).parents[2] / "server" / "depthface_server" / "backends" / "onnxruntime" / "model.py"
 GPU = {"model_instance_kind": "GPU", "model_instance_device_id": "1"}
@@ -70,7 +74,7 @@ def accelerated(*accelerators: dict) -> dict:
 
 
 def test_cuda_alone_where_nothing_is_said(backend):
-    assert backend._providers("m", {}, GPU) == [(CUDA, {"device_id": "1", "use_tf32": "0"}), (CPU, {})]
+    assert backend._providers("m", {}, GPU) == [(CUDA, {"device_id": "1"} | CUDA_OPTIONS), (CPU, {})]
     assert backend._providers("m", {}, GPU | {"model_instance_kind": "CPU"}) == [(CPU, {})]
 
 
@@ -85,7 +89,7 @@ def test_the_same_config_as_nvidias_backend_asks_for_tensorrt(backend):
                 "trt_engine_cache_path": "/tmp/engines",
             },
         },
-        {"name": "cuda", "parameters": {"cudnn_conv_algo_search": "HEURISTIC"}},
+        {"name": "cuda", "parameters": {"cudnn_conv_algo_search": "DEFAULT"}},
     )
     assert backend._providers("m", config, GPU) == [
         (
@@ -98,7 +102,7 @@ def test_the_same_config_as_nvidias_backend_asks_for_tensorrt(backend):
                 "trt_engine_cache_path": "/tmp/engines",
             },
         ),
-        (CUDA, {"device_id": "1", "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}),
+        (CUDA, {"device_id": "1", "use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}),
         (CPU, {}),
     ]
     assert backend._providers("m", accelerated({"name": "tensorrt"}), GPU)[0] == (TENSORRT, {"device_id": "1"})
@@ -137,3 +141,71 @@ def test_a_provider_that_does_not_start_is_an_error_and_no_fallback(backend, arg
 
 def test_a_model_for_the_cpu_loads(backend, arguments):
     backend.TritonPythonModel().initialize(arguments | {"model_instance_kind": "CPU"})
+
+
+@pytest.fixture
+def by_shape(backend, arguments, monkeypatch):
+    """A model as on CUDA, computed by the CPU: which session computes what is the same there."""
+    monkeypatch.setattr(backend, "CUDA_PROVIDER", CPU)
+    model = backend.TritonPythonModel()
+    model.initialize(arguments | {"model_instance_kind": "CPU"})
+    yield model
+    model.close()
+
+
+def asked(model, count: int, seed: int = 0) -> None:
+    x = np.random.default_rng(seed).standard_normal((count, 4)).astype(np.float32)
+    (y,) = model.run(["y"], {"x": x})
+    np.testing.assert_array_equal(y, np.maximum(x, 0))
+
+
+def shapes_with_sessions(model) -> set[tuple[int, ...]]:
+    model._grids.wait()
+    return {shapes[0][1] for shapes, grid in model._grids._grids.items() if grid.graph is not None}
+
+
+def test_a_shape_that_is_asked_for_again_has_a_session_of_its_own(by_shape):
+    asked(by_shape, 1)
+    assert shapes_with_sessions(by_shape) == set()
+    asked(by_shape, 1, seed=1)
+    assert shapes_with_sessions(by_shape) == {(1, 4)}
+    assert len(by_shape._grids.graphs()) == 1
+    asked(by_shape, 1, seed=2)  # by that one
+    (grid,) = by_shape._grids._grids.values()
+    assert grid.uses == 1
+
+
+def test_batches_are_made_up_to_powers_of_two_and_answer_for_their_own(by_shape):
+    for count in (*range(1, 9), *range(8, 0, -1)):
+        asked(by_shape, count, seed=count)
+        by_shape._grids.wait()
+    assert shapes_with_sessions(by_shape) == {(1, 4), (2, 4), (4, 4), (8, 4)}
+
+
+def test_a_batch_is_not_made_up_past_the_largest(backend):
+    assert [len(backend._made_up(np.zeros((count, 2)), 6)) for count in (1, 3, 4, 5, 6, 7)] == [1, 4, 4, 6, 6, 7]
+
+
+def test_a_session_that_fails_leaves_its_shape_to_the_common_one(by_shape):
+    class Failing:
+        def run(self, *_: object) -> list:
+            raise RuntimeError("no memory")
+
+    for seed in range(2):
+        asked(by_shape, 1, seed)
+    by_shape._grids.wait()
+    (grid,) = by_shape._grids._grids.values()
+    grid.graph = Failing()
+    asked(by_shape, 1)
+    assert (grid.graph, grid.is_refused) == (None, True)
+    for seed in range(3):
+        asked(by_shape, 1, seed)
+    assert by_shape._grids.graphs() == []
+
+
+def test_on_a_gpu_there_are_no_more_sessions_than_have_room(by_shape):
+    by_shape._most = 0  # each count is a shape of its own
+    for count in (*range(1, 30), *range(1, 30)):
+        asked(by_shape, count)
+        by_shape._grids.wait()
+    assert len(by_shape._grids.graphs()) == ON_GPU.kept

@@ -16,7 +16,23 @@ from onnx import TensorProto, helper, numpy_helper
 
 from depthface import processor
 from depthface.processor import multiplies_bf16
-from depthface_server.grids import ASKED, BUDGET_MB, KEPT, TRIED, WINDOW, Case, Grids, Shapes, room, room_of, shapes_of
+from depthface_server.grids import (
+    BUDGET_MB,
+    ON_CPU,
+    ON_GPU,
+    TRIED,
+    WINDOW,
+    Case,
+    Grids,
+    Rules,
+    Shapes,
+    room,
+    room_of,
+    room_on_gpu,
+    shapes_of,
+)
+
+ASKED, KEPT = ON_CPU.asked, ON_CPU.kept
 
 
 def of(side: int) -> Shapes:
@@ -26,13 +42,13 @@ def of(side: int) -> Shapes:
 class Built:
     """Graphs that are the names of their shapes; what was told; and a door that holds a build back."""
 
-    def __init__(self, room: int = KEPT) -> None:
+    def __init__(self, room: int = KEPT, rules: Rules = ON_CPU) -> None:
         self.made: list[Shapes] = []
         self.told: list[tuple[str, Shapes]] = []
         self.door = threading.Event()
         self.door.set()
         self.failure: Exception | None = None
-        self.grids = Grids(self._build, room, lambda what, shapes: self.told.append((what, shapes)))
+        self.grids = Grids(self._build, room, lambda what, shapes: self.told.append((what, shapes)), rules)
 
     def _build(self, case: Case) -> str:
         shapes = shapes_of(case[0])
@@ -179,6 +195,29 @@ def test_the_room_is_for_small_networks_in_bf16(tmp_path, monkeypatch):
     for wrong in ("-1", "nan", "inf", "many"):
         with pytest.raises(ValueError):
             room_of(path, bf16 | {"STATIC_GRAPHS_MB": wrong})
+
+
+def test_the_room_on_a_gpu_is_for_several_of_small_and_few_of_large(tmp_path):
+    """Files in fp16 of Depth Anything V2 Small and Large, which are sparse here."""
+    path = tmp_path / "model.onnx"
+    found = []
+    for megabytes in (50, 670):
+        with path.open("wb") as file:
+            file.truncate(megabytes * 10**6)
+        found.append([room_on_gpu(path, {}), room_on_gpu(path, {"STATIC_GRAPHS_MB": "0"})])
+    assert found == [[13, 0], [4, 0]]
+
+
+def test_a_graph_of_a_batch_stays_where_the_rules_say_so():
+    built = Built(rules=ON_GPU)
+    built.ask(1, 2)
+    built.grids.wait()
+    assert built.ask(1, 3 * TRIED, own_s=2.0) == 3 * TRIED
+    batch = (("x", (8, 1)),)
+    for _ in range(2):
+        built.grids.note(batch, 1.0, lambda: ({"x": np.zeros((8, 1))}, []), own=False)
+    built.grids.wait()
+    assert built.made == [of(1), batch]
 
 
 def test_how_far_a_graph_is_from_the_other():

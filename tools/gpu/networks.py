@@ -23,6 +23,7 @@ from depthface.families import card_named, module_of
 from depthface.families.depth_anything_v2 import network as depth_network
 from depthface.families.insightface.facts import RECOGNITION_CROP_PX
 from depthface.families.insightface.processing import letterboxes
+from depthface.machine import CUDA_OPTIONS
 from depthface.spec import ModelCard, Source
 from depthface.tasks.faces import DET_SIZE_AUTO
 from depthface.weights import Random
@@ -81,45 +82,48 @@ def small(setting: Setting) -> None:
     sources = {one: _source(card, one) for one in ("fp16", "fp32")}
     for arithmetic in ARITHMETIC:
         path = setting.network(arithmetic.precision, name)
+        batches = (_aim_batch(setting),) if arithmetic.tf32 else setting.scale.batches  # that holds no card
         with setting.part(f"ONNX Runtime, {arithmetic.name}"):
-            _in_onnxruntime(setting, card, path, arithmetic, setting.scale.batches)
+            _in_onnxruntime(setting, card, path, arithmetic, batches)
         with setting.part(f"ONNX Runtime, {arithmetic.name}, parity"):
             session = session_of(setting, path, arithmetic)
             way = Way(card, "ONNX Runtime", arithmetic)
             _parity(setting, way, sources[arithmetic.precision], _by_session(session))
-        _in_torch(setting, card, arithmetic, setting.scale.batches)
+        _in_torch(setting, card, arithmetic, batches)
     _otherwise(setting, card, setting.network("fp16", name))
     with setting.part("ONNX Runtime, fp16, a photo of 4:3"):
         path = setting.network("fp16", name)
-        batches = (min(AIM_BATCH, max(setting.scale.batches)),)
-        _in_onnxruntime(setting, card, path, ARITHMETIC[0], batches, setting.scale.wide_px)
+        _in_onnxruntime(setting, card, path, ARITHMETIC[0], (_aim_batch(setting),), setting.scale.wide_px)
+
+
+def _aim_batch(setting: Setting) -> int:
+    return min(AIM_BATCH, max(setting.scale.batches))
 
 
 def _otherwise(setting: Setting, card: ModelCard, exported: Path) -> None:
-    """Small in fp16 with what may be quicker, or is said to be."""
-    batch = min(AIM_BATCH, max(setting.scale.batches))
+    """Small in fp16 in other ways; and what it costs that batches differ."""
+    batch = _aim_batch(setting)
     feed = {"pixels": pixels_of(batch, setting.scale.grid_px)}
-    nhwc, heuristic = {"prefer_nhwc": "1"}, {"cudnn_conv_algo_search": "HEURISTIC"}
-    for how, path, more, as_graph in (
-        ("attention as three operators", setting.in_operators, {}, False),
-        ("attention as three operators, CUDA graph", setting.in_operators, {}, True),
-        ("channels last", exported, nhwc, False),
-        ("channels last, CUDA graph", exported, nhwc, True),
-        ("algorithms by heuristics", exported, heuristic, False),
-        ("channels last, algorithms by heuristics", exported, nhwc | heuristic, False),
+    nhwc = {"prefer_nhwc": "1"}
+    for how, path, more in (
+        ("attention as three operators", setting.in_operators, {}),
+        ("channels last", exported, nhwc),
+        ("algorithms by exhaustive search", exported, {"cudnn_conv_algo_search": "EXHAUSTIVE"}),
     ):
         with setting.part(f"ONNX Runtime, {how}"):
-            fixed = _fixed(path, batch, setting.scale.grid_px)
             begins = time.perf_counter()
-            session = session_of(setting, path, ARITHMETIC[0], fixed if as_graph else None, more=more)
+            session = session_of(setting, path, ARITHMETIC[0], more=more)
             bound = Bound(session, feed, setting)
             setting.fact(f"{how}: loaded and computed once, seconds", round(time.perf_counter() - begins, 1))
             _row(
                 setting, Way(card, f"ONNX Runtime, {how}", ARITHMETIC[0]), batch, text_of(setting.scale.grid_px), bound
             )
-    with setting.part("parity, channels last"):
-        run = _by_session(session_of(setting, exported, ARITHMETIC[0], more=nhwc))
-        _parity(setting, Way(card, "ONNX Runtime, channels last", ARITHMETIC[0]), _source(card, "fp16"), run)
+    with setting.part("ONNX Runtime, batches in turn"):
+        session = session_of(setting, exported, ARITHMETIC[0])
+        smaller = Bound(session, {"pixels": pixels_of(max(1, batch - 1), setting.scale.grid_px)}, setting)
+        larger = Bound(session, feed, setting)
+        ms = median_ms(lambda: (smaller(), larger()), setting.scale.seconds)
+        setting.fact(f"one session, batches of {max(1, batch - 1)} and {batch} in turn, ms for both", round(ms, 1))
 
 
 def larger(setting: Setting) -> None:
@@ -176,8 +180,9 @@ def session_of(
         options.intra_op_num_threads = setting.cores
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     onnxruntime.preload_dlls()
-    cuda = {"device_id": "0", "use_tf32": str(int(arithmetic.tf32)), "enable_cuda_graph": str(int(bool(fixed)))}
-    cuda |= {"cudnn_conv_algo_search": "HEURISTIC"} | dict(more or {})
+    cuda = CUDA_OPTIONS | {"device_id": "0", "enable_cuda_graph": str(int(bool(fixed)))}
+    cuda["use_tf32"] = str(int(arithmetic.tf32))
+    cuda |= dict(more or {})
     session = onnxruntime.InferenceSession(path, options, providers=[(CUDA, cuda), "CPUExecutionProvider"])
     if CUDA not in session.get_providers():
         raise DepthfaceError(f"{CUDA} did not start; ONNX Runtime's warning in the log says why.")

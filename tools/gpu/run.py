@@ -22,13 +22,13 @@ from steps import Book, Step, go
 
 # On a GPU, about; the sum and the start of the machine, with the transfers, are to be within a quarter of an hour.
 STEPS = (
-    ("check", "What there is", 15),
-    ("files", "Networks exported here, with seeded random weights", 50),
-    ("small", "Depth Anything V2 Small alone", 80),
+    ("check", "What there is", 10),
+    ("files", "Networks exported here, with seeded random weights", 85),
     ("depth", "Depth through the embedded Triton", 80),
     ("faces", "Faces: their networks, and through the embedded Triton", 90),
+    ("small", "Depth Anything V2 Small alone", 85),
     ("larger", "Base and Large alone", 70),
-    ("peak", "The device's peak, and the networks' shares of it", 25),
+    ("peak", "The device's peak, and the networks' shares of it", 30),
     ("next", "What is next", 15),
 )
 SECONDS = 540

@@ -7,22 +7,30 @@ onnxruntime_backend) and refuses at load what that one refuses. Parameters honou
 of `optimization { execution_accelerators { gpu_execution_accelerator } }`. On a GPU it never falls back to the CPU in
 silence.
 
+On CUDA, shapes that are asked for again are computed by sessions of their own (`depthface_server.grids`), and batches
+are made up to powers of two, so that there are few shapes. `STATIC_GRAPHS_MB` says how much memory those may take, and
+0 that there are none.
+
 `cpu_runtime` is a parameter of its own, which NVIDIA's passes over: `openvino` computes the file in fp32 by OpenVINO.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 
 from depthface.cores import Cores
 from depthface.machine import CUDA_OPTIONS, CUDA_PROVIDER
+from depthface_server import grids
 from depthface_server.backend import NetworkBackend, Tensor
+from depthface_server.grids import Case, Grids, Shapes
 
 Provider = tuple[str, dict[str, str]]
 
@@ -56,9 +64,13 @@ _TENSORRT_OPTIONS = {
 
 
 class TritonPythonModel(NetworkBackend):
-    """One instance of a model: an ONNX Runtime session, or what OpenVINO has made of the same file."""
+    """One instance of a model: an ONNX Runtime session, or what OpenVINO has made of the same file.
+
+    On CUDA some shapes have one more, which is theirs alone.
+    """
 
     _openvino: NetworkBackend | None = None
+    _grids: Grids[ort.InferenceSession] | None = None
 
     def open(
         self, path: Path, config: dict[str, Any], parameters: Mapping[str, str], args: Mapping[str, str]
@@ -74,8 +86,12 @@ class TritonPythonModel(NetworkBackend):
         providers = _providers(config["name"], config, args)
         if len(providers) > 1:
             ort.preload_dlls()  # CUDA and cuDNN out of NVIDIA's wheels, where the loader does not look
-        self._session = ort.InferenceSession(path, _session_options(config, parameters), providers=providers)
+        self._load = lambda: ort.InferenceSession(path, _session_options(config, parameters), providers=providers)
+        self._session = self._load()
         _check_providers(config["name"], [provider for provider, _ in providers], self._session.get_providers())
+        self._most = int(config.get("max_batch_size", 0))
+        if providers[0][0] == CUDA_PROVIDER:
+            self._grids = Grids(self._load_for, grids.room_on_gpu(path, parameters), self._tell, grids.ON_GPU)
         self._run_options = ort.RunOptions()
         shrinkage = parameters.get("memory.enable_memory_arena_shrinkage")
         if shrinkage:
@@ -86,6 +102,8 @@ class TritonPythonModel(NetworkBackend):
         """Compute the outputs named."""
         if self._openvino is not None:
             return self._openvino.run(wanted, feed)
+        if self._grids is not None:
+            return self._run_by_shape(self._grids, wanted, feed)
         results: list[npt.NDArray[Any]] = self._session.run(wanted, feed, self._run_options)
         return results
 
@@ -96,10 +114,52 @@ class TritonPythonModel(NetworkBackend):
 
     def close(self) -> None:
         """Let go of what `open` has loaded."""
+        if self._grids is not None:
+            self._grids.close()
         if self._openvino is not None:
             self._openvino.close()
         else:
             del self._session
+
+    def _run_by_shape(
+        self, grids_of: Grids[ort.InferenceSession], wanted: Sequence[str], feed: Mapping[str, npt.NDArray[Any]]
+    ) -> list[npt.NDArray[Any]]:
+        count = len(next(iter(feed.values())))
+        full = {name: _made_up(value, self._most) for name, value in feed.items()} if self._most else feed
+        shapes = grids.shapes_of(full)
+        began = time.perf_counter()
+        own = grids_of.graph_of(shapes)
+        try:
+            results = (own or self._session).run(wanted, full, self._run_options)
+        except Exception as error:  # a lack of memory, most likely: the other session may do with less
+            if own is None:
+                raise
+            grids_of.refuse(shapes, f"failed: {error}")
+            own, results = None, self._session.run(wanted, full, self._run_options)
+        seconds = time.perf_counter() - began
+        grids_of.note(shapes, seconds, lambda: (_copied(full), []), own=own is not None)
+        return [result[:count] for result in results] if self._most else results
+
+    def _load_for(self, case: Case) -> ort.InferenceSession:
+        """Return another session of the same file, which has computed a case: its convolutions are planned then."""
+        feed, _ = case
+        session = self._load()
+        session.run(None, feed, self._run_options)
+        return session
+
+    def _tell(self, what: str, shapes: Shapes) -> None:
+        self._report.log_event("static_graph", shapes=dict(shapes), message=what)
+
+
+def _copied(feed: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    return {name: value.copy() for name, value in feed.items()}
+
+
+def _made_up(batch: npt.NDArray[Any], most: int) -> npt.NDArray[Any]:
+    """Return a batch made up to a power of two, or to the largest, by its last item."""
+    count = len(batch)
+    lacking = min(1 << (count - 1).bit_length(), max(most, count)) - count
+    return np.concatenate([batch, np.repeat(batch[-1:], lacking, axis=0)]) if lacking else batch
 
 
 def _tensor(found: Any) -> Tensor:
