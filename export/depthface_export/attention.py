@@ -33,10 +33,10 @@ def fused(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = _Graph(copy)
-    for softmax in [node for node in copy.graph.node if node.op_type == "Softmax"]:
-        _fuse(graph, softmax)
-    if any(node.domain == _DOMAIN for node in copy.graph.node):
-        copy.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
+    softmaxes = [node for node in copy.graph.node if node.op_type == "Softmax"]
+    if sum([_fuse(graph, softmax) for softmax in softmaxes]):
+        if _DOMAIN not in {one.domain for one in copy.opset_import}:
+            copy.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
         _drop_unused(copy)
     return copy
 
@@ -53,37 +53,48 @@ class _Graph:
                 self.takers.setdefault(name, []).append(node)
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph.value_info
         self.shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in inferred}
+        self.types = {value.name: value.type.tensor_type.elem_type for value in inferred}
 
     def only_taker(self, node: onnx.NodeProto, kind: str) -> onnx.NodeProto | None:
-        """Return the one node that takes the output of this one, if it is of that kind."""
+        """Return the one node that takes this one's output, if it is of that kind; a Cast on the way is no node."""
         takers = self.takers.get(node.output[0], [])
-        return takers[0] if len(takers) == 1 and takers[0].op_type == kind else None
+        if len(takers) != 1:
+            return None
+        if takers[0].op_type == "Cast" != kind:
+            return self.only_taker(takers[0], kind)
+        return takers[0] if takers[0].op_type == kind else None
 
     def maker(self, name: str, kind: str) -> onnx.NodeProto | None:
-        """Return the node that makes a tensor, if it is of that kind."""
+        """Return the node that makes a tensor, if it is of that kind; a Cast on the way is no node."""
         node = self.makers.get(name)
+        if node is not None and node.op_type == "Cast" != kind:
+            return self.maker(node.input[0], kind)
         return node if node is not None and node.op_type == kind else None
 
 
-def _fuse(graph: _Graph, softmax: onnx.NodeProto) -> None:
-    """Put one node in the place of those round this Softmax, if they are an attention without a mask."""
-    scores = graph.maker(softmax.input[0], "MatMul")
-    mixed = graph.only_taker(softmax, "MatMul")
-    if scores is None or mixed is None or mixed.input[0] != softmax.output[0]:
-        return
-    back = graph.only_taker(mixed, "Transpose")
+def _fuse(graph: _Graph, softmax: onnx.NodeProto) -> bool:
+    """Put one node in the place of those round this Softmax, if they are an attention without a mask.
+
+    A Softmax in fp32 between products in fp16 is what that node has too.
+    """
+    scores, mixed = graph.maker(softmax.input[0], "MatMul"), graph.only_taker(softmax, "MatMul")
+    back = None if mixed is None else graph.only_taker(mixed, "Transpose")
     joined = None if back is None else graph.only_taker(back, "Reshape")
+    if scores is None or mixed is None or back is None or joined is None or _order(back) != _HEADS_FIRST:
+        return False
+    mixing = graph.maker(mixed.input[0], "Softmax")
+    if mixing is None or mixing.name != softmax.name:
+        return False
     sides = (
         _split(graph, scores.input[0], _HEADS_FIRST),
         _split(graph, scores.input[1], _KEYS_ACROSS),
         _split(graph, mixed.input[1], _HEADS_FIRST),
     )
-    if back is None or joined is None or _order(back) != _HEADS_FIRST or None in sides:
-        return
     inputs = [side[0] for side in sides if side is not None]
     heads = {side[1] for side in sides if side is not None}
-    if len(heads) != 1:
-        return
+    types = {graph.types.get(name) for name in (*inputs, joined.output[0])}
+    if len(inputs) != len(sides) or len(heads) != 1 or len(types) != 1:
+        return False
     node = helper.make_node(
         "MultiHeadAttention",
         inputs,
@@ -94,9 +105,9 @@ def _fuse(graph: _Graph, softmax: onnx.NodeProto) -> None:
         scale=1.0,
     )
     nodes = graph.model.graph.node
-    place = next(index for index, one in enumerate(nodes) if one is joined or one.name == joined.name)
+    nodes.insert([one.name for one in nodes].index(joined.name), node)
     joined.output[0] = f"{joined.output[0]}/unfused"
-    nodes.insert(place, node)
+    return True
 
 
 def _split(graph: _Graph, name: str, order: list[int]) -> tuple[str, int] | None:

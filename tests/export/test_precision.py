@@ -94,7 +94,7 @@ def test_a_cpu_takes_requests_one_by_one_and_a_gpu_in_batches():
     assert sizes(with_engine=frozenset({network.name})) == []
 
 
-def test_on_a_cpu_depth_is_for_openvino_and_faces_are_not():
+def test_on_a_cpu_openvino_computes_what_it_computes_quicker():
     def by_openvino(name, precision="fp32", **options):
         exported = configs.exported_configs(card_named(name), precision, "somewhere", **options)
         return {name for name, config in exported.items() if "cpu_runtime" in config.parameters}
@@ -104,7 +104,8 @@ def test_on_a_cpu_depth_is_for_openvino_and_faces_are_not():
     assert by_openvino("depth_anything_v2_small", "fp16") == set()
     assert by_openvino("depth_anything_v2_small", on_gpu=True) == set()
     assert by_openvino("depth_anything_v2_small", with_engine=frozenset({network})) == set()
-    assert by_openvino("buffalo_l") == set()
+    assert by_openvino("buffalo_l") == {"face_buffalo_l_detector", "face_buffalo_l_recognizer"}
+    assert by_openvino("buffalo_l", on_gpu=True) == set()
 
 
 def test_what_openvino_does_not_hold_is_left_to_onnx_runtime(tiny, tmp_path, run, monkeypatch):

@@ -39,8 +39,9 @@ class NoMetrics:
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The backend's module; of Triton it gets the two names that loading needs."""
-    stub = SimpleNamespace(TritonModelException=Refused, MetricFamily=NoMetrics)
+    """The backend's module; of Triton it gets the names that it needs."""
+    logger = SimpleNamespace(log_info=lambda line: None)
+    stub = SimpleNamespace(TritonModelException=Refused, MetricFamily=NoMetrics, Logger=logger)
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", stub)
     spec = importlib.util.spec_from_file_location("onnxruntime_backend", BACKEND)
     module = importlib.util.module_from_spec(spec)

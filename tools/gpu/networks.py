@@ -122,7 +122,12 @@ def _otherwise(setting: Setting, card: ModelCard, exported: Path) -> None:
         session = session_of(setting, exported, ARITHMETIC[0])
         smaller = Bound(session, {"pixels": pixels_of(max(1, batch - 1), setting.scale.grid_px)}, setting)
         larger = Bound(session, feed, setting)
-        ms = median_ms(lambda: (smaller(), larger()), setting.scale.seconds)
+
+        def both() -> None:
+            smaller()
+            larger()
+
+        ms = median_ms(both, setting.scale.seconds)
         setting.fact(f"one session, batches of {max(1, batch - 1)} and {batch} in turn, ms for both", round(ms, 1))
 
 

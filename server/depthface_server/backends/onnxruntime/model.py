@@ -17,7 +17,7 @@ are made up to powers of two, so that there are few shapes. `STATIC_GRAPHS_MB` s
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,9 @@ class TritonPythonModel(NetworkBackend):
         providers = _providers(config["name"], config, args)
         if len(providers) > 1:
             ort.preload_dlls()  # CUDA and cuDNN out of NVIDIA's wheels, where the loader does not look
-        self._load = lambda: ort.InferenceSession(path, _session_options(config, parameters), providers=providers)
+        self._load: Callable[[], ort.InferenceSession] = lambda: ort.InferenceSession(
+            path, _session_options(config, parameters), providers=providers
+        )
         self._session = self._load()
         _check_providers(config["name"], [provider for provider, _ in providers], self._session.get_providers())
         self._most = int(config.get("max_batch_size", 0))
@@ -120,6 +122,11 @@ class TritonPythonModel(NetworkBackend):
             self._openvino.close()
         else:
             del self._session
+
+    def finalize(self) -> None:
+        """End with no thread at work, which may be loading a session."""
+        if self._grids is not None:
+            self._grids.close()
 
     def _run_by_shape(
         self, grids_of: Grids[ort.InferenceSession], wanted: Sequence[str], feed: Mapping[str, npt.NDArray[Any]]
