@@ -198,8 +198,8 @@ def _ours(task: Task, ground: Ground, stack: ExitStack, lose: Lose) -> list[Way]
         else:
             found.append(Way(ways.PLAIN, variant.name, lambda item, answer=answer: task.taken(answer(item))))  # type: ignore[misc]
     for variant in exported:
-        # In bf16 on a CPU it makes graphs for the shapes that are asked for most: a library's first minute.
-        warm_up = grids.ON_CPU.asked if variant.name == "bf16" else 0
+        # In bf16 on a CPU, and on a GPU, shapes that come again get graphs of their own: a library's first minute.
+        warm_up = grids.ON_CPU.asked if variant.name == "bf16" or variant.provider == "cuda" else 0
         found.append(Way(ways.SERVER, variant.name, task.ask(ground.clients[variant]), warm_up=warm_up))
     return found
 

@@ -32,7 +32,7 @@ _LEAST_SIDE = 128
 _COPIED_BYTES = 2**28
 """What each thread copies: many times any cache."""
 
-_MATMUL, _CONV = {"MatMul", "Gemm"}, {"Conv"}
+_MATMUL, _CONV, _ATTENTION = {"MatMul", "Gemm"}, {"Conv"}, "MultiHeadAttention"
 
 
 def gemm_gflop_s(precision: Literal["fp32", "bf16"], threads: int, rounds: int) -> dict[str, list[float]]:
@@ -131,6 +131,9 @@ def counted(
 
 def _operations(node: Mapping[str, Any]) -> int:
     kind = node.get("op_name")
+    if kind == _ATTENTION:
+        (batch, queries, width), (_, keys, _) = [list(next(iter(one.values()))) for one in node["input_type_shape"]][:2]
+        return int(4 * batch * queries * keys * width)  # the products with the keys, and with the values
     if kind not in _MATMUL | _CONV or "output_type_shape" not in node:
         return 0
     inputs, (output, *_) = (

@@ -30,8 +30,9 @@ def explanation(
     has_gpu = bool(machine.gpus())
     for name in contents.networks:
         found = config.of_model(repository / name)
-        graphs = _graphs(repository / name, found, installation)
-        yield f"{name}: {_network(found, installation, cores, has_gpu)}{graphs}"
+        on_gpu = _is_on_gpu(found, has_gpu)
+        graphs = _graphs(repository / name, found, installation, on_gpu=on_gpu)
+        yield f"{name}: {_network(found, installation, cores, on_gpu=on_gpu)}{graphs}"
     for name in contents.exported:
         lazy = "; its networks are loaded when it is first used" if name in contents.lazy else ""
         yield f"{name}: {_public(repository, name, options)}{lazy}"
@@ -46,14 +47,19 @@ def _public(repository: Path, name: str, options: Options) -> str:
     return f"an ensemble, Triton goes along {', '.join(parts)}; of the first {first}"
 
 
-def _network(found: config.ModelConfig, installation: Installation, cores: Cores, has_gpu: bool) -> str:
-    on_gpu = True
-    if found.backend == "tensorrt" or any(group.kind == group.KIND_GPU for group in found.instance_group):
-        where = "on the GPU, because its config says so"
-    elif has_gpu and any(group.kind == group.KIND_AUTO for group in found.instance_group):
-        where = "on the GPU, because there is one"
+def _is_on_gpu(found: config.ModelConfig, has_gpu: bool) -> bool:
+    return _says_gpu(found) or (has_gpu and any(group.kind == group.KIND_AUTO for group in found.instance_group))
+
+
+def _says_gpu(found: config.ModelConfig) -> bool:
+    return found.backend == "tensorrt" or any(group.kind == group.KIND_GPU for group in found.instance_group)
+
+
+def _network(found: config.ModelConfig, installation: Installation, cores: Cores, *, on_gpu: bool) -> str:
+    if on_gpu:
+        where = f"on the GPU, because {'its config says so' if _says_gpu(found) else 'there is one'}"
     else:
-        on_gpu, where = False, f"on the CPU, {_threads(found, installation, cores)}"
+        where = f"on the CPU, {_threads(found, installation, cores)}"
     runtime = _RUNTIMES.get(found.backend, found.backend)
     why = ""
     if config.parameters_of(found).cpu_runtime == "openvino" and not installation.is_native and not on_gpu:
@@ -75,15 +81,18 @@ def _texts(found: config.ModelConfig) -> dict[str, str]:
     return {key: value.string_value for key, value in found.parameters.items()}
 
 
-def _graphs(folder: Path, found: config.ModelConfig, installation: Installation) -> str:
+def _graphs(folder: Path, found: config.ModelConfig, installation: Installation, *, on_gpu: bool) -> str:
     path = folder / MODEL_VERSION / ONNX_FILE
-    if installation.is_native or not path.is_file():
+    if installation.is_native or found.backend == "tensorrt" or not path.is_file():
         return ""
     try:
-        room = grids.room_of(path, _texts(found))
+        room = (grids.room_on_gpu if on_gpu else grids.room_of)(path, _texts(found))
     except ValueError as error:
         return f"; it will not load: {error}"
-    return f"; up to {room} static graphs, for the shapes that are asked for most" if room else ""
+    if not room:
+        return ""
+    what = "sessions, for the shapes that come again" if on_gpu else "static graphs, for the shapes that are asked for most"
+    return f"; up to {room} {what}"
 
 
 def _threads(found: config.ModelConfig, installation: Installation, cores: Cores) -> str:

@@ -1,9 +1,8 @@
-"""Which shapes of a network's inputs get a graph of their own, compiled for them alone, beside the one for any shape.
+"""Graphs for shapes of a network's inputs that are asked for often, each for one shape alone, beside that for any shape.
 
-A graph whose shapes are known is quicker, takes memory, and takes about as long to compile as a dozen inferences take.
-So only shapes that are asked for often get one, a few at a time. It is made in a thread: no request waits for it, and
-the graph for any shape goes on answering until it is there. All others are always answered by that one. How often is
-often differs: `ON_CPU`, `ON_GPU`.
+Such a graph saves time, takes memory, and takes about as long to make as many inferences. So only shapes that are asked
+for often get one, a few at a time. It is made in a thread: no request waits for it, and the graph for any shape goes on
+answering until it is there. All others are always answered by that one. How often is often differs: `ON_CPU`, `ON_GPU`.
 """
 
 from __future__ import annotations
@@ -194,7 +193,7 @@ class Grids(Generic[Graph]):
         self._lock = threading.Lock()
 
     def graph_of(self, shapes: Shapes) -> Graph | None:
-        """Return the shape's own graph, if there is one and it is quicker as far as is known."""
+        """Return the shape's own graph, if there is one and nothing is known against it."""
         grid = self._grids.get(shapes)
         if grid is None or grid.graph is None:
             return None
@@ -212,6 +211,15 @@ class Grids(Generic[Graph]):
         grid = self._grids[shapes]
         grid.graph, grid.is_refused = None, True
         self._tell(why, shapes)
+
+    def let_go(self, why: str) -> None:
+        """Let all graphs go, for others need their memory, and have half as many from now on at the most."""
+        self.wait()
+        kept = [shapes for shapes, grid in self._grids.items() if grid.graph is not None]
+        self._room = len(kept) // 2
+        for shapes in kept:
+            del self._grids[shapes]
+            self._tell(why, shapes)
 
     def note(self, shapes: Shapes, seconds: float, case: Callable[[], Case], *, own: bool) -> None:
         """Count a request that was answered, and start to make the graph of its shape if it is time.

@@ -11,6 +11,7 @@ import pytest
 
 from depthface.families import card_named
 from depthface_bench import limits, machine
+from depthface_export import attention
 
 
 @pytest.mark.parametrize(("width", "gflop"), [(518, 115.3), (784, 201.2)])
@@ -20,6 +21,17 @@ def test_operations_of_the_depth_network(true_repository, width, gflop):
     counted, outputs = limits.counted(model, {"pixels": np.zeros((1, 518, width, 3), np.uint8)}, ["depth"])
     assert counted == pytest.approx(gflop, rel=0.002)
     assert outputs["depth"].shape == (1, 518, width)
+
+
+def test_attention_in_one_node_is_counted_as_its_operators_are(true_repository, tmp_path):
+    model = true_repository / "depth_anything_v2_small_network" / "1" / "model.onnx"
+    fused = tmp_path / "fused.onnx"
+    fused.write_bytes(model.read_bytes())
+    attention.fuse(fused)
+    (expected, _), (counted, _) = (
+        limits.counted(path, {"pixels": np.zeros((2, 140, 182, 3), np.uint8)}, ["depth"]) for path in (model, fused)
+    )
+    assert counted == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

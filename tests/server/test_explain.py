@@ -41,6 +41,7 @@ def test_where_there_is_a_gpu_it_is_said_that_it_computes(explained, monkeypatch
     monkeypatch.setattr(machine, "gpus", lambda: (machine.Gpu("NVIDIA H200", "9.0", "570.124.06"),))
     line = explained(Cores(2))[f"{MODEL}_network"]
     assert line.startswith("ONNX Runtime, on the GPU, because there is one; ")
+    assert line.endswith("; up to 16 sessions, for the shapes that come again")
 
 
 def test_queues_are_those_of_the_options(explained):

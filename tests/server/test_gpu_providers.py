@@ -204,6 +204,66 @@ def test_a_session_that_fails_leaves_its_shape_to_the_common_one(by_shape):
     assert by_shape._grids.graphs() == []
 
 
+def test_where_memory_runs_out_the_other_shapes_sessions_go_and_fewer_come_again(by_shape, monkeypatch):
+    for count in (1, 1, 2, 2, 4, 4):
+        asked(by_shape, count)
+        by_shape._grids.wait()
+    assert len(by_shape._grids.graphs()) == 3
+    common, tries = by_shape._session, []
+
+    class Full:
+        """As on a GPU that is full, until the sessions have gone."""
+
+        def run(self, *given: object) -> list:
+            tries.append(len(by_shape._grids.graphs()))
+            if tries[-1]:
+                raise RuntimeError("Failed to allocate memory for requested buffer of size 1")
+            return common.run(*given)
+
+    monkeypatch.setattr(by_shape, "_session", Full())
+    asked(by_shape, 8)
+    assert tries == [3, 0]
+    assert by_shape._grids._room == 1
+
+
+def test_what_fails_for_another_reason_is_not_tried_again(by_shape, monkeypatch):
+    for _ in range(2):
+        asked(by_shape, 1)
+    by_shape._grids.wait()
+    tries = []
+
+    class Failing:
+        def run(self, *_: object) -> list:
+            tries.append(1)
+            raise RuntimeError("a kernel failed")
+
+    monkeypatch.setattr(by_shape, "_session", Failing())
+    with pytest.raises(RuntimeError, match="a kernel failed"):
+        asked(by_shape, 2)
+    assert tries == [1]
+    assert len(by_shape._grids.graphs()) == 1
+
+
+def test_a_file_that_another_export_has_put_there_is_not_mixed_with_the_one_before(by_shape, tmp_path):
+    path = tmp_path / "1" / "model.onnx"
+    beside = path.with_name("other.onnx")
+    beside.write_bytes(path.read_bytes())
+    beside.replace(path)
+    for _ in range(3):
+        asked(by_shape, 1)
+        by_shape._grids.wait()
+    (grid,) = by_shape._grids._grids.values()
+    assert (grid.graph, grid.is_refused) == (None, True)
+
+
+def test_no_session_falls_back_on_another_provider(by_shape):
+    asked(by_shape, 1)
+    asked(by_shape, 1)
+    by_shape._grids.wait()
+    for session in (by_shape._session, *by_shape._grids.graphs()):
+        assert not session._enable_fallback
+
+
 def test_on_a_gpu_there_are_no_more_sessions_than_have_room(by_shape):
     by_shape._most = 0  # each count is a shape of its own
     for count in (*range(1, 30), *range(1, 30)):

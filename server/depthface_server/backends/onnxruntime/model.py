@@ -8,8 +8,8 @@ of `optimization { execution_accelerators { gpu_execution_accelerator } }`. On a
 silence.
 
 On CUDA, shapes that are asked for again are computed by sessions of their own (`depthface_server.grids`), and batches
-are made up to powers of two, so that there are few shapes. `STATIC_GRAPHS_MB` says how much memory those may take, and
-0 that there are none.
+are made up to powers of two, so that there are few shapes. `STATIC_GRAPHS_MB` says how much memory the sessions may
+take, and 0 that there are none.
 
 `cpu_runtime` is a parameter of its own, which NVIDIA's passes over: `openvino` computes the file in fp32 by OpenVINO.
 """
@@ -17,7 +17,8 @@ are made up to powers of two, so that there are few shapes. `STATIC_GRAPHS_MB` s
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from depthface.cores import Cores
 from depthface.machine import CUDA_OPTIONS, CUDA_PROVIDER
 from depthface_server import grids
 from depthface_server.backend import NetworkBackend, Tensor
+from depthface_server.failures import is_of_memory
 from depthface_server.grids import Case, Grids, Shapes
 
 Provider = tuple[str, dict[str, str]]
@@ -86,11 +88,9 @@ class TritonPythonModel(NetworkBackend):
         providers = _providers(config["name"], config, args)
         if len(providers) > 1:
             ort.preload_dlls()  # CUDA and cuDNN out of NVIDIA's wheels, where the loader does not look
-        self._load: Callable[[], ort.InferenceSession] = lambda: ort.InferenceSession(
-            path, _session_options(config, parameters), providers=providers
-        )
+        self._load = partial(_loaded, config["name"], path, _session_options(config, parameters), providers)
+        self._path, self._file = path, _identity(path)
         self._session = self._load()
-        _check_providers(config["name"], [provider for provider, _ in providers], self._session.get_providers())
         self._most = int(config.get("max_batch_size", 0))
         if providers[0][0] == CUDA_PROVIDER:
             self._grids = Grids(self._load_for, grids.room_on_gpu(path, parameters), self._tell, grids.ON_GPU)
@@ -129,33 +129,60 @@ class TritonPythonModel(NetworkBackend):
             self._grids.close()
 
     def _run_by_shape(
-        self, grids_of: Grids[ort.InferenceSession], wanted: Sequence[str], feed: Mapping[str, npt.NDArray[Any]]
+        self, held: Grids[ort.InferenceSession], wanted: Sequence[str], feed: Mapping[str, npt.NDArray[Any]]
     ) -> list[npt.NDArray[Any]]:
         count = len(next(iter(feed.values())))
         full = {name: _made_up(value, self._most) for name, value in feed.items()} if self._most else feed
         shapes = grids.shapes_of(full)
         began = time.perf_counter()
-        own = grids_of.graph_of(shapes)
+        own, failed = held.graph_of(shapes), ""
         try:
             results = (own or self._session).run(wanted, full, self._run_options)
-        except Exception as error:  # a lack of memory, most likely: the other session may do with less
-            if own is None:
+        except Exception as error:
+            if own is None and not (is_of_memory(error) and held.graphs()):
                 raise
-            grids_of.refuse(shapes, f"failed: {error}")
-            own, results = None, self._session.run(wanted, full, self._run_options)
+            failed = f"failed: {error}"
+        if failed:  # no more in the block above, where what was raised holds a session, and its memory
+            if own is not None:
+                held.refuse(shapes, failed)
+            else:
+                held.let_go(failed)
+            own = None
+            results = self._session.run(wanted, full, self._run_options)
         seconds = time.perf_counter() - began
-        grids_of.note(shapes, seconds, lambda: (_copied(full), []), own=own is not None)
+        held.note(shapes, seconds, lambda: (_copied(full), []), own=own is not None)
         return [result[:count] for result in results] if self._most else results
 
     def _load_for(self, case: Case) -> ort.InferenceSession:
-        """Return another session of the same file, which has computed a case: its convolutions are planned then."""
-        feed, _ = case
+        """Return another session of the same file, which has computed a case: its convolutions are planned then.
+
+        Raises:
+            ValueError: another export has put another file there.
+        """
         session = self._load()
+        if _identity(self._path) != self._file:
+            raise ValueError("the file is another one by now")
+        feed, _ = case
         session.run(None, feed, self._run_options)
         return session
 
     def _tell(self, what: str, shapes: Shapes) -> None:
         self._report.log_event("static_graph", shapes=dict(shapes), message=what)
+
+
+def _loaded(
+    name: str, path: Path, options: ort.SessionOptions, providers: list[Provider]
+) -> ort.InferenceSession:
+    """Return a session that runs on these providers, and falls back on no other, now or later."""
+    session = ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
+    _check_providers(name, [provider for provider, _ in providers], session.get_providers())
+    return session
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    """Return what tells a file from one that took its place."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def _copied(feed: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
