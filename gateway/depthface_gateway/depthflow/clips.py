@@ -17,7 +17,7 @@ import numpy.typing as npt
 from depthface import image
 from depthface.errors import DepthfaceError, InvalidInput
 from depthface_client import Depth
-from depthface_gateway.depthflow.wire import Parameters
+from depthface_gateway.depthflow.wire import USUAL_MODEL, USUAL_MOVEMENT, Parameters
 from depthface_gateway.jobs.inference import Task, Try
 from depthface_gateway.triton import Triton
 from depthface_render import PRESETS, CameraPath, Timing, parallax, video
@@ -64,7 +64,8 @@ def clip_task(ask: AskDepth) -> Task:
 
     async def clip(attempt: Try) -> Mapping[str, Any]:
         wanted = Parameters.model_validate(attempt.job.parameters["parameters"])
-        depth = await ask(attempt.photo, wanted.depth_model, attempt.job.job_id)
+        model = None if wanted.depth_model == USUAL_MODEL else wanted.depth_model
+        depth = await ask(attempt.photo, model, attempt.job.job_id)
         stopped = threading.Event()
         try:
             return await asyncio.to_thread(_rendered, attempt, wanted, depth, stopped)
@@ -112,7 +113,7 @@ def _rendered(attempt: Try, wanted: Parameters, depth: Depth, stopped: threading
 
 def path_of(wanted: Parameters) -> CameraPath:
     """Return the camera's path."""
-    name, factor = _PATHS[wanted.camera_movement]
+    name, factor = _PATHS[wanted.camera_movement or USUAL_MOVEMENT]
     return PRESETS[name](factor * wanted.depth_strength, loop=wanted.loop)
 
 

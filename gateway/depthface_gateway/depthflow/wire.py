@@ -10,7 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from depthface_gateway.jobs.models import Job, Status
 
-__all__ = ["PRESETS", "Parameters", "Process", "Task", "time_of"]
+__all__ = ["PRESETS", "USUAL_MODEL", "USUAL_MOVEMENT", "Parameters", "Process", "Task", "time_of"]
+
+Movement = Literal["orbit", "zoom", "dolly", "static"]
+
+USUAL_MODEL = "default"
+USUAL_MOVEMENT: Movement = "orbit"
 
 _STATES = {
     Status.PENDING: "pending",
@@ -37,7 +42,8 @@ class Parameters(BaseModel):
         animation_duration: seconds.
         resolution: the long side in pixels; None for the photo's own. Never more than the photo has.
         loop: whether the last frame leads into the first.
-        depth_model: a served depth model; None for the usual one.
+        depth_model: a served depth model; `USUAL_MODEL` or None for the usual one.
+        camera_movement: None for `USUAL_MOVEMENT`.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -48,8 +54,8 @@ class Parameters(BaseModel):
     output_format: Literal["mp4", "webm", "gif"] = "mp4"
     resolution: Annotated[int, Field(ge=480, le=2048)] | None = None
     loop: bool = True
-    depth_model: Annotated[str, Field(max_length=200)] | None = None
-    camera_movement: Literal["orbit", "zoom", "dolly", "static"] = "orbit"
+    depth_model: Annotated[str, Field(max_length=200)] | None = USUAL_MODEL
+    camera_movement: Movement | None = USUAL_MOVEMENT
 
 
 class Process(BaseModel):

@@ -29,7 +29,8 @@ from depthface.errors import OutputError
 from depthface_client import Depth
 from depthface_gateway import depthflow
 from depthface_gateway.context import Context
-from depthface_gateway.depthflow.clips import TASK, clip_task, depth_of, frame_size
+from depthface_gateway.depthflow.clips import TASK, clip_task, depth_of, frame_size, path_of
+from depthface_gateway.depthflow.wire import Parameters
 from depthface_gateway.jobs.inference import Try
 from depthface_gateway.jobs.queue import Claim
 from depthface_gateway.jobs.worker import Fate, verdict
@@ -149,6 +150,24 @@ def test_static_stands_still_and_a_loop_comes_back(service: Service) -> None:
         return float(np.abs(moving[0].astype(int) - moving[-1]).mean())
 
     assert ends(loop=True) < ends(loop=False) / 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "model"),
+    [({}, None), ({"depth_model": "default"}, None), ({"depth_model": None}, None), ({"depth_model": "mine"}, "mine")],
+)
+def test_the_documented_default_is_the_usual_model(
+    service: Service, asked: dict[str, str | None], model: str | None
+) -> None:
+    task = service.ended(service.process(asked))
+    assert task["status"] == "completed" and service.triton.models[-1] == model, task
+    assert task["parameters"]["depth_model"] == asked.get("depth_model", "default")
+
+
+def test_no_movement_is_the_usual_one(service: Service) -> None:
+    task = service.ended(service.process({"camera_movement": None}))
+    assert task["status"] == "completed" and task["parameters"]["camera_movement"] is None, task
+    assert path_of(Parameters(camera_movement=None))(0.3) == path_of(Parameters(camera_movement="orbit"))(0.3)
 
 
 def test_what_cannot_be_so_large_is_smaller_and_says_so(service: Service) -> None:
