@@ -28,7 +28,7 @@ from depthface import __version__
 from depthface.errors import DepthfaceError, InvalidInput
 from depthface_gateway.context import Context
 from depthface_gateway.depthflow import clips, webhooks
-from depthface_gateway.depthflow.wire import PRESETS, Process, Task, time_of
+from depthface_gateway.depthflow.wire import PRESETS, Preset, Process, Task, time_of
 from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Frame, Problem, new_app
 from depthface_gateway.jobs.cleaning import clean
@@ -296,10 +296,10 @@ async def cancel(task_id: str, core: TheCore) -> dict[str, str]:
 # Figures
 
 
-@_api.get("/presets")
-async def presets(core: TheCore) -> dict[str, Any]:
+@_api.get("/presets", response_model=list[Preset])
+async def presets(core: TheCore) -> list[Preset]:
     """Name good parameters."""
-    return {"presets": PRESETS}
+    return PRESETS
 
 
 @_api.get("/status")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from depthface_gateway.jobs.models import Job, Status
 
-__all__ = ["PRESETS", "USUAL_MODEL", "USUAL_MOVEMENT", "Parameters", "Process", "Task", "time_of"]
+__all__ = ["PRESETS", "USUAL_MODEL", "USUAL_MOVEMENT", "Parameters", "Preset", "Process", "Task", "time_of"]
 
 Movement = Literal["orbit", "zoom", "dolly", "static"]
 
@@ -104,12 +104,31 @@ def time_of(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
-def _preset(name: str, description: str, wanted: Parameters) -> dict[str, Any]:
-    return {"name": name, "description": description, "parameters": wanted.model_dump(exclude={"depth_model"})}
+class Preset(BaseModel):
+    """Good parameters, under a name."""
+
+    name: str
+    description: str
+    parameters: Parameters
+    is_default: bool = False
 
 
 PRESETS = [
-    _preset("quick_preview", "A small clip, soon", Parameters(animation_duration=2, fps=24, resolution=720)),
-    _preset("high_quality", "A large, smooth clip", Parameters(animation_duration=5, fps=60, resolution=1920)),
-    _preset("gif", "For chats", Parameters(animation_duration=3, fps=15, resolution=480, output_format="gif")),
+    Preset(
+        name="快速預覽",
+        description="A small clip, soon",
+        parameters=Parameters(animation_duration=2, fps=24, resolution=720),
+        is_default=True,
+    ),
+    Preset(
+        name="高品質",
+        description="A large, smooth clip",
+        parameters=Parameters(depth_strength=2, animation_duration=5, fps=60, resolution=1920),
+    ),
+    Preset(
+        name="GIF 動圖",
+        description="For chats",
+        parameters=Parameters(depth_strength=1.5, fps=15, output_format="gif", resolution=480),
+    ),
 ]
+"""Those of the original, by its names."""

@@ -225,12 +225,23 @@ def test_figures(service: Service) -> None:
     for path in ("/", "/health"):
         body = service.ask("GET", path).json()
         assert set(body) == {"status", "version", "timestamp"} and body["status"] == "healthy"
-    presets = service.ask("GET", "/api/v1/presets").json()["presets"]
-    assert [preset["parameters"]["fps"] for preset in presets] == [24, 60, 15]
     until(lambda: service.ask("GET", "/api/v1/status").json()["workers"] == 1, "the worker's first sign of life")
     assert service.ask("GET", "/api/v1/monitoring/metrics").json()["storage"]["free_bytes"] > 0
     assert service.ask("GET", "/api/v1/monitoring/errors?hours=1").json()["hours"] == 1
     assert service.ask("GET", "/api/v1/monitoring/errors?hours=0").json()["error"] == "parameter_validation_error"
+
+
+def test_presets(service: Service) -> None:
+    presets = service.ask("GET", "/api/v1/presets").json()
+    assert [preset["name"] for preset in presets] == ["快速預覽", "高品質", "GIF 動圖"]
+    assert [preset["is_default"] for preset in presets] == [True, False, False]
+    wanted = [preset["parameters"] for preset in presets]
+    assert [
+        tuple(one[name] for name in ("depth_strength", "animation_duration", "fps", "resolution", "output_format"))
+        for one in wanted
+    ] == [(1.0, 2.0, 24, 720, "mp4"), (2.0, 5.0, 60, 1920, "mp4"), (1.5, 3.0, 15, 480, "gif")]
+    for one in wanted:
+        assert service.ended(service.process(one | SHORT))["status"] == "completed", "what is named can be asked for"
 
 
 @dataclass
