@@ -10,14 +10,25 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from depthface_gateway.jobs.models import Job, Status
 
-__all__ = ["PRESETS", "USUAL_MODEL", "USUAL_MOVEMENT", "Parameters", "Preset", "Process", "Task", "time_of"]
+__all__ = [
+    "MESSAGES",
+    "PRESETS",
+    "STATES",
+    "USUAL_MODEL",
+    "USUAL_MOVEMENT",
+    "Parameters",
+    "Preset",
+    "Process",
+    "Task",
+    "time_of",
+]
 
 Movement = Literal["orbit", "zoom", "dolly", "static"]
 
 USUAL_MODEL = "default"
 USUAL_MOVEMENT: Movement = "orbit"
 
-_STATES = {
+STATES = {
     Status.PENDING: "pending",
     Status.PROCESSING: "processing",
     Status.COMPLETED: "completed",
@@ -25,13 +36,16 @@ _STATES = {
     Status.ERROR: "failed",
     Status.CANCELLED: "cancelled",
 }
-_MESSAGES = {
+"""A job's state to a task's."""
+
+MESSAGES = {
     "pending": "Task is waiting",
     "processing": "Task is being rendered",
     "completed": "Task completed",
     "failed": "Task failed",
     "cancelled": "Task cancelled",
 }
+"""What is said of each."""
 
 
 class Parameters(BaseModel):
@@ -82,7 +96,7 @@ class Task(BaseModel):
     @classmethod
     def of(cls, job: Job) -> Task:
         """Say what a row says."""
-        state = _STATES[job.status]
+        state = STATES[job.status]
         is_done = state == "completed"
         asked = json.loads(job.parameters or "{}")
         return cls(
@@ -91,7 +105,7 @@ class Task(BaseModel):
             created_at=time_of(job.created_at),
             updated_at=time_of(job.completed_at or job.started_at or job.created_at),
             progress=100 if is_done else int(100 * job.progress),
-            message=_MESSAGES[state],
+            message=MESSAGES[state],
             result_url=f"/api/v1/result/{job.job_id}" if is_done else None,
             error_message=job.error_message,
             parameters=asked.get("parameters", {}),

@@ -25,7 +25,7 @@ from fixtures.photos import encoded, photo
 from fixtures.serving import Server
 from fixtures.waiting import HANGS_AFTER_S, until
 
-from depthface.errors import OutputError
+from depthface.errors import InvalidInput, OutputError
 from depthface_client import Depth
 from depthface_gateway import depthflow
 from depthface_gateway.context import Context
@@ -38,6 +38,7 @@ from depthface_gateway.settings import Settings
 
 PHOTO = encoded(photo("coffee.png").resize((320, 212)), "JPEG", quality=90)
 SHORT = {"animation_duration": 1.0, "fps": 15}
+BROKEN = "broken"
 
 
 class DrawnDepth:
@@ -55,6 +56,8 @@ class DrawnDepth:
 
     async def depth(self, photo: bytes, *, model: str | None, request_id: str) -> Depth:
         self.models.append(model)
+        if model == BROKEN:
+            raise InvalidInput("The model is broken.", "Take another.")
         while not self.let_go.is_set():
             await asyncio.sleep(0.01)
         slope = np.tile(np.linspace(0, 1, 98, dtype=np.float32), (70, 1))
@@ -293,7 +296,26 @@ def test_a_private_webhook_is_told_only_where_it_is_allowed(service: Service, tm
         with serving(tmp_path, DEPTHFACE_GATEWAY_ALLOWED_NETWORKS="127.0.0.0/8") as allowed:
             good = allowed.ended(allowed.process(webhook_url=heard.url))
             until(lambda: heard.told, "the webhook's message")
-        assert [(told["task_id"], told["status"]) for told in heard.told] == [(good["task_id"], "completed")]
+            bad = allowed.ended(allowed.process({"depth_model": BROKEN}, webhook_url=heard.url))
+            until(lambda: len(heard.told) == 2, "the message of the failure")
+        assert heard.told == [
+            {
+                "task_id": good["task_id"],
+                "status": "completed",
+                "message": "Task completed",
+                "result_url": good["result_url"],
+                "error_message": None,
+                "metadata": good["metadata"],
+            },
+            {
+                "task_id": bad["task_id"],
+                "status": "failed",
+                "message": "Task failed",
+                "result_url": None,
+                "error_message": "The model is broken. Take another.",
+                "metadata": {},
+            },
+        ]
         path = f"/api/v1/task/{refused.json()['task_id']}"
         until(lambda: "webhook" in (service.ask("GET", path).json()["error_message"] or ""), "the refusal")
 
