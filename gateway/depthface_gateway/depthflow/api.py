@@ -27,7 +27,7 @@ from starlette.concurrency import run_in_threadpool
 from depthface import __version__
 from depthface.errors import DepthfaceError, InvalidInput
 from depthface_gateway.context import Context
-from depthface_gateway.depthflow import clips, webhooks
+from depthface_gateway.depthflow import clips, figures, webhooks
 from depthface_gateway.depthflow.wire import PRESETS, Preset, Process, Task, time_of
 from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Frame, Problem, new_app
@@ -74,7 +74,7 @@ def app(context: Context) -> FastAPI:
         async with AsyncExitStack() as stack:
             core = await stack.enter_async_context(_opened(context, settings))
             app.state.core, app.state.key, app.state.most_waiting = core, key, most_waiting
-            app.state.started_s = time.monotonic()
+            app.state.at_once, app.state.started_s = settings.concurrency, time.monotonic()
             is_sqlite = core.queue.database.is_sqlite
             if is_sqlite if context.with_worker is None else context.with_worker:
                 await stack.enter_async_context(context.triton)
@@ -305,16 +305,8 @@ async def presets(core: TheCore) -> list[Preset]:
 @_api.get("/status")
 async def status(core: TheCore, request: Request) -> dict[str, Any]:
     """Say how busy the service is."""
-    counts, workers = await run_in_threadpool(lambda: (core.queue.counts(), core.queue.workers()))
-    return {
-        "status": "healthy" if workers else "degraded",
-        "active_tasks": counts.get(Status.PROCESSING, 0),
-        "queue_size": counts.get(Status.PENDING, 0),
-        "completed_tasks": counts.get(Status.COMPLETED, 0) + counts.get(Status.SYNC_FAILED, 0),
-        "failed_tasks": counts.get(Status.ERROR, 0),
-        "workers": workers,
-        "uptime": round(time.monotonic() - request.app.state.started_s, 1),
-    }
+    state = request.app.state
+    return await run_in_threadpool(figures.status, core.queue, state.at_once, time.monotonic() - state.started_s)
 
 
 @_api.get("/monitoring/metrics")

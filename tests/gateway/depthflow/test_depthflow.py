@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import http.server
 import json
+import os
 import threading
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
@@ -25,11 +26,13 @@ from fixtures.photos import encoded, photo
 from fixtures.serving import Server
 from fixtures.waiting import HANGS_AFTER_S, until
 
+from depthface.cores import Cores
 from depthface.errors import InvalidInput, OutputError
 from depthface_client import Depth
 from depthface_gateway import depthflow
 from depthface_gateway.context import Context
 from depthface_gateway.depthflow.clips import TASK, clip_task, depth_of, frame_size, path_of
+from depthface_gateway.depthflow.figures import cpu_percent, memory_percent
 from depthface_gateway.depthflow.wire import Parameters
 from depthface_gateway.jobs.inference import Try
 from depthface_gateway.jobs.queue import Claim
@@ -234,6 +237,27 @@ def test_figures(service: Service) -> None:
     assert service.ask("GET", "/api/v1/monitoring/errors?hours=0").json()["error"] == "parameter_validation_error"
 
 
+def test_the_status_has_the_originals_figures(service: Service) -> None:
+    status = service.ask("GET", "/api/v1/status").json()
+    gpu = {name: told for name, told in status.items() if name.startswith("gpu_")}
+    assert gpu == {"gpu_available": False, "gpu_memory_used": None, "gpu_temperature": None, "gpu_utilization": None}
+    assert 0 <= status["cpu_percent"] <= 100 and 0 <= status["memory_percent"] <= 100
+    assert (status["queue_length"], status["active_tasks"], status["max_concurrent_tasks"]) == (0, 0, 1)
+
+
+def test_how_busy_the_machine_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cores = Cores.found().count
+    for load, percent in ((0, 0.0), (cores / 2, 50.0), (4 * cores, 100.0)):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
+        assert cpu_percent() == percent
+    meminfo = tmp_path / "meminfo"
+    assert memory_percent(meminfo) == 0.0, "there is no such file"
+    meminfo.write_text("MemTotal:       16000 kB\nMemFree:         1000 kB\n")
+    assert memory_percent(meminfo) == 0.0, "it does not say"
+    meminfo.write_text("MemTotal:       16000 kB\n\nMemAvailable:    4000 kB\nHugePages_Total:       0\n")
+    assert memory_percent(meminfo) == 75.0
+
+
 def test_presets(service: Service) -> None:
     presets = service.ask("GET", "/api/v1/presets").json()
     assert [preset["name"] for preset in presets] == ["快速預覽", "高品質", "GIF 動圖"]
@@ -329,6 +353,8 @@ def test_cancelling_waiting_keys_and_expiry(tmp_path: Path) -> None:
         running = service.process()
         until(lambda: service.triton.models)
         waiting = service.process()
+        status = service.ask("GET", "/api/v1/status").json()
+        assert (status["queue_length"], status["active_tasks"]) == (1, 1)
         busy = service.process()
         assert (busy.status_code, busy.json()["error"]) == (503, "service_busy")
         early = service.ask("GET", f"/api/v1/result/{running.json()['task_id']}")
