@@ -39,7 +39,7 @@ from depthface_gateway.jobs.queue import UPLOAD, NewJob
 from depthface_gateway.jobs.settings import JobSettings
 from depthface_gateway.jobs.wire import Cleanup
 from depthface_gateway.outward import allowed_networks
-from depthface_gateway.settings import number, text
+from depthface_gateway.settings import flag, number, text
 
 __all__ = ["app", "work"]
 
@@ -63,9 +63,9 @@ class _Refusal(DepthfaceError):
 
 
 def app(context: Context) -> FastAPI:
-    """Make the app."""
+    """Make the app; raises `InvalidInput` if a variable says what cannot be."""
     settings = _settings(context)
-    key = text(context.environment, "DEPTHFLOW_API_KEY") or context.settings.api_key
+    key = _key(context)
     most_waiting = round(number(context.environment, "DEPTHFLOW_MAX_WAITING", 100, 1, 1e6))
     allowed_networks(context.environment)
 
@@ -99,6 +99,26 @@ async def work(context: Context) -> AsyncIterator[Core]:
     settings = _settings(context)
     async with _opened(context, settings) as core, _working(core, context, settings):
         yield core
+
+
+def _key(context: Context) -> str:
+    """Return the key that callers show; empty where nobody has asked for one.
+
+    Raises:
+        InvalidInput: somebody has, and it is empty: the app would stand open.
+    """
+    environment = context.environment
+    own, theirs = text(environment, "DEPTHFLOW_API_KEY"), text(environment, "API_KEY")
+    is_theirs_wanted = flag(environment, "API_KEY_ENABLED")
+    key = own or (theirs if is_theirs_wanted else "") or context.settings.api_key
+    if not key and is_theirs_wanted:
+        raise InvalidInput(
+            "API_KEY_ENABLED is set, and API_KEY is empty.",
+            "Set API_KEY to what callers show, or API_KEY_ENABLED to 0.",
+        )
+    if not key and "DEPTHFLOW_API_KEY" in environment:
+        raise InvalidInput("DEPTHFLOW_API_KEY is empty.", "Set it to what callers show, or unset it to ask nobody.")
+    return key
 
 
 def _settings(context: Context) -> JobSettings:
@@ -150,7 +170,6 @@ def _older_than(days: float) -> Cleanup:
 # Errors
 
 _CODES = {
-    401: "unauthorized",
     404: "not_found",
     405: "method_not_allowed",
     413: "file_too_large",
@@ -182,9 +201,11 @@ async def _not_now(request: Request, error: Exception) -> Response:
 
 
 def _core(request: Request) -> Core:
-    key = request.app.state.key
-    if key and not hmac.compare_digest(request.headers.get("x-api-key", "").encode(), key.encode()):
-        raise _Refusal(401, "unauthorized", "Show the key in the header X-API-Key.")
+    key, shown = request.app.state.key, request.headers.get("x-api-key", "")
+    if key and not shown:
+        raise _Refusal(401, "missing_api_key", "Show the key in the header X-API-Key.")
+    if key and not hmac.compare_digest(shown.encode(), key.encode()):
+        raise _Refusal(401, "invalid_api_key", "The key in the header X-API-Key is not the right one.")
     core: Core = request.app.state.core
     return core
 

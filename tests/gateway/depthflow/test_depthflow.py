@@ -31,6 +31,7 @@ from depthface.errors import InvalidInput, OutputError
 from depthface_client import Depth
 from depthface_gateway import depthflow
 from depthface_gateway.context import Context
+from depthface_gateway.contracts import address, contract_named
 from depthface_gateway.depthflow.clips import TASK, clip_task, depth_of, frame_size, path_of
 from depthface_gateway.depthflow.figures import cpu_percent, memory_percent
 from depthface_gateway.depthflow.wire import Parameters
@@ -98,12 +99,17 @@ class Service:
         return task
 
 
+def context_of(triton: DrawnDepth, data: Path, told: dict[str, str]) -> Context:
+    variables = {"WORKER_POLL_INTERVAL": "0.05", "DEPTHFACE_GATEWAY_WORKER_GRACE_S": "0"} | told
+    settings, database = Settings.of(variables), f"sqlite:///{data}/x.sqlite3"
+    return Context(triton, settings, variables, data, database)  # type: ignore[arg-type]
+
+
 @contextmanager
 def serving(data: Path, **environment: str) -> Iterator[Service]:
     triton = DrawnDepth()
-    variables = {"WORKER_POLL_INTERVAL": "0.05", "DEPTHFACE_GATEWAY_WORKER_GRACE_S": "0"} | environment
-    context = Context(triton, Settings.of(variables), variables, data, f"sqlite:///{data}/x.sqlite3")  # type: ignore[arg-type]
-    config = uvicorn.Config(depthflow.app(context), port=0, log_config=None, lifespan="on")
+    app = depthflow.app(context_of(triton, data, environment))
+    config = uvicorn.Config(app, port=0, log_config=None, lifespan="on")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -373,6 +379,46 @@ def test_cancelling_waiting_keys_and_expiry(tmp_path: Path) -> None:
         assert service.ask("GET", done["result_url"]).status_code == 404
         left = [path for path in (tmp_path / "depthflow").rglob("*") if path.is_file()]
         assert left == []
+
+
+OPEN_BY_MISTAKE = [{"DEPTHFLOW_API_KEY": ""}, {"API_KEY_ENABLED": "true"}, {"API_KEY_ENABLED": "1", "API_KEY": " "}]
+
+
+@pytest.mark.parametrize("told", OPEN_BY_MISTAKE)
+def test_it_does_not_stand_open_where_a_key_is_wanted_and_empty(told: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=f"{next(iter(told))} is"):
+        depthflow.app(context_of(DrawnDepth(), tmp_path, told))
+    depthflow.app(context_of(DrawnDepth(), tmp_path, told | {"DEPTHFACE_GATEWAY_API_KEY": "secret"}))
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"API_KEY_ENABLED": "true", "API_KEY": "secret"},
+        {"API_KEY_ENABLED": "true", "API_KEY": "theirs", "DEPTHFLOW_API_KEY": "secret"},
+        {"API_KEY_ENABLED": "false", "API_KEY": "theirs", "DEPTHFACE_GATEWAY_API_KEY": "secret"},
+        {"API_KEY_ENABLED": "true", "API_KEY": "secret", "DEPTHFACE_GATEWAY_API_KEY": "ours"},
+    ],
+)
+def test_the_key_is_the_one_that_its_users_have_set(told: dict[str, str], tmp_path: Path) -> None:
+    with serving(tmp_path, **told) as service:
+        for key, status, code in (("", 401, "missing_api_key"), ("wrong", 401, "invalid_api_key"), ("secret", 200, "")):
+            service.key = key
+            answer = service.ask("GET", "/api/v1/status")
+            assert answer.status_code == status
+            if code:
+                assert answer.json()["error"] == answer.json()["detail"]["error"] == code
+
+
+def test_without_a_key_nobody_is_asked(tmp_path: Path) -> None:
+    with serving(tmp_path, API_KEY="your-secret-api-key", API_KEY_ENABLED="false") as service:
+        assert service.ask("GET", "/api/v1/status").status_code == 200
+
+
+def test_its_address_is_what_its_users_have_set() -> None:
+    contract = contract_named("depthflow")
+    assert address(contract, {}) == ("127.0.0.1", 8080)
+    assert address(contract, {"API_HOST": "0.0.0.0", "API_PORT": "8081"}) == ("0.0.0.0", 8081)
 
 
 def test_on_the_real_server(server: Server, tmp_path: Path) -> None:
