@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,9 @@ def test_a_clip_is_what_was_asked_for(service: Service, kind: str, media: str) -
     result = service.ask("GET", task["result_url"])
     assert result.headers["content-type"] == media
     assert f"depthflow_{task['task_id']}.{kind}" in result.headers["content-disposition"]
-    assert len(result.content) == task["metadata"]["file_size"]
+    assert len(result.content) == task["metadata"]["output_size"] == task["metadata"]["file_size"]
+    took = datetime.fromisoformat(task["updated_at"]) - datetime.fromisoformat(made.json()["created_at"])
+    assert 0 < task["metadata"]["processing_time"] <= took.total_seconds() + 0.1
     frames = frames_of(result.content)
     assert len(frames) == 15 and frames[0].shape == (212, 320, 3)
     assert float(np.abs(frames[3].astype(int) - frames[10].astype(int)).mean()) > 1, "it moves"
