@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -333,27 +332,13 @@ async def status(core: TheCore, request: Request) -> dict[str, Any]:
 @_api.get("/monitoring/metrics")
 async def metrics(core: TheCore) -> dict[str, Any]:
     """Count tasks and what they take."""
-    counts: Mapping[str, int] = await run_in_threadpool(core.queue.counts)
-    used_bytes = await run_in_threadpool(core.store.usage_bytes)
-    free_bytes = (await run_in_threadpool(shutil.disk_usage, core.store.root)).free
-    return {"tasks": counts, "storage": {"used_bytes": used_bytes, "free_bytes": free_bytes}}
+    return await run_in_threadpool(figures.metrics, core)
 
 
 @_api.get("/monitoring/errors")
 async def errors(core: TheCore, hours: Annotated[float, Query(gt=0, le=8760)] = 24) -> dict[str, Any]:
     """Name the tasks that failed lately."""
-
-    def look() -> list[Job]:
-        since_ms = core.queue.now_ms() - round(3_600_000 * hours)
-        jobs = core.queue.get_many(core.queue.older_than(None, Status.ERROR)[-1000:])
-        return [job for job in jobs.values() if job.created_at >= since_ms]
-
-    failed = await run_in_threadpool(look)
-    said = [
-        {"task_id": job.job_id, "message": job.error_message, "timestamp": time_of(job.completed_at or job.created_at)}
-        for job in sorted(failed, key=lambda job: job.id, reverse=True)
-    ]
-    return {"errors": said, "total": len(said), "hours": hours}
+    return await run_in_threadpool(figures.errors, core.queue, hours)
 
 
 @_api.post("/monitoring/cleanup")

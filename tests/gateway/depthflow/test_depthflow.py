@@ -28,22 +28,23 @@ from fixtures.serving import Server
 from fixtures.waiting import HANGS_AFTER_S, until
 
 from depthface.cores import Cores
-from depthface.errors import InvalidInput, OutputError
+from depthface.errors import InvalidInput, OutputError, ServerFault
 from depthface_client import Depth
 from depthface_gateway import depthflow
 from depthface_gateway.context import Context
 from depthface_gateway.contracts import address, contract_named
 from depthface_gateway.depthflow.clips import TASK, clip_task, depth_of, frame_size, path_of
-from depthface_gateway.depthflow.figures import cpu_percent, memory_percent
+from depthface_gateway.depthflow.figures import cpu_percent, errors, health_of, memory_percent
 from depthface_gateway.depthflow.wire import Parameters
+from depthface_gateway.jobs.database import Database
 from depthface_gateway.jobs.inference import Try
-from depthface_gateway.jobs.queue import Claim
+from depthface_gateway.jobs.queue import Claim, NewJob, Queue
 from depthface_gateway.jobs.worker import Fate, verdict
 from depthface_gateway.settings import Settings
 
 PHOTO = encoded(photo("coffee.png").resize((320, 212)), "JPEG", quality=90)
 SHORT = {"animation_duration": 1.0, "fps": 15}
-BROKEN = "broken"
+BROKEN, FLAKY = "broken", "flaky"
 
 
 class DrawnDepth:
@@ -63,6 +64,8 @@ class DrawnDepth:
         self.models.append(model)
         if model == BROKEN:
             raise InvalidInput("The model is broken.", "Take another.")
+        if model == FLAKY and self.models.count(FLAKY) == 1:
+            raise ServerFault("The model failed.")
         while not self.let_go.is_set():
             await asyncio.sleep(0.01)
         slope = np.tile(np.linspace(0, 1, 98, dtype=np.float32), (70, 1))
@@ -265,6 +268,58 @@ def test_how_busy_the_machine_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert memory_percent(meminfo) == 0.0, "it does not say"
     meminfo.write_text("MemTotal:       16000 kB\n\nMemAvailable:    4000 kB\nHugePages_Total:       0\n")
     assert memory_percent(meminfo) == 75.0
+
+
+def test_what_became_of_the_tasks(tmp_path: Path) -> None:
+    with serving(tmp_path) as service:
+        told = service.ask("GET", "/api/v1/monitoring/metrics").json()
+        assert not any(told["task_stats"].values()) and told["system_health"] == "unknown"
+        assert told["error_counts"] == told["error_rates_5min"] == {}
+        good = [service.ended(service.process({"depth_model": model})) for model in (None, FLAKY)]
+        bad = service.ended(service.process({"depth_model": BROKEN}))
+        told = service.ask("GET", "/api/v1/monitoring/metrics").json()
+        report = service.ask("GET", "/api/v1/monitoring/errors?hours=1").json()
+    times = [task["metadata"]["processing_time"] for task in good]
+    assert told["task_stats"] == {
+        "total_tasks": 3,
+        "completed_tasks": 2,
+        "failed_tasks": 1,
+        "retried_tasks": 1,
+        "average_processing_time": pytest.approx(sum(times) / 2, abs=0.001),
+    }
+    assert datetime.fromisoformat(told["timestamp"]) >= datetime.fromisoformat(bad["updated_at"])
+    assert told["error_counts"] == told["error_rates_5min"] == {"task_failed": 1}
+    assert (told["recent_metrics"], told["active_timers"], told["system_health"]) == ({}, [], "warning")
+    (recent,) = report["recent_errors"]
+    assert (recent["type"], recent["task_id"]) == ("task_failed", bad["task_id"])
+    assert recent["message"] == bad["error_message"] == "The model is broken. Take another."
+    assert datetime.fromisoformat(recent["timestamp"]) == datetime.fromisoformat(bad["updated_at"])
+    of_type = {"count": 1, "percentage": 100.0, "latest_error": recent["message"]}
+    assert report["error_types"] == {"task_failed": of_type} and report["time_range"] == "last 1 h"
+    assert report["total_errors"] == report["total"] == 1 and report["errors"] == [recent]
+
+
+def test_an_error_is_as_old_as_the_failure(tmp_path: Path) -> None:
+    now_ms, hour_ms = 1, 3_600_000
+    database = Database(f"sqlite:///{tmp_path}/x.sqlite3", clock=lambda: now_ms)
+    queue = Queue(database, (TASK,))
+    queue.add(NewJob(str(uuid.uuid4()), TASK, "upload"))
+    now_ms += 2 * hour_ms
+    claim = queue.claim("worker")
+    assert claim is not None and queue.fail(claim, "It failed.")
+    now_ms += hour_ms // 2
+    assert errors(queue, 1)["total_errors"] == 1
+    now_ms += hour_ms
+    assert errors(queue, 1)["total_errors"] == 0
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("total", "failed", "health"),
+    [(0, 0, "unknown"), (5, 1, "healthy"), (4, 1, "warning"), (2, 1, "warning"), (3, 2, "critical")],
+)
+def test_health_is_a_share_of_failures(total: int, failed: int, health: str) -> None:
+    assert health_of(total, failed) == health
 
 
 def test_presets(service: Service) -> None:
