@@ -11,7 +11,7 @@ import hmac
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -54,11 +54,11 @@ _api = new_router(prefix="/api/v1")
 
 
 class _Refusal(DepthfaceError):
-    """A status, a code and a sentence, as this contract has them."""
+    """A status, a code, a sentence and facts, as this contract has them."""
 
-    def __init__(self, code_status: int, code: str, what: str, detail: str = "") -> None:
+    def __init__(self, code_status: int, code: str, what: str, **facts: Any) -> None:
         super().__init__(what)
-        self.code_status, self.code, self.detail = code_status, code, detail
+        self.code_status, self.code, self.facts = code_status, code, facts
 
 
 def app(context: Context) -> FastAPI:
@@ -176,8 +176,8 @@ _CODES = {
 }
 
 
-def _error(status: int, code: str, message: str, detail: str = "") -> Response:
-    body = {"error": code, "message": message, "detail": detail or message}
+def _error(status: int, code: str, message: str, facts: Mapping[str, Any] | None = None) -> Response:
+    body = {"error": code, "message": message, "detail": facts or None}
     return JSONResponse({**body, "detail": body}, status)
 
 
@@ -190,7 +190,7 @@ def _answer(problem: Problem) -> Response:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, _Refusal)
-    return _error(error.code_status, error.code, error.what, error.detail)
+    return _error(error.code_status, error.code, error.what, error.facts)
 
 
 async def _not_now(request: Request, error: Exception) -> Response:
@@ -217,7 +217,7 @@ async def _found(core: Core, task_id: str) -> Job:
         job = await run_in_threadpool(core.queue.get, str(uuid.UUID(task_id)))
         if job is not None:
             return job
-    raise _Refusal(404, "task_not_found", "There is no such task.")
+    raise _Refusal(404, "task_not_found", "There is no such task.", task_id=task_id)
 
 
 # Clips
@@ -233,8 +233,10 @@ async def process(
     """Ask for a clip of a photo; `request` is JSON: `{"parameters": {…}, "webhook_url": "https://…"}`."""
     wanted = _wanted(asked)
     photo = await _photo(file)
-    if await run_in_threadpool(core.queue.size) >= request.app.state.most_waiting:
-        raise _Refusal(503, "service_busy", "Too many clips wait already. Try again later.")
+    waiting = await run_in_threadpool(core.queue.size)
+    if waiting >= request.app.state.most_waiting:
+        what = "Too many clips wait already. Try again later."
+        raise _Refusal(503, "service_busy", what, can_process=False, reason=what, queue_length=waiting)
     task_id = str(uuid.uuid4())
     parameters = wanted.model_dump() | {UPLOAD: True}
     new = NewJob(task_id, clips.TASK, f"upload-{task_id}", parameters=parameters)
@@ -261,26 +263,28 @@ def _wanted(asked: str) -> Process:
         is_json = all(one["type"] != "json_invalid" for one in problems)
         code = "parameter_validation_error" if is_json else "invalid_json"
         raise _Refusal(
-            400, code, "The parameters cannot be used." if is_json else "request is no JSON.", said
+            400, code, "The parameters cannot be used." if is_json else "request is no JSON.", error=said
         ) from error
     if wanted.webhook_url:
         try:
             webhooks.check_url(wanted.webhook_url)
         except InvalidInput as error:
-            raise _Refusal(400, "parameter_validation_error", str(error)) from error
+            raise _Refusal(400, "parameter_validation_error", str(error), error=str(error)) from error
     return wanted
 
 
 async def _photo(file: UploadFile) -> bytes:
     if Path(file.filename or "").suffix.lower() not in _SUFFIXES:
-        raise _Refusal(400, "invalid_file_format", f"The file's name ends in none of {', '.join(_SUFFIXES)}.")
+        what = f"The file's name ends in none of {', '.join(_SUFFIXES)}."
+        raise _Refusal(400, "invalid_file_format", what, filename=file.filename)
     photo = await file.read()
     if len(photo) > _MAX_PHOTO_BYTES:
-        raise _Refusal(400, "file_too_large", f"The file is larger than {_MAX_PHOTO_BYTES // 2**20} MiB.")
+        what = f"The file is larger than {_MAX_PHOTO_BYTES // 2**20} MiB."
+        raise _Refusal(400, "file_too_large", what, file_size=len(photo))
     try:
         await run_in_threadpool(clips.check_photo, photo)
     except InvalidInput as error:
-        raise _Refusal(400, "invalid_file_format", str(error)) from error
+        raise _Refusal(400, "invalid_file_format", str(error), filename=file.filename, error=str(error)) from error
     return photo
 
 
@@ -295,11 +299,12 @@ async def result(task_id: str, core: TheCore) -> FileResponse:
     """Return the clip."""
     job = await _found(core, task_id)
     if job.status not in (Status.COMPLETED, Status.SYNC_FAILED):
-        raise _Refusal(400, "task_not_completed", f"The task is {Task.of(job).status}.")
+        state = Task.of(job).status
+        raise _Refusal(400, "task_not_completed", f"The task is {state}.", status=state)
     kind = Task.of(job).parameters["output_format"]
     path = await run_in_threadpool(core.store.file, job.job_id, f"clip.{kind}")
     if path is None:
-        raise _Refusal(404, "result_not_found", "The clip is no longer there.")
+        raise _Refusal(404, "result_not_found", "The clip is no longer there.", task_id=task_id)
     return FileResponse(path, media_type=_MEDIA_TYPES[kind], filename=f"depthflow_{job.job_id}.{kind}")
 
 
@@ -308,7 +313,8 @@ async def cancel(task_id: str, core: TheCore) -> dict[str, str]:
     """Stop a clip that is not done."""
     job = await _found(core, task_id)
     if not await run_in_threadpool(core.queue.cancel, job.job_id):
-        raise _Refusal(400, "task_not_cancellable", "The task has ended already.")
+        state = Task.of(await _found(core, task_id)).status
+        raise _Refusal(400, "task_not_cancellable", "The task has ended already.", status=state)
     await run_in_threadpool(core.store.drop_upload, job.job_id)
     return {"message": "Task cancelled", "task_id": job.job_id}
 

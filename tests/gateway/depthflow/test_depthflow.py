@@ -16,6 +16,7 @@ from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import av
 import numpy as np
@@ -219,6 +220,7 @@ def test_bad_parameters(service: Service, name: str) -> None:
     answer = service.ask("POST", "/api/v1/process", files={"file": ("a.jpg", PHOTO)}, data={"request": asked})
     body = answer.json()
     assert answer.status_code == 400 and body["error"] == body["detail"]["error"] == code and body["message"]
+    assert list(body["detail"]["detail"]) == ["error"], "facts, as the original gives them"
 
 
 @pytest.mark.parametrize(
@@ -230,6 +232,8 @@ def test_bad_parameters(service: Service, name: str) -> None:
 def test_bad_files(service: Service, name: str, data: bytes, code: str) -> None:
     answer = service.ask("POST", "/api/v1/process", files={"file": (name, data)})
     assert answer.status_code == 400 and answer.json()["detail"]["error"] == code
+    facts = answer.json()["detail"]["detail"]
+    assert facts == {"file_size": len(data)} if code == "file_too_large" else facts["filename"] == name
 
 
 def test_what_is_not_there(service: Service) -> None:
@@ -237,6 +241,10 @@ def test_what_is_not_there(service: Service) -> None:
         for method, path in (("GET", "task"), ("GET", "result"), ("DELETE", "task")):
             answer = service.ask(method, f"/api/v1/{path}/{task_id}")
             assert answer.status_code == 404 and answer.json()["error"] in ("task_not_found", "not_found")
+            facts = {"task_id": unquote(task_id)} if answer.json()["error"] == "task_not_found" else None
+            assert answer.json()["detail"]["detail"] == facts
+    answer = service.ask("POST", "/api/v1/process")
+    assert answer.status_code == 422 and answer.json()["detail"]["detail"] is None
 
 
 def test_figures(service: Service) -> None:
@@ -421,20 +429,24 @@ def test_cancelling_waiting_keys_and_expiry(tmp_path: Path) -> None:
         assert (status["queue_length"], status["active_tasks"]) == (1, 1)
         busy = service.process()
         assert (busy.status_code, busy.json()["error"]) == (503, "service_busy")
+        assert busy.json()["detail"]["detail"]["queue_length"] == 1
         early = service.ask("GET", f"/api/v1/result/{running.json()['task_id']}")
         assert (early.status_code, early.json()["error"]) == (400, "task_not_completed")
+        assert early.json()["detail"]["detail"] == {"status": "processing"}
         for task in (waiting, running):
             answer = service.ask("DELETE", f"/api/v1/task/{task.json()['task_id']}")
             assert answer.json() == {"message": "Task cancelled", "task_id": task.json()["task_id"]}
             again = service.ask("DELETE", f"/api/v1/task/{task.json()['task_id']}")
             assert (again.status_code, again.json()["error"]) == (400, "task_not_cancellable")
+            assert again.json()["detail"]["detail"] == {"status": "cancelled"}
             assert service.ended(task)["status"] == "cancelled"
         service.triton.let_go.set()
         done = service.ended(service.process())
         assert done["status"] == "completed"
         assert service.ask("POST", "/api/v1/monitoring/cleanup?days=7").json()["tasks_deleted"] == 0
         assert service.ask("POST", "/api/v1/monitoring/cleanup?days=0").json()["tasks_deleted"] == 3
-        assert service.ask("GET", done["result_url"]).status_code == 404
+        gone = service.ask("GET", done["result_url"])
+        assert (gone.status_code, gone.json()["error"]) == (404, "task_not_found")
         left = [path for path in (tmp_path / "depthflow").rglob("*") if path.is_file()]
         assert left == []
 
