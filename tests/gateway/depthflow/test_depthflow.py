@@ -335,10 +335,9 @@ def test_presets(service: Service) -> None:
     assert [preset["name"] for preset in presets] == ["快速預覽", "高品質", "GIF 動圖"]
     assert [preset["is_default"] for preset in presets] == [True, False, False]
     wanted = [preset["parameters"] for preset in presets]
-    assert [
-        tuple(one[name] for name in ("depth_strength", "animation_duration", "fps", "resolution", "output_format"))
-        for one in wanted
-    ] == [(1.0, 2.0, 24, 720, "mp4"), (2.0, 5.0, 60, 1920, "mp4"), (1.5, 3.0, 15, 480, "gif")]
+    names = ("depth_strength", "animation_duration", "fps", "resolution", "output_format")
+    told = [tuple(one[name] for name in names) for one in wanted]
+    assert told == [(1.0, 2.0, 24, 720, "mp4"), (2.0, 5.0, 60, 1920, "mp4"), (1.5, 3.0, 15, 480, "gif")]
     for one in wanted:
         assert service.ended(service.process(one | SHORT))["status"] == "completed", "what is named can be asked for"
 
