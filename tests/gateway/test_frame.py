@@ -83,6 +83,7 @@ def test_an_address_is_what_was_told_or_what_the_users_variables_say(variables, 
         (("immich", "--port", "0", "--upstream", "x"), {}, "--upstream x is no address"),
         (("immichvr", "--port", "0"), {"DEPTH_MODEL": "huge"}, "DEPTH_MODEL is 'huge'"),
         (("faces", "--port", "0"), {"DEF_DET_THRESH": "2"}, "DEF_DET_THRESH is '2'"),
+        (("depthflow", "--port", "0"), {"API_KEY_ENABLED": "1"}, "API_KEY_ENABLED is set, and API_KEY is empty"),
     ],
 )
 def test_a_start_that_cannot_be_is_one_sentence(arguments, environment, sentence):

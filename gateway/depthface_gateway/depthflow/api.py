@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import shutil
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -27,8 +26,8 @@ from starlette.concurrency import run_in_threadpool
 from depthface import __version__
 from depthface.errors import DepthfaceError, InvalidInput
 from depthface_gateway.context import Context
-from depthface_gateway.depthflow import clips, webhooks
-from depthface_gateway.depthflow.wire import PRESETS, Process, Task, time_of
+from depthface_gateway.depthflow import clips, figures, webhooks
+from depthface_gateway.depthflow.wire import PRESETS, Preset, Process, Task, time_of
 from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Frame, Problem, new_app
 from depthface_gateway.jobs.cleaning import clean
@@ -39,7 +38,7 @@ from depthface_gateway.jobs.queue import UPLOAD, NewJob
 from depthface_gateway.jobs.settings import JobSettings
 from depthface_gateway.jobs.wire import Cleanup
 from depthface_gateway.outward import allowed_networks
-from depthface_gateway.settings import number, text
+from depthface_gateway.settings import flag, number, text
 
 __all__ = ["app", "work"]
 
@@ -55,17 +54,17 @@ _api = new_router(prefix="/api/v1")
 
 
 class _Refusal(DepthfaceError):
-    """A status, a code and a sentence, as this contract has them."""
+    """A status, a code, a sentence and facts, as this contract has them."""
 
-    def __init__(self, code_status: int, code: str, what: str, detail: str = "") -> None:
+    def __init__(self, code_status: int, code: str, what: str, **facts: Any) -> None:
         super().__init__(what)
-        self.code_status, self.code, self.detail = code_status, code, detail
+        self.code_status, self.code, self.facts = code_status, code, facts
 
 
 def app(context: Context) -> FastAPI:
-    """Make the app."""
+    """Make the app; raises `InvalidInput` if a variable says what cannot be."""
     settings = _settings(context)
-    key = text(context.environment, "DEPTHFLOW_API_KEY") or context.settings.api_key
+    key = _key(context)
     most_waiting = round(number(context.environment, "DEPTHFLOW_MAX_WAITING", 100, 1, 1e6))
     allowed_networks(context.environment)
 
@@ -74,7 +73,7 @@ def app(context: Context) -> FastAPI:
         async with AsyncExitStack() as stack:
             core = await stack.enter_async_context(_opened(context, settings))
             app.state.core, app.state.key, app.state.most_waiting = core, key, most_waiting
-            app.state.started_s = time.monotonic()
+            app.state.at_once, app.state.started_s = settings.concurrency, time.monotonic()
             is_sqlite = core.queue.database.is_sqlite
             if is_sqlite if context.with_worker is None else context.with_worker:
                 await stack.enter_async_context(context.triton)
@@ -99,6 +98,26 @@ async def work(context: Context) -> AsyncIterator[Core]:
     settings = _settings(context)
     async with _opened(context, settings) as core, _working(core, context, settings):
         yield core
+
+
+def _key(context: Context) -> str:
+    """Return the key that callers show; empty where nobody has asked for one.
+
+    Raises:
+        InvalidInput: somebody has, and it is empty: the app would stand open.
+    """
+    environment = context.environment
+    own, theirs = text(environment, "DEPTHFLOW_API_KEY"), text(environment, "API_KEY")
+    is_theirs_wanted = flag(environment, "API_KEY_ENABLED")
+    key = own or (theirs if is_theirs_wanted else "") or context.settings.api_key
+    if not key and is_theirs_wanted:
+        raise InvalidInput(
+            "API_KEY_ENABLED is set, and API_KEY is empty.",
+            "Set API_KEY to what callers show, or API_KEY_ENABLED to 0.",
+        )
+    if not key and "DEPTHFLOW_API_KEY" in environment:
+        raise InvalidInput("DEPTHFLOW_API_KEY is empty.", "Set it to what callers show, or unset it to ask nobody.")
+    return key
 
 
 def _settings(context: Context) -> JobSettings:
@@ -150,7 +169,6 @@ def _older_than(days: float) -> Cleanup:
 # Errors
 
 _CODES = {
-    401: "unauthorized",
     404: "not_found",
     405: "method_not_allowed",
     413: "file_too_large",
@@ -158,8 +176,8 @@ _CODES = {
 }
 
 
-def _error(status: int, code: str, message: str, detail: str = "") -> Response:
-    body = {"error": code, "message": message, "detail": detail or message}
+def _error(status: int, code: str, message: str, facts: Mapping[str, Any] | None = None) -> Response:
+    body = {"error": code, "message": message, "detail": facts or None}
     return JSONResponse({**body, "detail": body}, status)
 
 
@@ -172,7 +190,7 @@ def _answer(problem: Problem) -> Response:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, _Refusal)
-    return _error(error.code_status, error.code, error.what, error.detail)
+    return _error(error.code_status, error.code, error.what, error.facts)
 
 
 async def _not_now(request: Request, error: Exception) -> Response:
@@ -182,9 +200,11 @@ async def _not_now(request: Request, error: Exception) -> Response:
 
 
 def _core(request: Request) -> Core:
-    key = request.app.state.key
-    if key and not hmac.compare_digest(request.headers.get("x-api-key", "").encode(), key.encode()):
-        raise _Refusal(401, "unauthorized", "Show the key in the header X-API-Key.")
+    key, shown = request.app.state.key, request.headers.get("x-api-key", "")
+    if key and not shown:
+        raise _Refusal(401, "missing_api_key", "Show the key in the header X-API-Key.")
+    if key and not hmac.compare_digest(shown.encode(), key.encode()):
+        raise _Refusal(401, "invalid_api_key", "The key in the header X-API-Key is not the right one.")
     core: Core = request.app.state.core
     return core
 
@@ -197,7 +217,7 @@ async def _found(core: Core, task_id: str) -> Job:
         job = await run_in_threadpool(core.queue.get, str(uuid.UUID(task_id)))
         if job is not None:
             return job
-    raise _Refusal(404, "task_not_found", "There is no such task.")
+    raise _Refusal(404, "task_not_found", "There is no such task.", task_id=task_id)
 
 
 # Clips
@@ -213,8 +233,10 @@ async def process(
     """Ask for a clip of a photo; `request` is JSON: `{"parameters": {…}, "webhook_url": "https://…"}`."""
     wanted = _wanted(asked)
     photo = await _photo(file)
-    if await run_in_threadpool(core.queue.size) >= request.app.state.most_waiting:
-        raise _Refusal(503, "service_busy", "Too many clips wait already. Try again later.")
+    waiting = await run_in_threadpool(core.queue.size)
+    if waiting >= request.app.state.most_waiting:
+        what = "Too many clips wait already. Try again later."
+        raise _Refusal(503, "service_busy", what, can_process=False, reason=what, queue_length=waiting)
     task_id = str(uuid.uuid4())
     parameters = wanted.model_dump() | {UPLOAD: True}
     new = NewJob(task_id, clips.TASK, f"upload-{task_id}", parameters=parameters)
@@ -241,26 +263,28 @@ def _wanted(asked: str) -> Process:
         is_json = all(one["type"] != "json_invalid" for one in problems)
         code = "parameter_validation_error" if is_json else "invalid_json"
         raise _Refusal(
-            400, code, "The parameters cannot be used." if is_json else "request is no JSON.", said
+            400, code, "The parameters cannot be used." if is_json else "request is no JSON.", error=said
         ) from error
     if wanted.webhook_url:
         try:
             webhooks.check_url(wanted.webhook_url)
         except InvalidInput as error:
-            raise _Refusal(400, "parameter_validation_error", str(error)) from error
+            raise _Refusal(400, "parameter_validation_error", str(error), error=str(error)) from error
     return wanted
 
 
 async def _photo(file: UploadFile) -> bytes:
     if Path(file.filename or "").suffix.lower() not in _SUFFIXES:
-        raise _Refusal(400, "invalid_file_format", f"The file's name ends in none of {', '.join(_SUFFIXES)}.")
+        what = f"The file's name ends in none of {', '.join(_SUFFIXES)}."
+        raise _Refusal(400, "invalid_file_format", what, filename=file.filename)
     photo = await file.read()
     if len(photo) > _MAX_PHOTO_BYTES:
-        raise _Refusal(400, "file_too_large", f"The file is larger than {_MAX_PHOTO_BYTES // 2**20} MiB.")
+        what = f"The file is larger than {_MAX_PHOTO_BYTES // 2**20} MiB."
+        raise _Refusal(400, "file_too_large", what, file_size=len(photo))
     try:
         await run_in_threadpool(clips.check_photo, photo)
     except InvalidInput as error:
-        raise _Refusal(400, "invalid_file_format", str(error)) from error
+        raise _Refusal(400, "invalid_file_format", str(error), filename=file.filename, error=str(error)) from error
     return photo
 
 
@@ -275,11 +299,12 @@ async def result(task_id: str, core: TheCore) -> FileResponse:
     """Return the clip."""
     job = await _found(core, task_id)
     if job.status not in (Status.COMPLETED, Status.SYNC_FAILED):
-        raise _Refusal(400, "task_not_completed", f"The task is {Task.of(job).status}.")
+        state = Task.of(job).status
+        raise _Refusal(400, "task_not_completed", f"The task is {state}.", status=state)
     kind = Task.of(job).parameters["output_format"]
     path = await run_in_threadpool(core.store.file, job.job_id, f"clip.{kind}")
     if path is None:
-        raise _Refusal(404, "result_not_found", "The clip is no longer there.")
+        raise _Refusal(404, "result_not_found", "The clip is no longer there.", task_id=task_id)
     return FileResponse(path, media_type=_MEDIA_TYPES[kind], filename=f"depthflow_{job.job_id}.{kind}")
 
 
@@ -288,7 +313,8 @@ async def cancel(task_id: str, core: TheCore) -> dict[str, str]:
     """Stop a clip that is not done."""
     job = await _found(core, task_id)
     if not await run_in_threadpool(core.queue.cancel, job.job_id):
-        raise _Refusal(400, "task_not_cancellable", "The task has ended already.")
+        state = Task.of(await _found(core, task_id)).status
+        raise _Refusal(400, "task_not_cancellable", "The task has ended already.", status=state)
     await run_in_threadpool(core.store.drop_upload, job.job_id)
     return {"message": "Task cancelled", "task_id": job.job_id}
 
@@ -296,51 +322,29 @@ async def cancel(task_id: str, core: TheCore) -> dict[str, str]:
 # Figures
 
 
-@_api.get("/presets")
-async def presets(core: TheCore) -> dict[str, Any]:
+@_api.get("/presets", response_model=list[Preset])
+async def presets(core: TheCore) -> list[Preset]:
     """Name good parameters."""
-    return {"presets": PRESETS}
+    return PRESETS
 
 
 @_api.get("/status")
 async def status(core: TheCore, request: Request) -> dict[str, Any]:
     """Say how busy the service is."""
-    counts, workers = await run_in_threadpool(lambda: (core.queue.counts(), core.queue.workers()))
-    return {
-        "status": "healthy" if workers else "degraded",
-        "active_tasks": counts.get(Status.PROCESSING, 0),
-        "queue_size": counts.get(Status.PENDING, 0),
-        "completed_tasks": counts.get(Status.COMPLETED, 0) + counts.get(Status.SYNC_FAILED, 0),
-        "failed_tasks": counts.get(Status.ERROR, 0),
-        "workers": workers,
-        "uptime": round(time.monotonic() - request.app.state.started_s, 1),
-    }
+    state = request.app.state
+    return await run_in_threadpool(figures.status, core.queue, state.at_once, time.monotonic() - state.started_s)
 
 
 @_api.get("/monitoring/metrics")
 async def metrics(core: TheCore) -> dict[str, Any]:
     """Count tasks and what they take."""
-    counts: Mapping[str, int] = await run_in_threadpool(core.queue.counts)
-    used_bytes = await run_in_threadpool(core.store.usage_bytes)
-    free_bytes = (await run_in_threadpool(shutil.disk_usage, core.store.root)).free
-    return {"tasks": counts, "storage": {"used_bytes": used_bytes, "free_bytes": free_bytes}}
+    return await run_in_threadpool(figures.metrics, core)
 
 
 @_api.get("/monitoring/errors")
 async def errors(core: TheCore, hours: Annotated[float, Query(gt=0, le=8760)] = 24) -> dict[str, Any]:
     """Name the tasks that failed lately."""
-
-    def look() -> list[Job]:
-        since_ms = core.queue.now_ms() - round(3_600_000 * hours)
-        jobs = core.queue.get_many(core.queue.older_than(None, Status.ERROR)[-1000:])
-        return [job for job in jobs.values() if job.created_at >= since_ms]
-
-    failed = await run_in_threadpool(look)
-    said = [
-        {"task_id": job.job_id, "message": job.error_message, "timestamp": time_of(job.completed_at or job.created_at)}
-        for job in sorted(failed, key=lambda job: job.id, reverse=True)
-    ]
-    return {"errors": said, "total": len(said), "hours": hours}
+    return await run_in_threadpool(figures.errors, core.queue, hours)
 
 
 @_api.post("/monitoring/cleanup")

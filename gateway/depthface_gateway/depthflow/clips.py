@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from depthface import image
 from depthface.errors import DepthfaceError, InvalidInput
 from depthface_client import Depth
-from depthface_gateway.depthflow.wire import Parameters
+from depthface_gateway.depthflow.wire import USUAL_MODEL, USUAL_MOVEMENT, Parameters
 from depthface_gateway.jobs.inference import Task, Try
 from depthface_gateway.triton import Triton
 from depthface_render import PRESETS, CameraPath, Timing, parallax, video
@@ -63,14 +64,17 @@ def clip_task(ask: AskDepth) -> Task:
     """Return what makes a clip; `ask(photo, model, request_id)` gives its `Depth`, by the usual model for None."""
 
     async def clip(attempt: Try) -> Mapping[str, Any]:
+        started_s = time.monotonic()
         wanted = Parameters.model_validate(attempt.job.parameters["parameters"])
-        depth = await ask(attempt.photo, wanted.depth_model, attempt.job.job_id)
+        model = None if wanted.depth_model == USUAL_MODEL else wanted.depth_model
+        depth = await ask(attempt.photo, model, attempt.job.job_id)
         stopped = threading.Event()
         try:
-            return await asyncio.to_thread(_rendered, attempt, wanted, depth, stopped)
+            made = await asyncio.to_thread(_rendered, attempt, wanted, depth, stopped)
         except asyncio.CancelledError:
             stopped.set()
             raise
+        return {**made, "processing_time": round(time.monotonic() - started_s, 3)}
 
     return clip
 
@@ -98,13 +102,15 @@ def _rendered(attempt: Try, wanted: Parameters, depth: Depth, stopped: threading
     out = attempt.folder / f"clip.{wanted.output_format}"
     source = f"depthface: {depth.weights}"
     video.write(out, _told(frames, count, attempt, stopped), rate=timing.rate, loop=wanted.loop, source=source)
+    size_bytes = out.stat().st_size
     return {
         "width": size[1],
         "height": size[0],
         "frames": count,
         "fps": float(timing.rate),
         "duration": float(count / timing.rate),
-        "file_size": out.stat().st_size,
+        "output_size": size_bytes,
+        "file_size": size_bytes,
         "weights": depth.weights,
         "notes": notes,
     }
@@ -112,7 +118,7 @@ def _rendered(attempt: Try, wanted: Parameters, depth: Depth, stopped: threading
 
 def path_of(wanted: Parameters) -> CameraPath:
     """Return the camera's path."""
-    name, factor = _PATHS[wanted.camera_movement]
+    name, factor = _PATHS[wanted.camera_movement or USUAL_MOVEMENT]
     return PRESETS[name](factor * wanted.depth_strength, loop=wanted.loop)
 
 

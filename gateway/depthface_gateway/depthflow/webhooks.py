@@ -8,7 +8,7 @@ import aiohttp
 from yarl import URL
 
 from depthface.errors import ClientError, InvalidInput
-from depthface_gateway.jobs.models import Status
+from depthface_gateway.depthflow.wire import MESSAGES, STATES
 from depthface_gateway.jobs.queue import Claim
 from depthface_gateway.jobs.sync import Parcel
 from depthface_gateway.outward import Networks, session
@@ -49,17 +49,19 @@ class Webhooks:
         return bool(claim.parameters.get("webhook_url"))
 
     async def tell(self, parcel: Parcel) -> None:
-        """Post `{task_id, status, result_url, error_message}`.
+        """Post the end of a task; the metadata of one that failed is empty.
 
         Raises:
             WebhookFailed: it was not taken.
         """
-        is_done = parcel.status != Status.ERROR
+        state = STATES[parcel.status]
         message = {
             "task_id": parcel.job_id,
-            "status": "completed" if is_done else "failed",
-            "result_url": f"/api/v1/result/{parcel.job_id}" if is_done else None,
+            "status": state,
+            "message": MESSAGES[state],
+            "result_url": f"/api/v1/result/{parcel.job_id}" if state == "completed" else None,
             "error_message": parcel.error_message,
+            "metadata": parcel.result,
         }
         url = str(parcel.parameters["webhook_url"])
         try:

@@ -10,9 +10,25 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from depthface_gateway.jobs.models import Job, Status
 
-__all__ = ["PRESETS", "Parameters", "Process", "Task", "time_of"]
+__all__ = [
+    "MESSAGES",
+    "PRESETS",
+    "STATES",
+    "USUAL_MODEL",
+    "USUAL_MOVEMENT",
+    "Parameters",
+    "Preset",
+    "Process",
+    "Task",
+    "time_of",
+]
 
-_STATES = {
+Movement = Literal["orbit", "zoom", "dolly", "static"]
+
+USUAL_MODEL = "default"
+USUAL_MOVEMENT: Movement = "orbit"
+
+STATES = {
     Status.PENDING: "pending",
     Status.PROCESSING: "processing",
     Status.COMPLETED: "completed",
@@ -20,13 +36,16 @@ _STATES = {
     Status.ERROR: "failed",
     Status.CANCELLED: "cancelled",
 }
-_MESSAGES = {
+"""A job's state to a task's."""
+
+MESSAGES = {
     "pending": "Task is waiting",
     "processing": "Task is being rendered",
     "completed": "Task completed",
     "failed": "Task failed",
     "cancelled": "Task cancelled",
 }
+"""What is said of each."""
 
 
 class Parameters(BaseModel):
@@ -37,7 +56,8 @@ class Parameters(BaseModel):
         animation_duration: seconds.
         resolution: the long side in pixels; None for the photo's own. Never more than the photo has.
         loop: whether the last frame leads into the first.
-        depth_model: a served depth model; None for the usual one.
+        depth_model: a served depth model; `USUAL_MODEL` or None for the usual one.
+        camera_movement: None for `USUAL_MOVEMENT`.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -48,8 +68,8 @@ class Parameters(BaseModel):
     output_format: Literal["mp4", "webm", "gif"] = "mp4"
     resolution: Annotated[int, Field(ge=480, le=2048)] | None = None
     loop: bool = True
-    depth_model: Annotated[str, Field(max_length=200)] | None = None
-    camera_movement: Literal["orbit", "zoom", "dolly", "static"] = "orbit"
+    depth_model: Annotated[str, Field(max_length=200)] | None = USUAL_MODEL
+    camera_movement: Movement | None = USUAL_MOVEMENT
 
 
 class Process(BaseModel):
@@ -76,7 +96,7 @@ class Task(BaseModel):
     @classmethod
     def of(cls, job: Job) -> Task:
         """Say what a row says."""
-        state = _STATES[job.status]
+        state = STATES[job.status]
         is_done = state == "completed"
         asked = json.loads(job.parameters or "{}")
         return cls(
@@ -85,7 +105,7 @@ class Task(BaseModel):
             created_at=time_of(job.created_at),
             updated_at=time_of(job.completed_at or job.started_at or job.created_at),
             progress=100 if is_done else int(100 * job.progress),
-            message=_MESSAGES[state],
+            message=MESSAGES[state],
             result_url=f"/api/v1/result/{job.job_id}" if is_done else None,
             error_message=job.error_message,
             parameters=asked.get("parameters", {}),
@@ -98,12 +118,31 @@ def time_of(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
-def _preset(name: str, description: str, wanted: Parameters) -> dict[str, Any]:
-    return {"name": name, "description": description, "parameters": wanted.model_dump(exclude={"depth_model"})}
+class Preset(BaseModel):
+    """Good parameters, under a name."""
+
+    name: str
+    description: str
+    parameters: Parameters
+    is_default: bool = False
 
 
 PRESETS = [
-    _preset("quick_preview", "A small clip, soon", Parameters(animation_duration=2, fps=24, resolution=720)),
-    _preset("high_quality", "A large, smooth clip", Parameters(animation_duration=5, fps=60, resolution=1920)),
-    _preset("gif", "For chats", Parameters(animation_duration=3, fps=15, resolution=480, output_format="gif")),
+    Preset(
+        name="快速預覽",
+        description="A small clip, soon",
+        parameters=Parameters(animation_duration=2, fps=24, resolution=720),
+        is_default=True,
+    ),
+    Preset(
+        name="高品質",
+        description="A large, smooth clip",
+        parameters=Parameters(depth_strength=2, animation_duration=5, fps=60, resolution=1920),
+    ),
+    Preset(
+        name="GIF 動圖",
+        description="For chats",
+        parameters=Parameters(depth_strength=1.5, fps=15, output_format="gif", resolution=480),
+    ),
 ]
+"""Those of the original, by its names."""

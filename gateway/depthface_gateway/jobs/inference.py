@@ -62,7 +62,7 @@ class Try:
 
 
 Task = Callable[[Try], Awaitable[Mapping[str, Any]]]
-"""Does one try, writes its files, and returns the result. The same photo gives the same result."""
+"""Does one try, writes its files, and returns the result: the same for the same photo, but for the time it took."""
 
 
 class TritonModels:

@@ -6,14 +6,17 @@ from __future__ import annotations
 import asyncio
 import http.server
 import json
+import os
 import threading
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import av
 import numpy as np
@@ -25,18 +28,24 @@ from fixtures.photos import encoded, photo
 from fixtures.serving import Server
 from fixtures.waiting import HANGS_AFTER_S, until
 
-from depthface.errors import OutputError
+from depthface.cores import Cores
+from depthface.errors import InvalidInput, OutputError, ServerFault
 from depthface_client import Depth
 from depthface_gateway import depthflow
 from depthface_gateway.context import Context
-from depthface_gateway.depthflow.clips import TASK, clip_task, depth_of, frame_size
+from depthface_gateway.contracts import address, contract_named
+from depthface_gateway.depthflow.clips import TASK, clip_task, depth_of, frame_size, path_of
+from depthface_gateway.depthflow.figures import cpu_percent, errors, health_of, memory_percent
+from depthface_gateway.depthflow.wire import Parameters
+from depthface_gateway.jobs.database import Database
 from depthface_gateway.jobs.inference import Try
-from depthface_gateway.jobs.queue import Claim
+from depthface_gateway.jobs.queue import Claim, NewJob, Queue
 from depthface_gateway.jobs.worker import Fate, verdict
 from depthface_gateway.settings import Settings
 
 PHOTO = encoded(photo("coffee.png").resize((320, 212)), "JPEG", quality=90)
 SHORT = {"animation_duration": 1.0, "fps": 15}
+BROKEN, FLAKY = "broken", "flaky"
 
 
 class DrawnDepth:
@@ -54,6 +63,10 @@ class DrawnDepth:
 
     async def depth(self, photo: bytes, *, model: str | None, request_id: str) -> Depth:
         self.models.append(model)
+        if model == BROKEN:
+            raise InvalidInput("The model is broken.", "Take another.")
+        if model == FLAKY and self.models.count(FLAKY) == 1:
+            raise ServerFault("The model failed.")
         while not self.let_go.is_set():
             await asyncio.sleep(0.01)
         slope = np.tile(np.linspace(0, 1, 98, dtype=np.float32), (70, 1))
@@ -91,12 +104,17 @@ class Service:
         return task
 
 
+def context_of(triton: DrawnDepth, data: Path, told: dict[str, str]) -> Context:
+    variables = {"WORKER_POLL_INTERVAL": "0.05", "DEPTHFACE_GATEWAY_WORKER_GRACE_S": "0"} | told
+    settings, database = Settings.of(variables), f"sqlite:///{data}/x.sqlite3"
+    return Context(triton, settings, variables, data, database)  # type: ignore[arg-type]
+
+
 @contextmanager
 def serving(data: Path, **environment: str) -> Iterator[Service]:
     triton = DrawnDepth()
-    variables = {"WORKER_POLL_INTERVAL": "0.05", "DEPTHFACE_GATEWAY_WORKER_GRACE_S": "0"} | environment
-    context = Context(triton, Settings.of(variables), variables, data, f"sqlite:///{data}/x.sqlite3")  # type: ignore[arg-type]
-    config = uvicorn.Config(depthflow.app(context), port=0, log_config=None, lifespan="on")
+    app = depthflow.app(context_of(triton, data, environment))
+    config = uvicorn.Config(app, port=0, log_config=None, lifespan="on")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -132,7 +150,9 @@ def test_a_clip_is_what_was_asked_for(service: Service, kind: str, media: str) -
     result = service.ask("GET", task["result_url"])
     assert result.headers["content-type"] == media
     assert f"depthflow_{task['task_id']}.{kind}" in result.headers["content-disposition"]
-    assert len(result.content) == task["metadata"]["file_size"]
+    assert len(result.content) == task["metadata"]["output_size"] == task["metadata"]["file_size"]
+    took = datetime.fromisoformat(task["updated_at"]) - datetime.fromisoformat(made.json()["created_at"])
+    assert 0 < task["metadata"]["processing_time"] <= took.total_seconds() + 0.1
     frames = frames_of(result.content)
     assert len(frames) == 15 and frames[0].shape == (212, 320, 3)
     assert float(np.abs(frames[3].astype(int) - frames[10].astype(int)).mean()) > 1, "it moves"
@@ -149,6 +169,24 @@ def test_static_stands_still_and_a_loop_comes_back(service: Service) -> None:
         return float(np.abs(moving[0].astype(int) - moving[-1]).mean())
 
     assert ends(loop=True) < ends(loop=False) / 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "model"),
+    [({}, None), ({"depth_model": "default"}, None), ({"depth_model": None}, None), ({"depth_model": "mine"}, "mine")],
+)
+def test_the_documented_default_is_the_usual_model(
+    service: Service, asked: dict[str, str | None], model: str | None
+) -> None:
+    task = service.ended(service.process(asked))
+    assert task["status"] == "completed" and service.triton.models[-1] == model, task
+    assert task["parameters"]["depth_model"] == asked.get("depth_model", "default")
+
+
+def test_no_movement_is_the_usual_one(service: Service) -> None:
+    task = service.ended(service.process({"camera_movement": None}))
+    assert task["status"] == "completed" and task["parameters"]["camera_movement"] is None, task
+    assert path_of(Parameters(camera_movement=None))(0.3) == path_of(Parameters(camera_movement="orbit"))(0.3)
 
 
 def test_what_cannot_be_so_large_is_smaller_and_says_so(service: Service) -> None:
@@ -182,6 +220,7 @@ def test_bad_parameters(service: Service, name: str) -> None:
     answer = service.ask("POST", "/api/v1/process", files={"file": ("a.jpg", PHOTO)}, data={"request": asked})
     body = answer.json()
     assert answer.status_code == 400 and body["error"] == body["detail"]["error"] == code and body["message"]
+    assert list(body["detail"]["detail"]) == ["error"], "facts, as the original gives them"
 
 
 @pytest.mark.parametrize(
@@ -193,6 +232,8 @@ def test_bad_parameters(service: Service, name: str) -> None:
 def test_bad_files(service: Service, name: str, data: bytes, code: str) -> None:
     answer = service.ask("POST", "/api/v1/process", files={"file": (name, data)})
     assert answer.status_code == 400 and answer.json()["detail"]["error"] == code
+    facts = answer.json()["detail"]["detail"]
+    assert facts == {"file_size": len(data)} if code == "file_too_large" else facts["filename"] == name
 
 
 def test_what_is_not_there(service: Service) -> None:
@@ -200,18 +241,105 @@ def test_what_is_not_there(service: Service) -> None:
         for method, path in (("GET", "task"), ("GET", "result"), ("DELETE", "task")):
             answer = service.ask(method, f"/api/v1/{path}/{task_id}")
             assert answer.status_code == 404 and answer.json()["error"] in ("task_not_found", "not_found")
+            facts = {"task_id": unquote(task_id)} if answer.json()["error"] == "task_not_found" else None
+            assert answer.json()["detail"]["detail"] == facts
+    answer = service.ask("POST", "/api/v1/process")
+    assert answer.status_code == 422 and answer.json()["detail"]["detail"] is None
 
 
 def test_figures(service: Service) -> None:
     for path in ("/", "/health"):
         body = service.ask("GET", path).json()
         assert set(body) == {"status", "version", "timestamp"} and body["status"] == "healthy"
-    presets = service.ask("GET", "/api/v1/presets").json()["presets"]
-    assert [preset["parameters"]["fps"] for preset in presets] == [24, 60, 15]
     until(lambda: service.ask("GET", "/api/v1/status").json()["workers"] == 1, "the worker's first sign of life")
     assert service.ask("GET", "/api/v1/monitoring/metrics").json()["storage"]["free_bytes"] > 0
     assert service.ask("GET", "/api/v1/monitoring/errors?hours=1").json()["hours"] == 1
     assert service.ask("GET", "/api/v1/monitoring/errors?hours=0").json()["error"] == "parameter_validation_error"
+
+
+def test_the_status_has_the_originals_figures(service: Service) -> None:
+    status = service.ask("GET", "/api/v1/status").json()
+    gpu = {name: told for name, told in status.items() if name.startswith("gpu_")}
+    assert gpu == {"gpu_available": False, "gpu_memory_used": None, "gpu_temperature": None, "gpu_utilization": None}
+    assert 0 <= status["cpu_percent"] <= 100 and 0 <= status["memory_percent"] <= 100
+    assert (status["queue_length"], status["active_tasks"], status["max_concurrent_tasks"]) == (0, 0, 1)
+
+
+def test_how_busy_the_machine_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cores = Cores.found().count
+    for load, percent in ((0, 0.0), (cores / 2, 50.0), (4 * cores, 100.0)):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
+        assert cpu_percent() == percent
+    meminfo = tmp_path / "meminfo"
+    assert memory_percent(meminfo) == 0.0, "there is no such file"
+    meminfo.write_text("MemTotal:       16000 kB\nMemFree:         1000 kB\n")
+    assert memory_percent(meminfo) == 0.0, "it does not say"
+    meminfo.write_text("MemTotal:       16000 kB\n\nMemAvailable:    4000 kB\nHugePages_Total:       0\n")
+    assert memory_percent(meminfo) == 75.0
+
+
+def test_what_became_of_the_tasks(tmp_path: Path) -> None:
+    with serving(tmp_path) as service:
+        told = service.ask("GET", "/api/v1/monitoring/metrics").json()
+        assert not any(told["task_stats"].values()) and told["system_health"] == "unknown"
+        assert told["error_counts"] == told["error_rates_5min"] == {}
+        good = [service.ended(service.process({"depth_model": model})) for model in (None, FLAKY)]
+        bad = service.ended(service.process({"depth_model": BROKEN}))
+        told = service.ask("GET", "/api/v1/monitoring/metrics").json()
+        report = service.ask("GET", "/api/v1/monitoring/errors?hours=1").json()
+    times = [task["metadata"]["processing_time"] for task in good]
+    assert told["task_stats"] == {
+        "total_tasks": 3,
+        "completed_tasks": 2,
+        "failed_tasks": 1,
+        "retried_tasks": 1,
+        "average_processing_time": pytest.approx(sum(times) / 2, abs=0.001),
+    }
+    assert datetime.fromisoformat(told["timestamp"]) >= datetime.fromisoformat(bad["updated_at"])
+    assert told["error_counts"] == told["error_rates_5min"] == {"task_failed": 1}
+    assert (told["recent_metrics"], told["active_timers"], told["system_health"]) == ({}, [], "warning")
+    (recent,) = report["recent_errors"]
+    assert (recent["type"], recent["task_id"]) == ("task_failed", bad["task_id"])
+    assert recent["message"] == bad["error_message"] == "The model is broken. Take another."
+    assert datetime.fromisoformat(recent["timestamp"]) == datetime.fromisoformat(bad["updated_at"])
+    of_type = {"count": 1, "percentage": 100.0, "latest_error": recent["message"]}
+    assert report["error_types"] == {"task_failed": of_type} and report["time_range"] == "last 1 h"
+    assert report["total_errors"] == report["total"] == 1 and report["errors"] == [recent]
+
+
+def test_an_error_is_as_old_as_the_failure(tmp_path: Path) -> None:
+    now_ms, hour_ms = 1, 3_600_000
+    database = Database(f"sqlite:///{tmp_path}/x.sqlite3", clock=lambda: now_ms)
+    queue = Queue(database, (TASK,))
+    queue.add(NewJob(str(uuid.uuid4()), TASK, "upload"))
+    now_ms += 2 * hour_ms
+    claim = queue.claim("worker")
+    assert claim is not None and queue.fail(claim, "It failed.")
+    now_ms += hour_ms // 2
+    assert errors(queue, 1)["total_errors"] == 1
+    now_ms += hour_ms
+    assert errors(queue, 1)["total_errors"] == 0
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("total", "failed", "health"),
+    [(0, 0, "unknown"), (5, 1, "healthy"), (4, 1, "warning"), (2, 1, "warning"), (3, 2, "critical")],
+)
+def test_health_is_a_share_of_failures(total: int, failed: int, health: str) -> None:
+    assert health_of(total, failed) == health
+
+
+def test_presets(service: Service) -> None:
+    presets = service.ask("GET", "/api/v1/presets").json()
+    assert [preset["name"] for preset in presets] == ["快速預覽", "高品質", "GIF 動圖"]
+    assert [preset["is_default"] for preset in presets] == [True, False, False]
+    wanted = [preset["parameters"] for preset in presets]
+    names = ("depth_strength", "animation_duration", "fps", "resolution", "output_format")
+    told = [tuple(one[name] for name in names) for one in wanted]
+    assert told == [(1.0, 2.0, 24, 720, "mp4"), (2.0, 5.0, 60, 1920, "mp4"), (1.5, 3.0, 15, 480, "gif")]
+    for one in wanted:
+        assert service.ended(service.process(one | SHORT))["status"] == "completed", "what is named can be asked for"
 
 
 @dataclass
@@ -263,7 +391,26 @@ def test_a_private_webhook_is_told_only_where_it_is_allowed(service: Service, tm
         with serving(tmp_path, DEPTHFACE_GATEWAY_ALLOWED_NETWORKS="127.0.0.0/8") as allowed:
             good = allowed.ended(allowed.process(webhook_url=heard.url))
             until(lambda: heard.told, "the webhook's message")
-        assert [(told["task_id"], told["status"]) for told in heard.told] == [(good["task_id"], "completed")]
+            bad = allowed.ended(allowed.process({"depth_model": BROKEN}, webhook_url=heard.url))
+            until(lambda: len(heard.told) == 2, "the message of the failure")
+        assert heard.told == [
+            {
+                "task_id": good["task_id"],
+                "status": "completed",
+                "message": "Task completed",
+                "result_url": good["result_url"],
+                "error_message": None,
+                "metadata": good["metadata"],
+            },
+            {
+                "task_id": bad["task_id"],
+                "status": "failed",
+                "message": "Task failed",
+                "result_url": None,
+                "error_message": "The model is broken. Take another.",
+                "metadata": {},
+            },
+        ]
         path = f"/api/v1/task/{refused.json()['task_id']}"
         until(lambda: "webhook" in (service.ask("GET", path).json()["error_message"] or ""), "the refusal")
 
@@ -277,24 +424,70 @@ def test_cancelling_waiting_keys_and_expiry(tmp_path: Path) -> None:
         running = service.process()
         until(lambda: service.triton.models)
         waiting = service.process()
+        status = service.ask("GET", "/api/v1/status").json()
+        assert (status["queue_length"], status["active_tasks"]) == (1, 1)
         busy = service.process()
         assert (busy.status_code, busy.json()["error"]) == (503, "service_busy")
+        assert busy.json()["detail"]["detail"]["queue_length"] == 1
         early = service.ask("GET", f"/api/v1/result/{running.json()['task_id']}")
         assert (early.status_code, early.json()["error"]) == (400, "task_not_completed")
+        assert early.json()["detail"]["detail"] == {"status": "processing"}
         for task in (waiting, running):
             answer = service.ask("DELETE", f"/api/v1/task/{task.json()['task_id']}")
             assert answer.json() == {"message": "Task cancelled", "task_id": task.json()["task_id"]}
             again = service.ask("DELETE", f"/api/v1/task/{task.json()['task_id']}")
             assert (again.status_code, again.json()["error"]) == (400, "task_not_cancellable")
+            assert again.json()["detail"]["detail"] == {"status": "cancelled"}
             assert service.ended(task)["status"] == "cancelled"
         service.triton.let_go.set()
         done = service.ended(service.process())
         assert done["status"] == "completed"
         assert service.ask("POST", "/api/v1/monitoring/cleanup?days=7").json()["tasks_deleted"] == 0
         assert service.ask("POST", "/api/v1/monitoring/cleanup?days=0").json()["tasks_deleted"] == 3
-        assert service.ask("GET", done["result_url"]).status_code == 404
+        gone = service.ask("GET", done["result_url"])
+        assert (gone.status_code, gone.json()["error"]) == (404, "task_not_found")
         left = [path for path in (tmp_path / "depthflow").rglob("*") if path.is_file()]
         assert left == []
+
+
+OPEN_BY_MISTAKE = [{"DEPTHFLOW_API_KEY": ""}, {"API_KEY_ENABLED": "true"}, {"API_KEY_ENABLED": "1", "API_KEY": " "}]
+
+
+@pytest.mark.parametrize("told", OPEN_BY_MISTAKE)
+def test_it_does_not_stand_open_where_a_key_is_wanted_and_empty(told: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=f"{next(iter(told))} is"):
+        depthflow.app(context_of(DrawnDepth(), tmp_path, told))
+    depthflow.app(context_of(DrawnDepth(), tmp_path, told | {"DEPTHFACE_GATEWAY_API_KEY": "secret"}))
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"API_KEY_ENABLED": "true", "API_KEY": "secret"},
+        {"API_KEY_ENABLED": "true", "API_KEY": "theirs", "DEPTHFLOW_API_KEY": "secret"},
+        {"API_KEY_ENABLED": "false", "API_KEY": "theirs", "DEPTHFACE_GATEWAY_API_KEY": "secret"},
+        {"API_KEY_ENABLED": "true", "API_KEY": "secret", "DEPTHFACE_GATEWAY_API_KEY": "ours"},
+    ],
+)
+def test_the_key_is_the_one_that_its_users_have_set(told: dict[str, str], tmp_path: Path) -> None:
+    with serving(tmp_path, **told) as service:
+        for key, status, code in (("", 401, "missing_api_key"), ("wrong", 401, "invalid_api_key"), ("secret", 200, "")):
+            service.key = key
+            answer = service.ask("GET", "/api/v1/status")
+            assert answer.status_code == status
+            if code:
+                assert answer.json()["error"] == answer.json()["detail"]["error"] == code
+
+
+def test_without_a_key_nobody_is_asked(tmp_path: Path) -> None:
+    with serving(tmp_path, API_KEY="your-secret-api-key", API_KEY_ENABLED="false") as service:
+        assert service.ask("GET", "/api/v1/status").status_code == 200
+
+
+def test_its_address_is_what_its_users_have_set() -> None:
+    contract = contract_named("depthflow")
+    assert address(contract, {}) == ("127.0.0.1", 8080)
+    assert address(contract, {"API_HOST": "0.0.0.0", "API_PORT": "8081"}) == ("0.0.0.0", 8081)
 
 
 def test_on_the_real_server(server: Server, tmp_path: Path) -> None:
