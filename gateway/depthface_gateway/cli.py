@@ -65,7 +65,7 @@ def _takes_context(command: Callable[..., None]) -> Callable[..., None]:
             settings=settings,
             environment=environment,
             data=data,
-            database=database or f"sqlite:///{data.absolute() / 'gateway.sqlite3'}",
+            database=database or "",
         )
         command(context=context, **others)
 

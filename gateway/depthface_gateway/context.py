@@ -22,7 +22,7 @@ class Context:
         settings: what holds for every contract.
         environment: the variables of the process, for a contract's own settings (`depthface_gateway.settings`).
         data: the folder for files; it is made by who first writes there.
-        database: SQLAlchemy's URL; SQLite in `data` by default.
+        database: SQLAlchemy's URL; empty for SQLite in `data`.
         with_worker: whether the jobs are done in this process too; None: as the database wants it.
         upstream: where what we lack goes, `http://…`; empty for nowhere.
     """

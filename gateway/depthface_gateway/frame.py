@@ -37,6 +37,7 @@ class Frame:
         open_paths: what anybody may ask where a key is set: health checks.
         is_keyed: whether the settings' `api_key` counts: not where the callers cannot show one.
         max_body_bytes: its own limit, where it is lower than the settings'.
+        has_docs: whether `/docs` and `/redoc` show its OpenAPI to people. Their scripts come from a CDN.
     """
 
     name: str
@@ -46,12 +47,20 @@ class Frame:
     open_paths: frozenset[str] = frozenset({"/", "/health"})
     is_keyed: bool = True
     max_body_bytes: int | None = None
+    has_docs: bool = True
 
 
 def new_app(context: Context, frame: Frame, lifespan: Lifespan | None = None) -> FastAPI:
     """Make an app without routes."""
     settings = context.settings
-    app = FastAPI(title=frame.title, version=frame.version, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title=frame.title,
+        version=frame.version,
+        lifespan=lifespan,
+        docs_url="/docs" if frame.has_docs else None,
+        redoc_url="/redoc" if frame.has_docs else None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
 
     async def depthface_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, DepthfaceError)

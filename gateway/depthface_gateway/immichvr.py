@@ -112,7 +112,7 @@ class _Depth:
     Attributes:
         default: the key of the model for who asks for none.
         device: what computes, `cpu` or `gpu`, as its operator says: Triton does not tell its clients.
-        current: the key of the model that was used or loaded last.
+        current: the key of the model that was loaded or asked for last; None once that is unloaded.
         seen: the keys that were ready once: what they name is exported.
     """
 
@@ -123,7 +123,7 @@ class _Depth:
     seen: set[str] = field(default_factory=set)
 
     def ready(self) -> list[str]:
-        """Return the keys of the models that Triton has loaded, the last used first."""
+        """Return the keys of the models that Triton has loaded: the current one first, then the default."""
         models = self.context.triton.models
         ready = [key for key in _MODELS if (name := _OURS[key]) in models and models[name].ready]
         self.seen.update(ready)
@@ -131,7 +131,7 @@ class _Depth:
 
     async def png(self, photo: bytes, key: str, id: str) -> bytes:
         """Return the depth of a photo; a model that is not loaded is loaded, as there."""
-        name = _OURS[key]
+        name, before = _OURS[key], self.current
         try:
             png = await self.context.triton.ask(
                 lambda client: client.depth_png(photo, bits=8, model=name, request_id=id)
@@ -141,7 +141,8 @@ class _Depth:
             png = await self.context.triton.ask(
                 lambda client: client.depth_png(photo, bits=8, model=name, request_id=id)
             )
-        self.current = key
+        if self.current == before:  # none was loaded meanwhile
+            self.current = key
         self.seen.add(key)
         return as_there(png)
 
@@ -158,17 +159,18 @@ class _Depth:
                     if not was_ready:
                         await self.context.triton.on_every_server(lambda client: client.unload(name))
                 raise
-        self.current = key
         self.seen.add(key)
 
     async def unload(self, key: str) -> bool:
         """Have Triton unload a model; return whether it was loaded."""
         name = _OURS[key]
         await self.context.triton.look()
-        if key not in self.ready():
-            return False
-        await self.context.triton.on_every_server(lambda client: client.unload(name))
-        return True
+        was_ready = key in self.ready()
+        if was_ready:
+            await self.context.triton.on_every_server(lambda client: client.unload(name))
+        if self.current == key:
+            self.current = None
+        return was_ready
 
 
 def app(context: Context) -> FastAPI:
@@ -217,7 +219,7 @@ def _router(depth: _Depth) -> APIRouter:
             raise _Refusal(400, "Empty filename", "No file selected")
         if image is None:
             raise _Refusal(400, "No image provided", "Please upload an image file with key 'image'")
-        key = model or depth.default
+        key = model or next(iter(depth.ready()), depth.default)
         if key not in _MODELS:
             raise _Refusal(400, "Invalid model", f"Unknown model '{key}'. Available: {[*_MODELS]}")
         try:
@@ -269,6 +271,7 @@ def _router(depth: _Depth) -> APIRouter:
             raise _Refusal(500, "Failed to load model", message, success=False) from error
         except DepthfaceError as error:
             raise _Refusal(500, "Model load error", str(error), success=False) from error
+        depth.current = key
         return {"success": True, "message": f"Model '{key}' loaded successfully", "current_model": key}
 
     @routes.post("/api/models/{key}/unload")

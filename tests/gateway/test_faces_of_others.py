@@ -26,7 +26,7 @@ from depthface.errors import (
     ServerOverloaded,
     ServerUnavailable,
 )
-from depthface_gateway.faces import insightface_rest
+from depthface_gateway.faces import compreface, insightface_rest
 
 
 @pytest.fixture(scope="session")
@@ -221,6 +221,14 @@ def test_compreface_detects(url, people):
     assert set(bare["result"][0]) == {"box"}
 
 
+@pytest.mark.parametrize(
+    ("cosine", "similarity"),
+    [(1.0, 1.0), (0.5, 0.95498), (1 - 1.23132175**2 / 2, 0.5), (0.0, 0.08204), (-1.0, 0.00004), (1.0000001, 1.0)],
+)
+def test_compreface_has_a_scale_of_its_own(cosine, similarity):
+    assert compreface.similarity_of(cosine) == similarity
+
+
 def test_compreface_verifies_and_takes_base64(url, face_client):
     photos = {"source_image": PORTRAIT, "target_image": CROWD}
     (result,) = post(url, "/api/v1/verification/verify", photos).json()["result"]
@@ -228,11 +236,15 @@ def test_compreface_verifies_and_takes_base64(url, face_client):
     assert similarities == sorted(similarities, reverse=True)
     (source,) = face_client.faces(PORTRAIT, model=MODEL, parts=["embedding"], det_size=640)
     targets = face_client.faces(CROWD, model=MODEL, parts=["embedding"], det_size=640)
-    assert similarities[0] == pytest.approx(max(source.similarity(face) for face in targets), abs=1e-3)
+    distances = sorted(float(np.linalg.norm(source.embedding - face.embedding)) for face in targets)
+    expected = [(np.tanh((1.23132175 - distance) * 6.602259425) + 1) / 2 for distance in distances]
+    np.testing.assert_allclose(similarities, expected, atol=5e-3)
     assert "embedding" not in result["source_image_face"]
     encoded = {name: base64.b64encode(photo).decode() for name, photo in photos.items()}
     answer = requests.post(f"{url}/api/v1/verification/verify", json=encoded, timeout=HANGS_AFTER_S)
     assert len(answer.json()["result"][0]["face_matches"]) == len(similarities)
+    (same,) = post(url, "/api/v1/verification/verify", dict.fromkeys(photos, PORTRAIT)).json()["result"]
+    assert same["face_matches"][0]["similarity"] == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.parametrize(

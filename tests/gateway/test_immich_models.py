@@ -81,6 +81,13 @@ def test_clips_are_known_by_their_weights_their_cards_and_by_aliases(theirs, typ
     assert models.name(Entry(CLIP, type, theirs, {})) == ours
 
 
+@pytest.mark.parametrize("alias", ["my.org/eyes.v2", "eyes.v2", "eyesv2"])
+def test_an_alias_is_found_by_the_name_that_immich_sends(alias):
+    models = models_of(embedding("eyes", "own", "image", "large"), **{alias: "large"})
+    (entry,) = parsed(json.dumps({CLIP: {"visual": {"modelName": "my.org/eyes.v2"}}}))
+    assert models.name(entry) == "eyes"
+
+
 @pytest.mark.parametrize(
     ("theirs", "ours"), [("mine", "anything"), ("buffalo_l", "anything"), ("anything", "anything"), ("other", None)]
 )
@@ -92,12 +99,12 @@ def test_packs_are_known_by_what_their_analysis_says(theirs, ours):
 
 def test_what_is_to_be_preloaded_is_read_from_immichs_variables():
     variables = {
-        "MACHINE_LEARNING_PRELOAD__CLIP__TEXTUAL": "a, b",
+        "MACHINE_LEARNING_PRELOAD__CLIP__TEXTUAL": "a, immich-app/b.c",
         "MACHINE_LEARNING_PRELOAD__FACIAL_RECOGNITION": "buffalo_l",
     }
     assert [(entry.task, entry.type, entry.model) for entry in preloaded(variables)] == [
         (CLIP, "textual", "a"),
-        (CLIP, "textual", "b"),
+        (CLIP, "textual", "bc"),
         (FACES, "recognition", "buffalo_l"),
     ]
 

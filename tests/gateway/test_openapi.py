@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
 
 from depthface_gateway.context import Context
 from depthface_gateway.contracts import NAMES, contract_named
@@ -19,9 +21,13 @@ from depthface_gateway.triton import Triton
 FOLDER = Path(__file__).parents[2] / "docs" / "openapi"
 
 
+def app_of(name: str, **variables: str) -> FastAPI:
+    settings = Settings.of(variables)
+    return contract_named(name).app(Context(Triton(["127.0.0.1:8000"], settings), settings, variables))
+
+
 def document(name: str) -> dict[str, Any]:
-    settings = Settings.of({})
-    return contract_named(name).app(Context(Triton(["127.0.0.1:8000"], settings), settings)).openapi()
+    return app_of(name).openapi()
 
 
 def essence(document: dict[str, Any]) -> dict[str, Any]:
@@ -57,6 +63,25 @@ def test_the_app_keeps_to_its_document(name):
 def test_operations_are_told_apart(name):
     ids = [operation["operationId"] for methods in document(name)["paths"].values() for operation in methods.values()]
     assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_people_read_it_where_the_original_shows_it(name):
+    asked = TestClient(app_of(name))
+    for path in ("/docs", "/redoc"):
+        answer = asked.get(path)
+        assert answer.status_code == (404 if name == "page" else 200)
+        assert ("/openapi.json" in answer.text) == (name != "page")
+        assert path not in document(name)["paths"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_who_must_show_a_key_must_show_it_for_the_document_too(name):
+    asked = TestClient(app_of(name, DEPTHFACE_GATEWAY_API_KEY="secret"))
+    is_keyed = name in ("immichvr", "faces", "page")
+    for path in ("/openapi.json",) if name == "page" else ("/openapi.json", "/docs", "/redoc"):
+        assert asked.get(path).status_code == (401 if is_keyed else 200)
+        assert asked.get(path, headers={"x-api-key": "secret"}).status_code == 200
 
 
 if __name__ == "__main__":

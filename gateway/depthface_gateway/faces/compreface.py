@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import time
 from typing import Annotated, Any
 
@@ -20,13 +21,16 @@ from depthface_gateway.faces.asking import Faces, by_area
 from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Problem, request_id
 
-__all__ = ["PREFIX", "answer", "router"]
+__all__ = ["PREFIX", "answer", "router", "similarity_of"]
 
 PREFIX = "/api/v1"
 
 _MOST_BYTES = 5 * 2**20
 
 _NO_FACE, _MISSING_PART, _BAD_VALUE, _OTHER = 28, 34, 26, 0  # CompreFace's own codes
+
+_MIDDLE_DISTANCE, _STEEPNESS = 1.23132175, 6.602259425
+"""CompreFace's `similarity_coefficients` of `arcface_r100_v1`."""
 
 _PARTS = {"calculator": "embedding", "age": "attributes", "gender": "attributes", "pose": "pose"}
 
@@ -81,13 +85,26 @@ def router(faces: Faces) -> APIRouter:
             find(photos[1], request, plugins, det_prob_threshold, limit),
         )
         source = sources[0]
-        matches = [_face(face, face_plugins) | {"similarity": round(source.similarity(face), 5)} for face in targets]
-        matches.sort(key=lambda match: -match["similarity"])
+        targets.sort(key=source.similarity, reverse=True)
+        matches = [
+            _face(face, face_plugins) | {"similarity": similarity_of(source.similarity(face))} for face in targets
+        ]
         row = _face(source, face_plugins)
         verdict = {"source_image_face": row, "face_matches": matches}
         return Json({"result": [_with_status(verdict, [row, *matches], status, started)]})
 
     return routes
+
+
+def similarity_of(cosine: float) -> float:
+    """Return how similar CompreFace calls two faces, 0…1, of the cosine of their embeddings, −1…1.
+
+    It is (tanh((c₀ − d) c₁) + 1) / 2 of the distance d = √(2 − 2 cos) of vectors of unit length, as in its
+    `EuclideanDistanceClassifier`; c₀ and c₁ are those of its InsightFace plugin for `arcface_r100_v1`. So a threshold
+    that its users have set stays right: 0.5 is where the distance is c₀, at a cosine of 0.24.
+    """
+    distance = math.sqrt(max(2 - 2 * cosine, 0.0))
+    return round((math.tanh((_MIDDLE_DISTANCE - distance) * _STEEPNESS) + 1) / 2, 5)
 
 
 def answer(problem: Problem) -> Response:

@@ -14,7 +14,7 @@ from typing import TypeVar
 from depthface.errors import DepthfaceError, ModelUnavailable, ServerUnavailable
 from depthface_client import AsyncClient, ModelInfo
 from depthface_gateway.immich.away import note, noted
-from depthface_gateway.immich.entries import CLIP, FACES, Entry
+from depthface_gateway.immich.entries import CLIP, FACES, Entry, cleaned
 from depthface_gateway.meanings import analyses, embedding_models, exportable, hub_id
 from depthface_gateway.settings import Environment, number, words
 from depthface_gateway.triton import Triton
@@ -57,7 +57,7 @@ HEEDED = frozenset({_TTL, _TTL_POLL, *(_PRELOAD + variable for variable in _PREL
 def preloaded(environment: Environment) -> list[Entry]:
     """Return what immich's variables want loaded from the start."""
     return [
-        Entry(task, type, name, {})
+        Entry(task, type, cleaned(name), {})
         for variable, (task, types) in _PRELOADED.items()
         for name in words(environment, _PRELOAD + variable)
         for type in types
@@ -69,7 +69,7 @@ class Models:
     """The served models, by immich's names.
 
     Attributes:
-        aliases: immich's name to a pack, to a space, or to the whole name of a model.
+        aliases: immich's name, as it is or cleaned, to a pack, to a space, or to the whole name of a model.
         ttl_s: how long a model that nobody asks for stays loaded; 0 for ever.
         poll_s: how often that is looked at.
         used: when each was asked last, in seconds of the monotonic clock.
@@ -98,6 +98,7 @@ class Models:
         ttl_s = number(environment, _TTL, 0.0, -1e9)
         poll_s = number(environment, _TTL_POLL, 10.0, 0.01)
         known = noted(notes) if notes else {}
+        aliases = {cleaned(theirs): ours for theirs, ours in aliases.items()} | dict(aliases)
         return cls(triton, aliases, max(ttl_s, 0.0), poll_s, known=known, away=set(known), notes=notes)
 
     def name(self, entry: Entry) -> str | None:

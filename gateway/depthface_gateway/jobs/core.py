@@ -12,7 +12,7 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry
 
 from depthface_gateway.context import Context
-from depthface_gateway.jobs.database import Database
+from depthface_gateway.jobs.database import Database, url_in
 from depthface_gateway.jobs.inference import Task
 from depthface_gateway.jobs.media import MediaStore
 from depthface_gateway.jobs.metrics import TableMetrics, WorkerMetrics
@@ -59,7 +59,7 @@ async def opened(
     Raises:
         ConfigError: one of them cannot be used.
     """
-    database = await asyncio.to_thread(Database, context.database)
+    database = await asyncio.to_thread(lambda: Database(context.database or url_in(context.data)))
     try:
         store = await asyncio.to_thread(ResultStore, storage)
         queue = Queue(database, tuple(tasks), max_retries=settings.max_retries, lease_ms=round(1000 * settings.lease_s))

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import alembic.command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, Float, Integer, String, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from depthface.errors import ConfigError
+from depthface_gateway.jobs.models import VERSION_TABLE, Base, Job, QueueEntry, SyncStatus
 
-__all__ = ["Database", "engine_of"]
+__all__ = ["Database", "engine_of", "url_in"]
+
+_log = logging.getLogger(__name__)
 
 _SQLITE, _POSTGRESQL = "sqlite", "postgresql"
+_OUR_FILE, _OLDER_FILE = "gateway.sqlite3", "inference.db"
+_OLDER_TABLES = {Job.__tablename__, QueueEntry.__tablename__, SyncStatus.__tablename__}
 _BUSY_TIMEOUT_MS = 30_000
 _PAUSE_S = 0.01
 _WRITES = "depthface_writes"
@@ -110,6 +116,71 @@ def engine_of(url: str) -> Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def url_in(folder: Path) -> str:
+    """Return the URL of the database in a data folder.
+
+    It is the older service's own file where that is there, ours is not, and the migrations can take it over.
+    """
+    ours, older = (folder.absolute() / name for name in (_OUR_FILE, _OLDER_FILE))
+    with suppress(OSError):  # a folder that cannot be looked into is named when its database is opened
+        if older.is_file() and not ours.exists():
+            if _can_be_taken_over(older):
+                _log.info("Jobs are kept in the older service's database, %s", older)
+                return f"sqlite:///{older}"
+            _log.warning("%s is left as it is, for it has not the older service's tables: jobs go to %s", older, ours)
+    return f"sqlite:///{ours}"
+
+
+def _can_be_taken_over(path: Path) -> bool:
+    """Whether a SQLite file has the older service's tables, or has been taken over already; it is only read.
+
+    The migrations are tried in memory, on a copy of the tables without their rows.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=_BUSY_TIMEOUT_MS / 1000)) as there:
+            made = there.execute(
+                "SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'index') AND sql IS NOT NULL "
+                "AND name NOT GLOB 'sqlite_*' ORDER BY type DESC, rowid"
+            ).fetchall()
+    except sqlite3.OperationalError:  # locked, or closed to us: its opening says so, and no jobs seem to be gone
+        return True
+    except sqlite3.DatabaseError:  # it is none
+        return False
+    names = {name for name, _ in made}
+    if VERSION_TABLE in names:
+        return True
+    if not names >= _OLDER_TABLES:
+        return False
+    engine = create_engine("sqlite://")
+    try:
+        with engine.begin() as connection:
+            for _, statement in made:
+                connection.exec_driver_sql(statement)
+            alembic.command.upgrade(_alembic(connection), "head")
+            return _fits(connection)
+    except SQLAlchemyError:
+        return False
+    finally:
+        engine.dispose()
+
+
+def _fits(connection: Connection) -> bool:
+    """Whether the tables have all columns of the models, each of its kind, and need no others."""
+    for table in Base.metadata.sorted_tables:
+        there = {column["name"]: column for column in inspect(connection).get_columns(table.name)}
+        for column in table.columns:
+            found = there.pop(column.name, None)
+            if found is None or _kind(found["type"]) != _kind(column.type):
+                return False
+        if any(not other["nullable"] and other["default"] is None for other in there.values()):
+            return False
+    return True
+
+
+def _kind(column_type: object) -> list[bool]:
+    return [isinstance(column_type, kind) for kind in (Integer, Float, String)]
 
 
 def _checked(url: str) -> URL:

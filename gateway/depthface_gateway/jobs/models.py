@@ -8,7 +8,10 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer, String, Text, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-__all__ = ["ACTIVE", "FINISHED", "Base", "Job", "QueueEntry", "Status", "SyncStatus", "WorkerRow"]
+__all__ = ["ACTIVE", "FINISHED", "VERSION_TABLE", "Base", "Job", "QueueEntry", "Status", "SyncStatus", "WorkerRow"]
+
+VERSION_TABLE = "depthface_alembic_version"
+"""Which of our steps was the last; `alembic_version` may be there already, with another service's steps."""
 
 
 class Status:

@@ -51,7 +51,9 @@ def app(context: Context) -> FastAPI:
         async with context.triton:
             yield
 
-    made = new_app(context, Frame(NAME, "depthface", _answer, open_paths=frozenset({"/", "/health"})), lifespan)
+    # The browser keeps the user's key: no script but the page's own runs beside it.
+    frame = Frame(NAME, "depthface", _answer, open_paths=frozenset({"/", "/health"}), has_docs=False)
+    made = new_app(context, frame, lifespan)
     made.include_router(_router(context))
     return made
 

@@ -16,7 +16,7 @@ from fixtures.waiting import HANGS_AFTER_S
 from sqlalchemy import inspect, text
 
 from depthface.errors import ConfigError
-from depthface_gateway.jobs.database import Database, engine_of
+from depthface_gateway.jobs.database import Database, engine_of, url_in
 from depthface_gateway.jobs.models import Base
 from depthface_gateway.jobs.queue import NewJob, Queue
 
@@ -40,6 +40,8 @@ INSERT INTO queue (job_id, priority, enqueued_at, dequeued_at, worker_id) VALUES
     ('a', 2, 1, NULL, NULL), ('b', 9, 2, 2, 'dead'), ('c', 5, 3, NULL, NULL), ('d', 5, 4, 4, 'dead');
 INSERT INTO media_store_sync_status (job_id, sync_status, retry_count) VALUES ('b', 'pending', 0);
 """
+OLD_SQLITE = OLD_TABLES.format(auto="AUTOINCREMENT")
+THREE_TABLES = OLD_SQLITE.partition("CREATE TABLE alembic_version")[0]
 
 
 def tables(database: Database) -> set[str]:
@@ -96,6 +98,62 @@ def test_the_older_services_database_is_taken_over(database_url: str) -> None:
     with database.engine.connect() as connection:
         assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "5f3a90cc1122"
     database.close()
+
+
+def older_file(folder: Path, script: str) -> Path:
+    path = folder / "inference.db"
+    with closing(sqlite3.connect(path)) as made:
+        made.executescript(script)
+    return path
+
+
+def test_the_older_services_own_file_is_the_database_of_its_folder(tmp_path: Path) -> None:
+    assert url_in(tmp_path) == f"sqlite:///{tmp_path / 'gateway.sqlite3'}"
+    path = older_file(tmp_path, OLD_SQLITE)
+    before = path.read_bytes()
+    assert url_in(tmp_path) == f"sqlite:///{path}"
+    assert path.read_bytes() == before
+    for _ in range(2):  # when it has been taken over, too
+        database = Database(url_in(tmp_path))
+        assert database.engine.url.database == str(path)
+        job = Queue(database, ["face_detection"]).get("d")
+        assert job is not None and job.status == "completed"
+        database.close()
+    assert not (tmp_path / "gateway.sqlite3").exists()
+
+
+def test_who_has_jobs_here_already_keeps_them(tmp_path: Path) -> None:
+    ours = f"sqlite:///{tmp_path / 'gateway.sqlite3'}"
+    Database(ours).close()
+    older_file(tmp_path, OLD_SQLITE)
+    assert url_in(tmp_path) == ours
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "",
+        "CREATE TABLE photos (id INTEGER PRIMARY KEY);",
+        THREE_TABLES.partition("CREATE TABLE media_store_sync_status")[0],
+        THREE_TABLES.replace("result TEXT", "result TEXT, priority INTEGER"),
+        THREE_TABLES.replace("created_at BIGINT", "created_at DATETIME"),
+        THREE_TABLES.replace("result TEXT", "result TEXT, kind TEXT NOT NULL"),
+        THREE_TABLES.replace("error_message TEXT", "error TEXT"),
+    ],
+    ids=["nothing", "others", "some", "a column that is added", "another type", "a column more", "a column less"],
+)
+def test_a_file_of_that_name_with_other_tables_is_left_as_it_is(tmp_path: Path, script: str) -> None:
+    path = older_file(tmp_path, script)
+    before = path.read_bytes()
+    url = url_in(tmp_path)
+    assert url == f"sqlite:///{tmp_path / 'gateway.sqlite3'}"
+    Database(url).close()
+    assert path.read_bytes() == before
+
+
+def test_a_file_of_that_name_that_is_no_database_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "inference.db").write_bytes(b"no database" * 100)
+    assert url_in(tmp_path) == f"sqlite:///{tmp_path / 'gateway.sqlite3'}"
 
 
 def test_several_may_start_at_the_same_moment(database_url: str) -> None:

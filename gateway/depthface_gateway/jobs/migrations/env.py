@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from depthface_gateway.jobs.models import Base
-
-VERSION_TABLE = "depthface_alembic_version"  # `alembic_version` may be there already, with another service's steps
+from depthface_gateway.jobs.models import VERSION_TABLE, Base
 
 context.configure(
     connection=context.config.attributes["connection"],
