@@ -1,13 +1,28 @@
-"""What a gateway itself looks at in a photo: its size, from its head."""
+"""What a gateway itself reads of a photo: the base64 that it comes in, and its size, from its head."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 
 from depthface import containers, picture
+from depthface.errors import InvalidInput
 from depthface.limits import LARGEST_PIXELS
 
-__all__ = ["upright_size"]
+__all__ = ["from_base64", "upright_size"]
+
+
+def from_base64(text: bytes | str) -> bytes:
+    """Return the bytes of base64, with or without `data:…;base64,` before it, and with or without line breaks.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    try:
+        data = text.encode() if isinstance(text, str) else text
+        return base64.b64decode(b"".join(data.rpartition(b",")[2].split()), validate=True)
+    except ValueError as error:
+        raise InvalidInput(f"This is no base64 ({error}).", "Encode the photo's file.") from error
 
 
 async def upright_size(data: bytes) -> tuple[int, int]:

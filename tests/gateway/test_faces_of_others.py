@@ -26,7 +26,9 @@ from depthface.errors import (
     ServerOverloaded,
     ServerUnavailable,
 )
+from depthface_client import ModelInfo
 from depthface_gateway.faces import compreface, insightface_rest
+from depthface_gateway.faces.asking import Faces
 
 
 @pytest.fixture(scope="session")
@@ -41,17 +43,18 @@ def test_extract_in_json(url, people):
     images = {"data": [base64.b64encode(photo).decode() for photo in (CROWD, NO_PHOTO, NOBODY)]}
     images["data"].append("data:image/jpeg;base64," + images["data"][0])
     images["data"].append("no base64!")
+    images["data"].append(base64.encodebytes(CROWD).decode())  # in lines, as the command base64 writes it
     wish = {"threshold": 0.5, "return_landmarks": True, "extract_ga": True, "return_face_data": True}
     answer = requests.post(
         f"{url}/extract", json={"images": images, **wish, "verbose_timings": True}, timeout=HANGS_AFTER_S
     ).json()
     assert set(answer["took"]) == {"total_ms", "read_imgs_ms", "embed_all_ms"}
-    crowd, broken, nobody, as_url, no_base64 = answer["data"]
-    assert [row["status"] for row in answer["data"]] == ["ok", "failed", "ok", "ok", "failed"]
+    crowd, broken, nobody, as_url, no_base64, in_lines = answer["data"]
+    assert [row["status"] for row in answer["data"]] == ["ok", "failed", "ok", "ok", "failed", "ok"]
     assert broken["faces"] == nobody["faces"] == []
     assert "not an image" in broken["traceback"]
     assert "base64" in no_base64["traceback"]
-    assert len(crowd["faces"]) == len(as_url["faces"]) == len(people) >= 4
+    assert len(crowd["faces"]) == len(as_url["faces"]) == len(in_lines["faces"]) == len(people) >= 4
     for index, (row, face) in enumerate(zip(crowd["faces"], people, strict=True)):
         assert row["num_det"] == index
         assert row["bbox"] == [int(side) for side in face.box]
@@ -84,6 +87,13 @@ def test_extract_does_what_its_options_say(url, people):
         return requests.post(f"{url}/extract", json=body, timeout=HANGS_AFTER_S).json()["data"][0]["faces"]
 
     assert len(extract(limit_faces=2)) == 2
+    surest = [[int(side) for side in face.box] for face in people]
+    largest = [[int(side) for side in face.box] for face in sorted(people, key=lambda face: -face.area)]
+    for limit in range(len(people) + 2):
+        rows = extract(limit_faces=limit, threshold=0.5)
+        is_cut = 0 < limit < len(people)
+        assert [row["bbox"] for row in rows] == (largest[:limit] if is_cut else surest)
+        assert [row["num_det"] for row in rows] == list(range(len(rows)))
     widths = sorted(int(face.box[2] - face.box[0]) for face in people)
     assert len(extract(min_face_size=widths[-2], threshold=0.5)) == 2
     assert extract(threshold=1.0) == []
@@ -108,6 +118,22 @@ def test_extract_refuses_with_detail(url, body, status):
     )
     assert answer.status_code == status
     assert answer.json()["detail"]
+
+
+def test_the_largest_come_first_only_where_some_are_left_out():
+    found = [SimpleNamespace(area=area) for area in (20.0, 30.0, 10.0)]
+
+    async def ask(_: object) -> list:
+        return found
+
+    pack = ModelInfo("m", ready=True, weights="", task="faces", precision="", is_lazy=False, facts={"pack": "p"})
+    faces = Faces(SimpleNamespace(triton=SimpleNamespace(is_alive=True, models={"m": pack}, ask=ask)), "p")
+
+    def areas(largest: int | None) -> list[float]:
+        return [face.area for face in asyncio.run(faces.find(b"", "id", largest=largest))]
+
+    assert areas(2) == [30.0, 20.0]
+    assert areas(None) == areas(0) == areas(3) == areas(4) == [20.0, 30.0, 10.0]
 
 
 def extracted(find: Callable[..., Awaitable[object]], *photos: bytes) -> list[dict]:
@@ -240,7 +266,7 @@ def test_compreface_verifies_and_takes_base64(url, face_client):
     expected = [(np.tanh((1.23132175 - distance) * 6.602259425) + 1) / 2 for distance in distances]
     np.testing.assert_allclose(similarities, expected, atol=5e-3)
     assert "embedding" not in result["source_image_face"]
-    encoded = {name: base64.b64encode(photo).decode() for name, photo in photos.items()}
+    encoded = {name: base64.encodebytes(photo).decode() for name, photo in photos.items()}
     answer = requests.post(f"{url}/api/v1/verification/verify", json=encoded, timeout=HANGS_AFTER_S)
     assert len(answer.json()["result"][0]["face_matches"]) == len(similarities)
     (same,) = post(url, "/api/v1/verification/verify", dict.fromkeys(photos, PORTRAIT)).json()["result"]

@@ -1,8 +1,9 @@
-"""What a gateway reads of a photo itself: its size; on the event loop only where that is quick whatever it is sent."""
+"""What a gateway reads of a photo itself: base64; its size, on the event loop only where that is quick in any case."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import random
 from io import BytesIO
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from depthface import containers, picture
 from depthface.errors import InvalidInput
-from depthface_gateway.photos import upright_size
+from depthface_gateway.photos import from_base64, upright_size
 
 _PICTURE = Image.effect_noise((40, 30), 50)
 
@@ -88,6 +89,21 @@ def test_whatever_may_take_long_is_read_in_a_thread(threads, photo):
 def test_what_is_no_photo_is_refused(photo):
     with pytest.raises(InvalidInput):
         asyncio.run(upright_size(photo))
+
+
+@pytest.mark.parametrize("before", ["", "data:image/jpeg;base64,", "data:image/jpeg;base64,\n"])
+@pytest.mark.parametrize("ends", ["", "\n", "\r\n", " ", "\t\n"])
+def test_base64_is_read_however_its_lines_are_broken(before, ends):
+    photo = encoded("JPEG")
+    letters = base64.b64encode(photo).decode()
+    text = before + ends.join(letters[at : at + 76] for at in range(0, len(letters), 76)) + ends
+    assert from_base64(text) == from_base64(text.encode()) == photo
+
+
+@pytest.mark.parametrize("text", ["no base64!", "AAA", "=", "A===", "é", "\ud800", "AAAA-_AA"])
+def test_what_is_no_base64_is_refused(text):
+    with pytest.raises(InvalidInput, match="no base64"):
+        from_base64(text)
 
 
 def test_what_is_read_at_once_is_what_a_decoder_reads():

@@ -87,8 +87,9 @@ class Faces:
         """Return the faces, the surest first, with these parts as far as the pack has networks for them.
 
         Args:
-            largest: only as many of them, those of the largest boxes; None or 0 for all. (The server's own `max_faces`
-                prefers those near the middle, which none of these services does.)
+            largest: only as many of them; None or 0 for all. Where there are more, those of the largest boxes, the
+                largest first, as InsightFace-REST has it. (The server's own `max_faces` prefers those near the middle,
+                which none of these services does.)
         """
         model = self.model
         asked: tuple[str, ...] | None = tuple(parts)
@@ -115,10 +116,9 @@ class Faces:
                 self.poor.add((model, asked))
         else:
             found = await ask(None if asked else ())
-        if not largest:
+        if not largest or len(found) <= largest:
             return found
-        kept = by_area(found)[:largest]
-        return [face for face in found if any(face is one for one in kept)]
+        return by_area(found)[:largest]
 
     async def swap(self, source: bytes, target: bytes, id: str) -> bytes:
         """Return a PNG of the target with the source's face; see `Client.swap`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 import time
 from typing import Annotated, Any
@@ -20,6 +19,7 @@ from depthface_gateway.answers import Json, finite
 from depthface_gateway.faces.asking import Faces, by_area
 from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Problem, request_id
+from depthface_gateway.photos import from_base64
 
 __all__ = ["PREFIX", "answer", "router", "similarity_of"]
 
@@ -131,9 +131,7 @@ async def _photos(request: Request, *names: str) -> list[bytes]:
     if request.headers.get("content-type", "").partition(";")[0].strip() == "application/json":
         try:
             body = await request.json()
-            found = {
-                name: base64.b64decode(body[name].rpartition(",")[2], validate=True) for name in names if name in body
-            }
+            found = {name: from_base64(body[name]) for name in names if name in body}
         except (ValueError, AttributeError, TypeError) as error:
             raise InvalidInput(
                 "The body is no JSON object with photos in base64.", "See CompreFace's documents."

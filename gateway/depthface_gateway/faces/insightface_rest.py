@@ -21,7 +21,7 @@ from fastapi import APIRouter, File, Form, HTTPException, Request, Response, Upl
 from pydantic import BaseModel, Field, ValidationError
 
 from depthface import __version__
-from depthface.errors import DepthfaceError, InvalidInput, ModelUnavailable, ServerUnavailable
+from depthface.errors import DepthfaceError, ModelUnavailable, ServerUnavailable
 from depthface.together import together
 from depthface_client import Face
 from depthface_gateway.answers import Json, finite
@@ -30,6 +30,7 @@ from depthface_gateway.faces.drawing import Look, drawn
 from depthface_gateway.forms import new_router
 from depthface_gateway.frame import request_id
 from depthface_gateway.outward import fetch
+from depthface_gateway.photos import from_base64
 from depthface_gateway.settings import Environment, flag, number
 
 __all__ = ["Outside", "router"]
@@ -158,7 +159,7 @@ def router(faces: Faces, outside: Outside) -> APIRouter:
 
     async def loaded(source: bytes | str, is_raw: bool, headers: Mapping[str, str] | None = None) -> bytes:
         if isinstance(source, bytes):
-            return source if is_raw else _from_base64(source)
+            return source if is_raw else from_base64(source)
         assert outside.session is not None
         return await fetch(outside.session, source, faces.context.settings.max_body_bytes, headers)
 
@@ -318,14 +319,6 @@ def _parsed(body: bytes, kind: str) -> Extract:
         raise HTTPException(422, where) from error
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise HTTPException(422, f"The body is no msgpack ({error}).") from error
-
-
-def _from_base64(text: bytes) -> bytes:
-    """Return the bytes of base64, with or without `data:…;base64,` before it; raises `InvalidInput` for another."""
-    try:
-        return base64.b64decode(text.rpartition(b",")[2], validate=True)
-    except ValueError as error:
-        raise InvalidInput(f"This is no base64 ({error}).", "Encode the photo's file.") from error
 
 
 def _ms(started: float) -> float:

@@ -44,6 +44,7 @@ _log = logging.getLogger(__name__)
 
 _MEDIA_TYPES = {".bin": "application/octet-stream", ".jpg": "image/jpeg"}
 _RETRY_AFTER_S = "5"
+_CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 _routes = new_router()
 _bearer = HTTPBearer(auto_error=False, bearerFormat="JWT (ES256)")
@@ -131,14 +132,12 @@ def _core(request: Request) -> Core:
 def _caller(request: Request, shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
     tokens: Tokens = request.app.state.tokens
     if shown is None and not tokens.is_off:
-        raise HTTPException(401, "Not authenticated", {"WWW-Authenticate": "Bearer"})
+        raise HTTPException(401, "Not authenticated", _CHALLENGE)
     try:
         return tokens.caller(shown.credentials if shown is not None else "")
     except BadToken as error:
         _log.info("a token is refused: %s", error, extra={"request_id": request_id(request)})
-        raise HTTPException(
-            401, "Invalid authentication credentials", {"WWW-Authenticate": 'Bearer error="invalid_token"'}
-        ) from error
+        raise HTTPException(401, "Invalid authentication credentials", _CHALLENGE) from error
 
 
 def _who_may_infer(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
