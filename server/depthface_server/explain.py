@@ -91,7 +91,11 @@ def _graphs(folder: Path, found: config.ModelConfig, installation: Installation,
         return f"; it will not load: {error}"
     if not room:
         return ""
-    what = "sessions, for the shapes that come again" if on_gpu else "static graphs, for the shapes that are asked for most"
+    what = (
+        "sessions, for the shapes that come again"
+        if on_gpu
+        else "static graphs, for the shapes that are asked for most"
+    )
     return f"; up to {room} {what}"
 
 

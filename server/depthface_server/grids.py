@@ -1,4 +1,4 @@
-"""Graphs for shapes of a network's inputs that are asked for often, each for one shape alone, beside that for any shape.
+"""Graphs for shapes of a network's inputs that are asked for often, each for one alone, beside the one for any shape.
 
 Such a graph saves time, takes memory, and takes about as long to make as many inferences. So only shapes that are asked
 for often get one, a few at a time. It is made in a thread: no request waits for it, and the graph for any shape goes on

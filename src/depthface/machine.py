@@ -16,9 +16,9 @@ TENSORRT_MAJORS = (11, 10)
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
-"""ONNX Runtime's name of CUDA, and how every session of ours has it. Its own default multiplies fp32 in TF32, whose ten
-bits of fraction no fp32 of a card holds; and it searches for convolutions, and finds slower ones than cuDNN's heuristics
-do (H100)."""
+"""ONNX Runtime's name of CUDA, and how every session of ours has it. By itself it multiplies fp32 in TF32, whose ten
+bits of fraction no fp32 of a card holds; and it searches for convolutions, and finds slower ones than cuDNN's
+heuristics do."""
 
 _TIMEOUT_S = 60.0
 """The first call after a boot wakes the driver, which can take half a minute on a machine with many GPUs."""

@@ -170,9 +170,7 @@ class TritonPythonModel(NetworkBackend):
         self._report.log_event("static_graph", shapes=dict(shapes), message=what)
 
 
-def _loaded(
-    name: str, path: Path, options: ort.SessionOptions, providers: list[Provider]
-) -> ort.InferenceSession:
+def _loaded(name: str, path: Path, options: ort.SessionOptions, providers: list[Provider]) -> ort.InferenceSession:
     """Return a session that runs on these providers, and falls back on no other, now or later."""
     session = ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
     _check_providers(name, [provider for provider, _ in providers], session.get_providers())
