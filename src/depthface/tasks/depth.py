@@ -84,7 +84,11 @@ class Depth:
         return buffer.getvalue()
 
     def preview(self, name: str = "spectral") -> Image.Image:
-        """Return an RGB picture of the photo's size, coloured by one of `depthface.colormap.COLORMAPS`."""
+        """Return an RGB picture of the photo's size, coloured by one of `depthface.colormap.COLORMAPS`.
+
+        Raises:
+            InvalidInput: there is no map of this name.
+        """
         return Image.fromarray(colormap.apply(self.normalized(), name))
 
 
