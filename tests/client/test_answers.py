@@ -6,7 +6,11 @@ import asyncio
 import json
 import socket
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
+import grpc
 import numpy as np
 import pytest
 from fixtures.photos import VARIETY
@@ -99,6 +103,44 @@ def test_every_answer_is_one_of_our_errors(ask, answer, error, remedy):
     assert type(caught.value) is error
     assert remedy in str(caught.value)
     assert len(stub.asked) == 1  # neither followed elsewhere nor sent again
+
+
+@contextmanager
+def grpc_server(code: grpc.StatusCode, text: str) -> Iterator[str]:
+    """Refuse whatever is asked over gRPC in these words; yield its address."""
+
+    class Refusing(grpc.GenericRpcHandler):
+        def service(self, details):
+            return grpc.unary_unary_rpc_method_handler(lambda _, context: context.abort(code, text))
+
+    with ThreadPoolExecutor(1) as threads:
+        server = grpc.server(threads, handlers=[Refusing()])
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            yield f"grpc://127.0.0.1:{port}"
+        finally:
+            server.stop(None).wait()
+
+
+@both
+@pytest.mark.parametrize(
+    ("code", "text", "error"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size", ServerOverloaded),
+        (grpc.StatusCode.UNAVAILABLE, "Request timeout expired", ServerOverloaded),
+        (grpc.StatusCode.UNAVAILABLE, "Model 'depth_queue' is not ready", ModelUnavailable),
+        (grpc.StatusCode.UNAVAILABLE, "'some_model' is not at ready state", ModelUnavailable),
+        (grpc.StatusCode.UNAVAILABLE, "This protocol is restricted, expecting header 'x'", NotAllowed),
+        (grpc.StatusCode.UNAVAILABLE, "Socket closed", ServerUnavailable),
+        (grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'some_model' is not found", ModelUnavailable),
+        (grpc.StatusCode.INTERNAL, "the model failed", ServerFault),
+    ],
+)
+def test_so_is_every_refusal_over_grpc(ask, code, text, error):
+    with grpc_server(code, text) as url, pytest.raises(DepthfaceError) as caught:
+        ask(url)
+    assert type(caught.value) is error
 
 
 @both
