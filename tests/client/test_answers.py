@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ import pytest
 from fixtures.photos import VARIETY
 from fixtures.serving import depthface
 from fixtures.stub import Answer, raw_server, stub_server
+from fixtures.waiting import HANGS_AFTER_S
 
 from depthface_client import (
     AsyncClient,
@@ -34,6 +36,9 @@ from depthface_client import (
 
 PHOTO = VARIETY["tiny 40×30"]
 
+LONG = bytes(64 * 2**20)
+"""More than two sockets hold: it is sent only as it is read."""
+
 MODEL = "some_model"
 
 PAGE = b"<!doctype html><title>Welcome</title>"
@@ -43,9 +48,9 @@ def said(text: str) -> bytes:
     return json.dumps({"error": text}).encode()
 
 
-def blocking(host: str, timeout_s: float = 60) -> None:
+def blocking(host: str, timeout_s: float = 60, photo: bytes = PHOTO) -> None:
     with Client(host, timeout_s=timeout_s) as client:
-        client.depth_png(PHOTO, model=MODEL)
+        client.depth_png(photo, model=MODEL)
 
 
 def asynchronous(host: str, timeout_s: float = 60) -> None:
@@ -185,6 +190,28 @@ def test_an_answer_that_never_ends_is_given_up(ask):
     with raw_server(drip) as host, pytest.raises(RequestTimeout):
         ask(host, 1.0)
     assert time.monotonic() - started < 30  # it would end after 50
+
+
+def test_a_server_that_does_not_take_the_request_is_given_up():
+    over = threading.Event()
+    with raw_server(lambda _: over.wait(HANGS_AFTER_S)) as host, pytest.raises(RequestTimeout):
+        blocking(host, 1.0, LONG)
+    over.set()
+
+
+@pytest.mark.quiet
+def test_the_time_limit_is_that_of_the_whole_call():
+    """What it took to send a photo is not left for the answer as well."""
+
+    def slow_and_silent(connection):
+        time.sleep(3)
+        while connection.recv(2**20):
+            pass
+
+    started = time.monotonic()
+    with raw_server(slow_and_silent) as host, pytest.raises(RequestTimeout):
+        blocking(host, 4.0, LONG)
+    assert time.monotonic() - started < 6.5  # 3 s and then 4 s more would be 7
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
