@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from pathlib import Path
 from types import ModuleType
 
+from depthface.cache import expanded
 from depthface.errors import DepthfaceError
 from depthface.spec import ModelCard
 
@@ -35,7 +35,7 @@ def card_named(name: str) -> ModelCard:
     cards = all_cards()
     if name in cards:
         return cards[name]
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if name and folder.is_dir():
         for family in _families():
             network = importlib.import_module(f"{__name__}.{family}.network")
