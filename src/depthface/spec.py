@@ -33,6 +33,7 @@ __all__ = [
     "Precision",
     "Profile",
     "PublishedPack",
+    "Samples",
     "Source",
     "TensorSpec",
 ]

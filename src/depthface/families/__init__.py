@@ -8,7 +8,7 @@ A family `f` offers
 - `f.parity`: `measurements(source, run, samples)`, the export and its reference compared in the task's own units;
 - `f.processing`: pure functions round the network;
 - `f.pipeline`: the coroutines that the server runs, which the cards name;
-- outside of what a client installs, `depthface_standins.f`: weights that are nobody's.
+- in a package that no client imports, `depthface_standins.f`: weights that are nobody's.
 """
 
 from __future__ import annotations
