@@ -30,7 +30,7 @@ from PIL import Image
 
 from depthface.errors import DepthfaceError, WeightsUnavailable
 from depthface.families import card_named
-from depthface.weights import label_of
+from depthface.weights import depth_label_of
 from depthface_client import Client, draw
 from depthface_export import pipeline
 from depthface_export.job import Job
@@ -125,8 +125,8 @@ def ask_depth(client: Client, photo: Path) -> None:
     preview_path = photo.with_name(f"{photo.stem}_preview{mark}.png")
     map_path.write_bytes(draw.labelled(png, depth.weights))
     preview = draw.beside(Image.open(photo), depth.preview())
-    if label := label_of(depth.weights):
-        preview = draw.banner(preview, f"{label}: NOT A DEPTH MAP")
+    if label := depth_label_of(depth.weights):
+        preview = draw.banner(preview, label)
     buffer = BytesIO()
     preview.save(buffer, "PNG")
     preview_path.write_bytes(draw.labelled(buffer.getvalue(), depth.weights))

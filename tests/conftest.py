@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fixtures.exporting import export_apart
+from fixtures.proxies import reach_this_machine
 from fixtures.serving import Server, depthface, serving
 from fixtures.shared import Shared, linked, room
 from fixtures.tiny import TINY
@@ -30,6 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     OpenMP's threads (torch, OpenBLAS) wait for each other by turning round: where two processes have as many threads
     each as there are cores, that costs more than it gains.
     """
+    reach_this_machine()
     if hasattr(config, "workerinput"):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 

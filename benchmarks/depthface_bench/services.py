@@ -79,7 +79,9 @@ def serving(kind: Kind, pack: Path | None = None) -> Iterator[Process]:
 
 def _answers(host: str) -> bool:
     try:
-        return bool(requests.get(f"http://{host}/health", timeout=2).ok)
+        with requests.Session() as session:
+            session.trust_env = False  # no proxy is asked for this machine
+            return bool(session.get(f"http://{host}/health", timeout=2).ok)
     except (requests.ConnectionError, requests.Timeout):  # it may be up, and busy with its start
         return False
 

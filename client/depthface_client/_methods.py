@@ -46,7 +46,11 @@ class Methods(TaskMethods, Asker):
 
     @operation
     def models(self) -> Steps[list[ModelInfo]]:
-        """Return the public models that the server has loaded, and what it says of each now."""
+        """Return the public models that the server has loaded, and what it says of each now.
+
+        Raises:
+            ClientError: no answer.
+        """
         self._forget()
         served = yield from self._served()
         infos = []
@@ -76,6 +80,9 @@ class Methods(TaskMethods, Asker):
         This is one request, where `models()` is several for each model. As long as the names stay and no number falls,
         nothing was loaded or unloaded, and the server was not started anew. What this does not show is a model that
         was loaded again, and has answered as much since as it had before.
+
+        Raises:
+            ClientError: no answer.
         """
         counts: dict[str, int] = yield from self._ask(Served())
         return counts
@@ -111,6 +118,11 @@ class Methods(TaskMethods, Asker):
         Returns:
             Such as `<hub id>@<revision>`, `<pack>@<publisher>`, `folder <name>`, `synthetic`, `random, seed 0`, or
             `unknown`.
+
+        Raises:
+            InvalidInput: none is named, and there are several of which none comes before the others.
+            ModelUnavailable: there is none, or not this one.
+            ClientError: no answer.
         """
         model = model or (yield from self._serving("depth"))
         return (yield from self._describe(model)).parameters.weights
@@ -125,12 +137,19 @@ class Methods(TaskMethods, Asker):
         Raises:
             ModelUnavailable: there is none.
             InvalidInput: there are several, and none of them comes before the others.
+            ClientError: no answer.
         """
         return (yield from self._serving(task))
 
     @operation
     def load(self, model: str) -> Steps[None]:
-        """Have the server load a model of its repository, and wait until it is ready; needs the admin key."""
+        """Have the server load a model of its repository, and wait until it is ready; needs the admin key.
+
+        Raises:
+            NotAllowed: the admin key is missing, or is not the server's.
+            ModelUnavailable: the repository has no such model, it cannot be loaded, or the server loads none on demand.
+            ClientError: no answer.
+        """
         yield Load(model)
         self._forget(model)
         for part in (yield from self._describe(model)).parts:
@@ -141,6 +160,11 @@ class Methods(TaskMethods, Asker):
         """Have the server give back the memory of a model and of the parts that it alone has; needs the admin key.
 
         A model that is loaded when it is first used will be so again. Any other one is gone until `load`.
+
+        Raises:
+            NotAllowed: the admin key is missing, or is not the server's.
+            ModelUnavailable: the repository has no such model, or the server unloads none on demand.
+            ClientError: no answer.
         """
         states = yield Index()
         if model not in states:  # Triton itself would say that all went well

@@ -32,6 +32,10 @@ class AsyncClient(Methods, Asynchronous, Asker):
         connections: the most requests in flight at once; more wait their turn here.
         retries: as of `Client`.
         admin_key: as of `Client`.
+
+    Raises:
+        InvalidInput: one of these is wrong.
+        ClientError: gRPC is asked for, and is not installed.
     """
 
     def __init__(

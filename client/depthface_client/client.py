@@ -41,6 +41,7 @@ class Client(Methods, Blocking, Asker):
 
     Raises:
         InvalidInput: one of these is wrong.
+        ClientError: gRPC is asked for, and is not installed.
     """
 
     def __init__(

@@ -12,6 +12,7 @@ from typing import Any, cast, get_args
 import click
 from rich.console import Console
 
+from depthface.cache import expanded
 from depthface.contract import Form, Precision
 from depthface.families import all_cards, card_named
 from depthface.spec import EngineOptions
@@ -122,7 +123,7 @@ def export(
 
 def _choice(model: str, weights: str) -> str:
     """Return which weights a model is to have: those of --weights, but a folder its own, whatever it is called."""
-    return weights if model in all_cards() else str(Path(model).expanduser().absolute())
+    return weights if model in all_cards() else str(expanded(model).absolute())
 
 
 def _refuse_weights_for_nobody(models: tuple[str, ...], weights: str) -> None:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from depthface.cache import expanded
 from depthface.errors import LicenseNotAccepted, WeightsCorrupt, WeightsUnavailable
 from depthface.manifest import sha256_of
 from depthface.spec import HubFile, HubWeights, ModelCard, PublishedPack
@@ -46,7 +47,7 @@ def locate(card: ModelCard, choice: str) -> Weights:
             )
         return stand_ins[choice]
     if choice != "hub":
-        return _in_folder(card, Path(choice).expanduser())
+        return _in_folder(card, expanded(choice))
     if not card.is_published:
         raise WeightsUnavailable(
             f"{card.title} is no longer published.",

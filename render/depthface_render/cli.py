@@ -16,12 +16,13 @@ import numpy.typing as npt
 from depthface.cli import Number
 from depthface.image import size_of
 from depthface.photos import encoded
+from depthface.weights import depth_label_of
 from depthface_client import outputs
 from depthface_client.cli import shared
 from depthface_render import frames as framing
 from depthface_render import sources, video
 from depthface_render.frames import Timing
-from depthface_render.motion import PRESETS, CameraPath, Motion
+from depthface_render.motion import HIGHEST, PRESETS, CameraPath, Motion
 from depthface_render.project import QUALITIES
 from depthface_render.sources import Map
 
@@ -62,11 +63,11 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 @click.option("--intensity", type=Number(0, 5), default=1.0, show_default=True, help="How far it moves.")
 @click.option(
     "--height",
-    type=Number(0, 0.9),
+    type=Number(0, HIGHEST),
     help="How far the near stands out; not for zoom, which goes by it. [default: the motion's]",
 )
-@click.option("--seconds", type=float, default=5.0, show_default=True)
-@click.option("--fps", type=float, help="Frames a second.  [default: 30; for a GIF 25]")
+@click.option("--seconds", type=float, default=Timing.seconds, show_default=True)
+@click.option("--fps", type=float, help=f"Frames a second.  [default: {Timing.fps:g}; for a GIF {_FPS['.gif']:g}]")
 @click.option(
     "--size",
     callback=_size,
@@ -123,7 +124,7 @@ def parallax(
     form = video.format_of(out)
     outs = [out] if mask is None else [out, mask]
     needs_even = any(video.format_of(name).is_subsampled for name in outs)
-    default_fps = _PREVIEW_FPS if preview else _FPS.get(out.suffix.lower(), 30.0)
+    default_fps = _PREVIEW_FPS if preview else _FPS.get(out.suffix.lower(), Timing.fps)
     timing = Timing(seconds, default_fps if fps is None else fps, loop, reverse)
     for name in outs:
         video.check_rate(name, timing.rate)
@@ -210,10 +211,11 @@ def _say_if_resized(depth: Map, photo: tuple[int, int], path: Path) -> None:
 
 def _labelled(frames: Iterable[Pixels], depth: Map, size: tuple[int, int]) -> Iterator[Pixels]:
     """Yield the frames, and on each what its depth is worth if that is nothing."""
-    if depth.is_meaningful:
+    label = depth_label_of(depth.weights)
+    if label is None:
         yield from frames
         return
-    foot = sources.banner(*size)
+    foot = sources.banner(*size, label)
     for frame in frames:
         frame[-len(foot) :] = foot
         yield frame

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from depthface.cores import Cores
+from depthface_render.outline import nearest
 
 __all__ = ["smooth", "textured"]
 
@@ -148,13 +149,7 @@ class _Level:
 
     def mirrored(self) -> Indices:
         """To begin with: the reflection of each unknown pixel in the border of what is known, or that border."""
-        _, label = cv2.distanceTransformWithLabels(
-            (~self.known).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-        )
-        place = np.zeros(int(label.max()) + 1, np.int32)
-        flat = np.flatnonzero(self.known)
-        place[label.ravel()[flat]] = flat
-        border = place[label[self.rows, self.columns]]
+        border = nearest(self.known)[1][self.rows, self.columns].astype(np.int32)
         border_rows, border_columns = np.divmod(border, self.known.shape[1])
         return self._if_known(2 * border_rows - self.rows, 2 * border_columns - self.columns, border)
 

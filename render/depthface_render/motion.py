@@ -20,6 +20,7 @@ from dataclasses import dataclass, fields, replace
 from depthface.errors import InvalidInput
 
 __all__ = [
+    "HIGHEST",
     "PRESETS",
     "CameraPath",
     "Motion",

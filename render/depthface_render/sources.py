@@ -14,15 +14,12 @@ from PIL import Image
 from depthface import image
 from depthface.errors import InvalidInput
 from depthface.photos import encoded
-from depthface.weights import is_meaningful
 from depthface_client import Client, draw
 from depthface_render.frames import AnyDepth, covering_size
 
 __all__ = ["Map", "asked", "banner", "from_file", "photo_at_least"]
 
 Pixels = npt.NDArray[np.uint8]
-
-_WARNING = "RANDOM WEIGHTS: NOT A DEPTH MAP"
 
 
 @dataclass(frozen=True)
@@ -31,11 +28,6 @@ class Map:
 
     array: AnyDepth
     weights: str
-
-    @property
-    def is_meaningful(self) -> bool:
-        """False if random weights made it."""
-        return is_meaningful(self.weights)
 
 
 def photo_at_least(data: bytes, size: tuple[int, int]) -> Pixels:
@@ -84,8 +76,8 @@ def from_file(path: Path) -> Map:
         ) from error
 
 
-def banner(height: int, width: int) -> Pixels:
-    """Return the label of what random weights made, to lay over the foot of a frame: `(h, width, 3) uint8`."""
+def banner(height: int, width: int, text: str) -> Pixels:
+    """Return what is laid over the foot of frames of this size to say `text`: `(h, width, 3) uint8`."""
     black = Image.new("RGB", (width, height))
-    labelled = np.asarray(draw.banner(black, _WARNING))
+    labelled = np.asarray(draw.banner(black, text))
     return labelled[labelled.any(axis=(1, 2)).argmax() :].copy()

@@ -283,7 +283,7 @@ def _reason(model: dict[str, str]) -> str:
 
 
 def _prepare() -> None:
-    """In the child, before Triton: die with the parent, and stand long bodies.
+    """Prepare the child before Triton starts: end with the parent, and raise the stack limit for long request bodies.
 
     The first is prctl(2), PR_SET_PDEATHSIG = 1. The second: Triton keeps a list of a body's pieces on its stack
     (http_server.cc, `alloca`); under the usual 8 MiB, ten megabytes sent in chunks of four bytes end the server.

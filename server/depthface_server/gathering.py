@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from depthface_server.photos import Infer
+from depthface.spec import AskNetwork
 
 __all__ = ["Gathering"]
 
@@ -18,7 +18,7 @@ Key = tuple[object, ...]
 
 
 class Gathering:
-    """An `Infer` that waits until nobody has more to ask just now, then asks for all whose tensors are of one shape.
+    """Asks networks once nobody has more to ask just now, for all whose tensors are of one shape together.
 
     A small network reads its weights once for the whole batch, which on a CPU takes much of the time of one item. Of
     items of several lengths each length is a batch.
@@ -27,7 +27,7 @@ class Gathering:
         infer: asks a network.
     """
 
-    def __init__(self, infer: Infer) -> None:
+    def __init__(self, infer: AskNetwork) -> None:
         self._infer = infer
         self._waiting: dict[Key, list[tuple[Mapping[str, Array], asyncio.Future[dict[str, Array]]]]] = {}
         self._asking: set[asyncio.Task[None]] = set()

@@ -13,12 +13,12 @@ from typing import Any
 import numpy.typing as npt
 
 from depthface.errors import InvalidInput
+from depthface.spec import AskNetwork
 
-__all__ = ["Infer", "Value", "checked_options", "mixed_shapes", "run_together", "types_of_options"]
+__all__ = ["Value", "checked_options", "mixed_shapes", "run_together", "types_of_options"]
 
 Array = npt.NDArray[Any]
 Value = Array | bytes
-Infer = Callable[[str, Mapping[str, Array], Collection[str]], Awaitable[dict[str, Array]]]
 Inputs = tuple[Value | None, ...]
 
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
@@ -48,8 +48,8 @@ def mixed_shapes() -> InvalidInput:
 
 
 async def run_together(
-    run: Callable[[Infer, Inputs], Awaitable[Mapping[str, Value]]],
-    infer: Infer,
+    run: Callable[[AskNetwork, Inputs], Awaitable[Mapping[str, Value]]],
+    infer: AskNetwork,
     photos: Sequence[Inputs],
     *,
     of_any_shape: bool = False,
@@ -72,7 +72,10 @@ async def run_together(
 
 
 async def _run_one(
-    run: Callable[[Infer, Inputs], Awaitable[Mapping[str, Value]]], infer: Infer, photo: Inputs, meeting: _Meeting
+    run: Callable[[AskNetwork, Inputs], Awaitable[Mapping[str, Value]]],
+    infer: AskNetwork,
+    photo: Inputs,
+    meeting: _Meeting,
 ) -> Mapping[str, Value]:
     first: asyncio.Future[None] | None = None
 

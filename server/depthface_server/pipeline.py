@@ -21,25 +21,25 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from depthface import heap, image
-from depthface.contract import MANIFEST_FILE, MODEL_VERSION, Parameters
+from depthface.contract import (
+    MANIFEST_FILE,
+    MODEL_VERSION,
+    NO_ROOM,
+    NOT_SERVED,
+    QUEUE_FULL,
+    WAITED_TOO_LONG,
+    Parameters,
+)
 from depthface.errors import InvalidInput, decode, encode
+from depthface.spec import AskNetwork
 from depthface_server.gathering import Gathering
-from depthface_server.photos import Infer, Value, checked_options, mixed_shapes, run_together, types_of_options
+from depthface_server.photos import Value, checked_options, mixed_shapes, run_together, types_of_options
 from depthface_server.reporting import Report
 from depthface_server.tensors import array_of
 
 __all__ = ["Pipeline"]
 
 _loading = threading.Lock()
-
-_FULL = ("Exceeds maximum queue size", "Request timeout expired")
-"""What Triton says of a queue that is full, or in which a request has waited too long."""
-
-_ABSENT = ("is not ready", "is not found")
-"""What it says of a model that is not loaded."""
-
-_NO_ROOM = "shared memory pool"
-"""What it says if /dev/shm is too small for a tensor."""
 
 
 class Pipeline:
@@ -84,7 +84,7 @@ class Pipeline:
         self._trimmer.touch()
         return list(answers)
 
-    async def _answer(self, request: Any, together: Infer | None) -> Any:
+    async def _answer(self, request: Any, together: AskNetwork | None) -> Any:
         try:
             photos = self._photos(request)
             asked = set(request.requested_output_names())
@@ -92,7 +92,7 @@ class Pipeline:
             infer = together or functools.partial(_infer, _asked_by([request]), self._parameters.networks.values())
             options = checked_options(json.loads(request.parameters() or "{}"), self._types)
 
-            def run(infer: Infer, inputs: tuple[Value | None, ...]) -> Awaitable[Mapping[str, Value]]:
+            def run(infer: AskNetwork, inputs: tuple[Value | None, ...]) -> Awaitable[Mapping[str, Value]]:
                 return type(self).run(frozenset(wanted), infer, self._parameters, *inputs, **options)  # type: ignore[no-any-return]
 
             found = await run_together(run, infer, photos, of_any_shape=self._is_of_one_shape)
@@ -133,7 +133,7 @@ class Pipeline:
             self._report.record_overload(request, str(error))
             return _error(str(error), pb_utils.TritonError.UNAVAILABLE)
         self._report.record_failure(request, "".join(traceback.format_exception(error)))
-        is_told = isinstance(error, _NotLoaded) or _NO_ROOM in str(error)
+        is_told = isinstance(error, _NotLoaded) or NO_ROOM in str(error)
         text = str(error) if is_told else f"{self._name} failed; the server's log says why"
         return _error(text, pb_utils.TritonError.INTERNAL)
 
@@ -216,7 +216,7 @@ async def _infer(
 
     response = await ask()
     is_own = model in networks
-    if is_own and response.has_error() and any(sign in response.error().message() for sign in _ABSENT):
+    if is_own and response.has_error() and any(sign in response.error().message() for sign in NOT_SERVED):
         await asyncio.to_thread(_load, model)
         response = await ask()
     if response.has_error():
@@ -233,9 +233,9 @@ def _what_went_wrong(model: str, is_own: bool, message: str) -> Exception:
     invalid = decode(message)
     if invalid is not None:
         return invalid
-    if any(sign in message for sign in _FULL):
+    if QUEUE_FULL in message or WAITED_TOO_LONG in message:
         return _Overloaded(message)
-    if not is_own and any(sign in message for sign in _ABSENT):
+    if not is_own and any(sign in message for sign in NOT_SERVED):
         return InvalidInput(f"This needs {model}, which the server does not serve.", "Export it, or name another.")
     return RuntimeError(message)
 

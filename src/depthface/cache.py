@@ -9,7 +9,15 @@ from pathlib import Path
 
 from depthface.errors import ServeError
 
-__all__ = ["folder", "make_folder", "writing"]
+__all__ = ["expanded", "folder", "make_folder", "writing"]
+
+
+def expanded(path: str) -> Path:
+    """Return a path, with its user's home where it begins with `~`; as it is, if there is no such user or no home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def folder() -> Path:

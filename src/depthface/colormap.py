@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from depthface.errors import InvalidInput
+
 __all__ = ["COLORMAPS", "apply"]
 
 # Evenly spaced colours, joined linearly. `spectral`: ColorBrewer's 11-class Spectral (colorbrewer2.org, Apache-2.0)
@@ -22,9 +24,9 @@ COLORMAPS: dict[str, tuple[str, ...]] = {
 
 
 def apply(values: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.uint8]:
-    """Colour `values`, 0…1 of any shape, by the map `name`; raises `ValueError` naming the maps there are."""
+    """Colour `values`, 0…1 of any shape, by the map `name`; raises `InvalidInput` if there is no such map."""
     if name not in COLORMAPS:
-        raise ValueError(f"There is no colour map {name!r}. Choose one of: {', '.join(COLORMAPS)}.")
+        raise InvalidInput(f"There is no colour map {name!r}.", f"Choose one of: {', '.join(COLORMAPS)}.")
     anchors = np.array([list(bytes.fromhex(colour)) for colour in COLORMAPS[name]], np.float32)
     levels = np.linspace(0, len(anchors) - 1, 256)
     table = np.stack([np.interp(levels, np.arange(len(anchors)), anchors[:, c]) for c in range(3)], axis=1)

@@ -45,7 +45,7 @@ _ENTRIES = (
     Entry("compare", "Ask", "depthface_client.cli.faces:compare", "Say whether two photos show the same person"),
     Entry("swap", "Ask", "depthface_client.cli.swap:swap", "Put the face of one photo on another"),
     Entry("embed", "Ask", "depthface_client.cli.embedding:embed", "Turn photos or texts into vectors"),
-    Entry("classify", "Ask", "depthface_client.cli.embedding:classify", "Say which of some labels fit photos best"),
+    Entry("classify", "Ask", "depthface_client.cli.embedding:classify", "Say which of some labels fits a photo best"),
     Entry("parallax", "Ask", "depthface_render.cli:parallax", "Turn a photo into a clip in which it moves"),
     Entry("models", "Look after", "depthface_client.cli.server:models", "List what a server serves"),
     Entry("health", "Look after", "depthface_client.cli.server:health", "Send every model a real request"),

@@ -4,6 +4,8 @@ A config of Triton carries parameters, texts by name. depthface's own are the fi
 backends (`intra_op_thread_count`, `HINT_BF16`, …) stand beside them and are not its business. The same parameters are
 met in three forms: as text by name here, as JSON in what Triton tells of a model (`Parameters.of_config`), and as
 protobuf in the files of a repository (`depthface.config`).
+
+Triton tells of a refusal in words alone. The words that both sides look for are here too.
 """
 
 from __future__ import annotations
@@ -22,8 +24,13 @@ __all__ = [
     "EXPORTED_CONFIG_NAME",
     "MANIFEST_FILE",
     "MODEL_VERSION",
+    "NOT_SERVED",
+    "NO_ROOM",
     "ONNX_FILE",
+    "QUEUE_FULL",
+    "RESTRICTED",
     "UNKNOWN_WEIGHTS",
+    "WAITED_TOO_LONG",
     "CpuRuntime",
     "Form",
     "Parameters",
@@ -50,6 +57,28 @@ ADMIN_HEADER = "x-depthface-admin"
 
 UNKNOWN_WEIGHTS = "unknown"
 """What is said of the weights of a model whose config does not name them."""
+
+QUEUE_FULL = "maximum queue size"
+"""What Triton says of a queue that takes no more."""
+
+WAITED_TOO_LONG = "timeout expired"
+"""What it says of a request that has waited in a queue for as long as it may."""
+
+NO_ROOM = "shared memory pool"
+"""What it says if /dev/shm is too small for a tensor."""
+
+NOT_SERVED = (
+    "failed to load",
+    "unknown model",
+    "is not found",
+    "is not ready",
+    "not at ready state",
+    "has no available versions",
+)
+"""What it says of a model that it does not serve, whatever the status: one of these."""
+
+RESTRICTED = "is restricted"
+"""What it says of a call that is for its operator."""
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 CpuRuntime = Literal["openvino"]

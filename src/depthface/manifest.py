@@ -69,10 +69,6 @@ class Manifest:
         """Return what `manifest.json` holds."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
-    def describes(self, folder: Path) -> bool:
-        """Return True if `model.onnx` and the engine in `folder` are those that this manifest speaks of."""
-        return not self.differences(folder)
-
     def differences(self, folder: Path) -> list[str]:
         """Return what in `folder` is not as this manifest says, each in a few words."""
         found = []

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from depthface.cache import expanded
 from depthface.contract import Parameters, Precision
 
 if TYPE_CHECKING:  # the server's own process computes nothing, and does without
@@ -32,6 +33,7 @@ __all__ = [
     "Precision",
     "Profile",
     "PublishedPack",
+    "Samples",
     "Source",
     "TensorSpec",
 ]
@@ -103,7 +105,7 @@ class PublishedPack:
     @property
     def folder(self) -> Path:
         """Where InsightFace itself keeps them (`insightface.utils.storage`)."""
-        return Path("~/.insightface/models").expanduser() / self.name
+        return expanded("~/.insightface/models") / self.name
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Folder", "Hub", "Random", "Synthetic", "Weights", "is_meaningful", "label_of", "warning_of"]
+__all__ = [
+    "Folder",
+    "Hub",
+    "Random",
+    "Synthetic",
+    "Weights",
+    "depth_label_of",
+    "is_meaningful",
+    "label_of",
+    "warning_of",
+]
 
 _RANDOM = "random"
 _SYNTHETIC = "synthetic"
@@ -78,6 +88,12 @@ def label_of(origin: str) -> str | None:
     """Return the first words of the warning, for a picture; None where there is none."""
     warning = warning_of(origin)
     return None if warning is None else warning.partition(":")[0]
+
+
+def depth_label_of(origin: str) -> str | None:
+    """Return what a picture of depth is to say of weights of this origin; None where there is nothing to say."""
+    label = label_of(origin)
+    return None if label is None else f"{label}: NOT A DEPTH MAP"
 
 
 def is_meaningful(origin: str) -> bool:

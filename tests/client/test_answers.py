@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
+import grpc
 import numpy as np
 import pytest
 from fixtures.photos import VARIETY
 from fixtures.serving import depthface
 from fixtures.stub import Answer, raw_server, stub_server
+from fixtures.waiting import HANGS_AFTER_S
 
 from depthface_client import (
     AsyncClient,
@@ -30,6 +36,9 @@ from depthface_client import (
 
 PHOTO = VARIETY["tiny 40×30"]
 
+LONG = bytes(64 * 2**20)
+"""More than two sockets hold: it is sent only as it is read."""
+
 MODEL = "some_model"
 
 PAGE = b"<!doctype html><title>Welcome</title>"
@@ -39,9 +48,9 @@ def said(text: str) -> bytes:
     return json.dumps({"error": text}).encode()
 
 
-def blocking(host: str, timeout_s: float = 60) -> None:
+def blocking(host: str, timeout_s: float = 60, photo: bytes = PHOTO) -> None:
     with Client(host, timeout_s=timeout_s) as client:
-        client.depth_png(PHOTO, model=MODEL)
+        client.depth_png(photo, model=MODEL)
 
 
 def asynchronous(host: str, timeout_s: float = 60) -> None:
@@ -101,6 +110,44 @@ def test_every_answer_is_one_of_our_errors(ask, answer, error, remedy):
     assert len(stub.asked) == 1  # neither followed elsewhere nor sent again
 
 
+@contextmanager
+def grpc_server(code: grpc.StatusCode, text: str) -> Iterator[str]:
+    """Refuse whatever is asked over gRPC in these words; yield its address."""
+
+    class Refusing(grpc.GenericRpcHandler):
+        def service(self, details):
+            return grpc.unary_unary_rpc_method_handler(lambda _, context: context.abort(code, text))
+
+    with ThreadPoolExecutor(1) as threads:
+        server = grpc.server(threads, handlers=[Refusing()])
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            yield f"grpc://127.0.0.1:{port}"
+        finally:
+            server.stop(None).wait()
+
+
+@both
+@pytest.mark.parametrize(
+    ("code", "text", "error"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size", ServerOverloaded),
+        (grpc.StatusCode.UNAVAILABLE, "Request timeout expired", ServerOverloaded),
+        (grpc.StatusCode.UNAVAILABLE, "Model 'depth_queue' is not ready", ModelUnavailable),
+        (grpc.StatusCode.UNAVAILABLE, "'some_model' is not at ready state", ModelUnavailable),
+        (grpc.StatusCode.UNAVAILABLE, "This protocol is restricted, expecting header 'x'", NotAllowed),
+        (grpc.StatusCode.UNAVAILABLE, "Socket closed", ServerUnavailable),
+        (grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'some_model' is not found", ModelUnavailable),
+        (grpc.StatusCode.INTERNAL, "the model failed", ServerFault),
+    ],
+)
+def test_so_is_every_refusal_over_grpc(ask, code, text, error):
+    with grpc_server(code, text) as url, pytest.raises(DepthfaceError) as caught:
+        ask(url)
+    assert type(caught.value) is error
+
+
 @both
 def test_what_speaks_another_protocol_is_named_so(ask):
     def drain(connection):  # who closes before he has read all resets the connection
@@ -143,6 +190,28 @@ def test_an_answer_that_never_ends_is_given_up(ask):
     with raw_server(drip) as host, pytest.raises(RequestTimeout):
         ask(host, 1.0)
     assert time.monotonic() - started < 30  # it would end after 50
+
+
+def test_a_server_that_does_not_take_the_request_is_given_up():
+    over = threading.Event()
+    with raw_server(lambda _: over.wait(HANGS_AFTER_S)) as host, pytest.raises(RequestTimeout):
+        blocking(host, 1.0, LONG)
+    over.set()
+
+
+@pytest.mark.quiet
+def test_the_time_limit_is_that_of_the_whole_call():
+    """What it took to send a photo is not left for the answer as well."""
+
+    def slow_and_silent(connection):
+        time.sleep(3)
+        while connection.recv(2**20):
+            pass
+
+    started = time.monotonic()
+    with raw_server(slow_and_silent) as host, pytest.raises(RequestTimeout):
+        blocking(host, 4.0, LONG)
+    assert time.monotonic() - started < 6.5  # 3 s and then 4 s more would be 7
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])

@@ -229,12 +229,14 @@ def test_a_photo_that_is_none_is_refused(drawn, body):
 
 def test_labels_and_templates_that_are_none_are_refused(drawn):
     photo = small("red circle")
-    for labels in ([], "red", [""]):
+    for labels in ([], "red", [""], ["red", None], ["red", b"blue"], [1, 2]):
         with pytest.raises(InvalidInput):
             drawn.classify(photo, labels, template="{}")
     with pytest.raises(InvalidInput, match="template"):
         drawn.classify(photo, ["red", "blue"], template="a photo")
     assert drawn.classify(photo, ["blue", "red"], template="{}!")[0].label == "red"
+    (alone,) = drawn.classify(photo, ["blue"], template="{}")
+    assert alone.probability == 1
     with pytest.raises(ModelUnavailable):
         drawn.embed(photo, model="clip_other_image")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 from fixtures.deploy import ROOT, composed, is_ours, stages, variables
+from fixtures.proxies import PROXIES
+from fixtures.stub import Answer, stub_server
 
 from depthface_gateway.context import Context
 from depthface_gateway.contracts import JOB_NAMES, contract_named
@@ -173,6 +176,19 @@ def test_a_gateway_is_shut_in_and_asked_whether_it_lives(name, port):
     assert f"http://127.0.0.1:{port}/" in service["healthcheck"]["test"][-1]
     url = service["command"][service["command"].index("--url") + 1]
     assert url.partition(":")[0] in SERVICES["triton"]["networks"]["default"]["aliases"]
+
+
+@pytest.mark.parametrize("status", [200, 503])
+@pytest.mark.parametrize("name", GATEWAYS)
+def test_a_health_check_asks_the_gateway_itself_and_no_proxy(name, status):
+    """Docker hands its own proxy variables to every container."""
+    *_, option, code = SERVICES[name]["healthcheck"]["test"]
+    dead = dict.fromkeys(PROXIES, "http://127.0.0.1:1") | {"no_proxy": "", "NO_PROXY": ""}
+    with stub_server(lambda path: Answer(status)) as stub:
+        here = code.replace(f"127.0.0.1:{GATEWAYS[name]}", stub.host)
+        done = subprocess.run([sys.executable, option, here], env=os.environ | dead, capture_output=True, check=False)
+    assert stub.asked
+    assert (done.returncode == 0) == (status == 200), done.stderr
 
 
 @pytest.mark.parametrize("name", GATEWAYS)

@@ -101,7 +101,7 @@ def test_perf_analyzer_gets_the_photo(tmp_path):
     """The stand-in for perf_analyzer, which NVIDIA's SDK image has, keeps what it is given."""
     kept = tmp_path / "kept"
     program = tmp_path / "perf_analyzer"
-    program.write_text(f'#!/bin/sh\necho "$@" > {kept}\ncp "$6" {kept}.json\n')
+    program.write_text(f'#!/bin/sh\necho "$@" > {kept}\ncp "$6" {kept}.json\necho "$no_proxy" > {kept}.proxy\n')
     program.chmod(0o755)
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8 a photo")
     subprocess.run(
@@ -112,5 +112,6 @@ def test_perf_analyzer_gets_the_photo(tmp_path):
     words = kept.read_text().split()
     assert words[:5] == ["-m", "depth_anything_v2_small", "-u", "127.0.0.1:8000", "--input-data"]
     assert words[6:] == ["-p", "3000"]
+    assert Path(f"{kept}.proxy").read_text() == "*\n"
     document = runpy.run_path(str(ROOT / "deploy" / "perf_analyzer.py"))["document"]
     assert document(b"\xff\xd8 a photo")["data"][0]["image"]["content"]["b64"] in Path(f"{kept}.json").read_text()

@@ -14,7 +14,7 @@ from transformers import DPTImageProcessorPil
 
 from depthface import colormap
 from depthface.contract import Parameters
-from depthface.errors import InvalidImage
+from depthface.errors import InvalidImage, InvalidInput
 from depthface.families.depth_anything_v2 import network, pipeline, processing
 from depthface.resample import upsample_bicubic
 from depthface.tasks.depth import Depth
@@ -207,7 +207,7 @@ def test_preview_is_red_where_near_and_blue_where_far(result):
 
 
 def test_an_unknown_colour_map_is_named_with_those_there_are(result):
-    with pytest.raises(ValueError, match="spectral"):
+    with pytest.raises(InvalidInput, match="spectral"):
         result.preview("rainbow")
     assert colormap.apply(np.array([0.0, 1.0], np.float32), "grey").tolist() == [[0] * 3, [255] * 3]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from depthface.weights import Folder, Hub, Random, Synthetic, is_meaningful, label_of, warning_of
+from depthface.weights import Folder, Hub, Random, Synthetic, depth_label_of, is_meaningful, label_of, warning_of
 
 
 @pytest.mark.parametrize(
@@ -23,5 +23,6 @@ from depthface.weights import Folder, Hub, Random, Synthetic, is_meaningful, lab
 def test_only_the_weights_of_nobody_are_warned_of(weights, origin, label):
     assert weights.origin == origin
     assert label_of(origin) == label
+    assert depth_label_of(origin) == (label and f"{label}: NOT A DEPTH MAP")
     assert is_meaningful(origin) is (label is None)
     assert (warning_of(origin) or "").startswith(label or "")

@@ -81,7 +81,7 @@ def test_the_manifest_says_where_it_came_from_and_what_was_proven(tiny, exported
     folder = exported / tiny.networks[0].name / "1"
     found = manifest.read(folder)
     assert found is not None
-    assert found.describes(folder)
+    assert not found.differences(folder)
     assert found.weights == {"origin": "random, seed 0", "sha256": {}}
     assert found.license is None
     assert found.serves == {tiny.name: [tiny.networks[0].name]}
@@ -97,7 +97,7 @@ def test_a_changed_file_is_not_what_the_manifest_describes(tiny, exported, tmp_p
     folder = exported / tiny.networks[0].name / "1"
     (tmp_path / "manifest.json").write_bytes((folder / "manifest.json").read_bytes())
     (tmp_path / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:-1] + b"?")
-    assert not manifest.read(tmp_path).describes(tmp_path)
+    assert manifest.read(tmp_path).differences(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps({"serves": "x"}))
     assert manifest.read(tmp_path) is None
 
@@ -249,7 +249,7 @@ def test_kill_minus_nine_leaves_what_was_served_before(stage, tiny, stale, share
     # A busy machine may let it end first; and "repository:" is said just before the exchange.
     assert status in (-signal.SIGKILL, 0)
     assert snapshot(network_folder) == before or status == 0 or stage == "repository:"
-    assert manifest.read(network_folder / "1").describes(network_folder / "1")
+    assert not manifest.read(network_folder / "1").differences(network_folder / "1")
 
 
 def test_kill_minus_nine_in_the_middle_of_the_exchange(tmp_path):

@@ -36,7 +36,7 @@ def assert_whole(folder: Path) -> None:
     assert not [path for path in folder.rglob("*") if path.name.startswith(".") and path.name != ".gitkeep"]
     for name in NETWORKS:
         if (folder / name / "1").exists():
-            assert manifest.read(folder / name / "1").describes(folder / name / "1")
+            assert not manifest.read(folder / name / "1").differences(folder / name / "1")
     for path in folder.rglob("*.pbtxt"):
         assert text_format.Parse(path.read_text(), pb.ModelConfig()).name == path.parts[len(folder.parts)]
 

@@ -130,7 +130,7 @@ def test_the_manifest_says_what_is_typed_to_have_this_form(tiny, copy, run):
     folder = copy / tiny.networks[0].name / "1"
     run(tiny, copy, form=ENSEMBLE)
     found = manifest.read(folder)
-    assert found.describes(folder)
+    assert not found.differences(folder)
     assert "--form ensemble" in " ".join(found.command)
     (folder / "manifest.json").write_text("half")  # and without one, the configs do
     (verdict,) = verdicts(copy)

@@ -64,7 +64,7 @@ def made_once(kept, monkeypatch):
 def found_in(card, target) -> manifest.Manifest:
     folder = target / card.networks[0].name / "1"
     found = manifest.read(folder)
-    assert found is not None and found.describes(folder)
+    assert found is not None and not found.differences(folder)
     return found
 
 

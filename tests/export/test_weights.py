@@ -137,6 +137,8 @@ def test_weights_of_another_size_are_refused(tiny, tmp_path):
 def test_a_folder_without_weights_says_what_it_should_hold(tmp_path):
     with pytest.raises(WeightsUnavailable, match=r"model\.safetensors"):
         weights.locate(SMALL, str(tmp_path))
+    with pytest.raises(WeightsUnavailable, match=r"in ~no_such_user_of_this_machine"):
+        weights.locate(SMALL, "~no_such_user_of_this_machine")
 
 
 def test_weights_that_are_not_open_need_a_yes(tmp_path):
@@ -150,7 +152,8 @@ def test_weights_that_are_not_open_need_a_yes(tmp_path):
     assert LARGE.license.url in done.stderr
 
 
-def test_an_unknown_model_is_answered_with_those_there_are(tmp_path):
-    done = depthface("export", "depth_anything_v9", "--repository", tmp_path)
+@pytest.mark.parametrize("name", ["depth_anything_v9", "~no_such_user_of_this_machine/pack"])
+def test_an_unknown_model_is_answered_with_those_there_are(name, tmp_path):
+    done = depthface("export", name, "--repository", tmp_path)
     assert done.returncode == 1
     assert "depth_anything_v2_small" in done.stderr

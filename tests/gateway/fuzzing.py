@@ -33,6 +33,7 @@ from schemathesis import GenerationMode
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fixtures.gateways import CROWD, NO_PHOTO, NOBODY, PORTRAIT, Gateway, gateway, jpeg
+from fixtures.proxies import reach_this_machine
 from fixtures.serving import depthface, serving
 
 __all__ = ["VARIABLES", "fuzz", "options_of"]
@@ -227,6 +228,7 @@ def main() -> None:
         "--triton", default="", help="HOST:PORT of a server that runs; else one is exported and started"
     )
     arguments = parser.parse_args()
+    reach_this_machine()
     with ExitStack() as stack:
         triton = stack.enter_context(_triton(arguments.triton))
         for name in arguments.names:

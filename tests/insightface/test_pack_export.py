@@ -248,7 +248,7 @@ def test_the_manifests_say_what_is_served_from_which_files_and_what_was_proven(f
             folder = face_repository / network.name / "1"
             found = manifest.read(folder)
             assert found is not None, network.name
-            assert found.describes(folder)
+            assert not found.differences(folder)
             expected = {analysis_of(pack.name): everything}
             if network.name.endswith("_detector"):
                 expected[detection_of(pack.name)] = [network.name]

@@ -158,17 +158,17 @@ def some_boxes(photo_size: tuple[int, int]) -> np.ndarray:
 
 @pytest.mark.parametrize("photo_size", [NARROW, WIDE])
 def test_which_faces_are_chosen_depends_on_which_way_the_photo_lies(photo_size):
-    """So that the comparison below can tell x from y, and the default metric from the area alone."""
+    """So that the comparison below can tell x from y, and what counts from the area alone."""
     boxes = some_boxes(photo_size)
     chosen = processing.select(boxes, photo_size, 3).tolist()
     assert chosen != processing.select(boxes, photo_size[::-1], 3).tolist()
-    assert chosen != processing.select(boxes, photo_size, 3, "max").tolist()
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    assert chosen != np.argsort(areas)[::-1][:3].tolist()
 
 
 @pytest.mark.parametrize("photo_size", [NARROW, WIDE])
-@pytest.mark.parametrize("metric", ["default", "max"])
 @pytest.mark.parametrize("max_faces", [0, 1, 3, 5, 6, 9])
-def test_selection_is_insightface_s(monkeypatch, metric, max_faces, photo_size):
+def test_selection_is_insightface_s(monkeypatch, max_faces, photo_size):
     from insightface.model_zoo import scrfd
 
     boxes = some_boxes(photo_size)
@@ -177,8 +177,8 @@ def test_selection_is_insightface_s(monkeypatch, metric, max_faces, photo_size):
     model.use_kps, model.static_input_size, model.nms_thresh = True, None, 0.4
     monkeypatch.setattr(model, "_detect_candidates", lambda *_: (rows, np.zeros((6, 5, 2), np.float32)))
     photo = np.zeros((*photo_size, 3), np.uint8)
-    expected, _ = model.detect(photo, (640, 640), max_num=max_faces, metric=metric)
-    chosen = processing.select(boxes, photo_size, max_faces, metric)
+    expected, _ = model.detect(photo, (640, 640), max_num=max_faces)
+    chosen = processing.select(boxes, photo_size, max_faces)
     np.testing.assert_array_equal(boxes[chosen], expected[:, :4])
     assert len(chosen) == min(max_faces or 6, 6)
 

@@ -18,6 +18,9 @@ from fixtures.waiting import HANGS_AFTER_S, until
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from depthface.weights import depth_label_of, label_of
+from depthface_render import sources
+
 HEIGHT, WIDTH = 121, 201
 
 
@@ -155,15 +158,17 @@ def test_a_photo_that_the_server_is_asked_about_is_read_once(server, folder):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_map_that_says_its_weights_are_random_is_labelled_too(folder):
+@pytest.mark.parametrize("weights", ["random, seed 0", "synthetic"])
+def test_a_map_that_says_it_is_of_nobodys_weights_is_labelled_with_which(folder, weights):
     info = PngInfo()
-    info.add_text("Source", "depthface: random, seed 0")
+    info.add_text("Source", f"depthface: {weights}")
     with Image.open(folder / "depth.png") as picture:
         picture.save(folder / "depth.png", pnginfo=info)
     done = parallax(folder, "--out", folder / "%d.png")
-    assert "RANDOM WEIGHTS" in done.stderr
+    assert label_of(weights) in done.stderr
+    foot = sources.banner(HEIGHT, WIDTH, depth_label_of(weights))
     with Image.open(folder / "1.png") as picture:
-        assert np.all(np.median(np.asarray(picture)[-3:], axis=(0, 1)) == (176, 0, 32))
+        np.testing.assert_array_equal(np.asarray(picture)[-len(foot) :], foot)
 
 
 def test_a_map_of_another_size_is_resized_and_that_is_said(folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import pwd
 import re
 import shutil
 import socket
@@ -159,6 +160,21 @@ def test_weights_in_the_caches_are_checked(monkeypatch, tmp_path):
     path.parent.mkdir(parents=True)
     path.write_text("{}")
     assert f"Delete {path}" in by_name(f"weights {card.name}").remedy
+
+
+def test_weights_are_looked_for_where_nobody_has_a_home(monkeypatch, tmp_path):
+    """As for a user of a container whom its image does not know."""
+
+    def nobody(_: int) -> None:
+        raise KeyError("no such user")
+
+    for name in ("HOME", "HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.chdir(tmp_path)
+    ((name, found),) = exports.of_weights()
+    assert name == "weights"
+    assert "depth_anything_v2_small" in found and "buffalo_l" in found
 
 
 def test_the_cache_is_where_the_hub_keeps_it(monkeypatch, tmp_path):

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from fixtures.photos import VARIETY
 from fixtures.ports import free_ports
+from fixtures.proxies import PROXIES
 from fixtures.serving import COMMAND, ENDS_WITHIN_S, serving
 from fixtures.waiting import HANGS_AFTER_S, until
 
@@ -29,8 +30,6 @@ ODD = "a b'c\"$HOME;`x`&ö日\n(1)"
 
 SCRIPT = (str(Path(sys.executable).with_name("depthface")),)
 """The command as it is installed; `python -m` itself puts the working folder before everything else."""
-
-PROXY_VARIABLES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
 
 @dataclass
@@ -104,7 +103,7 @@ def dead_proxy(repository: Path, folder: Path) -> Case:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    return Case(repository, variables=dict.fromkeys(PROXY_VARIABLES, url) | {"no_proxy": "127.0.0.0/8, localhost"})
+    return Case(repository, variables=dict.fromkeys(PROXIES, url) | {"no_proxy": "127.0.0.0/8, localhost"})
 
 
 def by_name(repository: Path, folder: Path) -> Case:
@@ -270,7 +269,7 @@ def proxy() -> Iterator[Proxy]:
 
 def test_a_proxy_is_asked_nothing_and_sees_no_key(repository, proxy):
     """From the start to the recovery of a model, and to the end."""
-    variables = dict.fromkeys(PROXY_VARIABLES, f"http://127.0.0.1:{proxy.port}")
+    variables = dict.fromkeys(PROXIES, f"http://127.0.0.1:{proxy.port}") | {"no_proxy": "", "NO_PROXY": ""}
     with serving(repository, **variables) as served:
         served.steps(MODEL)[0].kill()
         until(lambda: any("serves again" in line for line in served.lines), "the recovery")

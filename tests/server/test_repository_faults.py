@@ -91,5 +91,5 @@ def state_of(repository: Path) -> set[str]:
         return {str(error)}
     for served in found.exported.values():
         for network in next(iter(served.serves.values())):
-            assert served.describes(repository / network / "1")
+            assert not served.differences(repository / network / "1")
     return set()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakSet
+
+import numpy.typing as npt
 
 from depthface.asking import Call
 from depthface.errors import RequestTimeout, ServerUnavailable
@@ -16,11 +18,14 @@ __all__ = [
     "Transport",
     "answered",
     "closed",
+    "datatype_of",
     "forget_in_children",
     "no_answer",
     "no_triton",
     "too_late",
 ]
+
+_DATATYPES = {"u1": "UINT8", "i4": "INT32", "f4": "FP32"}
 
 
 class Transport(Protocol):
@@ -71,6 +76,11 @@ def answered(counts: Iterable[tuple[str, int]]) -> dict[str, int]:
     for name, count in counts:
         total[name] += count
     return dict(total)
+
+
+def datatype_of(array: npt.NDArray[Any]) -> str:
+    """Return Triton's name for the type of an array that is sent, one of those of `Infer`."""
+    return _DATATYPES.get(array.dtype.str[1:], "BYTES")
 
 
 def no_answer(server: str, error: BaseException) -> ServerUnavailable:

@@ -13,9 +13,10 @@ from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor, 
 
 from depthface import admin
 from depthface.asking import Call, Describe, Index, Infer, Load, Ready, Served, Unload
+from depthface.contract import NOT_SERVED, QUEUE_FULL, RESTRICTED, WAITED_TOO_LONG
 from depthface.errors import DepthfaceError, ImageTooLarge
 from depthface_client._transports.address import Address
-from depthface_client._transports.base import answered, no_answer, no_triton, too_late
+from depthface_client._transports.base import answered, datatype_of, no_answer, no_triton, too_late
 from depthface_client._transports.refusals import error_from_text
 
 __all__ = ["CHANNEL_OPTIONS", "GrpcCodec"]
@@ -25,8 +26,6 @@ CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_http_proxy", 0),
 )
-
-_DATATYPES = {"u1": "UINT8", "i4": "INT32", "f4": "FP32"}
 
 _KEY_PREFIX = "triton-grpc-protocol-"
 
@@ -39,7 +38,7 @@ _STATUSES = {
 }
 
 # What Triton itself says as UNAVAILABLE; anything else there is the connection's.
-_BUSY = ("maximum queue size", "timeout expired", "restricted", "is not ready", "not at ready state", "unknown model")
+_OF_TRITON = (QUEUE_FULL, WAITED_TOO_LONG, RESTRICTED, *NOT_SERVED)
 
 
 class GrpcCodec:
@@ -95,10 +94,10 @@ class GrpcCodec:
             return no_triton(self._server, "it speaks gRPC, but not Triton's")
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             return ImageTooLarge(f"{self._server} takes no request as long as this one.", "Send a smaller photo.")
-        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) and not any(sign in text for sign in _BUSY):
+        is_lost = code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+        if is_lost and not any(sign in text for sign in _OF_TRITON):
             return no_answer(self._server, RuntimeError(text))
-        status = 503 if code is grpc.StatusCode.UNAVAILABLE and "queue" in text else _STATUSES.get(code, 500)
-        return error_from_text(self._server, getattr(call, "model", None), status, text)
+        return error_from_text(self._server, getattr(call, "model", None), _STATUSES.get(code, 500), text)
 
     def _key(self) -> list[tuple[str, str]]:
         found = admin.headers(self._address.netloc, self._admin_key)
@@ -108,7 +107,7 @@ class GrpcCodec:
 def _inference(call: Infer) -> Any:
     request = pb.ModelInferRequest(model_name=call.model, id=call.request_id)
     for name, array in call.inputs.items():
-        datatype = _DATATYPES.get(array.dtype.str[1:], "BYTES")
+        datatype = datatype_of(array)
         request.inputs.add(name=name, datatype=datatype, shape=array.shape)
         raw = serialize_byte_tensor(array).item() if datatype == "BYTES" else array.tobytes()
         request.raw_input_contents.append(raw)

@@ -50,7 +50,7 @@ class HttpTransport:
                 request.path,
                 body=request.body or None,
                 headers=dict(request.headers),
-                timeout=urllib3.Timeout(connect=timeout_s, read=timeout_s),
+                timeout=urllib3.Timeout(total=timeout_s),
                 retries=False,
                 redirect=False,
                 preload_content=False,
@@ -74,6 +74,8 @@ class HttpTransport:
             raise no_answer(server, error) from error
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
             cause = error.args[-1] if isinstance(error, urllib3.exceptions.ProtocolError) else error
+            if isinstance(cause, TimeoutError):  # while the request was sent
+                raise too_late(server, timeout_s) from error
             if isinstance(cause, http.client.HTTPException) and not isinstance(cause, ConnectionError):
                 raise no_triton(server, "it does not speak HTTP") from error
             raise no_answer(server, cause if isinstance(cause, BaseException) else error) from error

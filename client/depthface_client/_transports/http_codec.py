@@ -28,12 +28,10 @@ from depthface.errors import (
     decode,
 )
 from depthface_client._transports.address import Address
-from depthface_client._transports.base import answered, no_triton
+from depthface_client._transports.base import answered, datatype_of, no_triton
 from depthface_client._transports.refusals import error_from_text
 
 __all__ = ["HttpCodec", "HttpRequest"]
-
-_DATATYPES = {"u1": "UINT8", "i4": "INT32", "f4": "FP32"}
 
 _PLAIN = {"Accept-Encoding": "identity"}  # photos and maps would only cost time
 
@@ -178,7 +176,7 @@ def _inference(call: Infer) -> tuple[bytes, int | None]:
 
 
 def _input(name: str, array: npt.NDArray[Any]) -> InferInput:
-    tensor = InferInput(name, list(array.shape), _DATATYPES.get(array.dtype.str[1:], "BYTES"))
+    tensor = InferInput(name, list(array.shape), datatype_of(array))
     tensor.set_data_from_numpy(array)
     return tensor
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from depthface.admin import VARIABLE
+from depthface.contract import NO_ROOM, NOT_SERVED, QUEUE_FULL, RESTRICTED, WAITED_TOO_LONG
 from depthface.errors import (
     ClientError,
     DepthfaceError,
@@ -18,22 +19,8 @@ from depthface.errors import (
 
 __all__ = ["error_from_text"]
 
-_RESTRICTED = ("API is restricted", "protocol is restricted")
 _NO_LOADING = "load / unload is not allowed"
 _NO_OUTPUT = re.compile(r"unexpected inference output '([^']*)'")
-_TOO_LATE = "timeout expired"
-_FULL = "maximum queue size"
-_NO_ROOM = "shared memory pool"
-
-# What Triton says of a model that is not served, whatever the status.
-_NO_MODEL = (
-    "failed to load",
-    "unknown model",
-    "is not found",
-    "is not ready",
-    "not at ready state",
-    "has no available versions",
-)
 
 
 def error_from_text(server: str, model: str | None, status: int, text: str) -> DepthfaceError:
@@ -48,7 +35,7 @@ def error_from_text(server: str, model: str | None, status: int, text: str) -> D
     ours = decode(text)
     if ours is not None:
         return ours
-    if status == 403 or any(sign in text for sign in _RESTRICTED):
+    if status == 403 or RESTRICTED in text:
         return NotAllowed(
             f"{server} lets only its operator do this.",
             f"Set {VARIABLE} to the server's admin key, or run the command as the server's user on its machine.",
@@ -58,13 +45,13 @@ def error_from_text(server: str, model: str | None, status: int, text: str) -> D
             f"{server} loads no model on demand.",
             "Start it with `depthface serve`, or with --model-control-mode=explicit.",
         )
-    if _TOO_LATE in text:
+    if WAITED_TOO_LONG in text:
         return ServerOverloaded(f"{server} did not come to this request in time.", "Send it again in a moment.")
-    if status == 503 or _FULL in text:
+    if status == 503 or QUEUE_FULL in text:
         return ServerOverloaded(
             f"{server} has as many requests waiting as it takes.", "Send this one again in a moment."
         )
-    if any(sign in text for sign in _NO_MODEL):
+    if any(sign in text for sign in NOT_SERVED):
         return ModelUnavailable(
             f"{server} does not serve {model or 'this model'} ({text}).",
             "See `depthface models` for what it serves, and `depthface export` to add to it.",
@@ -81,7 +68,7 @@ def error_from_text(server: str, model: str | None, status: int, text: str) -> D
 
 
 def _fault(server: str, text: str) -> ClientError:
-    if _NO_ROOM in text:
+    if NO_ROOM in text:
         return ServerFault(
             f"{server} has too little shared memory for this request.",
             "Give its /dev/shm more (Docker: --shm-size=1g).",

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from depthface.tasks.depth import NAME
-from depthface.weights import label_of
+from depthface.weights import depth_label_of
 from depthface_client import outputs
 from depthface_client.cli import shared
 from depthface_client.client import Client
@@ -84,7 +84,7 @@ def _content(client: Client, photo: bytes, kind: str, model: str) -> bytes:
         np.save(buffer, result.array)
         return buffer.getvalue()
     picture = result.preview()
-    if label := label_of(result.weights):
-        picture = draw.banner(picture, f"{label}: NOT A DEPTH MAP")
+    if label := depth_label_of(result.weights):
+        picture = draw.banner(picture, label)
     picture.save(buffer, "PNG")
     return draw.labelled(buffer.getvalue(), result.weights)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from depthface import manifest
+from depthface.cache import expanded
 from depthface.contract import MANIFEST_FILE
 from depthface.errors import ServeError
 from depthface.families import all_cards
@@ -46,7 +47,7 @@ def of_weights() -> Iterator[Words]:
 def _cached(card: ModelCard, file: HubFile) -> Path:
     """Where huggingface_hub and InsightFace keep a file."""
     if isinstance(card.weights, HubWeights):
-        home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+        home = expanded(os.environ.get("HF_HOME") or "~/.cache/huggingface")
         hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
         folder = "models--" + card.weights.repo_id.replace("/", "--")
         return hub / folder / "snapshots" / card.weights.revision / file.name

@@ -8,16 +8,16 @@ A family `f` offers
 - `f.parity`: `measurements(source, run, samples)`, the export and its reference compared in the task's own units;
 - `f.processing`: pure functions round the network;
 - `f.pipeline`: the coroutines that the server runs, which the cards name;
-- outside of what a client installs, `depthface_standins.f`: weights that are nobody's.
+- in a package that no client imports, `depthface_standins.f`: weights that are nobody's.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from pathlib import Path
 from types import ModuleType
 
+from depthface.cache import expanded
 from depthface.errors import DepthfaceError
 from depthface.spec import ModelCard
 
@@ -35,7 +35,7 @@ def card_named(name: str) -> ModelCard:
     cards = all_cards()
     if name in cards:
         return cards[name]
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if name and folder.is_dir():
         for family in _families():
             network = importlib.import_module(f"{__name__}.{family}.network")

@@ -5,7 +5,8 @@ whoever meets a server can go over what it serves without knowing a model by nam
 Pillow), and offers
 
 - `NAME`: as configs have it;
-- `Options`: what a request may ask besides its inputs, checked by the same code in the client and in the server;
+- `Options`, where a request can ask for more than its inputs: what that is, checked by the same code in the client and
+  in the server;
 - `probe(description)`: the smallest request that proves that a model answers, or None where that would cost too much;
 - a class of methods, which both clients inherit.
 """

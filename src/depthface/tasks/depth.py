@@ -84,7 +84,11 @@ class Depth:
         return buffer.getvalue()
 
     def preview(self, name: str = "spectral") -> Image.Image:
-        """Return an RGB picture of the photo's size, coloured by one of `depthface.colormap.COLORMAPS`."""
+        """Return an RGB picture of the photo's size, coloured by one of `depthface.colormap.COLORMAPS`.
+
+        Raises:
+            InvalidInput: there is no map of this name.
+        """
         return Image.fromarray(colormap.apply(self.normalized(), name))
 
 
@@ -103,7 +107,8 @@ class DepthMethods(Asker):
         """Return the depth map of a photo, at the network's grid.
 
         Args:
-            photo: a path, the bytes of a file, a PIL picture, or an array `(H, W, 3) uint8 RGB` or `(H, W) uint8`.
+            photo: a path, the bytes of a file, a PIL picture, or an array `(H, W, 3)` RGB or `(H, W)` grey, of uint8,
+                uint16 (white is 65535) or bool (white is True).
             model: None for the one that the server serves; of several, the smallest.
             fast_decode: have a JPEG decoded only to what the grid needs: a photo of 12 megapixels is answered some
                 0.1 s sooner, and the map is off by about half a level of 255 on average.
@@ -140,6 +145,10 @@ class DepthMethods(Asker):
             model: as for `depth`.
             fast_decode: as for `depth`.
             request_id: as for `depth`.
+
+        Raises:
+            InvalidInput: the photo or an option cannot be used.
+            ClientError: no answer.
         """
         if bits not in (8, 16):
             raise InvalidInput(f"bits is {bits!r}.", "There are PNGs of 8 and of 16 bits.")

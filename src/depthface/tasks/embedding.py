@@ -160,14 +160,16 @@ class EmbeddingMethods(Asker):
 
         Args:
             photo: as for `embed`.
-            labels: two or more, such as `["cat", "dog"]`.
+            labels: such as `["cat", "dog"]`; with a model that chooses one of them (CLIP), one label alone always has
+                probability 1.
             template: the sentence that each is put into, in the place of `{}`.
             model: the one of photos, None for the one that the server serves; that of texts is its counterpart.
 
         Raises:
             InvalidInput: the photo or a label cannot be used, or the template has no place for it.
+            ClientError: no answer.
         """
-        if isinstance(labels, str) or len(labels) < 1:
+        if isinstance(labels, str) or len(labels) < 1 or not all(isinstance(one, str) for one in labels):
             raise InvalidInput(f"labels is {labels!r}.", "Give a list of words, such as ['cat', 'dog'].")
         if "{}" not in template:
             raise InvalidInput(f"template is {template!r}.", "Write {} where the label belongs.")

@@ -261,7 +261,8 @@ class FaceMethods(Asker):
         """Return the faces in a photo, the surest first (with `max_faces` the largest); an empty list without any.
 
         Args:
-            photo: a path, the bytes of a file, a PIL picture, or an array `(H, W, 3) uint8 RGB` or `(H, W) uint8`.
+            photo: a path, the bytes of a file, a PIL picture, or an array `(H, W, 3)` RGB or `(H, W)` grey, of uint8,
+                uint16 (white is 65535) or bool (white is True).
             model: None for the one that the server serves.
             parts: what to find out besides box, score and keypoints, of `embedding`, `landmarks_106`, `landmarks_68`,
                 `pose`, `attributes` (gender and age) and `crop`. None for all that the model offers but the crop,
@@ -297,6 +298,8 @@ class FaceMethods(Asker):
 
         Raises:
             NoFaceFound: one of the photos has no face.
+            InvalidInput: a photo or the threshold cannot be used, or the model gives no embeddings.
+            ClientError: no answer.
         """
         model = model or (yield from self._serving(NAME, PARTS["embedding"]))
         way = FaceMethods.faces.way

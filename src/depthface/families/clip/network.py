@@ -265,7 +265,7 @@ class Layer(nn.Module):
         self.activation = ACTIVATIONS[layer.mlp.config.hidden_act]
 
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Return `(B, L, C) float32` of as much; `mask` is added to the scores."""
+        """Return `(B, L, C) float32` of `hidden`, of the same shape; `mask` is added to the scores."""
         x = self.norm1(hidden).to(self.dtype)
         q, k, v = (self._split(part(x)) for part in (self.query, self.key, self.value))
         scores = (q @ k.transpose(-1, -2)).float()

@@ -179,7 +179,7 @@ class _Positions(nn.Module):
 
 
 def _reference(model: DepthAnythingForDepthEstimation, pixels: Pixels) -> DepthMap:
-    """Return the published model on what its processor feeds it: rescaled by 1/255, then normalised, channels first."""
+    """Return the published model's maps for what its processor would feed it: rescaled by 1/255, normalised, NCHW."""
     x = pixels.astype(np.float32) / 255
     x = (x - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
     with torch.inference_mode():

@@ -100,7 +100,7 @@ def grey_levels(depth: npt.NDArray[np.float32], size: tuple[int, int], dtype: ty
 def preprocess(
     image_bytes: bytes, precision: str = "fp32", *, fast_decode: bool = False
 ) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
-    """Return an encoded photo to the network's grid.
+    """Return an encoded photo's pixels at the network's grid.
 
     Args:
         precision: the network's. For fp32 the resize is the reference's to the bit. Below, it is the faster one (see
@@ -136,7 +136,7 @@ def preprocess(
 def postprocess(
     wanted: Collection[str], depth: npt.NDArray[np.float32], size: tuple[int, int]
 ) -> dict[str, npt.NDArray[np.generic] | bytes]:
-    """Return the network's depth to what was asked for.
+    """Return the outputs that were asked for, made of the network's depth.
 
     Args:
         wanted: what of `depth`, `png16`, `png8` to compute; other names do no harm.

@@ -341,7 +341,10 @@ def swapper_card(name: str, file: PackFile) -> ModelCard:
 
 
 def _network(name: str, file: PackFile) -> Network:
-    """On a Xeon without AMX, OpenVINO computes a recogniser 1.3 times as quickly, and a detector 1.1 times."""
+    """Return the network of a file.
+
+    On a Xeon without AMX, OpenVINO computes a recogniser 1.3 times as quickly as ONNX Runtime, a detector 1.1 times.
+    """
     if file.kind == "detector":
         inputs, outputs = _detector_inputs(file.side_px), DETECTOR_OUTPUTS
         return Network(name, inputs, outputs, MAX_PHOTOS, profiles=(_detector_profile(inputs),), by_openvino=True)
@@ -355,14 +358,14 @@ def _network(name: str, file: PackFile) -> Network:
 
 
 def _detector_inputs(side_px: int | None) -> tuple[TensorSpec, ...]:
-    """Of a detector of any size, which sees a photo at two; or of one that takes a square of `side_px` alone."""
+    """Return those of a detector of any size, which sees a photo at two; or of one that takes a square of `side_px`."""
     if side_px is None:
         return DETECTOR_INPUTS
     return (TensorSpec("pixels", "UINT8", (side_px, side_px, 3)), SCALE, MIN_SCORE)
 
 
 def _detector_profile(inputs: tuple[TensorSpec, ...]) -> dict[str, Profile]:
-    """Return a photo at a time is usual. The small square is the stride's where one size is asked for."""
+    """Return the shapes of an engine, by input: the small square has the stride's side where one size is asked for."""
     sides_px = {
         "pixels": (DET_SIZE_STRIDE_PX, DETECTOR_SIDE_PX, MAX_DET_SIZE_PX),
         "pixels_small": (DET_SIZE_STRIDE_PX, DETECTOR_SMALL_SIDE_PX, DETECTOR_SMALL_SIDE_PX),
@@ -381,13 +384,8 @@ def _faces_profile(tensor: TensorSpec) -> Profile:
 
 
 def _facts(files: tuple[PackFile, ...]) -> dict[str, str]:
-    facts = {}
-    for file in files:
-        if file.kind == "recognizer":
-            facts[EMBEDDING_SIZE_FACT] = str(file.columns)
-        if file.side_px is not None:
-            facts[DETECTOR_SIDE_FACT] = str(file.side_px)
-    return facts
+    sides = {DETECTOR_SIDE_FACT: str(file.side_px) for file in files if file.side_px is not None}
+    return sides | {EMBEDDING_SIZE_FACT: str(file.columns) for file in files if file.kind == "recognizer"}
 
 
 CARDS = (

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 from importlib import resources
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -42,7 +41,6 @@ __all__ = [
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
-Metric = Literal["default", "max"]
 
 CROP_MARGIN = 1.5
 """A crop for landmarks, gender and age is this many times the longer side of the box (landmark.py:89)."""
@@ -218,28 +216,26 @@ def gender_and_age(raw: Floats) -> tuple[int, int]:
     return int(np.argmax(raw[:2])), round(float(raw[2]) * 100)
 
 
-def select(
-    boxes: Floats, photo_size: tuple[int, int], max_faces: int, metric: Metric = "default"
-) -> npt.NDArray[np.intp]:
-    """Which faces to keep if only so many are wanted: the large ones, near the middle (scrfd.py:785-803).
+def select(boxes: Floats, photo_size: tuple[int, int], max_faces: int) -> npt.NDArray[np.intp]:
+    """Return which faces to keep if only so many are wanted: the large ones, near the middle (scrfd.py:785-803).
+
+    What counts is area − 2 · (distance from the photo's centre)².
 
     Args:
         boxes: `(F, 4) float32`, by descending score.
         photo_size: height and width.
         max_faces: 0 for all.
-        metric: `default` is area − 2 · (distance from the photo's centre)², `max` is the area alone.
 
     Returns:
         Indices into `boxes`: all, in their order, if there are no more than wanted; else the best, best first.
     """
     if max_faces <= 0 or len(boxes) <= max_faces:
         return np.arange(len(boxes))
-    values = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    if metric == "default":
-        center_y, center_x = photo_size[0] // 2, photo_size[1] // 2
-        offset_x = (boxes[:, 0] + boxes[:, 2]) / 2 - center_x
-        offset_y = (boxes[:, 1] + boxes[:, 3]) / 2 - center_y
-        values = values - (offset_x**2 + offset_y**2) * 2
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    center_y, center_x = photo_size[0] // 2, photo_size[1] // 2
+    offset_x = (boxes[:, 0] + boxes[:, 2]) / 2 - center_x
+    offset_y = (boxes[:, 1] + boxes[:, 3]) / 2 - center_y
+    values = areas - (offset_x**2 + offset_y**2) * 2
     return np.argsort(values)[::-1][:max_faces]
 
 
