@@ -384,8 +384,9 @@ def _faces_profile(tensor: TensorSpec) -> Profile:
 
 
 def _facts(files: tuple[PackFile, ...]) -> dict[str, str]:
-    sides = {DETECTOR_SIDE_FACT: str(file.side_px) for file in files if file.side_px is not None}
-    return sides | {EMBEDDING_SIZE_FACT: str(file.columns) for file in files if file.kind == "recognizer"}
+    sides = [(DETECTOR_SIDE_FACT, file.side_px) for file in files if file.side_px is not None]
+    sizes = [(EMBEDDING_SIZE_FACT, file.columns) for file in files if file.kind == "recognizer"]
+    return {name: str(value) for name, value in sides + sizes}
 
 
 CARDS = (
