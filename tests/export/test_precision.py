@@ -104,7 +104,7 @@ def test_on_a_cpu_openvino_computes_what_it_computes_quicker():
     assert by_openvino("depth_anything_v2_small", "fp16") == set()
     assert by_openvino("depth_anything_v2_small", on_gpu=True) == set()
     assert by_openvino("depth_anything_v2_small", with_engine=frozenset({network})) == set()
-    assert by_openvino("buffalo_l") == {"face_buffalo_l_detector", "face_buffalo_l_recognizer"}
+    assert by_openvino("buffalo_l") == {"face_buffalo_l_recognizer"}
     assert by_openvino("buffalo_l", on_gpu=True) == set()
 
 
