@@ -164,7 +164,7 @@ CHANGES = [
     ("export/depthface_export/validate.py", '"chelsea.png", ', "", EVERYTHING),
     ("src/depthface/image.py", "import struct\n", "import abc\nimport struct\n", {"int8"}),
     ("src/depthface/picture.py", "import numpy as np\n", "import abc\nimport numpy as np\n", {"int8"}),
-    ("src/depthface/openvino.py", "import sys\n", "import abc\nimport sys\n", DEPTHS | {"faces", "synthetic"}),
+    ("src/depthface/openvino.py", "import sys\n", "import abc\nimport sys\n", DEPTHS),
     (f"{FAMILIES}/depth_anything_v2/network.py", "1 / (255 * std)", "1 / (256 * std)", DEPTHS),
     (f"{FAMILIES}/depth_anything_v2/parity.py", "(3, 14, 70)", "(3, 14, 84)", DEPTHS),
     (f"{FAMILIES}/depth_anything_v2/card.py", '"max_error": 5e-5', '"max_error": 6e-5', DEPTHS),

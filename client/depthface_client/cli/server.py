@@ -66,7 +66,7 @@ def models(as_json: bool, timeout_s: float, url: str) -> None:
 @shared.timeout
 @shared.url
 def health(as_json: bool, timeout_s: float, url: str) -> None:
-    """Exit 0 only if every served model answers a real request.
+    """Exit 0 only if every model that is ready answers a real request.
 
     Example: depthface health || systemctl restart depthface
     """

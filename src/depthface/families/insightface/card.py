@@ -343,8 +343,8 @@ def swapper_card(name: str, file: PackFile) -> ModelCard:
 def _network(name: str, file: PackFile) -> Network:
     """Return the network of a file.
 
-    On a Xeon without AMX, OpenVINO computes a recogniser 1.3 times as quickly as ONNX Runtime, a detector 1.1 times. But
-    there a box is 5e-4 px off, which moves landmarks by 0.02 px; ONNX Runtime's are InsightFace's to the last bit.
+    On a Xeon without AMX, OpenVINO computes a recogniser 1.3 times as quickly as ONNX Runtime, a detector 1.1 times.
+    But it has a detector's boxes 5e-4 px off, which moves landmarks by 0.02 px. ONNX Runtime's are InsightFace's own.
     """
     if file.kind == "detector":
         inputs = _detector_inputs(file.side_px)
