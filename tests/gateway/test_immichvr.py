@@ -9,9 +9,8 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -24,15 +23,9 @@ from fixtures.gateways import MOST_MIB, NO_PHOTO, gateway
 from fixtures.photos import VARIETY, encoded, photo
 from fixtures.waiting import HANGS_AFTER_S
 from PIL import Image
-from starlette.testclient import TestClient
 
-from depthface.errors import ModelUnavailable
-from depthface_client import Client, ModelInfo
-from depthface_gateway import immichvr
-from depthface_gateway.context import Context
+from depthface_client import Client
 from depthface_gateway.immichvr import as_there, disposition
-from depthface_gateway.meanings import exportable
-from depthface_gateway.settings import Settings
 
 JPEG = encoded(photo("coffee.png").resize((300, 200)), "JPEG", quality=90)
 OURS = "depth_anything_v2_small"
@@ -257,120 +250,6 @@ def test_a_model_that_is_not_exported_is_not_there(url):
     assert "depthface export depth_anything_v2_large" in answer.json()["message"]
     listed = requests.get(f"{url}/api/models", timeout=HANGS_AFTER_S).json()["models"]
     assert [model["key"] for model in listed if model["is_loaded"]] == ["small"]
-
-
-class Servers:
-    """What the service asks of `Triton`, of servers that have these exports and have loaded none."""
-
-    def __init__(self, *keys: str) -> None:
-        self.exported = {f"depth_anything_v2_{key}" for key in keys}
-        self.there: set[str] = set()
-        self.models: dict[str, ModelInfo] = {}
-        self.meanwhile: Callable[[], object] | None = None
-
-    async def look(self) -> None:
-        self.models = {name: replace(exportable()[name], ready=True) for name in self.there}
-
-    def has_ready(self, name: str) -> bool:
-        return name in self.models
-
-    async def ask(self, call) -> bytes:
-        return await call(self)
-
-    async def on_every_server(self, call) -> None:
-        try:
-            await call(self)
-        finally:
-            await self.look()
-
-    async def load(self, name: str) -> None:
-        if name not in self.exported:
-            raise ModelUnavailable("It is not exported.")
-        self.there.add(name)
-
-    async def unload(self, name: str) -> None:
-        self.there.discard(name)
-
-    async def depth_png(self, photo: bytes, *, bits: int, model: str, request_id: str) -> bytes:
-        if model not in self.there:
-            raise ModelUnavailable("It is not loaded.")
-        meanwhile, self.meanwhile = self.meanwhile, None
-        if meanwhile is not None:
-            await asyncio.to_thread(meanwhile)
-        return encoded(photo_of_two_levels(), "PNG")
-
-
-def photo_of_two_levels() -> Image.Image:
-    return Image.fromarray(np.tile(np.array([0, 255], np.uint8), (30, 20)))
-
-
-def service_of(servers: Servers, **variables: str) -> TestClient:
-    """The service in this process, before these servers."""
-    return TestClient(immichvr.app(Context(servers, Settings.of({}), variables)))
-
-
-def used(service: TestClient, query: str = "") -> str:
-    answer = service.post(f"/api/depth{query}", files={"image": ("photo.jpg", JPEG)})
-    assert answer.status_code == 200, answer.text
-    return answer.headers["x-model-used"]
-
-
-def current(service: TestClient) -> str | None:
-    said = service.get("/api/models").json()["current_model"]
-    assert service.get("/api/models/current").json()["current_model"] == said
-    return said
-
-
-def test_who_names_no_model_gets_the_one_that_was_loaded_last():
-    """As ImmichVR's backend asks: it has a model loaded, and sends photos without a word of it."""
-    service = service_of(Servers("small", "base", "large"))
-    assert current(service) is None
-    assert used(service) == "small"  # none is loaded: the default
-    assert service.post("/api/models/large/load").json()["current_model"] == "large"
-    assert used(service) == current(service) == "large"
-    assert used(service, "?model=base") == current(service) == "base"  # a request switches too
-    assert used(service) == "base"
-    assert service.post("/api/models/large/load").json()["success"]  # it is loaded already
-    assert used(service) == current(service) == "large"
-    for key in ("large", "base", "small"):
-        assert service.post(f"/api/models/{key}/unload").json()["success"]
-    assert current(service) is None
-    assert used(service) == "small"
-
-
-def test_the_default_is_not_needed_where_another_is_loaded():
-    service = service_of(Servers("large"), DEPTH_MODEL="base")
-    assert service.post("/api/depth", files={"image": ("photo.jpg", JPEG)}).status_code == 503
-    assert service.post("/api/models/large/load").json()["success"]
-    assert used(service) == "large"
-
-
-def test_what_was_unloaded_is_no_longer_current_when_somebody_else_loads_it():
-    servers = Servers("small", "large")
-    service = service_of(servers)
-    for key in ("small", "large"):
-        assert service.post(f"/api/models/{key}/load").json()["success"]
-    assert service.post("/api/models/large/unload").json()["success"]
-    asyncio.run(servers.on_every_server(lambda client: client.load("depth_anything_v2_large")))
-    assert used(service) == current(service) == "small"
-
-
-def test_to_download_a_model_or_to_load_one_in_vain_changes_nothing():
-    service = service_of(Servers("small", "large"))
-    assert used(service) == "small"
-    assert service.post("/api/models/large/download").json()["success"]
-    assert service.post("/api/models/base/load").status_code == 500
-    assert service.post("/api/depth?model=base", files={"image": ("photo.jpg", JPEG)}).status_code == 503
-    assert used(service) == current(service) == "small"
-
-
-def test_a_model_that_is_loaded_during_a_request_stays_current():
-    servers = Servers("small", "large")
-    service = service_of(servers)
-    assert used(service) == "small"
-    servers.meanwhile = lambda: service.post("/api/models/large/load")
-    assert used(service) == "small"
-    assert used(service) == current(service) == "large"
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,40 +11,30 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-import torch
+from pytorch import in_torch
 from setting import Setting, median_ms
-from torch import nn
+from ways import ARITHMETIC, Arithmetic, Way, parity, pixels_of, row, source_of, text_of
 
-import depthface_standins
-from depthface.contract import Precision
 from depthface.errors import DepthfaceError
 from depthface.families import card_named, module_of
-from depthface.families.depth_anything_v2 import network as depth_network
 from depthface.families.insightface.facts import RECOGNITION_CROP_PX
 from depthface.families.insightface.processing import letterboxes
 from depthface.machine import CUDA_OPTIONS
-from depthface.spec import ModelCard, Source
+from depthface.spec import ModelCard
 from depthface.tasks.faces import DET_SIZE_AUTO
-from depthface.weights import Random
 from depthface_bench import photos
 from depthface_bench.repositories import DEPTH, depth_card
 from depthface_bench.variants import CUDA
 from depthface_export import validate
-from depthface_standins.depth_anything_v2 import random_model
 
 __all__ = [
     "AIM_BATCH",
-    "ARITHMETIC",
-    "Arithmetic",
     "Bound",
-    "exported_form",
     "face_feed",
     "faces",
     "larger",
-    "pixels_of",
     "session_of",
     "small",
-    "text_of",
 ]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -54,32 +43,11 @@ AIM_MS, AIM_BATCH = 0.8, 8
 """Small in fp16, a photo."""
 
 
-@dataclass(frozen=True)
-class Arithmetic:
-    """A file's precision; and whether products of fp32 may round to TF32, as ONNX Runtime has them do by itself."""
-
-    name: str
-    precision: Precision
-    tf32: bool = False
-
-
-@dataclass(frozen=True)
-class Way:
-    """What computes a network, and how."""
-
-    card: ModelCard
-    runtime: str
-    arithmetic: Arithmetic
-
-
-ARITHMETIC = (Arithmetic("fp16", "fp16"), Arithmetic("fp32", "fp32"), Arithmetic("tf32", "fp32", tf32=True))
-
-
 def small(setting: Setting) -> None:
     """Depth Anything V2 Small: every arithmetic and batch, every runtime."""
     card = depth_card()
     (name,) = (network.name for network in card.networks)
-    sources = {one: _source(card, one) for one in ("fp16", "fp32")}
+    sources = {one: source_of(card, one) for one in ("fp16", "fp32")}
     for arithmetic in ARITHMETIC:
         path = setting.network(arithmetic.precision, name)
         batches = (_aim_batch(setting),) if arithmetic.tf32 else setting.scale.batches  # that holds no card
@@ -88,8 +56,8 @@ def small(setting: Setting) -> None:
         with setting.part(f"ONNX Runtime, {arithmetic.name}, parity"):
             session = session_of(setting, path, arithmetic)
             way = Way(card, "ONNX Runtime", arithmetic)
-            _parity(setting, way, sources[arithmetic.precision], _by_session(session))
-        _in_torch(setting, card, arithmetic, batches)
+            parity(setting, way, sources[arithmetic.precision], _by_session(session))
+        in_torch(setting, card, arithmetic, batches)
     _otherwise(setting, card, setting.network("fp16", name))
     with setting.part("ONNX Runtime, fp16, a photo of 4:3"):
         path = setting.network("fp16", name)
@@ -115,9 +83,7 @@ def _otherwise(setting: Setting, card: ModelCard, exported: Path) -> None:
             session = session_of(setting, path, ARITHMETIC[0], more=more)
             bound = Bound(session, feed, setting)
             setting.fact(f"{how}: loaded and computed once, seconds", round(time.perf_counter() - begins, 1))
-            _row(
-                setting, Way(card, f"ONNX Runtime, {how}", ARITHMETIC[0]), batch, text_of(setting.scale.grid_px), bound
-            )
+            row(setting, Way(card, f"ONNX Runtime, {how}", ARITHMETIC[0]), batch, text_of(setting.scale.grid_px), bound)
     with setting.part("ONNX Runtime, batches in turn"):
         session = session_of(setting, exported, ARITHMETIC[0])
         smaller = Bound(session, {"pixels": pixels_of(max(1, batch - 1), setting.scale.grid_px)}, setting)
@@ -138,10 +104,10 @@ def larger(setting: Setting) -> None:
         path, arithmetic = setting.larger(size), ARITHMETIC[0]
         with setting.part(f"{card.title}, ONNX Runtime"):
             _in_onnxruntime(setting, card, path, arithmetic, setting.scale.batches)
-        _in_torch(setting, card, arithmetic, setting.scale.batches)
+        in_torch(setting, card, arithmetic, setting.scale.batches)
         with setting.part(f"{card.title}, parity"):
             run = _by_session(session_of(setting, path, arithmetic))
-            _parity(setting, Way(card, "ONNX Runtime", arithmetic), _source(card, "fp16"), run)
+            parity(setting, Way(card, "ONNX Runtime", arithmetic), source_of(card, "fp16"), run)
 
 
 def faces(setting: Setting, pack: Path) -> None:
@@ -155,10 +121,10 @@ def faces(setting: Setting, pack: Path) -> None:
                 session = session_of(setting, path, arithmetic)
                 for batch in setting.scale.batches:
                     bound = Bound(session, face_feed(session, batch), setting)
-                    _row(setting, Way(card, "ONNX Runtime", arithmetic), batch, network.name, bound)
+                    row(setting, Way(card, "ONNX Runtime", arithmetic), batch, network.name, bound)
             with setting.part(f"{network.name}, {arithmetic.name}, parity"):
                 run = _by_session(session_of(setting, path, arithmetic))
-                _parity(setting, Way(card, network.name, arithmetic), sources[network.name], run)
+                parity(setting, Way(card, network.name, arithmetic), sources[network.name], run)
 
 
 def session_of(
@@ -220,59 +186,6 @@ def _by_session(session: onnxruntime.InferenceSession) -> validate.Run:
     return lambda inputs: dict(zip(names, session.run(None, inputs), strict=True))
 
 
-def _parity(setting: Setting, way: Way, source: Source, run: validate.Run) -> None:
-    """Put down the worst value of each metric of the card, on the photographs that an export is proven on."""
-    worst: dict[str, float] = {}
-    for _, measured in module_of(way.card, "parity").measurements(source, run, validate.samples(way.card)):
-        for metric, value in measured.items():
-            worst[metric] = float(np.maximum(worst.get(metric, 0.0), value))  # not max(): NaN has to stay
-    for metric, value in worst.items():
-        most = way.card.tolerances[way.arithmetic.precision][metric]
-        setting.row(
-            "Parity, in the card's units",
-            model=way.card.title,
-            of=way.runtime,
-            arithmetic=way.arithmetic.name,
-            metric=metric,
-            worst=value,
-            tolerance=most,
-            within=bool(value <= most),
-        )
-
-
-class Published(nn.Module):
-    """`transformers`' model as it is published, with the normalisation of its processor before it."""
-
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    def __init__(self, card: ModelCard, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.model = random_model(card).to(dtype)
-        self.register_buffer("mean", 255 * torch.tensor(depth_network.MEAN).reshape(1, 3, 1, 1))
-        self.register_buffer("std", 255 * torch.tensor(depth_network.STD).reshape(1, 3, 1, 1))
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """`(B, h, w, 3) uint8` to `(B, h, w) float32`."""
-        x = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
-        depth: torch.Tensor = self.model(x.to(self.model.dtype)).predicted_depth
-        return depth.float()
-
-
-def _published(setting: Setting, card: ModelCard, arithmetic: Arithmetic) -> nn.Module:
-    """Return it on the device."""
-    dtype = torch.float16 if arithmetic.precision == "fp16" else torch.float32
-    return Published(card, dtype).eval().requires_grad_(False).to(setting.device)
-
-
-def exported_form(setting: Setting, card: ModelCard, arithmetic: Arithmetic) -> nn.Module:
-    """The module that is exported, with PyTorch's own attention in one kernel in place of three operators."""
-    module = _source(card, arithmetic.precision).model
-    for layer in module.layers:
-        layer.attention.config._attn_implementation = "sdpa"
-    return module.to(setting.device)  # type: ignore[no-any-return]
-
-
 def _in_onnxruntime(
     setting: Setting,
     card: ModelCard,
@@ -285,7 +198,7 @@ def _in_onnxruntime(
     session = session_of(setting, path, arithmetic)
     for batch in batches:
         feed = {"pixels": pixels_of(batch, size)}
-        ms = _row(setting, Way(card, "ONNX Runtime", arithmetic), batch, text_of(size), Bound(session, feed, setting))
+        ms = row(setting, Way(card, "ONNX Runtime", arithmetic), batch, text_of(size), Bound(session, feed, setting))
         if card == depth_card() and arithmetic.name == "fp16" and batch == AIM_BATCH and size[0] == size[1]:
             text = f"network ≤ {AIM_MS} ms a photo of Small at batch {AIM_BATCH} in fp16, ONNX Runtime as served"
             setting.aim(text, ms, ms <= AIM_MS)
@@ -294,7 +207,7 @@ def _in_onnxruntime(
             fixed = _fixed(path, batch, size)
             bound = Bound(session_of(setting, path, arithmetic, fixed), {"pixels": pixels_of(batch, size)}, setting)
             how = "ONNX Runtime, fixed shape" + (", CUDA graph" if setting.on_gpu else "")
-            _row(setting, Way(card, how, arithmetic), batch, text_of(size), bound)
+            row(setting, Way(card, how, arithmetic), batch, text_of(size), bound)
 
 
 def _fixed(path: Path, batch: int, size: tuple[int, int]) -> dict[str, int]:
@@ -304,113 +217,9 @@ def _fixed(path: Path, batch: int, size: tuple[int, int]) -> dict[str, int]:
     return {dimension.dim_param: size for dimension, size in sizes if dimension.dim_param}
 
 
-def _in_torch(setting: Setting, card: ModelCard, arithmetic: Arithmetic, batches: tuple[int, ...]) -> None:
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = arithmetic.tf32
-    size = setting.scale.grid_px
-    inputs = {batch: torch.from_numpy(pixels_of(batch, size)).to(setting.device) for batch in batches}
-
-    def measure(
-        module: nn.Module, runtime: str, run_of: Callable[[nn.Module, torch.Tensor], Callable[[], None]]
-    ) -> None:
-        for batch, pixels in inputs.items():
-            _row(setting, Way(card, runtime, arithmetic), batch, text_of(size), run_of(module, pixels))
-
-    with setting.part(f"{card.title}, PyTorch, {arithmetic.name}"), torch.inference_mode():
-        module = _published(setting, card, arithmetic)
-        measure(module, "PyTorch, eager", _eager)
-        if card == depth_card() and (setting.on_gpu or arithmetic.precision == "fp32"):  # a CPU takes a minute in fp16
-            way = Way(card, "PyTorch, eager", arithmetic)
-            _parity(setting, way, _source(card, arithmetic.precision), _by_module(module))
-        if setting.on_gpu:
-            with setting.part(f"{card.title}, PyTorch, CUDA graph, {arithmetic.name}"):
-                measure(module, "PyTorch, CUDA graph", _graph)
-        del module
-    with setting.part(f"{card.title}, PyTorch, fused attention, {arithmetic.name}"), torch.inference_mode():
-        module = exported_form(setting, card, arithmetic)
-        measure(module, "PyTorch, the exported form, fused attention", _graph if setting.on_gpu else _eager)
-
-
-def _eager(module: nn.Module, pixels: torch.Tensor) -> Callable[[], None]:
-    def run() -> None:
-        with pixels.device:  # the form that is exported makes tensors on the default one
-            module(pixels)
-        if pixels.is_cuda:
-            torch.cuda.synchronize()
-
-    return run
-
-
-def _graph(module: nn.Module, pixels: torch.Tensor) -> Callable[[], None]:
-    """Record the module's kernels once, and have them replayed (docs.pytorch.org, CUDA graphs)."""
-    beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    beside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(beside), pixels.device:
-        for _ in range(3):
-            module(pixels)
-    torch.cuda.current_stream().wait_stream(beside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph), pixels.device:
-        module(pixels)
-
-    def run() -> None:
-        graph.replay()
-        torch.cuda.synchronize()
-
-    return run
-
-
-def _by_module(module: nn.Module) -> validate.Run:
-    device = next(module.parameters()).device
-    return lambda inputs: {"depth": module(torch.from_numpy(inputs["pixels"]).to(device)).cpu().numpy()}
-
-
-def _row(setting: Setting, way: Way, batch: int, what: str, run: Callable[[], object]) -> float:
-    """Measure, put down and return the milliseconds a photo."""
-    run()
-    ms = median_ms(run, setting.scale.seconds) / batch
-    setting.row(
-        "Network alone",
-        model=way.card.title,
-        runtime=way.runtime,
-        arithmetic=way.arithmetic.name,
-        what=what,
-        batch=batch,
-        ms_a_photo=round(ms, 4),
-        a_second=round(1000 / ms, 1),
-    )
-    return ms
-
-
-def _source(card: ModelCard, precision: Precision) -> Source:
-    """Return the card's network with random weights; its reference computes the same photographs once."""
-    found: Source
-    (found,) = depthface_standins.module_of(card).load(card, Random(), precision).values()
-
-    def reference(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        key = (card.name, pixels.shape, pixels.tobytes())
-        if key not in _REFERENCES:
-            _REFERENCES[key] = found.reference(pixels)
-        return _REFERENCES[key]
-
-    return replace(found, reference=reference)
-
-
-_REFERENCES: dict[tuple[str, tuple[int, ...], bytes], npt.NDArray[np.float32]] = {}
-"""By card, shape and photographs: the weights of a card are the same in every precision."""
-
-
-def pixels_of(batch: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    return np.random.default_rng(0).integers(0, 256, (batch, *size, 3), np.uint8)
-
-
 def face_feed(session: onnxruntime.InferenceSession, batch: int) -> dict[str, npt.NDArray[Any]]:
     """Return a batch for a network of faces: a drawn crowd for a detector, noise in the size of a crop for others."""
     if [tensor.name for tensor in session.get_inputs()] == ["faces"]:
         return {"faces": pixels_of(batch, (RECOGNITION_CROP_PX,) * 2)}
     photo = np.asarray(photos.opened(photos.crowd(photos.FACES_A_PHOTO)))
     return {name: np.stack([value] * batch) for name, value in letterboxes(photo, 0.5, DET_SIZE_AUTO).items()}
-
-
-def text_of(size: tuple[int, int]) -> str:
-    """Height × width."""
-    return f"{size[0]}×{size[1]}"

@@ -10,9 +10,11 @@ from typing import Any
 
 import onnxruntime
 import torch
-from networks import AIM_BATCH, ARITHMETIC, Arithmetic, Bound, exported_form, pixels_of, session_of, text_of
+from networks import AIM_BATCH, Bound, session_of
+from pytorch import exported_form
 from setting import Setting, median_ms
 from torch.profiler import ProfilerActivity, profile
+from ways import ARITHMETIC, Arithmetic, pixels_of, text_of
 
 from depthface.families import card_named
 from depthface_bench import limits

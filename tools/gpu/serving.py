@@ -13,8 +13,9 @@ import bounds
 import numpy as np
 import psutil
 import requests
-from networks import ARITHMETIC, Bound, face_feed, session_of
+from networks import Bound, face_feed, session_of
 from setting import Setting, median_ms
+from ways import ARITHMETIC
 
 from depthface.config import read as read_config
 from depthface.contract import EXPORTED_CONFIG
