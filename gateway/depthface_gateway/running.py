@@ -16,7 +16,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import start_http_server
-from uvicorn.protocols.http import httptools_impl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from depthface import heap
 from depthface.errors import ServeError
@@ -27,8 +27,7 @@ __all__ = ["Listener", "listen", "run", "serve", "work"]
 
 _GRACE_S = 25  # for requests in flight
 _AHEAD_BYTES = 2**20
-"""As much of a request is taken in before the app asks for it. uvicorn stops after 64 KB, so that a photo takes several
-turns of the loop, and has no option for it."""
+"""As much of a request is taken in before the app is told of it, unless it is whole before."""
 
 _KEEP_ALIVE_S = 75  # longer than callers keep a connection, so that none sends into one that is closing
 
@@ -71,6 +70,20 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         runner.run(main)
 
 
+class _Protocol(HttpToolsProtocol):
+    """Wakes the app once for a photo; uvicorn does for each piece that comes, and takes in no more than 64 KB ahead."""
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece; `on_message_complete` tells the app that the body is whole."""
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) > _AHEAD_BYTES:
+            self.flow.pause_reading()
+            cycle.message_event.set()
+
+
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -84,14 +97,13 @@ async def serve(apps: Sequence[tuple[Listener, FastAPI]], say: Callable[[str], N
     Raises whatever an app's start raises.
     """
     heap.keep()  # each app's edge gives it back
-    httptools_impl.HIGH_WATER_LIMIT = _AHEAD_BYTES  # type: ignore[attr-defined]
     stop = _stop_on_signals()
     async with AsyncExitStack() as started:
         servers = []
         for _, app in apps:
             await started.enter_async_context(app.router.lifespan_context(app))
             config = uvicorn.Config(
-                app, lifespan="off", log_config=None, access_log=False, server_header=False,
+                app, http=_Protocol, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE_S, timeout_graceful_shutdown=_GRACE_S,
             )  # fmt: skip
             servers.append(_Server(config))
