@@ -218,6 +218,11 @@ class Asker:
         self._known: dict[str, tuple[float, Description]] = {}
         self._chosen: dict[tuple[object, ...], tuple[float, str]] = {}
 
+    @property
+    def server(self) -> str:
+        """The server's address, as messages name it: without a login."""
+        return self._server
+
     def _infer(
         self,
         model: str,
