@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from fixtures.photos import VARIETY
 from fixtures.waiting import settled, until
+from tritonclient.grpc import service_pb2 as pb
 
 from depthface import asking
-from depthface.asking import operation
+from depthface.asking import Describe, Description, operation
 from depthface_client import AsyncClient, Client, InvalidImage, ModelUnavailable, NotAllowed
+from depthface_client._transports.address import Address
+from depthface_client._transports.grpc_codec import GrpcCodec
 
 PHOTO = VARIETY["tiny 40×30"]
 
@@ -67,6 +70,16 @@ def test_over_both_protocols_they_answer_the_same(url, client):
         assert png == client.depth_png(PHOTO)
         assert models == client.models()
         assert checked == client.check()
+
+
+def test_a_parameter_without_a_text_is_read_over_grpc():
+    """A model of somebody else's may have one, and every call that names no model looks at all of them."""
+    said = pb.ModelConfigResponse()
+    said.config.name = "theirs"
+    for name, text in (("note", ""), ("task", "depth")):
+        said.config.parameters[name].string_value = text
+    codec = GrpcCodec(Address.of("grpc://h:1"), None)
+    assert Description.of_config(codec.answer(Describe("theirs"), said)).parameters.task == "depth"
 
 
 def test_what_is_loaded_and_how_much_it_has_answered(url):
