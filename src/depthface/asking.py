@@ -198,7 +198,7 @@ class Asker:
 
     Args:
         server: the server's address, as messages name it.
-        timeout_s: the longest wait for an answer, in seconds.
+        timeout_s: the longest that a call to the server takes, in seconds; a method may make several calls.
         retries: how often a request that changes nothing is sent again that was turned away or found nobody.
 
     Raises:

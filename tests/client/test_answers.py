@@ -214,6 +214,25 @@ def test_the_time_limit_is_that_of_the_whole_call():
     assert time.monotonic() - started < 6.5  # 3 s and then 4 s more would be 7
 
 
+@both
+@pytest.mark.quiet
+@pytest.mark.parametrize("head", ["", "Connection: close\r\n"], ids=["kept", "closed"])
+def test_the_time_limit_is_that_of_an_answer_that_stops_in_the_middle_too(ask, head):
+    over = threading.Event()
+
+    def late_and_silent(connection):
+        connection.recv(100_000)
+        time.sleep(3)
+        connection.sendall(f"HTTP/1.1 200 OK\r\n{head}Content-Length: 1000\r\n\r\nx".encode())
+        over.wait(HANGS_AFTER_S)
+
+    started = time.monotonic()
+    with raw_server(late_and_silent) as host, pytest.raises(RequestTimeout):
+        ask(host, 4.0)
+    assert time.monotonic() - started < 6.5  # 3 s and then 4 s more would be 7
+    over.set()
+
+
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 @pytest.mark.parametrize(
     "url",
