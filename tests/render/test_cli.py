@@ -243,7 +243,8 @@ def test_no_server_is_a_remedy(folder):
     assert made(folder) == []
 
 
-def test_ctrl_c_leaves_nothing(folder):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_ctrl_c_and_sigterm_leave_nothing(folder, number):
     command = [sys.executable, "-m", "depthface", "parallax", folder / "photo.png", "--depth", folder / "depth.png"]
     command += ["--out", folder / "clip.mp4", "--seconds", "60", "--fps", "60", "--size", "1280", "--quality", "high"]
     process = subprocess.Popen(
@@ -260,7 +261,7 @@ def test_ctrl_c_leaves_nothing(folder):
         return any(path.name.startswith(".depthface-") and any(path.iterdir()) for path in folder.iterdir())
 
     until(has_begun)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, said = process.communicate(timeout=HANGS_AFTER_S)
     assert process.returncode == 130
     assert "Stopped. Nothing of the clip was kept." in said
