@@ -201,8 +201,8 @@ def _frame_size(
 
 
 def _say_if_resized(depth: Map, photo: tuple[int, int], path: Path) -> None:
-    if depth.array.ndim != 2 or depth.array.shape == photo:
-        return
+    if depth.array.ndim != 2 or not depth.array.size or depth.array.shape == photo:
+        return  # what is no map is refused as it is used
     height, width = depth.array.shape
     stretch = (width / height) / (photo[1] / photo[0])
     doubt = "" if 0.95 < stretch < 1.05 else " Their proportions differ: is it the map of this photo?"

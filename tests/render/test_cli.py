@@ -202,6 +202,9 @@ def test_a_map_of_another_size_is_resized_and_that_is_said(folder):
         (("--out", "clip.mp4", "--depth", "photo.png"), "has colours"),
         (("--out", "clip.mp4", "--depth", "text.png"), "not a depth map"),
         (("--out", "clip.mp4", "--depth", "text.npy"), "not a numpy array"),
+        (("--out", "clip.mp4", "--depth", "archive.npy"), "not a numpy array"),
+        (("--out", "clip.mp4", "--depth", "broken.npy"), "not a numpy array"),
+        (("--out", "clip.mp4", "--depth", "empty.npy"), "not a depth map"),
         (("--out", "clip.mp4", "--depth", "flat.npy"), "constant"),
         (("--out", "clip.mp4", "--depth", "nan.npy"), "NaN"),
         (("--out", "clip.mp4", "--depth", "objects.npy"), "not a numpy array"),
@@ -212,6 +215,10 @@ def test_a_map_of_another_size_is_resized_and_that_is_said(folder):
 def test_bad_input_is_one_sentence_and_nothing_is_left(folder, arguments, says):
     (folder / "text.png").write_text("no")
     (folder / "text.npy").write_text("no")
+    with (folder / "archive.npy").open("wb") as archive:
+        np.savez(archive, depth=np.eye(4))
+    (folder / "broken.npy").write_bytes((folder / "archive.npy").read_bytes()[:40])
+    np.save(folder / "empty.npy", np.ones((0, 5)))
     np.save(folder / "flat.npy", np.ones((4, 4)))
     np.save(folder / "nan.npy", np.array([[0, np.nan], [1, 2]]))
     np.save(folder / "objects.npy", np.array([[None, {}]]), allow_pickle=True)
