@@ -56,6 +56,13 @@ def test_a_film(folder):
     assert made(folder) == ["clip.mp4"]
 
 
+def test_the_one_of_both_that_takes_even_sides_is_named(folder):
+    done = parallax(folder, "--out", folder / "clip.gif", "--mask", folder / "mask.mp4")
+    assert done.returncode == 0, done.stderr
+    assert "H.264 video takes even sides: 201×121 becomes 200×120" in done.stderr
+    assert made(folder) == ["clip.gif", "mask.mp4"]
+
+
 def test_json_masks_and_all_options(folder):
     done = parallax(
         folder,
