@@ -67,7 +67,7 @@ class _Server:
 
     def seen(self, is_alive: bool, why: object = "") -> None:
         if is_alive != self.is_alive:
-            _log.warning("Triton at %s %s", self.url, "answers" if is_alive else f"does not answer: {why}")
+            _log.warning("Triton at %s %s", self.asking.server, "answers" if is_alive else f"does not answer: {why}")
             self.believed_until = 0.0
         self.is_alive, self.timeouts = is_alive, 0
 
@@ -76,10 +76,11 @@ class _Server:
         return loaded.keys() == self.loaded.keys() and all(loaded[name] >= self.loaded[name] for name in loaded)
 
     def found(self, models: Mapping[str, ModelInfo]) -> None:
+        where = self.asking.server
         for name, model in models.items():
             before = self.models.get(name)
             if model.ready and not is_meaningful(model.weights) and (before is None or before.weights != model.weights):
-                _log.warning("%s at %s has %s weights: its answers mean nothing", name, self.url, model.weights)
+                _log.warning("%s at %s has %s weights: its answers mean nothing", name, where, model.weights)
         self.models = models
 
 
@@ -332,7 +333,7 @@ class Triton:
         elif isinstance(found, DepthfaceError):
             server.seen(False, found)
         elif isinstance(found, Exception):
-            _log.error("%s could not be looked at", server.url, exc_info=found)
+            _log.error("%s could not be looked at", server.asking.server, exc_info=found)
             server.seen(False, "see the log")
         else:
             if not is_known:  # who changes something may go on with it: then the next look is a whole one too
@@ -342,5 +343,5 @@ class Triton:
             server.seen(True)
 
     def _nobody(self) -> ServerUnavailable:
-        urls = ", ".join(server.url for server in self._servers)
+        urls = ", ".join(server.asking.server for server in self._servers)
         return ServerUnavailable(f"No Triton answers at {urls}.", "Start one with `depthface serve`.")

@@ -82,8 +82,9 @@ class Triton:
             self._workspace = stack.enter_context(Workspace.temporary())
             with cache.writing(self._workspace.folder):
                 self._lay_out(stack)
-            admin.publish(self.address.http_port, self.options.admin_key)
-            stack.callback(admin.hide, self.address.http_port)
+            for port in (self.address.http_port, self.address.grpc_port):
+                admin.publish(port, self.options.admin_key)
+                stack.callback(admin.hide, port)
             self._start(restarts=0)
             stack.enter_context(bounded(self.log))
             self._stack = stack.pop_all()

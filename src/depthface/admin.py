@@ -1,7 +1,7 @@
 """The key to what only a server's operator may do: load and unload, shared memory, tracing, logging.
 
-A server takes it from `DEPTHFACE_ADMIN_KEY` or makes one up. It keeps the key in a file that its user alone may read,
-by its HTTP port, so that the same user's command line and SDK on the same machine find it.
+A server takes it from `DEPTHFACE_ADMIN_KEY` or makes one up. It keeps the key in files that its user alone may read,
+by its HTTP port and by its gRPC port, so that the same user's command line and SDK on the same machine find it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def chosen_key() -> str:
 
 
 def publish(port: int, key: str) -> None:
-    """Keep the key of the server at this HTTP port where its own user finds it; raises `ServeError` if it cannot be."""
+    """Keep the key of the server at this port where its own user finds it; raises `ServeError` if it cannot be."""
     path = cache.make_folder(_FOLDER, mode=0o700) / str(port)
     with cache.writing(path):
         path.unlink(missing_ok=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +217,15 @@ def test_a_folder_by_its_bare_name_is_its_own_weights_whatever_it_is_called(pack
         assert found is not None
         assert found.weights["origin"] == f"folder {name}"
         assert found.command[2] == str(tmp_path / name)
+
+
+def test_a_folder_is_known_without_what_other_families_need(pack):
+    """torch and transformers take seconds to import."""
+    folder = pack(det=DETECTOR, rec=RECOGNIZER)
+    code = f"import sys; from depthface.families import card_named; card_named({str(folder)!r}); print(*sys.modules)"
+    modules = set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
+    assert "depthface.families.insightface.network" in modules
+    assert not modules & {"torch", "transformers"}
 
 
 def test_weights_beside_a_folder_alone_are_refused(pack, tmp_path, monkeypatch):

@@ -68,6 +68,10 @@ def key_file(server: Server) -> Path:
     return cache.folder() / "keys" / server.host.rpartition(":")[2]
 
 
+def grpc_url(server: Server) -> str:
+    return f"grpc://127.0.0.1:{server.port('grpc')}"
+
+
 @pytest.mark.parametrize("name", FORBIDDEN)
 def test_an_operators_api_is_closed_without_the_key(server, name):
     method, path, body = FORBIDDEN[name]
@@ -99,8 +103,9 @@ def test_the_same_over_grpc(server):
 
 
 def test_the_servers_own_user_needs_to_give_no_key_and_others_get_a_clear_no(server):
-    with Client(server.host) as client:
-        client.load(MODEL)
+    for url in (server.host, grpc_url(server)):
+        with Client(url) as client:
+            client.load(MODEL)
     with Client(server.host, admin_key="not-the-right-key-at-all") as stranger:
         for call in (stranger.load, stranger.unload):
             with pytest.raises(NotAllowed, match="DEPTHFACE_ADMIN_KEY"):
@@ -128,7 +133,8 @@ def test_the_key_is_in_its_file_alone(server):
 def test_a_key_goes_to_no_other_machine(server, monkeypatch):
     monkeypatch.delenv(admin.VARIABLE, raising=False)
     port = server.host.rpartition(":")[2]
-    assert admin.headers(f"127.0.0.1:{port}") == {ADMIN_HEADER: key_file(server).read_text()}
+    for own in (port, server.port("grpc")):
+        assert admin.headers(f"127.0.0.1:{own}") == {ADMIN_HEADER: key_file(server).read_text()}
     assert admin.headers(f"example.org:{port}") == {}
     assert admin.headers("127.0.0.1:1") == {}
 
