@@ -141,7 +141,8 @@ def _differences(whole: Any, expected: Any) -> Iterator[tuple[str, object, objec
         if wanted is None:
             continue
         said = {**(whole[part] if part else whole)}
-        defaults = {field.name: field.default for field in dataclasses.fields(wanted)}
+        fields = dataclasses.fields(wanted)
+        defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
         for name in names:
             if not hasattr(wanted, name):
                 continue
