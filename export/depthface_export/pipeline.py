@@ -190,7 +190,6 @@ def _make_network(making: NetworkJob, weights: Folder | Random | Synthetic) -> N
 
         checks, in_fp32 = int8.int8_from_export(making)
     else:
-        report("validate: what will serve it against the reference, on photographs")
         checks = validate.prove_as_served(making)
     openvino_checks = _checks_by_openvino(making)
     options = making.job.engine_of(network)
