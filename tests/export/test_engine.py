@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from export.conftest import snapshot
 from fixtures import engines, tensorrt_bindings
 from fixtures.exporting import job_of, making_of, random_sources
@@ -30,6 +31,7 @@ from depthface.spec import EngineOptions, Source
 from depthface_export import engine as engine_stage
 from depthface_export import onnx as onnx_stage
 from depthface_export import pipeline, precision, validate
+from depthface_export.cli import export
 from depthface_export.job import Engines
 from depthface_export.progress import Display
 
@@ -337,6 +339,26 @@ def test_progress_is_shown_phase_by_phase():
         display.finish("Building Engine")
     text = shown.getvalue()
     assert ("Building Engine" in text, "Timing" in text, "1/2" in text) == (True, True, True)
+
+
+def test_a_build_is_shown_though_what_is_printed_meanwhile_is_not(monkeypatch, tmp_path):
+    from depthface_export import tensorrt
+
+    def build(job):
+        with tensorrt._capture_output() as log:
+            print("TensorRT's own words")
+            job.report("engine: it is built")
+            job.engines.phases.start("Building Engine", None, 4)
+            job.engines.phases._progress.refresh()
+            assert log.getvalue() == "TensorRT's own words\n"
+        return "unchanged"
+
+    monkeypatch.setattr(pipeline, "export", build)
+    words = ["depth_anything_v2_small", "--weights", "random", "--engine", "--repository", str(tmp_path)]
+    done = CliRunner(env={"FORCE_COLOR": "1", "TERM": "xterm"}).invoke(export, words)
+    assert done.exit_code == 0, done.output
+    assert ("engine: it is built" in done.output, "Building Engine" in done.output) == (True, True)
+    assert "TensorRT's own words" not in done.output
 
 
 def test_a_wrong_version_is_named(monkeypatch):
