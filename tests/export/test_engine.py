@@ -325,6 +325,38 @@ def test_a_tensorrt_that_cannot_build_says_why_and_how_to_go_on(tmp_path):
     assert not (tmp_path / "model.plan").exists()
 
 
+@pytest.mark.parametrize("moment", ["start", "advance", "finish"])
+def test_an_interrupt_ends_a_build_and_never_leaves_it_as_an_exception(tmp_path, moment):
+    """TensorRT calls our code in the middle of its own: what left it would end the process."""
+    (tmp_path / "model.onnx").write_bytes(b"")
+    code = (
+        "import signal, sys\n"
+        "from pathlib import Path\n"
+        "from depthface.families import card_named; from depthface.spec import EngineOptions\n"
+        "from depthface_export import tensorrt\n"
+        "from fixtures.engines import NoPhases; import fixtures.tensorrt_bindings as real\n"
+        "import tensorrt_bindings as trt\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "network, phases, told = card_named('depth_anything_v2_small').networks[0], NoPhases(), []\n"
+        "setattr(phases, sys.argv[2], lambda *_: signal.raise_signal(signal.SIGINT) or True)\n"
+        "def build(definition, config):\n"
+        "    monitor = config.progress_monitor\n"
+        "    monitor.phase_start('Building Engine', None, 2)\n"
+        "    goes_on = monitor.step_complete('Building Engine', 0)\n"
+        "    monitor.phase_finish('Building Engine')\n"
+        "    told.append(goes_on)\n"
+        "made = real.stand_in(trt, network)\n"
+        "made.builder.build_serialized_network.side_effect = build\n"
+        "files = [Path(sys.argv[1], name) for name in ('model.onnx', 'model.plan')]\n"
+        "try: tensorrt.engine_from_onnx(*files, network, EngineOptions(), phases)\n"
+        "except KeyboardInterrupt: print('interrupted', told)"
+    )
+    done = tensorrt_bindings.run_code(11, tmp_path, code, str(tmp_path), moment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"interrupted {[moment == 'finish']}"
+    assert not (tmp_path / "model.plan").exists()
+
+
 def test_progress_is_shown_phase_by_phase():
     from rich.console import Console
 
