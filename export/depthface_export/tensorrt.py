@@ -11,6 +11,7 @@ import importlib
 import io
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -42,7 +43,7 @@ class Phases(Protocol):
 
 
 def require() -> machine.Machine:
-    """Return this machine; raises `EngineError` if it cannot build engines."""
+    """Return this machine; raises `EngineError` if it cannot build engines, `ServeError` if it cannot keep timings."""
     here = machine.read()
     _tensorrt()
     if here.tensorrt is None:
@@ -53,6 +54,9 @@ def require() -> machine.Machine:
             "out on the GPU that will run it.",
             _WHERE,
         )
+    folder = cache.make_folder(_TIMINGS)
+    with cache.writing(folder), tempfile.TemporaryFile(dir=folder):
+        pass  # a folder that is there may be read-only
     return here
 
 
@@ -71,7 +75,6 @@ def engine_from_onnx(
     from polygraphy.exception import PolygraphyException
 
     kept = timing_cache(trt.__version__, require())
-    kept.parent.mkdir(parents=True, exist_ok=True)
     workspace = options.workspace_mib
     with hold_signals() as waiting, _capture_output() as log:
         try:
@@ -131,8 +134,11 @@ def timing_cache(tensorrt: str, here: machine.Machine) -> Path:
     """Where the timings of this version and GPU are kept; those of another are of no use."""
     gpu = here.gpus[0]
     name = f"{tensorrt}-{gpu.name}-{gpu.compute_capability}".lower()
-    return cache.folder() / "tensorrt" / (re.sub(r"[^a-z0-9.]+", "-", name) + ".timings")
+    return cache.folder() / _TIMINGS / (re.sub(r"[^a-z0-9.]+", "-", name) + ".timings")
 
+
+_TIMINGS = "tensorrt"
+"""The folder of timings in the cache."""
 
 _WHERE = "Build engines in the container that serves them (docker compose run export …), or export without --engine."
 

@@ -6,7 +6,9 @@ TensorRT's place is taken by `fixtures.engines`; all else is the real pipeline, 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
+import os
 import shutil
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from depthface import machine, manifest
 from depthface.contract import EXPORTED_CONFIG
-from depthface.errors import EngineError, ExportError, ParityError
+from depthface.errors import EngineError, ExportError, ParityError, ServeError
 from depthface.families import card_named
 from depthface.spec import EngineOptions, Source
 from depthface_export import engine as engine_stage
@@ -292,6 +294,35 @@ def test_without_tensorrt_an_engine_is_refused_at_once_in_one_sentence(tmp_path)
     done = depthface(*arguments, **here)
     assert done.returncode == 1
     assert done.stderr.startswith("Error: There is no NVIDIA GPU here")
+
+
+def test_a_cache_that_cannot_be_written_is_told_at_once_and_by_its_name(tmp_path):
+    """Not after minutes, as a disk of the repository that is full."""
+    here = tensorrt_bindings.environment(tmp_path, version=110400)
+    here["PYTHONPATH"] = str(tensorrt_bindings.folder(11))
+    (tmp_path / "cache").write_text("no folder")
+    arguments = ("export", "depth_anything_v2_small", "--weights", "random", "--engine")
+    done = depthface(*arguments, "--repository", tmp_path / "repository", **here)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Error: {tmp_path}/cache/depthface/tensorrt cannot be written (Not a directory)")
+    assert "XDG_CACHE_HOME" in done.stderr
+    assert not (tmp_path / "repository").exists()
+
+
+def test_a_cache_that_is_there_and_read_only_cannot_be_written_either(monkeypatch, tmp_path):
+    from depthface_export import tensorrt
+
+    def read_only(dir: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(dir / "x"))
+
+    (tmp_path / "depthface" / "tensorrt").mkdir(parents=True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(machine, "read", lambda: engines.H200)
+    monkeypatch.setattr(tensorrt, "_tensorrt", lambda: None)
+    assert tensorrt.require() == engines.H200
+    monkeypatch.setattr(tensorrt.tempfile, "TemporaryFile", read_only)
+    with pytest.raises(ServeError, match=r"depthface/tensorrt cannot be written \(Read-only file system\)"):
+        tensorrt.require()
 
 
 def test_options_of_engines_need_engine():
