@@ -249,8 +249,7 @@ def _install(job: Job, build: Path, exported: Mapping[str, pb.ModelConfig], netw
     if networks:
         job.report("repository: install")
     with hold_signals():
-        for network in networks:
-            staging.install(build / network.name, job.target / network.name)
+        staging.install_all([(build / network.name, job.target / network.name) for network in networks])
         layout.install(job, build / "public", exported)
 
 

@@ -8,14 +8,14 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from depthface.errors import ExportError
 
-__all__ = ["install", "stage", "write_whole"]
+__all__ = ["install", "install_all", "stage", "write_whole"]
 
 
 @contextmanager
@@ -74,6 +74,17 @@ def _lock(root: Path) -> IO[str]:
                 return lock
 
 
+def install_all(moves: Sequence[tuple[Path, Path]]) -> None:
+    """`install` folders in turn, each as `(built, target)`; where one cannot be, those before it are taken back."""
+    for index, (built, target) in enumerate(moves):
+        try:
+            install(built, target)
+        except OSError:
+            for before in reversed(moves[:index]):
+                _take_back(*before)
+            raise
+
+
 def install(built: Path, target: Path) -> None:
     """Put the folder `built` in the place of `target` in one step: at every moment one of the two is whole there.
 
@@ -90,6 +101,14 @@ def install(built: Path, target: Path) -> None:
         built.rename(target)
 
 
+def _take_back(built: Path, target: Path) -> None:
+    """Undo `install`."""
+    if built.exists():
+        _exchange(built, target)
+    else:
+        target.rename(built)
+
+
 def _exchange(a: Path, b: Path) -> None:
     """Swap two folders by renameat2(2) with RENAME_EXCHANGE; where there is none, by two renames."""
     at_fdcwd, rename_exchange = -100, 2
@@ -102,7 +121,11 @@ def _exchange(a: Path, b: Path) -> None:
             raise OSError(code, os.strerror(code), str(b))
     aside = a.with_name(a.name + ".old")
     b.rename(aside)
-    a.rename(b)
+    try:
+        a.rename(b)
+    except OSError:
+        aside.rename(b)
+        raise
     aside.rename(a)
 
 
