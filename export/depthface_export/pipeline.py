@@ -57,8 +57,7 @@ def export(job: Job) -> Outcome:
         )
         for network in job.card.networks:
             made = manifest.read(made_in / network.name / MODEL_VERSION)
-            if made is None:
-                continue
+            assert made is not None, "it was made a moment ago, or held against its files"
             if made.openvino_checks is None:
                 configs.leave_to_onnxruntime(exported[network.name])
             for pipeline in job.card.pipelines:

@@ -53,7 +53,7 @@ def stage(repository: Path) -> Iterator[Path]:
                 root.rmdir()
 
 
-def _lock(root: Path) -> IO[str]:
+def _lock(root: Path) -> IO[bytes]:
     """Return the lock of a repository, held; raises BlockingIOError if another process holds it, and other OSErrors.
 
     Who held it before removes it in the end. So a lock that was opened may be no longer the one that others will see.
@@ -61,7 +61,7 @@ def _lock(root: Path) -> IO[str]:
     while True:
         try:
             root.mkdir(parents=True, exist_ok=True)
-            lock = (root / "lock").open("w")
+            lock = (root / "lock").open("wb")
         except (FileNotFoundError, FileExistsError):
             if root.is_file() or not root.parent.is_dir():
                 raise
@@ -130,9 +130,9 @@ def _exchange(a: Path, b: Path) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file in UTF-8, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False) as file:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".", delete=False) as file:
         try:
             file.write(text)
             file.flush()
