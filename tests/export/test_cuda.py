@@ -117,7 +117,7 @@ def model(tmp_path) -> Path:
 def test_cuda_that_does_not_start_is_an_error_and_no_proof_on_the_cpu(model):
     with (
         pytest.warns(UserWarning, match=CUDA),
-        pytest.raises(ExportError, match=f"{CUDA} did not start, though there is a GPU.*CUDA_VISIBLE_DEVICES"),
+        pytest.raises(ExportError, match=rf"{CUDA} did not start, though there is a GPU.*CUDA_VISIBLE_DEVICES"),
     ):
         validate.session_as_served(model, on_cuda=True)
     assert validate.session_as_served(model, on_cuda=False).get_providers() == [CPU]
