@@ -30,7 +30,6 @@ TABLE = {
     "requests": ("export/depthface_export/weights.py",),
     "onnxruntime": (
         "export/depthface_export/int8.py",
-        "export/depthface_export/quickest.py",
         "src/depthface/families/*/network.py",
         "export/depthface_export/validate.py",
         "server/depthface_server/backends/",
