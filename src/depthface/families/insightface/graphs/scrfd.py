@@ -210,7 +210,7 @@ def _decode(name: str, pixels: str, scale: str, outputs: tuple[str, ...]) -> Par
 
 
 def _at_stride(name: str, stride: int, box: str) -> str:
-    """The centres of a stride, `{name}/{stride}/centres` `[1, P, 2]`, and its boxes from them, `…/box` `[N, P, 4]`."""
+    """Return a stride's centres, `{name}/{stride}/centres` `[1, P, 2]`, and its boxes from them, `…/box` `[N, P, 4]`."""
     at = f"{name}/{stride}"
     return f"""
         "{at}/stride" = Constant <value = int64 {{{stride}}}> ()
@@ -235,7 +235,7 @@ def _at_stride(name: str, stride: int, box: str) -> str:
 
 
 def _points_at_stride(name: str, stride: int, points: str) -> str:
-    """The keypoints of a stride, `{name}/{stride}/points` `[N, P, 10]` from its centres."""
+    """Return a stride's keypoints from its centres: `{name}/{stride}/points` `[N, P, 10]`."""
     at = f"{name}/{stride}"
     return f"""
         "{at}/stride_px" = Constant <value = float {{{stride}}}> ()
