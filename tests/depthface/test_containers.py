@@ -238,6 +238,29 @@ def test_a_file_of_too_many_pieces_is_refused_in_time():
             image.size_of(data)
 
 
+GIF = encoded(SMALL.convert("P"), "GIF")
+GIF_HEAD = GIF[: 13 + (3 << (GIF[10] & 7) + 1)]
+HEIC_HEAD = pack(">I4s4sI", 16, b"ftyp", b"heic", 0)
+PIECES = {
+    "PNG": (PNG[:33], chunk(b"teXt", b"")),
+    "JPEG": (JPEG[:2], segment(0xFE, b"")),
+    "WebP": (b"RIFF\0\0\0\0WEBP", b"junk" + bytes(4)),
+    "GIF, extensions": (GIF_HEAD, b"!\xfe\0"),
+    "GIF, blocks of one extension": (GIF_HEAD + b"!\xfe", b"\1a"),
+    "HEIC, boxes": (HEIC_HEAD, pack(">I4s", 8, b"free")),
+    "HEIC, items": (HEIC_HEAD + pack(">I4s", 0, b"meta"), b"infe\2" + bytes(7) + b"Exif"),
+}
+"""The head of a file, and the smallest of the parts that follow it in any number."""
+
+
+@pytest.mark.parametrize("kind", PIECES)
+def test_the_pieces_of_every_kind_of_file_are_counted(monkeypatch, kind):
+    monkeypatch.setattr(containers.parts, "_MOST_PARTS", 100)
+    head, piece = PIECES[kind]
+    with pytest.raises(InvalidImage, match="pieces"):
+        image.size_of(head + 101 * piece)
+
+
 def test_what_comes_often_is_read_once():
     turns = b"".join(pack("<HHII", 0x0112, 3, 2**21, 8) for _ in range(20_000))
     exif_block = b"II*\0" + pack("<I", 2**22 + 8) + bytes([6, 0]) * 2**21 + pack("<H", 20_000) + turns + bytes(4)

@@ -14,6 +14,7 @@ def lean(data: bytes) -> Lean:
     parts, at = Parts(data), 13 + _colours(data[10])
     parts.keep(0, at)
     while data[at : at + 1] == b"!":
+        parts.count()
         start, at = at, at + 2
         while at < len(data) and data[at]:
             parts.count()

@@ -8,22 +8,26 @@ from __future__ import annotations
 import re
 import struct
 
-from depthface.containers.parts import Lean, replaced
+from depthface.containers.parts import Lean, Parts
 
 __all__ = ["lean"]
 
 _BOX = struct.Struct(">I4s")
-_ITEM = re.compile(rb"(infe(?:\x02.{7}|\x03.{9}))(?:Exif|mime)", re.DOTALL)
+_ITEM = re.compile(rb"infe(?:\x02.{7}|\x03.{9})(?:Exif|mime)", re.DOTALL)
 
 
 def lean(data: bytes) -> Lean:
     """Return a file in which an item of EXIF or XMP is one of a type that nobody knows."""
-    at = 0
+    parts, at = Parts(data), 0
     while at + 8 <= len(data):
+        parts.count()
         length, name = _BOX.unpack_from(data, at)
         length = length if length >= 8 else len(data) - at
         if name == b"meta":
-            meta = _ITEM.sub(rb"\1skip", data[at : at + length])
-            return Lean(replaced(data, at, at + length, meta))
+            made = bytearray(data)
+            for item in _ITEM.finditer(data, at, at + length):
+                parts.count()
+                made[item.end() - 4 : item.end()] = b"skip"
+            return Lean(bytes(made))
         at += length
     return Lean(data)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from depthface.errors import InvalidImage
 
-__all__ = ["Lean", "Parts", "replaced"]
+__all__ = ["Lean", "Parts"]
 
 _MOST_PARTS = 1_000_000
 """Of a file: 64 MiB of the smallest parts that encoders write have fewer."""
@@ -70,9 +70,3 @@ class Parts:
         if self._stop > self._start:
             self._kept.append(self._view[self._start : self._stop])
         self._start = self._stop = 0
-
-
-def replaced(data: bytes, start: int, stop: int, piece: bytes) -> bytes:
-    """Return a file with a piece in the place of what lies from `start` to `stop`."""
-    view = memoryview(data)
-    return b"".join([view[:start], piece, view[stop:]])

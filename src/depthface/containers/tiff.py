@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from depthface.containers.parts import Lean, replaced
+from depthface.containers.parts import Lean
 from depthface.containers.turning import turned
 from depthface.errors import InvalidImage
 from depthface.tiff import Directory
@@ -39,10 +39,15 @@ def lean(data: bytes) -> Lean:
     body = count + b"".join(kept)
     # Zeros where the next directory's place was: there is none. And where entries were: so all else stays in place.
     start, stop = directory.start - len(count), directory.stop + (8 if directory.is_big else 4)
-    lean_data = replaced(data, start, stop, body.ljust(stop - start, b"\0"))
+    lean_data = _replaced(data, start, stop, body.ljust(stop - start, b"\0"))
     orientation = directory.orientation()
     if orientation is None:
         orientation = turned(None, xmp)
     is_smaller = bool((directory.numbers(_SUBFILE) or (0,))[0] & 1)
     is_preview = is_smaller and any(tag == _SUB_IFDS for tag, _ in entries)
     return Lean(lean_data, orientation, directory.kind(), is_preview)
+
+
+def _replaced(data: bytes, start: int, stop: int, piece: bytes) -> bytes:
+    view = memoryview(data)
+    return b"".join([view[:start], piece, view[stop:]])
