@@ -53,6 +53,9 @@ _MOST_BYTES_A_PIXEL = 16
 _NO_MEMORY = ("out of memory", "insufficient memory")
 """What decoders and OpenCV say, in any letters."""
 
+_USUAL_TILE_PIXELS = 2**20
+"""Of a tile of a TIFF, which may be larger than a small photo: sides of 256 to 1024 are usual."""
+
 _APART = ("AVIF", "HEIC")
 """Formats that are decoded in a process of their own."""
 
@@ -105,6 +108,7 @@ def opened(data: bytes, *, max_pixels: int = LARGEST_PIXELS) -> Iterator[Opened]
     if not width * height:
         raise InvalidImage(f"The photo is {width}×{height}: it has no pixels.", "Send another one.")
     _refuse_too_large(width, height, max_pixels)  # Pillow refuses only above twice its own limit
+    _refuse_too_large_tiles(*lean.tile, max_pixels)  # libtiff asks for a whole one's memory, however small the photo
     size = (width, height) if lean.orientation in TURNING else (height, width)
     try:
         yield Opened(format, image.mode, lean.data, size, lean.orientation, lambda: turned(image, lean.orientation))
@@ -221,6 +225,15 @@ def _refuse_too_large(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageTooLarge(
             f"The photo is {width}×{height}, the limit is {max_pixels / 1e6:.4g} megapixels.", "Scale it down first."
+        )
+
+
+def _refuse_too_large_tiles(width: int, height: int, max_pixels: int) -> None:
+    limit = max(max_pixels, _USUAL_TILE_PIXELS)
+    if width * height > limit:
+        raise ImageTooLarge(
+            f"The photo is in tiles of {width}×{height}, the limit is {limit / 1e6:.4g} megapixels.",
+            "Save the photo again as PNG.",
         )
 
 

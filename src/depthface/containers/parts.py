@@ -21,12 +21,14 @@ class Lean:
         orientation: by EXIF or XMP, 1 to 8: what is still to be done to the decoded pixels.
         kind: what is special about it, for people: "64-bit floating-point samples"; empty if nothing is known.
         is_preview: its first picture is by its own word a smaller copy of another one in the file.
+        tile: width and height of the tiles of its pixels, by its own word; zeros where it has none.
     """
 
     data: bytes
     orientation: int = 1
     kind: str = ""
     is_preview: bool = False
+    tile: tuple[int, int] = (0, 0)
 
 
 class Parts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 from depthface.containers.parts import Lean
 from depthface.containers.turning import turned
@@ -15,7 +16,7 @@ _PIXELS = frozenset(
     {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 332, 334, 338, 339}
     | {347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 32997, 32998, 50674}
 )
-_XMP_TAG, _SUBFILE, _SUB_IFDS = 700, 254, 330
+_XMP_TAG, _SUBFILE, _SUB_IFDS, _TILE_WIDTH, _TILE_LENGTH = 700, 254, 330, 322, 323
 _MOST_VALUES = 2**18
 """Of one tag: a strip for each row of each of four samples, of the highest photo. Pillow takes 150 bytes for each."""
 
@@ -45,7 +46,9 @@ def lean(data: bytes) -> Lean:
         orientation = turned(None, xmp)
     is_smaller = bool((directory.numbers(_SUBFILE) or (0,))[0] & 1)
     is_preview = is_smaller and any(tag == _SUB_IFDS for tag, _ in entries)
-    return Lean(lean_data, orientation, directory.kind(), is_preview)
+    decoded_by = replace(directory, data=lean_data, count=len(kept))  # in which no tag comes twice
+    width, height = ((decoded_by.numbers(tag) or (0,))[0] for tag in (_TILE_WIDTH, _TILE_LENGTH))
+    return Lean(lean_data, orientation, directory.kind(), is_preview, (width, height))
 
 
 def _replaced(data: bytes, start: int, stop: int, piece: bytes) -> bytes:
