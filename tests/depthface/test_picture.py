@@ -195,6 +195,18 @@ def test_a_tile_of_a_tiff_may_be_larger_than_the_photo_but_not_than_the_limit(mo
         image.size_of(large)
 
 
+def test_a_tiff_in_which_pillow_finds_another_directory_is_refused():
+    """One of 64 bits with the high byte first: Pillow reads its head as 32 bits, where no limit has been looked at."""
+    tags = {256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 273: 0, 277: 1, 278: 1, 279: 1}
+    there = pack(">H", len(tags)) + b"".join(pack(">HHII", tag, 4, 1, tags[tag]) for tag in tags) + bytes(4)
+    hidden = (b"MM\0+" + pack(">HHQ", 8, 0, 16) + bytes(16)).ljust(0x80000, b"\0") + there
+    assert Image.open(BytesIO(hidden)).size == (1, 1)
+    for data in (hidden, tiled(64, 64, big=True, order=">")):
+        for ask in (image.size_of, image.decode):
+            with pytest.raises(InvalidImage, match="64 bits"):
+                ask(data)
+
+
 def test_the_size_of_a_png_inflates_no_pixel():
     header = pack(">IIBBBBB", 4000, 3000, 8, 2, 0, 0, 0)
     data = png_of([chunk(b"IHDR", header), chunk(b"IDAT", b"no deflate"), chunk(b"eXIf", exif(6)), chunk(b"IEND", b"")])

@@ -26,6 +26,10 @@ def lean(data: bytes) -> Lean:
     directory = Directory.first(data)
     if directory is None:
         raise InvalidImage("This TIFF is damaged: it has no directory of tags.", "Send the whole file.")
+    if directory.is_big and directory.order == ">":  # Pillow takes the head for one of 32 bits, and finds another place
+        raise InvalidImage(
+            "This TIFF is of 64 bits, with the high byte first, which is not taken.", "Save the photo again as PNG."
+        )
     entries = list(directory.entries())
     last = {tag: at for tag, at in entries if tag in _PIXELS}  # as Pillow has it of a tag that comes twice
     for at in last.values():
