@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from depthface.containers import gif, heif, jpeg, png, tiff, webp
+from depthface.containers import bmp, gif, heif, jpeg, png, tiff, webp
 from depthface.containers.jpeg import plain_jpeg
 from depthface.containers.parts import Lean
 from depthface.containers.turning import turned
@@ -22,6 +22,7 @@ _BY_FORMAT: dict[str, Callable[[bytes], Lean]] = {
     "JPEG": jpeg.lean,
     "PNG": png.lean,
     "WebP": webp.lean,
+    "BMP": bmp.lean,
     "TIFF": tiff.lean,
     "GIF": gif.lean,
     "AVIF": heif.lean,
@@ -31,5 +32,4 @@ _BY_FORMAT: dict[str, Callable[[bytes], Lean]] = {
 
 def lean(data: bytes, format: str) -> Lean:
     """Return the lean file of a photo of a format of `formats.FORMATS`."""
-    make = _BY_FORMAT.get(format)
-    return make(data) if make else Lean(data)
+    return _BY_FORMAT[format](data)
