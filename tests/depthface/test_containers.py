@@ -232,6 +232,16 @@ def test_a_comment_of_a_gif_changes_no_pixel_and_is_not_read_in():
     assert peak < 2**20
 
 
+@pytest.mark.parametrize("disposal", [2, 3])
+def test_to_open_a_gif_takes_no_memory_for_its_second_picture(disposal):
+    turned = SMALL.rotate(180)
+    data = encoded(SMALL, "GIF", save_all=True, append_images=[turned], duration=100, disposal=disposal, transparency=0)
+    assert Image.open(BytesIO(data)).dispose is not None
+    lean = containers.lean(data, "GIF").data
+    assert Image.open(BytesIO(lean)).dispose is None
+    np.testing.assert_array_equal(image.decode(data), by_pillow(data))
+
+
 def test_a_file_of_too_many_pieces_is_refused_in_time():
     for data in (PNG[:33] + chunk(b"teXt", b"") * 1_100_000, JPEG[:2] + segment(0xFE, b"") * 1_100_000):
         with pytest.raises(InvalidImage, match="pieces"):

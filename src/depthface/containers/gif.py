@@ -6,6 +6,9 @@ from depthface.containers.parts import Lean, Parts
 
 __all__ = ["lean"]
 
+_DISPOSAL = 0b11100
+"""Of the flags of a graphic control extension."""
+
 
 def lean(data: bytes) -> Lean:
     """Return all but the extensions before the first picture; of those, the one that says what is transparent."""
@@ -21,9 +24,17 @@ def lean(data: bytes) -> Lean:
             at += 1 + data[at]
         at += 1
         if data[start + 1 : start + 2] == b"\xf9":
-            parts.keep(start, min(at, len(data)))
+            parts.put(_without_disposal(data[start:at]))
     parts.keep(at, len(data))
     return Lean(parts.joined())
+
+
+def _without_disposal(extension: bytes) -> bytes:
+    """Return a graphic control extension that says not what the second picture finds in the place of the first.
+
+    For that Pillow sets the first picture's memory aside as it opens the file, when no limit has been looked at yet.
+    """
+    return extension[:3] + bytes(flags & ~_DISPOSAL for flags in extension[3:4]) + extension[4:]
 
 
 def _colours(flags: int) -> int:
