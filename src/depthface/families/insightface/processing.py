@@ -2,7 +2,7 @@
 
 Photos are `(H, W, 3) uint8 RGB` throughout (insightface's own are BGR), coordinates are pixels of the upright photo,
 x before y, and a matrix is `(2, 3) float64`, photo to crop. File and line numbers are those of insightface 2.1; what
-differs from it is only where it divides by zero or asks OpenCV for a picture of no pixels.
+differs from it is only where it divides by zero, or asks OpenCV for a picture of no pixels or of one that is too long.
 """
 
 from __future__ import annotations
