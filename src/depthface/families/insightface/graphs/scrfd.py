@@ -210,7 +210,7 @@ def _decode(name: str, pixels: str, scale: str, outputs: tuple[str, ...]) -> Par
 
 
 def _at_stride(name: str, stride: int, box: str) -> str:
-    """Return a stride's centres, `{name}/{stride}/centres` `[1, P, 2]`, and its boxes from them, `…/box` `[N, P, 4]`."""
+    """Return a stride's centres, `{name}/{stride}/centres` `[1, P, 2]`, and the boxes from them, `…/box`."""
     at = f"{name}/{stride}"
     return f"""
         "{at}/stride" = Constant <value = int64 {{{stride}}}> ()
