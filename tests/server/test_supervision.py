@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import itertools
 import json
 import logging
@@ -11,9 +12,11 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import pytest
 from fixtures.waiting import until
 
@@ -250,6 +253,16 @@ def test_a_model_is_started_again_where_there_is_no_room_to_count_it(tmp_path, c
     assert not list(tmp_path.iterdir())
 
 
+def test_a_model_is_started_again_where_nobody_takes_what_is_said(tmp_path):
+    """As in a terminal that was closed, or before a `tee` that has ended."""
+    stream = io.StringIO()
+    stream.close()
+    api = Index()
+    with rendering(False, partial(click.secho, file=stream)):
+        Watchdog(api, tmp_path / "counts", dict, lambda _: 1)._look()
+    assert api.calls == ["unload m", "load m"]
+
+
 def test_a_model_that_has_lived_long_is_started_again_at_once(tmp_path, monkeypatch):
     api, now_s, started = Index(), 0.0, []
     dies_at_s = {100, 102, 102 + WITHIN_S + 50}
@@ -329,6 +342,17 @@ def test_a_log_that_is_begun_anew_is_followed(tmp_path):
             until(lambda word=word: any(word in line for line in said))
             logs._begin_anew(log)
     assert [json.loads(line)["message"] for line in said] == ["a long line", "short"]
+
+
+def test_what_was_half_a_line_when_its_log_was_begun_anew_is_one_of_its_own(tmp_path):
+    said: list[str] = []
+    log = tmp_path / "triton-1.log"
+    with log.open("ab", buffering=0) as writer, rendering(True, lambda text, **_: said.append(text)), follow(log):
+        writer.write(b"a line\nhalf of the ne")
+        until(lambda: said)
+        logs._begin_anew(log)
+        writer.write(b"after\n")
+    assert [json.loads(line)["message"] for line in said] == ["a line", "half of the ne", "after"]
 
 
 def test_a_long_log_goes_where_there_is_no_room_for_a_copy(tmp_path, monkeypatch):
