@@ -200,6 +200,9 @@ async def _infer(
 ) -> dict[str, Any]:
     """Ask a model on behalf of a request: under its id and, as far as it has one, its time limit.
 
+    A pipeline that is asked heeds that limit. An exported network does not: its queue has none that a request could
+    shorten (docs/operating.md, Queues).
+
     One of the pipeline's own `networks` that is not there is loaded: the swapper's, and, under a plain `tritonserver`
     that was told the pipeline's name alone, any.
     """
