@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import os
 import stat
 import uuid
 from pathlib import Path
@@ -65,7 +66,7 @@ def ask(server: Server, method: str, path: str, body: object = None, **headers: 
 
 
 def key_file(server: Server) -> Path:
-    return cache.folder() / "keys" / server.host.rpartition(":")[2]
+    return cache.folder() / "keys" / server.host.replace(":", "-")
 
 
 def grpc_url(server: Server) -> str:
@@ -126,7 +127,7 @@ def test_the_key_is_in_its_file_alone(server):
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert not [process for process in server.family if key in " ".join(command_line(process))]
     assert key not in "\n".join(server.lines)
-    log = cache.folder() / "logs" / f"triton-{server.host.rpartition(':')[2]}.log"
+    log = cache.folder() / "logs" / f"triton-{server.host.replace(':', '-')}.log"
     assert key not in log.read_text(errors="replace")
 
 
@@ -137,6 +138,23 @@ def test_a_key_goes_to_no_other_machine(server, monkeypatch):
         assert admin.headers(f"127.0.0.1:{own}") == {ADMIN_HEADER: key_file(server).read_text()}
     assert admin.headers(f"example.org:{port}") == {}
     assert admin.headers("127.0.0.1:1") == {}
+
+
+def test_servers_at_one_port_of_several_addresses_have_each_its_key(monkeypatch, tmp_path):
+    """And one that was killed, whose file stays, leaves its place to the next."""
+    monkeypatch.delenv(admin.VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    admin.publish("192.0.2.1", 8000, "of another address")
+    assert admin.headers("127.0.0.1:8000") == {}
+    admin.publish("0.0.0.0", 8000, "of all addresses")
+    os.utime(tmp_path / "depthface" / "keys" / "0.0.0.0-8000", (0, 0))
+    for host in ("127.0.0.1", "localhost"):
+        assert admin.headers(f"{host}:8000") == {ADMIN_HEADER: "of all addresses"}
+    assert admin.headers("[::1]:8000") == {}
+    admin.publish("127.0.0.1", 8000, "of this one")
+    assert admin.headers("127.0.0.1:8000") == {ADMIN_HEADER: "of this one"}
+    admin.hide("127.0.0.1", 8000)
+    assert admin.headers("127.0.0.1:8000") == {ADMIN_HEADER: "of all addresses"}
 
 
 @pytest.mark.parametrize("key", ["short", "with a blank in the middle", "with,comma:and=signs0"])
