@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -18,9 +19,12 @@ from depthface.errors import DepthfaceError, OutputError
 from depthface_gateway.context import Context
 from depthface_gateway.edge import Edge, Problem, Rules
 
-__all__ = ["Frame", "Problem", "new_app", "request_id"]
+__all__ = ["MOST_TOLD", "Frame", "Problem", "new_app", "request_id", "told"]
 
 _log = logging.getLogger(__name__)
+
+MOST_TOLD = 20
+"""Of what is wrong with one request."""
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -81,7 +85,7 @@ def new_app(context: Context, frame: Frame, lifespan: Lifespan | None = None) ->
 
     async def validation_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        parts = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()]
+        parts = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in told(error)]
         return frame.answer(Problem(422, "; ".join(parts), request_id(request), error, request.url.path))
 
     app.add_exception_handler(DepthfaceError, depthface_error)
@@ -98,6 +102,11 @@ def new_app(context: Context, frame: Frame, lifespan: Lifespan | None = None) ->
     )
     app.add_middleware(Edge, rules=rules)
     return app
+
+
+def told(error: RequestValidationError) -> list[dict[str, Any]]:
+    """Return the first things that are wrong with a request, as FastAPI tells them, without what was sent."""
+    return [{name: one[name] for name in ("type", "loc", "msg")} for one in error.errors()[:MOST_TOLD]]
 
 
 def request_id(request: Request) -> str:

@@ -187,6 +187,38 @@ def test_extract_refuses_what_is_no_msgpack(url):
         assert answer.status_code == 422
 
 
+COUNT = 300_000
+MANY = {  # a path, a type, a body, and what is said of it
+    "numbers": ("/extract", "json", b'{"images":{"data":[%s0]}}' % (b"0," * COUNT), 413),
+    "lists": ("/extract", "json", b'{"images":{"data":[%s0]}}' % (b"[]," * COUNT), 413),
+    "addresses": ("/extract", "json", b'{"images":{"urls":[%s0]}}' % (b"0," * 5000), 422),
+    "headers": (
+        "/extract", "json", b'{"images":{},"img_req_headers":{%s}}' % b",".join(b'"%d":0' % n for n in range(5000)), 422
+    ),
+    "nothings": (
+        "/extract", "msgpack", b"\x81\xa6images\x81\xa4data\xdd" + COUNT.to_bytes(4, "big") + b"\xc0" * COUNT, 422
+    ),
+    "lists of lists": (
+        "/extract", "msgpack", b"\x82\xa6images\x80\xa1x\x9a" + (b"\xdc\x27\x10" + b"\x90" * 10_000) * 10, 422
+    ),
+    "maps": ("/extract", "msgpack", b"\x82\xa6images\x80\xa1x\xdc\x27\x10" + b"\x80" * 10_000, 422),
+    "numbers to draw": ("/draw_detections", "json", b'{"images":{"data":[%s0]}}' % (b"0," * COUNT), 413),
+    "few numbers to draw": ("/draw_detections", "json", b'{"images":{"data":[%s0]}}' % (b"0," * 5000), 422),
+    "numbers for a photo": ("/api/v1/detection/detect", "json", b'{"file":[%s0]}' % (b"0," * COUNT), 413),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_many_wrong_values_cost_little_and_few_are_told(url, name):
+    path, kind, body, status = MANY[name]
+    headers = {"content-type": f"application/{kind}"}
+    answer = requests.post(f"{url}{path}", data=body, headers=headers, timeout=HANGS_AFTER_S)
+    assert answer.status_code == status
+    assert len(answer.content) < 10_000
+    if status == 422 and kind == "json":
+        assert len(answer.json()["detail"]) == (20 if name == "headers" else 1)
+
+
 def test_drawings(url, people):
     images = {"data": [base64.b64encode(CROWD).decode()]}
     before = np.asarray(Image.open(BytesIO(CROWD)).convert("RGB")).astype(int)

@@ -29,7 +29,7 @@ from depthface_gateway.context import Context
 from depthface_gateway.depthflow import clips, figures, webhooks
 from depthface_gateway.depthflow.wire import PRESETS, Preset, Process, Task, time_of
 from depthface_gateway.forms import new_router
-from depthface_gateway.frame import Frame, Problem, new_app
+from depthface_gateway.frame import MOST_TOLD, Frame, Problem, new_app
 from depthface_gateway.jobs.cleaning import clean
 from depthface_gateway.jobs.core import Core, opened, working
 from depthface_gateway.jobs.inference import Task as JobTask
@@ -45,6 +45,7 @@ __all__ = ["app", "work"]
 _log = logging.getLogger(__name__)
 
 _MAX_PHOTO_BYTES = 10 * 2**20
+_MOST_ASKED = 2**16  # characters of the parameters
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _MEDIA_TYPES = {"mp4": "video/mp4", "webm": "video/webm", "gif": "image/gif"}
 _CLEAN_EVERY_S = 600.0
@@ -255,10 +256,13 @@ async def process(
 
 
 def _wanted(asked: str) -> Process:
+    if len(asked) > _MOST_ASKED:
+        what = f"request is longer than {_MOST_ASKED} characters."
+        raise _Refusal(400, "parameter_validation_error", what, error=what)
     try:
         wanted = Process.model_validate_json(asked)
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        problems = error.errors(include_url=False, include_context=False, include_input=False)[:MOST_TOLD]
         said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}".lstrip(": ") for one in problems)
         is_json = all(one["type"] != "json_invalid" for one in problems)
         code = "parameter_validation_error" if is_json else "invalid_json"

@@ -13,7 +13,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, File, Form, HTTPException, Request, UploadFile
-from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.responses import Response
@@ -23,7 +22,7 @@ from depthface.together import together
 from depthface_client import Face
 from depthface_gateway.context import Context
 from depthface_gateway.forms import new_router
-from depthface_gateway.frame import Frame, Problem, new_app, request_id
+from depthface_gateway.frame import Frame, Problem, new_app, request_id, told
 from depthface_gateway.immich.embedding import literal
 from depthface_gateway.immich.entries import CLIP, FACES, Entry, parsed
 from depthface_gateway.immich.models import HEEDED, Models, preloaded
@@ -228,7 +227,7 @@ def _answer(problem: Problem) -> Response:
     error, status = problem.error, problem.status
     detail: object = problem.message
     if isinstance(error, RequestValidationError):
-        detail = jsonable_encoder([{name: one[name] for name in ("type", "loc", "msg")} for one in error.errors()])
+        detail = told(error)
     elif isinstance(error, ModelUnavailable):
         status = 400
     elif isinstance(error, DepthfaceError) and status == 502:

@@ -112,6 +112,11 @@ BAD: dict[str, tuple[str, str]] = {
     "another movement": ('{"parameters": {"camera_movement": "fly"}}', "parameter_validation_error"),
     "a misspelt name": ('{"parameters": {"strength": 1}}', "parameter_validation_error"),
     "a webhook to a file": ('{"webhook_url": "file:///etc/passwd"}', "parameter_validation_error"),
+    "many misspelt names": (
+        json.dumps({"parameters": {f"x{index}": 1 for index in range(3000)}}),
+        "parameter_validation_error",
+    ),
+    "far too much": (json.dumps({"webhook_url": "x" * 2**16}), "parameter_validation_error"),
     "a webhook without a host": ('{"webhook_url": "http://"}', "parameter_validation_error"),
 }
 
@@ -123,6 +128,7 @@ def test_bad_parameters(service: Service, name: str) -> None:
     body = answer.json()
     assert answer.status_code == 400 and body["error"] == body["detail"]["error"] == code and body["message"]
     assert list(body["detail"]["detail"]) == ["error"], "facts, as the original gives them"
+    assert len(answer.content) < 5000
 
 
 @pytest.mark.parametrize(
