@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
@@ -113,7 +114,7 @@ class Edge:
             fields = {
                 "contract": self._rules.name,
                 "method": scope["method"],
-                "path": scope["path"],
+                "path": _sent_path(scope),
                 "status": exchange.status,
                 "ms": round((time.monotonic() - started) * 1000, 1),
                 "request_id": exchange.request_id,
@@ -162,7 +163,8 @@ class Edge:
             )
             return Problem(error.status, str(error), exchange.request_id, error, scope["path"])
         except Exception as error:
-            _log.exception("%s %s failed", scope["method"], scope["path"], extra={"request_id": exchange.request_id})
+            extra = {"request_id": exchange.request_id}
+            _log.exception("%s %s failed", scope["method"], _sent_path(scope), extra=extra)
             if exchange.is_answered:
                 raise
             return Problem(500, "The gateway failed; its log says why.", exchange.request_id, error, scope["path"])
@@ -176,6 +178,11 @@ class Edge:
             exchange.request_id,
             path=scope["path"],
         )
+
+
+def _sent_path(scope: Scope) -> str:
+    """Return the path as it was sent: with its line breaks decoded it could forge lines of the log."""
+    return quote(scope.get("raw_path") or scope["path"], safe="/%:@!$&'()*+,;=")
 
 
 class _Exchange:

@@ -6,10 +6,11 @@ import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from urllib.parse import unquote
 
 import pytest
 import requests
-from fastapi import Request
+from fastapi import FastAPI, Request
 from fixtures.gateways import gateway
 from fixtures.serving import depthface
 from fixtures.waiting import HANGS_AFTER_S
@@ -127,20 +128,32 @@ def test_a_port_that_is_taken_is_named():
 # The edge, in process.
 
 
-def served(
-    handler: Callable[[Request], Awaitable[object]],
+Handler = Callable[[Request], Awaitable[object]]
+Answer = tuple[int, dict[str, str], bytes]
+
+
+def context_of(**variables: str) -> Context:
+    return Context(Triton(["127.0.0.1:1"], settings(**variables)), settings(**variables))
+
+
+def app_of(handler: Handler, context: Context) -> FastAPI:
+    """An app with one route."""
+    app = new_app(context, Frame("x", "x", lambda problem: JSONResponse({"said": problem.message}, problem.status)))
+    app.add_api_route("/x", handler, methods=["POST"])
+    return app
+
+
+async def asked(
+    app: FastAPI,
     body: bytes = b"",
     chunks: int = 1,
     stall: bool = False,
     method: str = "POST",
     headers: Mapping[str, str] | None = None,
-    **variables: str,
-) -> tuple[int, dict[str, str], bytes]:
-    """Ask an app with one route; return status, headers, body."""
+    path: str = "/x",
+) -> Answer:
+    """Ask an app; return status, headers, body."""
     given = {"x-request-id": "mine"} | ({"transfer-encoding": "chunked"} if body else {}) | (headers or {})
-    context = Context(Triton(["127.0.0.1:1"], settings(**variables)), settings(**variables))
-    app = new_app(context, Frame("x", "x", lambda problem: JSONResponse({"said": problem.message}, problem.status)))
-    app.add_api_route("/x", handler, methods=["POST"])
     sent: list[dict] = []
     size = -(-len(body) // chunks) if body else 0
     parts = [body[index * size : (index + 1) * size] for index in range(chunks)]
@@ -158,17 +171,32 @@ def served(
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
         "method": method,
-        "path": "/x",
-        "raw_path": b"/x",
+        "path": unquote(path),
+        "raw_path": path.encode(),
         "query_string": b"",
         "root_path": "",
         "scheme": "http",
         "server": ("test", 80),
         "headers": [(name.encode(), value.encode()) for name, value in given.items()],
     }
-    asyncio.run(app(scope, receive, send))
+    await app(scope, receive, send)
     told = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     return sent[0]["status"], told, b"".join(message.get("body", b"") for message in sent[1:])
+
+
+def served(
+    handler: Handler,
+    body: bytes = b"",
+    chunks: int = 1,
+    stall: bool = False,
+    method: str = "POST",
+    headers: Mapping[str, str] | None = None,
+    path: str = "/x",
+    **variables: str,
+) -> Answer:
+    """Ask an app with one route."""
+    app = app_of(handler, context_of(**variables))
+    return asyncio.run(asked(app, body, chunks, stall, method, headers, path))
 
 
 async def echo(request: Request) -> object:
@@ -246,6 +274,15 @@ def test_what_a_browser_asks_beforehand_needs_no_key_and_is_logged(caplog):
         status, headers, _ = served(echo, method="OPTIONS", headers=beforehand, ORIGINS="https://a", API_KEY="secret")
     assert (status, headers["access-control-allow-origin"], headers["x-request-id"]) == (200, "https://a", "mine")
     assert [record for record in caplog.records if getattr(record, "request_id", "") == "mine"]
+
+
+def test_a_path_forges_no_line_of_the_log(caplog):
+    forged = "/a%0a2026-01-01%2000:00:00%20ERROR%20forged"
+    with caplog.at_level(logging.INFO):
+        assert served(echo, path=forged)[0] == 404
+    (record,) = [record for record in caplog.records if record.name == "depthface_gateway.requests"]
+    assert record.path == forged
+    assert record.getMessage().startswith(f"POST {forged} 404 ")
 
 
 def test_whatever_fails_is_an_answer_without_its_secrets():
