@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -22,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from depthface import heap
 from depthface.errors import ClientError, RequestTimeout
 
-__all__ = ["Edge", "Problem", "Rules"]
+__all__ = ["Edge", "Problem", "Rules", "TooMuch"]
 
 _log = logging.getLogger("depthface_gateway.requests")
 
@@ -52,8 +53,15 @@ class Problem:
     path: str = ""
 
 
-class TooMuch(Exception):
-    """The body is larger than the limit; raised inside the app by its own reading."""
+class TooMuch(HTTPException):
+    """The body is larger than is taken; raised inside the app by its own reading, and answered by the edge.
+
+    FastAPI passes it on because it is one of HTTP's: of whatever else a form's reading raises, it makes 400.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.status, problem.message)
+        self.problem = problem
 
 
 class NotInTime(ClientError):
@@ -99,7 +107,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         self._trimmer.touch()
-        exchange = _Exchange(scope, receive, send, self._rules.max_body_bytes)
+        exchange = _Exchange(scope, receive, send, self._rules)
         started = time.monotonic()
         try:
             problem = self._refusal(scope, exchange) or await self._served(scope, exchange)
@@ -135,16 +143,9 @@ class Edge:
             scheme, _, token = headers.get("authorization", "").partition(" ")
             shown = (headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")).encode()
             if not hmac.compare_digest(shown, self._rules.api_key.encode()):
-                return Problem(
-                    401,
-                    "Show the gateway's key in the header x-api-key, or as a bearer token.",
-                    exchange.request_id,
-                    path=scope["path"],
-                )
+                return exchange.problem(401, "Show the gateway's key in the header x-api-key, or as a bearer token.")
         length = headers.get("content-length", "")
-        if length.isdecimal() and int(length) > self._rules.max_body_bytes:
-            return self._too_large(scope, exchange)
-        return None
+        return exchange.excess(int(length)) if length.isdecimal() else None
 
     async def _served(self, scope: Scope, exchange: _Exchange) -> Problem | None:
         try:
@@ -152,8 +153,8 @@ class Edge:
                 # Whoever answers GET answers HEAD; the server leaves the body out.
                 asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
                 await self._app(asked, exchange.receive, exchange.send)
-        except TooMuch:
-            return self._too_large(scope, exchange)
+        except TooMuch as refused:
+            return refused.problem
         except ClientDisconnect:
             exchange.status = exchange.status or _CLOSED_BY_CALLER
         except TimeoutError:
@@ -161,23 +162,14 @@ class Edge:
             error = (NotInTime if exchange.is_unread else RequestTimeout)(
                 f"{late} within {self._rules.deadline_s:g} s.", "Send it again, or send less."
             )
-            return Problem(error.status, str(error), exchange.request_id, error, scope["path"])
+            return exchange.problem(error.status, str(error), error)
         except Exception as error:
             extra = {"request_id": exchange.request_id}
             _log.exception("%s %s failed", scope["method"], _sent_path(scope), extra=extra)
             if exchange.is_answered:
                 raise
-            return Problem(500, "The gateway failed; its log says why.", exchange.request_id, error, scope["path"])
+            return exchange.problem(500, "The gateway failed; its log says why.", error)
         return None
-
-    def _too_large(self, scope: Scope, exchange: _Exchange) -> Problem:
-        mib = self._rules.max_body_bytes / 2**20
-        return Problem(
-            413,
-            f"The request is larger than {mib:g} MiB. Send a smaller file.",
-            exchange.request_id,
-            path=scope["path"],
-        )
 
 
 def _sent_path(scope: Scope) -> str:
@@ -188,7 +180,7 @@ def _sent_path(scope: Scope) -> str:
 class _Exchange:
     """One request and its answer, on their way through the edge."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, rules: Rules) -> None:
         headers = Headers(scope=scope)
         shown = headers.get("x-request-id", "")
         self.request_id = shown if _ID.fullmatch(shown) else str(uuid.uuid4())
@@ -197,17 +189,30 @@ class _Exchange:
         self.is_answered = False
         self.is_unread = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
         self.deadline: asyncio.Timeout | None = None
+        self._path = scope["path"]
         self._receive = receive
         self._send = send
-        self._left_bytes = max_body_bytes
+        self._rules = rules
+        self._body_bytes = 0
+
+    def problem(self, status: int, message: str, error: Exception | None = None) -> Problem:
+        return Problem(status, message, self.request_id, error, self._path)
+
+    def excess(self, body_bytes: int) -> Problem | None:
+        """Return why a body of so many bytes is not taken; None if it is."""
+        if body_bytes > self._rules.max_body_bytes:
+            mib = self._rules.max_body_bytes / 2**20
+            return self.problem(413, f"The request is larger than {mib:g} MiB. Send a smaller file.")
+        return None
 
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request":
-            self._left_bytes -= len(message.get("body", b""))
-            if self._left_bytes < 0:
-                raise TooMuch
             self.is_unread = message.get("more_body", False)
+            self._body_bytes += len(message.get("body", b""))
+            problem = self.excess(self._body_bytes)
+            if problem is not None:
+                raise TooMuch(problem)
         return message
 
     async def drain(self) -> None:

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from depthface import __version__
 from depthface.errors import DepthfaceError, OutputError
 from depthface_gateway.context import Context
-from depthface_gateway.edge import Edge, Problem, Rules
+from depthface_gateway.edge import Edge, Problem, Rules, TooMuch
 
 __all__ = ["MOST_TOLD", "Frame", "Problem", "new_app", "request_id", "told"]
 
@@ -83,6 +83,9 @@ def new_app(context: Context, frame: Frame, lifespan: Lifespan | None = None) ->
         response.headers.update(error.headers or {})
         return response
 
+    async def too_much(request: Request, error: Exception) -> Response:
+        raise error  # the edge answers
+
     async def validation_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         parts = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in told(error)]
@@ -90,6 +93,7 @@ def new_app(context: Context, frame: Frame, lifespan: Lifespan | None = None) ->
 
     app.add_exception_handler(DepthfaceError, depthface_error)
     app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(TooMuch, too_much)
     app.add_exception_handler(RequestValidationError, validation_error)
     rules = Rules(
         name=frame.name,

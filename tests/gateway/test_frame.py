@@ -17,7 +17,7 @@ from fixtures.waiting import HANGS_AFTER_S
 from starlette.responses import JSONResponse, StreamingResponse
 
 from depthface.errors import InvalidInput, OutputError
-from depthface_gateway import cli, contracts
+from depthface_gateway import cli, contracts, edge
 from depthface_gateway.context import Context
 from depthface_gateway.frame import Frame, new_app, request_id
 from depthface_gateway.settings import Settings, flag, number, words
@@ -210,6 +210,13 @@ def test_a_body_without_a_length_is_counted():
     status, _, body = served(echo, bytes(2000), chunks=10, MAX_MIB="0.001")
     assert status == 413
     assert b"larger than 0.001" in body
+
+
+def test_who_goes_on_sending_too_much_is_cut_off(monkeypatch):
+    monkeypatch.setattr(edge, "_DRAINED_BYTES", 0)
+    for headers in ({}, {"content-length": "2000"}):
+        status, told, _ = served(echo, bytes(2000), chunks=10, headers=headers, MAX_MIB="0.001")
+        assert (status, told["connection"]) == (413, "close")
 
 
 def test_a_request_that_takes_too_long_ends():
