@@ -21,7 +21,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from depthface import heap
-from depthface.errors import ClientError, RequestTimeout
+from depthface.errors import ClientError, RequestTimeout, ServerOverloaded
+from depthface_gateway.context import Held
 
 __all__ = ["Edge", "Problem", "Rules", "TooMuch"]
 
@@ -29,6 +30,8 @@ _log = logging.getLogger("depthface_gateway.requests")
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CLOSED_BY_CALLER = 499  # nobody reads it; nginx logs the same
+
+_RETRY_AFTER_S = "5"
 
 _DRAINED_BYTES, _DRAINED_S = 128 * 2**20, 2.0
 """As much of a refused body is read, and so long, before the connection is closed."""
@@ -78,6 +81,8 @@ class Rules:
         name: of the contract.
         answer: an error in the contract's own form.
         max_body_bytes: the largest request.
+        held: what the requests of all apps hold, which this edge counts too.
+        max_held_bytes: the most of that.
         deadline_s: the longest that one may take; a stream of events that has begun may last.
         api_key: what callers must show; empty: nobody is asked.
         open_paths: where nobody is asked.
@@ -87,6 +92,8 @@ class Rules:
     name: str
     answer: Callable[[Problem], Response]
     max_body_bytes: int
+    held: Held
+    max_held_bytes: int
     deadline_s: float
     api_key: str
     open_paths: frozenset[str]
@@ -113,6 +120,8 @@ class Edge:
             problem = self._refusal(scope, exchange) or await self._served(scope, exchange)
             if problem is not None and not exchange.is_answered:
                 response = self._rules.answer(problem)
+                if isinstance(problem.error, ServerOverloaded):
+                    response.headers["retry-after"] = _RETRY_AFTER_S
                 await exchange.drain()
                 if exchange.is_unread:
                     response.headers["connection"] = "close"  # nobody reads the rest of the body
@@ -145,7 +154,7 @@ class Edge:
             if not hmac.compare_digest(shown, self._rules.api_key.encode()):
                 return exchange.problem(401, "Show the gateway's key in the header x-api-key, or as a bearer token.")
         length = headers.get("content-length", "")
-        return exchange.excess(int(length)) if length.isdecimal() else None
+        return exchange.excess(int(length), self._rules.held.bytes + int(length)) if length.isdecimal() else None
 
     async def _served(self, scope: Scope, exchange: _Exchange) -> Problem | None:
         try:
@@ -169,6 +178,8 @@ class Edge:
             if exchange.is_answered:
                 raise
             return exchange.problem(500, "The gateway failed; its log says why.", error)
+        finally:
+            exchange.let_go()
         return None
 
 
@@ -198,21 +209,36 @@ class _Exchange:
     def problem(self, status: int, message: str, error: Exception | None = None) -> Problem:
         return Problem(status, message, self.request_id, error, self._path)
 
-    def excess(self, body_bytes: int) -> Problem | None:
-        """Return why a body of so many bytes is not taken; None if it is."""
-        if body_bytes > self._rules.max_body_bytes:
-            mib = self._rules.max_body_bytes / 2**20
+    def excess(self, body_bytes: int, held_bytes: int) -> Problem | None:
+        """Return why a body of so many bytes is not taken, with which all together hold so many; None if it is."""
+        rules = self._rules
+        if body_bytes > rules.max_body_bytes:
+            mib = rules.max_body_bytes / 2**20
             return self.problem(413, f"The request is larger than {mib:g} MiB. Send a smaller file.")
+        if held_bytes > rules.max_held_bytes:
+            mib = rules.max_held_bytes / 2**20
+            busy = ServerOverloaded(
+                f"The requests that are being answered would hold more than {mib:g} MiB.",
+                "Send this one again in a moment.",
+            )
+            return self.problem(busy.status, str(busy), busy)
         return None
+
+    def let_go(self) -> None:
+        """Hold nothing of the body any more."""
+        self._rules.held.bytes -= self._body_bytes
+        self._body_bytes = 0
 
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request":
             self.is_unread = message.get("more_body", False)
-            self._body_bytes += len(message.get("body", b""))
-            problem = self.excess(self._body_bytes)
+            size = len(message.get("body", b""))
+            problem = self.excess(self._body_bytes + size, self._rules.held.bytes + size)
             if problem is not None:
                 raise TooMuch(problem)
+            self._body_bytes += size
+            self._rules.held.bytes += size
         return message
 
     async def drain(self) -> None:

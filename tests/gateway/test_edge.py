@@ -52,3 +52,19 @@ def test_a_form_that_is_too_large_is_so_whether_its_length_is_told_or_counted(na
     assert told.status_code == (400 if name == "depthflow" else 413)
     assert "The request is larger than 0.015625 MiB" in told.text
     assert "file_too_large" in told.text or name != "depthflow"
+
+
+@pytest.mark.parametrize(("name", "path", "field"), ROUTES)
+def test_where_too_much_is_held_each_says_so_in_its_own_form(name, path, field):
+    context = context_of(MAX_MIB="1", HELD_MIB="1")
+    asked, held = asking(name, context), context.held
+    held.bytes = 2**20 - 10_000
+    body, headers = form(field, 20_000)
+    answers = [asked.post(path, content=content, headers=headers) for content in (body, iter([body]))]
+    assert held.bytes == 2**20 - 10_000
+    for answer in answers:
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert answer.json() == answers[0].json()
+        assert answer.json().keys() == asked.get(f"{path}/nothing").json().keys()
+        assert "would hold more than 1 MiB" in answer.text
+    assert "service_busy" in answers[0].text or name != "depthflow"

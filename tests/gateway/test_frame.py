@@ -34,6 +34,7 @@ def settings(**variables: str) -> Settings:
         ("MAX_MIB", "many"),
         ("MAX_MIB", "0"),
         ("MAX_MIB", "nan"),
+        ("HELD_MIB", "63"),  # less than one request
         ("DEADLINE_S", "-1"),
         ("IN_FLIGHT", "inf"),
         ("WAITING", "-1"),
@@ -217,6 +218,54 @@ def test_who_goes_on_sending_too_much_is_cut_off(monkeypatch):
     for headers in ({}, {"content-length": "2000"}):
         status, told, _ = served(echo, bytes(2000), chunks=10, headers=headers, MAX_MIB="0.001")
         assert (status, told["connection"]) == (413, "close")
+
+
+def test_all_requests_together_hold_no_more_than_they_may():
+    context = context_of(MAX_MIB="0.001", HELD_MIB="0.0015")
+
+    async def ask() -> list[Answer]:
+        is_here, may_go = asyncio.Event(), asyncio.Event()
+
+        async def slow(request: Request) -> object:
+            await request.body()
+            is_here.set()
+            await may_go.wait()
+            return {}
+
+        first = asyncio.create_task(asked(app_of(slow, context), bytes(1000), chunks=10))
+        await is_here.wait()
+        other = app_of(echo, context)
+        answers = [
+            await asked(other, bytes(1000), headers={"content-length": "1000"}),
+            await asked(other, bytes(1000), chunks=10),
+            await asked(other, bytes(500), chunks=10),
+        ]
+        assert context.held.bytes == 1000
+        may_go.set()
+        return [*answers, await first, await asked(other, bytes(1000), chunks=10)]
+
+    answers = asyncio.run(ask())
+    assert [status for status, _, _ in answers] == [503, 503, 200, 200, 200]
+    for _, headers, body in answers[:2]:
+        assert headers["retry-after"] == "5"
+        assert b"would hold more than 0.0015" in body
+    assert context.held.bytes == 0
+
+
+def test_whoever_ends_early_holds_nothing_either():
+    async def broken(request: Request) -> object:
+        await request.body()
+        raise RuntimeError
+
+    async def slow(request: Request) -> object:
+        await request.body()
+        await asyncio.sleep(3600)
+        return {}
+
+    context = context_of(MAX_MIB="0.001", DEADLINE_S="0.1")
+    for handler, size, expected in ((broken, 1000, 500), (slow, 1000, 504), (echo, 2000, 413)):
+        status, _, _ = asyncio.run(asked(app_of(handler, context), bytes(size), chunks=10))
+        assert (status, context.held.bytes) == (expected, 0)
 
 
 def test_a_request_that_takes_too_long_ends():

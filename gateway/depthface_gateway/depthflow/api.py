@@ -174,6 +174,7 @@ _CODES = {
     405: "method_not_allowed",
     413: "file_too_large",
     422: "parameter_validation_error",
+    503: "service_busy",
 }
 
 
