@@ -24,7 +24,7 @@ from depthface import heap
 from depthface.errors import ClientError, RequestTimeout, ServerOverloaded
 from depthface_gateway.context import Held
 
-__all__ = ["Edge", "Problem", "Rules", "TooMuch"]
+__all__ = ["Edge", "NoKey", "Problem", "Rules", "TooMuch"]
 
 _log = logging.getLogger("depthface_gateway.requests")
 
@@ -54,6 +54,10 @@ class Problem:
     request_id: str
     error: Exception | None = None
     path: str = ""
+
+
+class NoKey(Exception):
+    """A key is asked for, and none is shown."""
 
 
 class TooMuch(HTTPException):
@@ -150,9 +154,10 @@ class Edge:
         headers = Headers(scope=scope)
         if self._rules.api_key and scope["method"] != "OPTIONS" and scope["path"] not in self._rules.open_paths:
             scheme, _, token = headers.get("authorization", "").partition(" ")
-            shown = (headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")).encode()
-            if not hmac.compare_digest(shown, self._rules.api_key.encode()):
-                return exchange.problem(401, "Show the gateway's key in the header x-api-key, or as a bearer token.")
+            shown = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
+            if not hmac.compare_digest(shown.encode(), self._rules.api_key.encode()):
+                what = "Show the gateway's key in the header x-api-key, or as a bearer token."
+                return exchange.problem(401, what, None if shown else NoKey())
         length = headers.get("content-length", "")
         return exchange.excess(int(length), self._rules.held.bytes + int(length)) if length.isdecimal() else None
 

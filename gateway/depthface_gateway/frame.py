@@ -39,7 +39,8 @@ class Frame:
         version: of its OpenAPI.
         answer: an error in the contract's own form.
         open_paths: what anybody may ask where a key is set: health checks.
-        is_keyed: whether the settings' `api_key` counts: not where the callers cannot show one.
+        is_keyed: whether callers are asked for a key: not where they cannot show one.
+        api_key: its own key, where its users have set one; empty for the settings'.
         max_body_bytes: its own limit, where it is lower than the settings'.
         has_docs: whether `/docs` and `/redoc` show its OpenAPI to people. Their scripts come from a CDN.
     """
@@ -50,6 +51,7 @@ class Frame:
     version: str = __version__
     open_paths: frozenset[str] = frozenset({"/", "/health"})
     is_keyed: bool = True
+    api_key: str = ""
     max_body_bytes: int | None = None
     has_docs: bool = True
 
@@ -102,7 +104,7 @@ def new_app(context: Context, frame: Frame, lifespan: Lifespan | None = None) ->
         held=context.held,
         max_held_bytes=settings.max_held_bytes,
         deadline_s=settings.deadline_s,
-        api_key=settings.api_key if frame.is_keyed else "",
+        api_key=(frame.api_key or settings.api_key) if frame.is_keyed else "",
         open_paths=frame.open_paths,
         origins=settings.origins,
     )

@@ -288,8 +288,15 @@ def test_the_key_is_the_one_that_its_users_have_set(told: dict[str, str], tmp_pa
             service.key = key
             answer = service.ask("GET", "/api/v1/status")
             assert answer.status_code == status
+            for path in ("/docs", "/redoc", "/openapi.json"):
+                assert service.ask("GET", path).status_code == status
+            assert service.ask("GET", "/").status_code == service.ask("GET", "/health").status_code == 200
             if code:
                 assert answer.json()["error"] == answer.json()["detail"]["error"] == code
+                assert set(answer.json()) == {"error", "message", "detail"}
+                headers = {"content-type": "multipart/form-data; boundary=b"}
+                unread = service.ask("POST", "/api/v1/process", data=b"no form", headers=headers)
+                assert (unread.status_code, unread.json()["error"]) == (401, code), "the key is looked at first"
 
 
 def test_without_a_key_nobody_is_asked(tmp_path: Path) -> None:
