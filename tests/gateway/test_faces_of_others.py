@@ -26,6 +26,7 @@ from depthface.errors import (
     ServerOverloaded,
     ServerUnavailable,
 )
+from depthface.tasks.faces import Options
 from depthface_client import ModelInfo
 from depthface_gateway.faces import compreface, insightface_rest
 from depthface_gateway.faces.asking import Faces
@@ -134,6 +135,22 @@ def test_the_largest_come_first_only_where_some_are_left_out():
 
     assert areas(2) == [30.0, 20.0]
     assert areas(None) == areas(0) == areas(3) == areas(4) == [20.0, 30.0, 10.0]
+
+
+@pytest.mark.parametrize(("said", "asked"), [(0.0, 1e-6), (1e-300, 1e-6), (0.5, 0.5), (None, None)])
+def test_a_threshold_of_nothing_is_taken(said, asked):
+    heard: list[float | None] = []
+
+    class Asked:
+        async def faces(self, photo: bytes, *, min_score: float | None, **_: object) -> list:
+            Options.of(min_score, None, None)  # or it raises
+            heard.append(min_score)
+            return []
+
+    pack = ModelInfo("m", ready=True, weights="", task="faces", precision="", is_lazy=False, facts={"pack": "p"})
+    triton = SimpleNamespace(is_alive=True, models={"m": pack}, ask=lambda call: call(Asked()))
+    asyncio.run(Faces(SimpleNamespace(triton=triton), "p").find(b"", "id", min_score=said))
+    assert heard == [asked]
 
 
 def extracted(find: Callable[..., Awaitable[object]], *photos: bytes) -> list[dict]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -20,7 +22,9 @@ from fixtures.gateways import CROWD, MODEL, MOST_MIB, NO_PHOTO, NOBODY, PACK, PO
 from fixtures.photos import with_orientation
 from fixtures.waiting import HANGS_AFTER_S, until
 
-from depthface_gateway.immich.entries import CLIP, FACES
+from depthface.tasks.faces import Options
+from depthface_gateway.immich import _faces
+from depthface_gateway.immich.entries import CLIP, FACES, Entry
 
 WHO = {
     FACES: {
@@ -90,6 +94,22 @@ def test_min_score_is_each_requests_own(url):
     assert set(counts[::2]) == {counts[0]}
     assert counts[0] >= 4
     assert set(counts[1::2]) == {0}
+
+
+@pytest.mark.parametrize(("said", "asked"), [(0, 1e-6), (-3, 1e-6), (1e-300, 1e-6), (0.5, 0.5), (7, 1.0)])
+def test_a_min_score_that_is_none_is_the_nearest_one(said, asked):
+    heard: list[float] = []
+
+    class Asked:
+        async def faces(self, photo: bytes, *, min_score: float, **_: object) -> list:
+            Options.of(min_score, None, None)  # or it raises
+            heard.append(min_score)
+            return []
+
+    models = SimpleNamespace(name=lambda entry: entry.model, ask=lambda name, call: call(Asked()))
+    entry = Entry(FACES, "detection", "pack", {"minScore": said})
+    asyncio.run(_faces(models, [entry], CROWD, "id"))
+    assert heard == [asked]
 
 
 def test_nobody_is_an_empty_list(url):

@@ -40,6 +40,7 @@ _log = logging.getLogger(__name__)
 
 _DETECTOR_SIDE_PX = 640
 _MIN_SCORE = 0.7
+_LEAST_SCORE = 1e-6  # what stands for 0: Triton's models want one above it
 _COLUMNS = 512
 """The width of immich's column for face vectors."""
 
@@ -141,7 +142,7 @@ async def _faces(models: Models, entries: list[Entry], photo: bytes | None, id: 
         raise HTTPException(400, "Detection and recognition are of two packs. Choose one pack for both.")
     (name,) = names
     detection = next((entry for entry in entries if entry.type == "detection"), entries[0])
-    min_score = min(max(detection.number("minScore", _MIN_SCORE), 0.0), 1.0)
+    min_score = min(max(detection.number("minScore", _MIN_SCORE), _LEAST_SCORE), 1.0)
     is_whole = any(entry.type == "recognition" for entry in entries)
     found = await models.ask(
         name,
