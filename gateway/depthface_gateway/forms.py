@@ -115,8 +115,8 @@ async def _read(boundary: str, stream: AsyncIterator[bytes]) -> FormData:
 def _value(segment: MultipartSegment, data: bytes) -> str | UploadFile:
     if segment.filename is None:
         try:
-            return data.decode(segment.charset or "utf-8")
-        except (UnicodeDecodeError, LookupError):
+            return data.decode()
+        except UnicodeDecodeError:
             return data.decode("latin-1")
     headers = Headers(raw=[(name.lower().encode(), value.encode()) for name, value in segment.headerlist])
     return UploadFile(_InMemory(data), size=len(data), filename=segment.filename, headers=headers)

@@ -346,7 +346,7 @@ def test_compreface_refuses_with_message_and_code(url, path, files, status, code
 
 
 def test_compreface_refuses_json_that_is_none(url):
-    for body in ("{", "[]", '{"file": 3}', '{"file": "no base64!"}', '{"file": ""}'):
+    for body in ("{", "[" * 5000, "[]", '{"file": 3}', '{"file": "no base64!"}', '{"file": ""}'):
         headers = {"content-type": "application/json"}
         answer = requests.post(f"{url}/api/v1/detection/detect", data=body, headers=headers, timeout=HANGS_AFTER_S)
         assert answer.status_code == 400

@@ -33,6 +33,8 @@ BODIES = {
     "letters of the world": [part('name="text"', "ein rotes Auto, 東京, é".encode())],
     "a name of the world": [part('name="file"; filename="größe.jpg"', b"x")],
     "not UTF-8": [part('name="text"', b"\xff\xfe")],
+    "half a character": [part('name="text"', b"+2AA-", "Content-Type: text/plain; charset=utf-7")],
+    "a charset for nobody": [part('name="text"', b"a", "Content-Type: text/plain; charset=undefined")],
     "an empty field": [part('name="text"', b"")],
     "no part": [],
 }

@@ -133,6 +133,7 @@ def test_a_turned_photo_is_measured_upright(url):
         ({FACES: {"detection": {"modelName": 3}}}, CROWD, 422, "Invalid request format."),
         ({"teeth": {"detection": {"modelName": "x"}}}, CROWD, 422, "Invalid request format."),
         ({FACES: {"detection": {"modelName": "buffalo_l", "options": {"minScore": "much"}}}}, CROWD, 422, "Invalid"),
+        ({FACES: {"detection": {"modelName": "buffalo_l", "options": {"minScore": 10**400}}}}, CROWD, 422, "Invalid"),
         ({FACES: {"recognition": {"modelName": "buffalo_l"}}}, CROWD, 400, "needs detection"),
         ({FACES: {"detection": {"modelName": "antelopev2"}}}, CROWD, 400, "'antelopev2' .* not served here.*upstream"),
         (SEEN, CROWD, 400, "'ViT-B-32__openai' for clip visual is not served"),
