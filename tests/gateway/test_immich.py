@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import ClassVar
@@ -25,6 +26,7 @@ from fixtures.waiting import HANGS_AFTER_S, until
 from depthface.tasks.faces import Options
 from depthface_gateway.immich import _faces
 from depthface_gateway.immich.entries import CLIP, FACES, Entry
+from depthface_gateway.immich.upstream import Upstream
 
 WHO = {
     FACES: {
@@ -232,15 +234,46 @@ class _Other(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
-@pytest.fixture
-def other() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Other)
+@contextmanager
+def served_by(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def other() -> Iterator[str]:
+    with served_by(_Other) as url:
+        yield url
+
+
+class _Curt(_Other):
+    """One that ends a connection as soon as it is used again."""
+
+    protocol_version = "HTTP/1.1"
+    is_used = False
+
+    def do_POST(self) -> None:
+        if self.is_used:
+            self.close_connection = True
+            return
+        self.is_used = True
+        super().do_POST()
+
+
+def test_an_upstream_that_ends_connections_is_asked_anew():
+    async def ask(url: str) -> list[int]:
+        async with Upstream(url, HANGS_AFTER_S) as upstream:
+            return [(await upstream.predict(json.dumps(READ), CROWD, None, "id")).status_code for _ in range(3)]
+
+    with served_by(_Curt) as url:
+        assert asyncio.run(ask(url)) == [200, 200, 200]
 
 
 def test_what_is_lacking_goes_upstream_and_models_come_and_go(face_server, face_client, other, tmp_path):
