@@ -198,8 +198,8 @@ def test_two_hundred_at_once_are_right_and_pings_do_not_wait_for_them(url):
     assert {status for _, status in pinged} == {200}
     assert len(pinged) > 2
     # immich's patience is 2 s; a machine that is too slow for that is as slow with all the others.
-    usual_s = sorted(took for took, _ in pinged)[len(pinged) // 2]
-    assert usual_s < max(2, all_took_s / 10), (usual_s, all_took_s)
+    slowest_s = max(took for took, _ in pinged)
+    assert slowest_s < max(2, all_took_s / 10), (slowest_s, all_took_s)
 
 
 def assert_same(answer: dict, expected: dict) -> None:
