@@ -112,6 +112,11 @@ BAD: dict[str, tuple[str, str]] = {
     "another movement": ('{"parameters": {"camera_movement": "fly"}}', "parameter_validation_error"),
     "a misspelt name": ('{"parameters": {"strength": 1}}', "parameter_validation_error"),
     "a webhook to a file": ('{"webhook_url": "file:///etc/passwd"}', "parameter_validation_error"),
+    "many misspelt names": (
+        json.dumps({"parameters": {f"x{index}": 1 for index in range(3000)}}),
+        "parameter_validation_error",
+    ),
+    "far too much": (json.dumps({"webhook_url": "x" * 2**16}), "parameter_validation_error"),
     "a webhook without a host": ('{"webhook_url": "http://"}', "parameter_validation_error"),
 }
 
@@ -123,6 +128,7 @@ def test_bad_parameters(service: Service, name: str) -> None:
     body = answer.json()
     assert answer.status_code == 400 and body["error"] == body["detail"]["error"] == code and body["message"]
     assert list(body["detail"]["detail"]) == ["error"], "facts, as the original gives them"
+    assert len(answer.content) < 5000
 
 
 @pytest.mark.parametrize(
@@ -282,8 +288,15 @@ def test_the_key_is_the_one_that_its_users_have_set(told: dict[str, str], tmp_pa
             service.key = key
             answer = service.ask("GET", "/api/v1/status")
             assert answer.status_code == status
+            for path in ("/docs", "/redoc", "/openapi.json"):
+                assert service.ask("GET", path).status_code == status
+            assert service.ask("GET", "/").status_code == service.ask("GET", "/health").status_code == 200
             if code:
                 assert answer.json()["error"] == answer.json()["detail"]["error"] == code
+                assert set(answer.json()) == {"error", "message", "detail"}
+                headers = {"content-type": "multipart/form-data; boundary=b"}
+                unread = service.ask("POST", "/api/v1/process", data=b"no form", headers=headers)
+                assert (unread.status_code, unread.json()["error"]) == (401, code), "the key is looked at first"
 
 
 def test_without_a_key_nobody_is_asked(tmp_path: Path) -> None:
