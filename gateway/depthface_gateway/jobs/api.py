@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from collections.abc import AsyncIterator
@@ -44,6 +45,7 @@ _log = logging.getLogger(__name__)
 
 _MEDIA_TYPES = {".bin": "application/octet-stream", ".jpg": "image/jpeg"}
 _RETRY_AFTER_S = "5"
+_HEALTH_S = 5.0  # a database that has not answered by then is ill
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 _routes = new_router()
@@ -294,8 +296,9 @@ async def cleanup(
 async def health(core: TheCore) -> Health:
     """Say whether the database answers, and whether a worker was heard of lately."""
     try:
-        size, workers = await run_in_threadpool(lambda: (core.queue.size(), core.queue.workers()))
-    except SQLAlchemyError:
+        async with asyncio.timeout(_HEALTH_S):  # the thread goes on until the driver gives up
+            size, workers = await run_in_threadpool(lambda: (core.queue.size(), core.queue.workers()))
+    except (SQLAlchemyError, TimeoutError):
         return Health(status="unhealthy", database="error", worker="unknown", queue_size=0)
     return Health(status="healthy", database="connected", worker="running" if workers else "unknown", queue_size=size)
 
