@@ -30,11 +30,11 @@ from depthface_gateway.depthflow import clips, figures, webhooks
 from depthface_gateway.depthflow.wire import PRESETS, Preset, Process, Task, time_of
 from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Frame, Problem, new_app
+from depthface_gateway.jobs.claims import UPLOAD, NewJob
 from depthface_gateway.jobs.cleaning import clean
 from depthface_gateway.jobs.core import Core, opened, working
 from depthface_gateway.jobs.inference import Task as JobTask
 from depthface_gateway.jobs.models import Job, Status
-from depthface_gateway.jobs.queue import UPLOAD, NewJob
 from depthface_gateway.jobs.settings import JobSettings
 from depthface_gateway.jobs.wire import Cleanup
 from depthface_gateway.outward import allowed_networks

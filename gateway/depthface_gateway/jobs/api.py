@@ -19,13 +19,13 @@ from starlette.concurrency import run_in_threadpool
 from depthface_gateway.context import Context
 from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Frame, Problem, new_app, request_id
+from depthface_gateway.jobs.claims import UPLOAD, NewJob
 from depthface_gateway.jobs.cleaning import clean
 from depthface_gateway.jobs.core import Core, count_tables, opened, working
 from depthface_gateway.jobs.events import Hub
 from depthface_gateway.jobs.inference import TASKS, TritonModels, face_tasks
 from depthface_gateway.jobs.metrics import as_text
 from depthface_gateway.jobs.models import Job, Status
-from depthface_gateway.jobs.queue import UPLOAD, NewJob
 from depthface_gateway.jobs.settings import JobSettings
 from depthface_gateway.jobs.tokens import PERMISSION, BadToken, Caller, Tokens
 from depthface_gateway.jobs.wire import (

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from depthface.errors import ServerFault
 from depthface.photos import upright
 from depthface_client import Face
-from depthface_gateway.jobs.queue import Claim
+from depthface_gateway.jobs.claims import Claim
 from depthface_gateway.jobs.results import write_vector
 from depthface_gateway.triton import Triton
 

@@ -32,9 +32,9 @@ from depthface_gateway import depthflow
 from depthface_gateway.contracts import address, contract_named
 from depthface_gateway.depthflow.clips import TASK, clip_task, depth_of, frame_size, path_of
 from depthface_gateway.depthflow.wire import Parameters
+from depthface_gateway.jobs.claims import Claim
 from depthface_gateway.jobs.inference import Try
-from depthface_gateway.jobs.queue import Claim
-from depthface_gateway.jobs.worker import Fate, verdict
+from depthface_gateway.jobs.verdicts import Fate, verdict
 
 
 def frames_of(clip: bytes) -> list[np.ndarray]:

@@ -16,8 +16,9 @@ from pathlib import Path
 from fixtures.job_worker import TASK, WorkerProcess
 from fixtures.waiting import until
 
+from depthface_gateway.jobs.claims import UPLOAD, NewJob
 from depthface_gateway.jobs.database import Database
-from depthface_gateway.jobs.queue import UPLOAD, NewJob, Queue
+from depthface_gateway.jobs.queue import Queue
 from depthface_gateway.jobs.results import ResultStore
 
 LEASE_MS = 1500

@@ -15,8 +15,8 @@ from PIL import Image, ImageOps
 from depthface.errors import InvalidImage, ServerFault
 from depthface.photos import upright
 from depthface_client import Face
+from depthface_gateway.jobs.claims import Claim
 from depthface_gateway.jobs.inference import TASKS, Try, face_tasks
-from depthface_gateway.jobs.queue import Claim
 
 JOB = Claim("the-job", "claim", "face_embedding", "m", {}, 1, 3, False)
 POINTS = np.array([[10, 20], [30, 20], [20, 30], [12.345, 40], [28, 40]], np.float32)
