@@ -163,7 +163,8 @@ async def _clean_up(core: Core, days: float) -> None:
 
 
 def _older_than(days: float) -> Cleanup:
-    return Cleanup(older_than_seconds=86400 * days, remove_queue=False)
+    """What ended, and clips whose task was deleted by a process that ended before it had deleted them too."""
+    return Cleanup(older_than_seconds=86400 * days, remove_queue=False, remove_orphaned_files=True)
 
 
 # Errors
