@@ -15,12 +15,9 @@ import psycopg
 from psycopg.abc import PQGen
 from sqlalchemy import Connection, text
 
-__all__ = ["SILENT_S", "Bounded", "Silence", "connect", "migrating"]
+__all__ = ["Bounded", "Silence", "connect", "migrating"]
 
 T = TypeVar("T")
-
-SILENT_S = 10.0
-"""How long a server may say nothing; longer than a statement may take, so that one that lives can say so."""
 
 _LIMIT = "SET statement_timeout = '8s'"
 _CONNECT_S = 5  # for each address
@@ -33,9 +30,13 @@ class Silence(psycopg.OperationalError):
 
 
 class Bounded(psycopg.Connection[Any]):
-    """A connection that is closed when the server says nothing for `silent_s`."""
+    """A connection that is closed when the server says nothing for too long.
 
-    silent_s = SILENT_S
+    Attributes:
+        silent_s: so long; more than a statement may take, so that a server that lives can say that it did.
+    """
+
+    silent_s = 10.0
 
     def wait(self, gen: PQGen[T], *arguments: Any, **named: Any) -> T:
         """Wait for the server, but no longer than it may be silent."""
@@ -68,7 +69,7 @@ def migrating(connection: Connection) -> Iterator[None]:
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
         yield
     finally:
-        driver.silent_s = SILENT_S
+        del driver.silent_s  # it is as of all connections again
 
 
 def _heard(steps: PQGen[T], silent_s: float) -> PQGen[T]:
