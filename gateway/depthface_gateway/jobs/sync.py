@@ -144,7 +144,7 @@ async def deliver(outbox: Outbox, tell: Callable[[Parcel], Awaitable[None]], pol
 
 async def _told(outbox: Outbox, tell: Callable[[Parcel], Awaitable[None]], parcel: Parcel) -> None:
     """Tell of one, and note what came of it; raises nothing, for the others are to be told too."""
-    reason = ""
+    reason = None
     try:
         await tell(parcel)
     except DepthfaceError as error:
@@ -153,9 +153,9 @@ async def _told(outbox: Outbox, tell: Callable[[Parcel], Awaitable[None]], parce
         _log.exception("job %s: nobody could be told of its end", parcel.job_id)
         reason = "the worker failed to tell of it; its log says why."
     try:
-        if reason:
-            await asyncio.to_thread(outbox.refused, parcel, reason)
-        else:
+        if reason is None:
             await asyncio.to_thread(outbox.delivered, parcel)
+        else:
+            await asyncio.to_thread(outbox.refused, parcel, reason)
     except SQLAlchemyError as error:  # it is told once more, when it is due again
         _log.error("job %s: the database does not answer: %s", parcel.job_id, str(error).splitlines()[0])

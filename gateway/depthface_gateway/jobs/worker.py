@@ -68,7 +68,7 @@ class Worker:
     Attributes:
         tasks: what does each task of the queue.
         is_ready: whether it is worth while to take a job now.
-        tell: tells somebody of a job's end; None: nobody is told. What it raises of ours is tried again, twice.
+        tell: tells somebody of a job's end; None: nobody is told. What it raises is tried again, twice.
         is_told: whether somebody is to be told of this job's success, or failure.
     """
 
