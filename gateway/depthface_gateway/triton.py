@@ -31,7 +31,7 @@ from depthface.weights import is_meaningful
 from depthface_client import AsyncClient, ModelInfo
 from depthface_gateway.settings import Settings
 
-__all__ = ["Triton"]
+__all__ = ["StillBusy", "Triton"]
 
 T = TypeVar("T")
 
@@ -47,6 +47,21 @@ is visible if it had answered something before; otherwise it is known after this
 _TIMEOUTS_OF_THE_DEAD = 3  # one that is only busy may miss a look
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+
+
+class StillBusy(RequestTimeout):
+    """The patience has ended before a server took the request: all that answered were full. It is safe to ask again."""
+
+
+@dataclass
+class _Asked:
+    """How far a request is.
+
+    Attributes:
+        is_taken: a server has it that has not refused it before.
+    """
+
+    is_taken: bool = False
 
 
 @dataclass(eq=False)
@@ -154,14 +169,16 @@ class Triton:
         Raises:
             ServerOverloaded: too many wait here already.
             ServerUnavailable: none of the servers answers.
-            RequestTimeout: the patience has ended.
+            StillBusy: the patience has ended, and no server has taken the request.
+            RequestTimeout: the patience has ended, and the one that has it does not answer.
         """
         patience_s = self._settings.deadline_s if patience_s is None else patience_s
+        asked = _Asked()
         try:
             async with asyncio.timeout(patience_s):
-                return await self._asked(call)
+                return await self._answer(call, asked)
         except TimeoutError as error:
-            raise RequestTimeout(
+            raise (RequestTimeout if asked.is_taken else StillBusy)(
                 f"No server answered within {patience_s:g} s.", "It may be busy: try again in a while."
             ) from error
 
@@ -225,11 +242,13 @@ class Triton:
                 await self._watch
             await self._stack.aclose()
 
-    async def _asked(self, call: Callable[[AsyncClient], Awaitable[T]]) -> T:
+    async def _answer(self, call: Callable[[AsyncClient], Awaitable[T]], asked: _Asked) -> T:
         lost: list[_Server] = []
         refusals = 0
         while True:
+            asked.is_taken = False
             server = await self._place(lost)
+            asked.is_taken = refusals == 0
             try:
                 answer = await call(server.asking)
             except ServerOverloaded:

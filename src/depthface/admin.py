@@ -1,8 +1,8 @@
 """The key to what only a server's operator may do: load and unload, shared memory, tracing, logging.
 
 A server takes it from `DEPTHFACE_ADMIN_KEY` or makes one up. It keeps the key in files that its user alone may read,
-by its address with its HTTP port and with its gRPC port, so that the same user's command line and SDK on the same machine
-find it.
+by its address with its HTTP port and with its gRPC port, so that the same user's command line and SDK on the same
+machine find it.
 """
 
 from __future__ import annotations

@@ -69,8 +69,7 @@ def essence(document: dict[str, Any]) -> dict[str, Any]:
             "parameters": parameters(operation),
             "body": contents(operation.get("requestBody", {})),
             "answers": {  # FastAPI's own words for 422 are told by each version in another way
-                status: {} if status == "422" else contents(answer)
-                for status, answer in operation["responses"].items()
+                status: {} if status == "422" else contents(answer) for status, answer in operation["responses"].items()
             },
         }
         for path, methods in document["paths"].items()

@@ -30,11 +30,11 @@ from depthface_gateway.depthflow.wire import PRESETS, Preset, Process, Task, tim
 from depthface_gateway.edge import NoKey
 from depthface_gateway.forms import new_router
 from depthface_gateway.frame import MOST_TOLD, Frame, Problem, new_app
+from depthface_gateway.jobs.claims import UPLOAD, NewJob
 from depthface_gateway.jobs.cleaning import clean
 from depthface_gateway.jobs.core import Core, opened, working
 from depthface_gateway.jobs.inference import Task as JobTask
 from depthface_gateway.jobs.models import Job, Status
-from depthface_gateway.jobs.queue import UPLOAD, NewJob
 from depthface_gateway.jobs.settings import JobSettings
 from depthface_gateway.jobs.wire import Cleanup
 from depthface_gateway.outward import allowed_networks
@@ -163,7 +163,8 @@ async def _clean_up(core: Core, days: float) -> None:
 
 
 def _older_than(days: float) -> Cleanup:
-    return Cleanup(older_than_seconds=86400 * days, remove_queue=False)
+    """Return what goes: tasks that have ended, and clips whose task is gone, as its process died before it deleted them."""
+    return Cleanup(older_than_seconds=86400 * days, remove_queue=False, remove_orphaned_files=True)
 
 
 # Errors

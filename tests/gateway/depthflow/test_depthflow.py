@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import http.server
 import json
+import os
 import threading
 import uuid
 from collections.abc import Iterator
@@ -32,9 +33,9 @@ from depthface_gateway import depthflow
 from depthface_gateway.contracts import address, contract_named
 from depthface_gateway.depthflow.clips import TASK, clip_task, depth_of, frame_size, path_of
 from depthface_gateway.depthflow.wire import Parameters
+from depthface_gateway.jobs.claims import Claim
 from depthface_gateway.jobs.inference import Try
-from depthface_gateway.jobs.queue import Claim
-from depthface_gateway.jobs.worker import Fate, verdict
+from depthface_gateway.jobs.verdicts import Fate, verdict
 
 
 def frames_of(clip: bytes) -> list[np.ndarray]:
@@ -197,6 +198,21 @@ def test_a_disk_that_is_full_in_the_middle_of_a_clip_costs_no_try(kind: str, sma
     assert fate is Fate.WAITS and "No space left" in told and str(small_disk) not in told
 
 
+def test_a_photo_that_cannot_be_kept_is_refused_in_the_contracts_form(small_disk: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "depthflow").symlink_to(small_disk)  # the database is elsewhere
+    with serving(data) as service:
+        ballast = small_disk / "ballast"
+        ballast.write_bytes(bytes(60 * 1024))
+        answer = service.process()
+        body = answer.json()
+        assert answer.status_code == 500 and body["error"] == body["detail"]["error"] == "file_save_error"
+        assert body["message"] and str(small_disk) not in answer.text
+        ballast.unlink()
+        assert service.process().status_code == 200
+
+
 def test_a_private_webhook_is_told_only_where_it_is_allowed(service: Service, tmp_path: Path) -> None:
     with hook() as heard:
         refused = service.process(webhook_url=heard.url)
@@ -261,6 +277,22 @@ def test_cancelling_waiting_keys_and_expiry(tmp_path: Path) -> None:
         assert (gone.status_code, gone.json()["error"]) == (404, "task_not_found")
         left = [path for path in (tmp_path / "depthflow").rglob("*") if path.is_file()]
         assert left == []
+
+
+def test_a_clip_whose_task_was_deleted_is_deleted_too_when_it_is_as_old(tmp_path: Path) -> None:
+    """Whoever deleted the task ended before it had deleted the clip."""
+    old, young = (tmp_path / "depthflow" / str(uuid.uuid4()) for _ in range(2))
+    for folder in (old, young):
+        folder.mkdir(parents=True)
+        (folder / "clip.mp4").write_bytes(b"a clip")
+    os.utime(old, (1, 1))
+    with serving(tmp_path) as service:
+        until(lambda: not old.exists(), "the end of the clip")
+        done = service.ended(service.process())
+        assert young.exists()
+        cleaned = service.ask("POST", "/api/v1/monitoring/cleanup?days=0.5").json()
+        assert (cleaned["tasks_deleted"], cleaned["files_deleted"]) == (0, 0)
+        assert young.exists() and service.ask("GET", done["result_url"]).status_code == 200
 
 
 OPEN_BY_MISTAKE = [{"DEPTHFLOW_API_KEY": ""}, {"API_KEY_ENABLED": "true"}, {"API_KEY_ENABLED": "1", "API_KEY": " "}]
