@@ -163,7 +163,7 @@ async def _clean_up(core: Core, days: float) -> None:
 
 
 def _older_than(days: float) -> Cleanup:
-    """Return what goes: tasks that have ended, and clips whose task is gone, as its process died before it deleted them."""
+    """Return what goes: tasks that have ended, and clips without a task, whose deletion broke off."""
     return Cleanup(older_than_seconds=86400 * days, remove_queue=False, remove_orphaned_files=True)
 
 

@@ -20,16 +20,19 @@ from depthface.errors import (
     ServerOverloaded,
     ServerUnavailable,
 )
-from depthface_gateway.jobs.claims import LONGEST_DELAY_MS, Claim
+from depthface_gateway.jobs.claims import Claim
 from depthface_gateway.jobs.rests import EVERYTHING
 from depthface_gateway.triton import StillBusy
 
-__all__ = ["Fate", "Ruling", "ruling", "verdict"]
+__all__ = ["OTHERS_FIRST_MS", "Fate", "Ruling", "ruling", "verdict"]
 
 _MODEL_PATIENCE = 5  # times the backoff: a model that is loaded anew takes a while
 
 _MOST_LOSSES = 5
 """As often does `depthface serve` start a Triton again that died, within ten minutes."""
+
+OTHERS_FIRST_MS = 10_000
+"""So long nobody takes a job that may be what takes the server with it."""
 
 _OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """What no job can help, and none can be done with. Of others, such as EIO, one job's folder may be the cause."""
@@ -110,4 +113,4 @@ def _loss(claim: Claim, message: str) -> Ruling:
     if losses >= _MOST_LOSSES:
         said = f"{message} That was so at {losses} tries of this job, which may be the cause."
         return Ruling(Fate.ENDS, said, EVERYTHING)
-    return Ruling(Fate.WAITS, message, EVERYTHING, delay_ms=LONGEST_DELAY_MS if claim.losses else 0, is_loss=True)
+    return Ruling(Fate.WAITS, message, EVERYTHING, delay_ms=OTHERS_FIRST_MS if claim.losses else 0, is_loss=True)

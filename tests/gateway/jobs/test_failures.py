@@ -22,7 +22,7 @@ on_both = pytest.mark.parametrize("world", ["sqlite", "postgresql"], indirect=Tr
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing rests or is put off for long."""
     monkeypatch.setattr(rests, "_LONGEST_S", 0.02)
-    monkeypatch.setattr(verdicts, "LONGEST_DELAY_MS", 50)
+    monkeypatch.setattr(verdicts, "OTHERS_FIRST_MS", 50)
 
 
 def test_a_bad_photo_ends_its_job_at_once_and_leaves_nothing(world) -> None:

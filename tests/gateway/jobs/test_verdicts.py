@@ -19,10 +19,10 @@ from depthface.errors import (
     ServerOverloaded,
     ServerUnavailable,
 )
-from depthface_gateway.jobs.claims import LONGEST_DELAY_MS, Claim
+from depthface_gateway.jobs.claims import Claim
 from depthface_gateway.jobs.media import MediaMissing, MediaUnavailable
 from depthface_gateway.jobs.rests import EVERYTHING
-from depthface_gateway.jobs.verdicts import Fate, Ruling, ruling, verdict
+from depthface_gateway.jobs.verdicts import OTHERS_FIRST_MS, Fate, Ruling, ruling, verdict
 from depthface_gateway.triton import StillBusy
 from depthface_server.supervisor import MOST_RESTARTS
 
@@ -93,7 +93,7 @@ def test_a_job_that_takes_the_server_with_it_lets_the_others_first_and_ends_at_l
     """However often it is tried, `depthface serve` can start its Triton again."""
     away = ServerUnavailable("Triton is away.")
     first = Ruling(Fate.WAITS, "Triton is away.", EVERYTHING, delay_ms=0, is_loss=True)
-    later = Ruling(Fate.WAITS, "Triton is away.", EVERYTHING, delay_ms=LONGEST_DELAY_MS, is_loss=True)
+    later = Ruling(Fate.WAITS, "Triton is away.", EVERYTHING, delay_ms=OTHERS_FIRST_MS, is_loss=True)
     assert [ruling(claim(losses=losses), away) for losses in range(4)] == [first, later, later, later]
     last = ruling(claim(losses=4), away)
     assert last.fate is Fate.ENDS and f"at {MOST_RESTARTS} tries of this job" in last.message
