@@ -80,9 +80,10 @@ class _Protocol(HttpToolsProtocol):
     It wakes the app once for a photo; uvicorn does for each piece that comes, and takes in no more than 64 KB ahead.
     """
 
-    _is_in_head = True
-    _heads = 0
+    _steps = 0
+    """Heads and messages that are whole, and pieces of bodies: all that bytes have been for so far."""
     _head_bytes = 0
+    """What has come since, of a head that is not whole, or of a trailer."""
     _idle: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -98,29 +99,42 @@ class _Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take in a piece of a request, or of several; refuse a head that is too long."""
-        heads = self._heads
+        steps = self._steps
         super().data_received(data)
-        if self._is_in_head and self._heads == heads and not self.transport.is_closing():
+        if self._steps == steps and not self.transport.is_closing():
             self._head_bytes += len(data)
             if self._head_bytes > _MOST_HEAD_BYTES:
                 self.send_400_response("The head of the request is too long.")
 
     def on_headers_complete(self) -> None:
         """Have the app begin."""
-        self._is_in_head = False
-        self._heads += 1
-        self._head_bytes = 0
+        self._step()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece of the body."""
+        self._step()
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) > _AHEAD_BYTES:
+            self.flow.pause_reading()
+            cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """Tell the app that the body is whole."""
-        self._is_in_head = True
+        self._step()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
         super().on_response_complete()
         self._wait()
+
+    def _step(self) -> None:
+        self._steps += 1
+        self._head_bytes = 0
 
     def _wait(self) -> None:
         if self._idle is not None:
@@ -131,15 +145,8 @@ class _Protocol(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
 
-    def on_body(self, body: bytes) -> None:
-        """Keep a piece of the body."""
-        cycle = self.cycle
-        if cycle.response_complete:
-            return
-        cycle.body += body
-        if len(cycle.body) > _AHEAD_BYTES:
-            self.flow.pause_reading()
-            cycle.message_event.set()
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: who asks for a web socket is answered as if he had not."""
 
 
 class _Server(uvicorn.Server):

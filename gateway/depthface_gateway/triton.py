@@ -46,11 +46,11 @@ is visible if it had answered something before; otherwise it is known after this
 
 _TIMEOUTS_OF_THE_DEAD = 3  # one that is only busy may miss a look
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S, _MOST_DOUBLINGS = 0.05, 2.0, 10
 
 
 class StillBusy(RequestTimeout):
-    """The patience has ended before a server took the request: all that answered were full. It is safe to ask again."""
+    """The patience has ended, and the request waits for a place, or for a server that had been full before."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ class _Asked:
     """How far a request is.
 
     Attributes:
-        is_taken: a server has it that has not refused it before.
+        is_taken: a server has it that has never refused it.
     """
 
     is_taken: bool = False
@@ -169,7 +169,7 @@ class Triton:
         Raises:
             ServerOverloaded: too many wait here already.
             ServerUnavailable: none of the servers answers.
-            StillBusy: the patience has ended, and no server has taken the request.
+            StillBusy: the patience has ended, and all were too busy.
             RequestTimeout: the patience has ended, and the one that has it does not answer.
         """
         patience_s = self._settings.deadline_s if patience_s is None else patience_s
@@ -244,15 +244,15 @@ class Triton:
 
     async def _answer(self, call: Callable[[AsyncClient], Awaitable[T]], asked: _Asked) -> T:
         lost: list[_Server] = []
-        refusals = 0
+        refused: list[_Server] = []
         while True:
             asked.is_taken = False
             server = await self._place(lost)
-            asked.is_taken = refusals == 0
+            asked.is_taken = server not in refused
             try:
                 answer = await call(server.asking)
             except ServerOverloaded:
-                refusals += 1
+                refused.append(server)
             except ServerUnavailable as error:
                 # A connection that was kept breaks when a server starts anew: each is tried twice before it is lost.
                 lost.append(server)
@@ -266,7 +266,7 @@ class Triton:
                 return answer
             finally:
                 self._leave(server)
-            longest_s = min(_FIRST_PAUSE_S * 2**refusals, _LONGEST_PAUSE_S)
+            longest_s = min(_FIRST_PAUSE_S * 2 ** min(len(refused), _MOST_DOUBLINGS), _LONGEST_PAUSE_S)
             await asyncio.sleep(random.uniform(longest_s / 2, longest_s))
 
     async def _place(self, lost: Sequence[_Server]) -> _Server:

@@ -134,7 +134,9 @@ async def deliver(outbox: Outbox, tell: Callable[[Parcel], Awaitable[None]], pol
             try:
                 parcel = await asyncio.to_thread(outbox.take)
             except SQLAlchemyError as error:
-                _log.error("nobody is told: the database does not answer: %s", str(error).splitlines()[0])
+                _log.error("nobody is told: the database does not answer: %s", error)
+            except Exception:
+                _log.exception("nobody is told")
             if parcel is not None:
                 telling.create_task(told(parcel), name=f"tell of {parcel.job_id}")
                 continue
@@ -157,5 +159,5 @@ async def _told(outbox: Outbox, tell: Callable[[Parcel], Awaitable[None]], parce
             await asyncio.to_thread(outbox.delivered, parcel)
         else:
             await asyncio.to_thread(outbox.refused, parcel, reason)
-    except SQLAlchemyError as error:  # it is told once more, when it is due again
-        _log.error("job %s: the database does not answer: %s", parcel.job_id, str(error).splitlines()[0])
+    except Exception:  # it is told once more, when it is due again
+        _log.exception("job %s: what came of telling its end is not noted", parcel.job_id)

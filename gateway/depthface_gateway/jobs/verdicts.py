@@ -69,7 +69,7 @@ class Ruling:
 def ruling(claim: Claim, error: BaseException) -> Ruling:
     """Return what is to be done after this error, by what has come of the job's tries so far."""
     fate, message = verdict(error)
-    if isinstance(error, ServerUnavailable):
+    if isinstance(error, ServerUnavailable) and not _is_of_the_machine(error):
         return _loss(claim, message)
     if fate is Fate.WAITS:
         return Ruling(fate, message, EVERYTHING)
@@ -102,6 +102,15 @@ def verdict(error: BaseException) -> tuple[Fate, str]:
             return fate, f"The job's files cannot be written or read now ({reason})."
         case _:
             return Fate.AGAIN, "The worker failed; its log says why."
+
+
+def _is_of_the_machine(error: BaseException | None) -> bool:
+    """Return whether it is for want of something here that nobody could be asked."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            return True
+        error = error.__cause__
+    return False
 
 
 def _loss(claim: Claim, message: str) -> Ruling:

@@ -20,6 +20,7 @@ class Server:
     """One that lives; what it does is what is asked of it."""
 
     def __init__(self, url: str, **_: object) -> None:
+        self.server = url
         self.asked = 0
 
     async def __aenter__(self) -> Server:

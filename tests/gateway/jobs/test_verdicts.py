@@ -95,5 +95,8 @@ def test_a_job_that_takes_the_server_with_it_lets_the_others_first_and_ends_at_l
     first = Ruling(Fate.WAITS, "Triton is away.", EVERYTHING, delay_ms=0, is_loss=True)
     later = Ruling(Fate.WAITS, "Triton is away.", EVERYTHING, delay_ms=OTHERS_FIRST_MS, is_loss=True)
     assert [ruling(claim(losses=losses), away) for losses in range(4)] == [first, later, later, later]
+    here = ServerUnavailable("No answer.")
+    here.__cause__ = OSError(errno.EMFILE, "Too many open files")
+    assert ruling(claim(losses=4), here) == Ruling(Fate.WAITS, "No answer.", EVERYTHING)
     last = ruling(claim(losses=4), away)
     assert last.fate is Fate.ENDS and f"at {MOST_RESTARTS} tries of this job" in last.message
