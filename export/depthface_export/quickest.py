@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from depthface import manifest
+from depthface import machine, manifest
 from depthface.contract import MODEL_VERSION, Precision
 from depthface.errors import ParityError
 from depthface.spec import ModelCard, Network
+from depthface_export.interrupts import hold_signals
 from depthface_export.job import Job, NetworkJob
 
 __all__ = ["AUTO", "Stopwatch", "candidates", "choose", "note", "settled"]
@@ -41,13 +42,20 @@ Make = Callable[[Job, Path], Mapping[str, NetworkJob]]
 
 def candidates(card: ModelCard, *, with_engines: bool = False) -> tuple[Precision, ...]:
     """Return the precisions of a card that may be the quickest on this machine, the likeliest first."""
-    from depthface_export import validate  # it brings ONNX Runtime
-
-    if with_engines or validate.has_cuda():
+    if with_engines or _has_cuda():
         likely: tuple[Precision, ...] = ("fp16", "fp32")
     else:
         likely = (*(("bf16",) if "BF16" in _cpu_capabilities() else ()), "int8", "fp32")
     return tuple(precision for precision in likely if precision in card.tolerances)
+
+
+def _has_cuda() -> bool:
+    if not machine.gpus():
+        return False
+    with hold_signals():
+        from depthface_export import validate  # it brings ONNX Runtime
+
+    return validate.has_cuda()
 
 
 def settled(job: Job) -> Job | None:

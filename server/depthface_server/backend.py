@@ -96,13 +96,16 @@ class NetworkBackend(ABC):
         self._used = time.monotonic()
         heap.keep()
         self._trimmer = heap.Trimmer(_REST_S, self._rest)
+        held = path
         try:
-            self._open = partial(self.open, self._hold(path), config, parameters, args)
+            held = self._hold(path)
+            self._open = partial(self.open, held, config, parameters, args)
             inputs, outputs = self._open()
         except pb_utils.TritonModelException:
             raise
         except Exception as error:  # runtimes raise a dozen classes without a common base
-            raise pb_utils.TritonModelException(f"{name}: {file_name} cannot be loaded: {error}") from error
+            reason = str(error).replace(str(held), str(path))
+            raise pb_utils.TritonModelException(f"{name}: {file_name} cannot be loaded: {reason}") from error
         _check(name, file_name, config, inputs, outputs)
         self._inputs = [tensor["name"] for tensor in config["input"]]
         idle_s = 60 * float(os.environ.get(IDLE_MINUTES) or 0)

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -201,9 +202,15 @@ class Watchdog:
 
         Triton passes over what has not changed on the disk (model_repository_manager.cc, `LoadUnloadModels`).
         """
-        parts = {model: _parts_of(self._api.config(model)) for model in self._api.ready()}
+        parts = {}
+        for model in self._api.ready():
+            with suppress(ApiError):  # it was unloaded just now
+                parts[model] = _parts_of(self._api.config(model))
         for model in sorted(_related(name, parts)):
-            self._api.load(model)
+            try:
+                self._api.load(model)
+            except ApiError as error:
+                _log.error("%s, which belongs to %s, could not be loaded anew: %s", model, name, error)
 
     def _end(self, name: str, before: frozenset[int]) -> None:
         end(before & self._processes().get(name, _NONE))

@@ -16,7 +16,7 @@ from depthface import manifest
 from depthface.errors import ParityError
 from depthface.families import all_cards, card_named
 from depthface.spec import EngineOptions
-from depthface_export import pipeline, quickest, validate
+from depthface_export import pipeline, quickest
 from depthface_export.cli import export
 from depthface_export.job import Engines, NetworkJob
 
@@ -187,7 +187,7 @@ def test_the_candidates_are_what_a_machine_and_a_card_have(
     monkeypatch, capabilities, has_cuda, engines, model, expected
 ):
     monkeypatch.setattr(quickest, "_cpu_capabilities", lambda: capabilities)
-    monkeypatch.setattr(validate, "has_cuda", lambda: has_cuda)
+    monkeypatch.setattr(quickest, "_has_cuda", lambda: has_cuda)
     assert quickest.candidates(card_named(model), with_engines=engines) == expected
 
 

@@ -49,7 +49,7 @@ _AT_ONCE = 8
 """Requests under way for one list: more would only fill the server's queue, which others wait in too."""
 
 _IN_MEMORY = _BATCH * _AT_ONCE
-"""Photos of one list that are read before they are sent: as many as can be under way."""
+"""Photos of one list that are read before they are sent: the most that can be under way."""
 
 
 @dataclass(frozen=True, eq=False)
