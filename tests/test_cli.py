@@ -144,7 +144,8 @@ def test_the_exit_codes_of_success_failure_and_wrong_usage():
     assert depthface("--no-such-option").returncode == 2
 
 
-def test_who_interrupts_gets_130():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_who_interrupts_gets_130(number):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"127.0.0.1:{silent.getsockname()[1]}"
         process = subprocess.Popen(
@@ -155,7 +156,7 @@ def test_who_interrupts_gets_130():
         connection, _ = silent.accept()
         with connection:
             assert connection.recv(1)  # the request
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             _, said = process.communicate(timeout=300)
     assert process.returncode == 130
     assert said.splitlines()[-1] == "Interrupted."

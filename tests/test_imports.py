@@ -18,8 +18,8 @@ SOURCES = [
 
 # What is imported, and the only places (path prefixes) that may.
 TABLE = {
-    "torch": ("src/depthface/families/*/network.py", "export/"),
-    "transformers": ("src/depthface/families/*/network.py", "export/"),
+    "torch": ("src/depthface/families/*/network.py", "src/depthface/families/pretrained.py", "export/"),
+    "transformers": ("src/depthface/families/*/network.py", "src/depthface/families/pretrained.py", "export/"),
     "insightface": ("src/depthface/families/*/network.py", "export/depthface_export/weights.py"),
     "onnx": (
         "src/depthface/families/*/network.py",
@@ -30,7 +30,6 @@ TABLE = {
     "requests": ("export/depthface_export/weights.py",),
     "onnxruntime": (
         "export/depthface_export/int8.py",
-        "export/depthface_export/quickest.py",
         "src/depthface/families/*/network.py",
         "export/depthface_export/validate.py",
         "server/depthface_server/backends/",

@@ -22,7 +22,7 @@ _LOAD_TIMEOUT_S = 300.0
 class Settings:
     """What a client is made of; its transports are imported when one is made, not before."""
 
-    url: str
+    url: str = field(repr=False)  # a password may be in it
     address: Address
     timeout_s: float
     retries: int

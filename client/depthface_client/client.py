@@ -32,8 +32,10 @@ class Client(Methods, Blocking, Asker):
     the connections that are open; the next request opens one anew.
 
     Args:
-        url: `host:port`, or a URL of http, https, grpc or grpcs; gRPC needs the extra `depthface[grpc]`.
-        timeout_s: the longest wait for an answer, in seconds.
+        url: `host:port`, or a URL of http, https, grpc or grpcs; gRPC needs the extra `depthface[grpc]`. For a proxy
+            that asks for a login: `https://NAME:PASSWORD@host:port`.
+        timeout_s: the longest that a call to the server takes once it is connected, in seconds; a method may make
+            several calls.
         retries: how often a request that changes nothing is sent again that was turned away (`ServerOverloaded`) or
             found nobody (`ServerUnavailable`), each time after a longer pause.
         admin_key: for `load` and `unload`; without it that in DEPTHFACE_ADMIN_KEY or, on the server's own machine, the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import signal
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -94,7 +95,8 @@ def export(
     engines, is_auto = _engines(**of_engines), precision == quickest.AUTO
     # A terminated export cleans up as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console = Console(highlight=False, soft_wrap=True)
+    # By name: what is printed during a build is kept from the terminal, but for what this console shows of it.
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     cards = [card_named(model) for model in models]
     _refuse_weights_for_nobody(models, weights)
     for model, card in zip(models, cards, strict=True):

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 __all__ = ["hold_signals"]
 
 
 @contextmanager
-def hold_signals() -> Iterator[None]:
-    """Let SIGINT and SIGTERM wait for the end of the block.
+def hold_signals() -> Iterator[Sequence[int]]:
+    """Let SIGINT and SIGTERM wait for the end of the block; yield those that wait by now.
 
-        Inside of the import of a C++ library an interrupt aborts the process, and between two renames it would leave
-    networks of two exports side by side.
+    In the import of a C++ library, and where one calls us, an interrupt aborts the process. Between two renames it
+    would leave networks of two exports side by side.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield ()
         return
     waiting: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
     handlers = {number: signal.signal(number, lambda number, _: waiting.append(number)) for number in numbers}
     try:
-        yield
+        yield waiting
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from depthface import config
+from depthface import config, manifest
 from depthface.contract import CONFIG_FILE, ENSEMBLE, EXPORTED_CONFIG, Form
 from depthface.errors import ConfigError
 from depthface.spec import Pipeline
@@ -33,7 +33,8 @@ def install(job: Job, build: Path, exported: Mapping[str, pb.ModelConfig]) -> No
     """Put all text of a card into its place, the public models after what they consist of, and sweep up.
 
     A public model that changes its form comes into its place whole, in one step; so does one that is new. Of what is
-    there already, only what differs is written. Steps that no ensemble has any more go last.
+    there already, only what differs is written. Steps that no ensemble has any more go last, and networks that the card
+    no longer has.
     """
     files = texts.texts(job.card, job.form)
     files |= {Path(name, EXPORTED_CONFIG): texts.text_of(each) for name, each in exported.items()}
@@ -49,6 +50,7 @@ def install(job: Job, build: Path, exported: Mapping[str, pb.ModelConfig]) -> No
         staging.install(build / name, target)
     for pipeline in job.card.pipelines:
         _sweep(job.target, pipeline, kept=set(folders))
+    _sweep_networks(job.target, kept=set(folders), public=public.keys())
 
 
 def _changes_form(job: Job, pipeline: Pipeline) -> bool:
@@ -69,6 +71,19 @@ def _sweep(repository: Path, pipeline: Pipeline, kept: set[str]) -> None:
         folder = repository / name
         if name not in kept and _is_step(folder, pipeline.name):
             shutil.rmtree(folder)
+
+
+def _sweep_networks(repository: Path, kept: set[str], public: Set[str]) -> None:
+    """Remove the networks that these public models alone had before: a server would go by their manifests."""
+    for folder in manifest.folders(repository):
+        name, found = folder.parent.name, manifest.read(folder)
+        if name not in kept and found is not None and _is_of(found, name, public):
+            shutil.rmtree(folder.parent)
+
+
+def _is_of(found: manifest.Manifest, network: str, public: Set[str]) -> bool:
+    """Return True for the manifest of a network of these models alone; a copy under another name is none of theirs."""
+    return bool(found.serves) and all(name in public and network in needed for name, needed in found.serves.items())
 
 
 def _is_step(folder: Path, public: str) -> bool:

@@ -57,8 +57,7 @@ def export(job: Job) -> Outcome:
         )
         for network in job.card.networks:
             made = manifest.read(made_in / network.name / MODEL_VERSION)
-            if made is None:
-                continue
+            assert made is not None, "it was made a moment ago, or held against its files"
             if made.openvino_checks is None:
                 configs.leave_to_onnxruntime(exported[network.name])
             for pipeline in job.card.pipelines:
@@ -190,7 +189,6 @@ def _make_network(making: NetworkJob, weights: Folder | Random | Synthetic) -> N
 
         checks, in_fp32 = int8.int8_from_export(making)
     else:
-        report("validate: what will serve it against the reference, on photographs")
         checks = validate.prove_as_served(making)
     openvino_checks = _checks_by_openvino(making)
     options = making.job.engine_of(network)
@@ -250,8 +248,7 @@ def _install(job: Job, build: Path, exported: Mapping[str, pb.ModelConfig], netw
     if networks:
         job.report("repository: install")
     with hold_signals():
-        for network in networks:
-            staging.install(build / network.name, job.target / network.name)
+        staging.install_all([(build / network.name, job.target / network.name) for network in networks])
         layout.install(job, build / "public", exported)
 
 

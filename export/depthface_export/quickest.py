@@ -18,9 +18,9 @@ import numpy as np
 
 from depthface import machine, manifest
 from depthface.contract import MODEL_VERSION, Precision
-from depthface.cores import Cores
-from depthface.errors import ExportError, ParityError
+from depthface.errors import ParityError
 from depthface.spec import ModelCard, Network
+from depthface_export.interrupts import hold_signals
 from depthface_export.job import Job, NetworkJob
 
 __all__ = ["AUTO", "Stopwatch", "candidates", "choose", "note", "settled"]
@@ -47,6 +47,15 @@ def candidates(card: ModelCard, *, with_engines: bool = False) -> tuple[Precisio
     else:
         likely = (*(("bf16",) if "BF16" in _cpu_capabilities() else ()), "int8", "fp32")
     return tuple(precision for precision in likely if precision in card.tolerances)
+
+
+def _has_cuda() -> bool:
+    if not machine.gpus():
+        return False
+    with hold_signals():
+        from depthface_export import validate  # it brings ONNX Runtime
+
+    return validate.has_cuda()
 
 
 def settled(job: Job) -> Job | None:
@@ -170,17 +179,21 @@ def _usual(network: Network, shown: Sequence[Mapping[str, Any]]) -> dict[str, An
 
 @contextmanager
 def _as_served(making: NetworkJob, usual: Mapping[str, Any]) -> Iterator[Callable[[dict[str, Any]], object]]:
+    from depthface_export import validate
+
     found = manifest.read(making.folder)
     assert found is not None, "it was made a moment ago"
+    on_cuda = validate.has_cuda()
     if found.engine is not None:
         from depthface_export import tensorrt
 
         with tensorrt.runner(making.plan, making.network) as run:
             yield run
-    elif not _has_cuda() and (making.precision == "bf16" or found.openvino_checks is not None):
+    elif not on_cuda and (making.precision == "bf16" or found.openvino_checks is not None):
         yield _by_openvino(making, usual)
     else:
-        yield _by_onnxruntime(making)
+        session = validate.session_as_served(making.model, on_cuda=on_cuda)
+        yield lambda feed: session.run(None, feed)
 
 
 def _by_openvino(making: NetworkJob, usual: Mapping[str, Any]) -> Callable[[dict[str, Any]], object]:
@@ -194,33 +207,6 @@ def _by_openvino(making: NetworkJob, usual: Mapping[str, Any]) -> Callable[[dict
         network = fixed(network, {name: value.shape for name, value in usual.items()})
     request = core.compile_model(network, "CPU", options(is_bf16=is_bf16)).create_infer_request()
     return lambda feed: request.infer(feed, share_inputs=True, share_outputs=True)
-
-
-def _by_onnxruntime(making: NetworkJob) -> Callable[[dict[str, Any]], object]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = Cores.found().count
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    cuda = [(machine.CUDA_PROVIDER, machine.CUDA_OPTIONS)] if _has_cuda() else []
-    if cuda:
-        onnxruntime.preload_dlls()
-    session = onnxruntime.InferenceSession(making.model, options, providers=[*cuda, "CPUExecutionProvider"])
-    if bool(cuda) != (machine.CUDA_PROVIDER in session.get_providers()):
-        raise ExportError(
-            f"{machine.CUDA_PROVIDER} did not start, though there is a GPU; ONNX Runtime's warning says why.",
-            "Choose a --precision.",
-        )
-    return lambda feed: session.run(None, feed)
-
-
-def _has_cuda() -> bool:
-    """Return True where ONNX Runtime would serve on a GPU."""
-    if not machine.gpus():
-        return False
-    import onnxruntime
-
-    return machine.CUDA_PROVIDER in onnxruntime.get_available_providers()
 
 
 def _cpu_capabilities() -> Sequence[str]:

@@ -8,14 +8,14 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from depthface.errors import ExportError
 
-__all__ = ["install", "stage", "write_whole"]
+__all__ = ["install", "install_all", "stage", "write_whole"]
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def stage(repository: Path) -> Iterator[Path]:
                 root.rmdir()
 
 
-def _lock(root: Path) -> IO[str]:
+def _lock(root: Path) -> IO[bytes]:
     """Return the lock of a repository, held; raises BlockingIOError if another process holds it, and other OSErrors.
 
     Who held it before removes it in the end. So a lock that was opened may be no longer the one that others will see.
@@ -61,7 +61,7 @@ def _lock(root: Path) -> IO[str]:
     while True:
         try:
             root.mkdir(parents=True, exist_ok=True)
-            lock = (root / "lock").open("w")
+            lock = (root / "lock").open("wb")
         except (FileNotFoundError, FileExistsError):
             if root.is_file() or not root.parent.is_dir():
                 raise
@@ -72,6 +72,17 @@ def _lock(root: Path) -> IO[str]:
             if os.path.samestat(os.fstat(lock.fileno()), (root / "lock").stat()):
                 stack.pop_all()
                 return lock
+
+
+def install_all(moves: Sequence[tuple[Path, Path]]) -> None:
+    """`install` folders in turn, each as `(built, target)`; where one cannot be, those before it are taken back."""
+    for index, (built, target) in enumerate(moves):
+        try:
+            install(built, target)
+        except OSError:
+            for before in reversed(moves[:index]):
+                _take_back(*before)
+            raise
 
 
 def install(built: Path, target: Path) -> None:
@@ -90,6 +101,14 @@ def install(built: Path, target: Path) -> None:
         built.rename(target)
 
 
+def _take_back(built: Path, target: Path) -> None:
+    """Undo `install`."""
+    if built.exists():
+        _exchange(built, target)
+    else:
+        target.rename(built)
+
+
 def _exchange(a: Path, b: Path) -> None:
     """Swap two folders by renameat2(2) with RENAME_EXCHANGE; where there is none, by two renames."""
     at_fdcwd, rename_exchange = -100, 2
@@ -102,14 +121,18 @@ def _exchange(a: Path, b: Path) -> None:
             raise OSError(code, os.strerror(code), str(b))
     aside = a.with_name(a.name + ".old")
     b.rename(aside)
-    a.rename(b)
+    try:
+        a.rename(b)
+    except OSError:
+        aside.rename(b)
+        raise
     aside.rename(a)
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file in UTF-8, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False) as file:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".", delete=False) as file:
         try:
             file.write(text)
             file.flush()

@@ -11,7 +11,8 @@ import importlib
 import io
 import os
 import re
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +21,7 @@ import numpy as np
 from depthface import cache, machine
 from depthface.errors import EngineError
 from depthface.spec import EngineOptions, Network
+from depthface_export.interrupts import hold_signals
 
 if TYPE_CHECKING:  # it brings ONNX Runtime, which takes seconds
     from depthface_export.validate import Arrays, Run
@@ -41,7 +43,7 @@ class Phases(Protocol):
 
 
 def require() -> machine.Machine:
-    """Return this machine; raises `EngineError` if it cannot build engines."""
+    """Return this machine; raises `EngineError` if it cannot build engines, `ServeError` if it cannot keep timings."""
     here = machine.read()
     _tensorrt()
     if here.tensorrt is None:
@@ -52,6 +54,9 @@ def require() -> machine.Machine:
             "out on the GPU that will run it.",
             _WHERE,
         )
+    folder = cache.make_folder(_TIMINGS)
+    with cache.writing(folder), tempfile.TemporaryFile(dir=folder):
+        pass  # a folder that is there may be read-only
     return here
 
 
@@ -70,10 +75,8 @@ def engine_from_onnx(
     from polygraphy.exception import PolygraphyException
 
     kept = timing_cache(trt.__version__, require())
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    monitor = _monitor(trt, phases)
     workspace = options.workspace_mib
-    with _capture_output() as log:
+    with hold_signals() as waiting, _capture_output() as log:
         try:
             serialized = EngineBytesFromNetwork(
                 NetworkFromOnnxPath(str(model), strongly_typed=True),
@@ -89,12 +92,12 @@ def engine_from_onnx(
                         "ampere_plus": trt.HardwareCompatibilityLevel.AMPERE_PLUS,
                     }[options.hardware_compatible],
                     version_compatible=options.version_compatible,
-                    progress_monitor=monitor,
+                    progress_monitor=_monitor(trt, phases, waiting),
                 ),
                 save_timing_cache=str(kept),
             )()
         except PolygraphyException as error:
-            if monitor.was_interrupted:
+            if waiting:
                 raise KeyboardInterrupt from error
             raise EngineError(
                 f"TensorRT {trt.__version__} cannot build {network.name}: {_first_error(log, error)}.",
@@ -131,8 +134,11 @@ def timing_cache(tensorrt: str, here: machine.Machine) -> Path:
     """Where the timings of this version and GPU are kept; those of another are of no use."""
     gpu = here.gpus[0]
     name = f"{tensorrt}-{gpu.name}-{gpu.compute_capability}".lower()
-    return cache.folder() / "tensorrt" / (re.sub(r"[^a-z0-9.]+", "-", name) + ".timings")
+    return cache.folder() / _TIMINGS / (re.sub(r"[^a-z0-9.]+", "-", name) + ".timings")
 
+
+_TIMINGS = "tensorrt"
+"""The folder of timings in the cache."""
 
 _WHERE = "Build engines in the container that serves them (docker compose run export …), or export without --engine."
 
@@ -179,25 +185,20 @@ def _profile_for(network: Network, inputs: Arrays) -> int:
     raise EngineError(f"{network.name} has no profile for inputs of the shapes {shapes_found}.")
 
 
-def _monitor(trt: Any, phases: Phases | None) -> Any:
-    """TensorRT's progress, handed on. It calls from within the build, which no exception may leave."""
+def _monitor(trt: Any, phases: Phases | None, waiting: Sequence[int]) -> Any:
+    """TensorRT's progress, handed on; a build for which a signal is `waiting` is given up.
+
+    It calls from within the build, which no exception may leave: a signal that is not held would be one.
+    """
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-            self.was_interrupted = False
-
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             if phases is not None:
                 phases.start(phase_name, parent_phase, num_steps)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            try:
-                goes_on = phases is None or phases.advance(phase_name, step)
-                return goes_on and not self.was_interrupted
-            except KeyboardInterrupt:
-                self.was_interrupted = True
-                return False
+            goes_on = phases is None or phases.advance(phase_name, step)
+            return goes_on and not waiting
 
         def phase_finish(self, phase_name: str) -> None:
             if phases is not None:

@@ -87,7 +87,7 @@ def write(repository: Path, files: Mapping[Path, str]) -> None:
     """Write text files, each whole or not at all; those already right are left alone."""
     for relative, text in files.items():
         path = repository / relative
-        if path.is_file() and path.read_text() == text:
+        if path.is_file() and path.read_bytes() == text.encode():
             continue
         write_whole(path, text)
 

@@ -14,8 +14,9 @@ import numpy.typing as npt
 import onnxruntime
 
 import depthface_standins
-from depthface import image
+from depthface import image, machine
 from depthface.contract import Precision
+from depthface.cores import Cores
 from depthface.errors import ExportError, ParityError
 from depthface.families import module_of
 from depthface.spec import ModelCard, Samples
@@ -28,12 +29,14 @@ __all__ = [
     "Check",
     "Named",
     "Run",
+    "has_cuda",
     "inputs",
     "prove",
     "prove_as_served",
     "runner",
     "runner_of_static_graphs",
     "samples",
+    "session_as_served",
     "validate",
 ]
 
@@ -89,6 +92,9 @@ CALIBRATION = Named(
 """On which ranges are measured, none of them of those above. They are as many as a family's checks look at."""
 
 
+_BY_CUDA: tuple[Precision, ...] = ("fp32", "fp16")
+"""What CUDA serves, of a network without an engine. What is in bf16 stays on a processor, and int8 is for one."""
+
 _REPORT = "Nothing was installed. Export in fp32, or report this with the versions of all that took part."
 
 
@@ -112,7 +118,7 @@ class Check:
 
 
 def runner(model: Path | bytes, precision: Precision = "fp32", *, by_openvino: bool = False) -> Run:
-    """Return what will serve it, on the CPU, as a function from inputs by name to outputs by name.
+    """Return what will serve it on a CPU, as a function from inputs by name to outputs by name.
 
     Args:
         by_openvino: as bf16 is anyway, instead of by ONNX Runtime.
@@ -122,9 +128,39 @@ def runner(model: Path | bytes, precision: Precision = "fp32", *, by_openvino: b
     """
     if precision == "bf16" or by_openvino:
         return _openvino(model, is_bf16=precision == "bf16")
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return _run_of(onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]))
+
+
+def _run_of(session: onnxruntime.InferenceSession) -> Run:
     names = [output.name for output in session.get_outputs()]
     return lambda inputs: dict(zip(names, session.run(None, inputs), strict=True))
+
+
+def has_cuda() -> bool:
+    """Return True where ONNX Runtime would serve on a GPU."""
+    return bool(machine.gpus()) and machine.CUDA_PROVIDER in onnxruntime.get_available_providers()
+
+
+def session_as_served(model: Path, *, on_cuda: bool) -> onnxruntime.InferenceSession:
+    """Return a session of ONNX Runtime as the server's backend has it, which falls back on no other provider.
+
+    Raises:
+        ExportError: CUDA does not start.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = Cores.found().count
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    cuda = [(machine.CUDA_PROVIDER, machine.CUDA_OPTIONS)] if on_cuda else []
+    if on_cuda:
+        onnxruntime.preload_dlls()
+    providers = [*cuda, "CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+    if on_cuda and machine.CUDA_PROVIDER not in session.get_providers():
+        raise ExportError(
+            f"{machine.CUDA_PROVIDER} did not start, though there is a GPU; ONNX Runtime's warning says why.",
+            "Mend that; or set CUDA_VISIBLE_DEVICES to nothing, and the export is for processors.",
+        )
+    return session
 
 
 def runner_of_static_graphs(model: Path, report: Report) -> Run:
@@ -171,10 +207,12 @@ def _openvino(path: Path | bytes, *, is_bf16: bool) -> Run:
 
 
 def prove_as_served(making: NetworkJob) -> list[Check]:
-    """Return the checks of `prove` of every way in which the file is computed when it is served on a CPU.
+    """Return the checks of `prove` of every way in which the file is computed when it is served.
 
-    In bf16 that is two: OpenVINO's graphs for any shape and for one alone have other kernels, and round otherwise.
+    In bf16 that is two: OpenVINO's graphs for any shape and for one alone have other kernels, and round otherwise. What
+    CUDA serves here is proven there too: a CPU computes fp16 in fp32, where nothing is past the largest of fp16.
     """
+    making.report("validate: on the CPU, against the reference, on photographs")
     checks = prove(making, runner(making.model, making.precision))
     if making.precision == "bf16":
         alone = prove(
@@ -182,8 +220,26 @@ def prove_as_served(making: NetworkJob) -> list[Check]:
             runner_of_static_graphs(making.model, making.report),
             what="ONNX file, a static graph for each shape,",
         )
-        checks += [replace(check, case=f"{check.case}, static graph") for check in alone]
+        checks += _told_apart(alone, "static graph")
+    if making.precision in _BY_CUDA and making.job.engine_of(making.network) is None:
+        checks += _told_apart(_proven_on_cuda(making), "CUDA")
     return checks
+
+
+def _proven_on_cuda(making: NetworkJob) -> list[Check]:
+    """Return the checks of `prove` on CUDA, which are none where it is not."""
+    if has_cuda():
+        making.report("validate: on CUDA, which serves it here, against the reference")
+        run = _run_of(session_as_served(making.model, on_cuda=True))
+        return prove(making, run, what="ONNX file, on CUDA,")
+    if making.precision == "fp16":
+        making.report("  on the CPU alone: there is no CUDA here, which may compute it otherwise")
+    return []
+
+
+def _told_apart(checks: list[Check], how: str) -> list[Check]:
+    """Return checks whose cases say how the file was computed."""
+    return [replace(check, case=f"{check.case}, {how}") for check in checks]
 
 
 def prove(making: NetworkJob, run: Run, *, what: str = "ONNX file") -> list[Check]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -20,6 +18,11 @@ __all__ = ["HUB_DEADLINE_S", "check_license", "fetch", "locate"]
 
 HUB_DEADLINE_S = 8.0
 """Within this the hub has answered, or it counts as out of reach. (Its own client retries for 23 s.)"""
+
+_SILENCE_S = 60.0
+"""So long a download may stand still."""
+
+_BLOCK_BYTES = 1 << 20
 
 
 def check_license(card: ModelCard, weights: Weights, accepted: bool) -> None:
@@ -129,7 +132,8 @@ def _hub_file(published: HubWeights, file: HubFile) -> Path:
 def _pack_folder(published: PublishedPack) -> Path:
     """Return the pack in InsightFace's own storage; downloaded aside and checked, then moved in whole.
 
-    InsightFace itself checks nothing, and takes any folder of that name, even an empty one, for a finished download.
+    InsightFace itself checks nothing, takes any folder of that name, even an empty one, for a finished download, and
+    waits for ever for releases that fall silent.
     """
     folder = published.folder
     home = folder.parents[1]
@@ -142,9 +146,9 @@ def _pack_folder(published: PublishedPack) -> Path:
         address = storage.model_zoo_download_url(f"{published.name}.zip")
         _within(HUB_DEADLINE_S, lambda: requests.head(address, timeout=HUB_DEADLINE_S))
         home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=home) as aside, contextlib.redirect_stdout(sys.stderr):
+        with tempfile.TemporaryDirectory(dir=home) as aside:
             fetched, archive_path = Path(aside), Path(aside, f"{published.name}.zip")
-            storage.download_file(address, path=str(archive_path), overwrite=True)
+            _download(address, archive_path)
             archive.unpack(archive_path, published.files, published.name, fetched)
             _check_files(published, fetched, "Nothing was kept; export again, or give --weights a folder of your own.")
             # File by file: what else the user keeps in that folder stays.
@@ -154,13 +158,23 @@ def _pack_folder(published: PublishedPack) -> Path:
         return folder
     except WeightsCorrupt:
         raise
-    except Exception as error:  # requests' errors, zipfile's, InsightFace's RuntimeError, OSErrors
+    except Exception as error:  # requests' errors, zipfile's, OSErrors
         raise WeightsUnavailable(
             f"The pack {published.name} cannot be fetched from InsightFace's releases ({_first_line(error)}).",
             f"Try again when they can be reached; or unpack {published.name}.zip on this machine and give --weights "
             "that folder; or use --weights synthetic, which finds drawn faces, or --weights random, which finds "
             "nothing.",
         ) from error
+
+
+def _download(address: str, path: Path) -> None:
+    import requests
+
+    timeout_s = HUB_DEADLINE_S, _SILENCE_S
+    with requests.get(address, stream=True, timeout=timeout_s) as answer, path.open("wb") as file:
+        answer.raise_for_status()
+        for block in answer.iter_content(_BLOCK_BYTES):
+            file.write(block)
 
 
 def _within(seconds: float, call: Callable[[], object]) -> None:

@@ -9,7 +9,14 @@ from pathlib import Path
 from depthface_gateway.settings import Settings
 from depthface_gateway.triton import Triton
 
-__all__ = ["Context"]
+__all__ = ["Context", "Held"]
+
+
+@dataclass
+class Held:
+    """How many bytes the bodies of requests hold that are being answered."""
+
+    bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,7 @@ class Context:
         database: SQLAlchemy's URL; empty for SQLite in `data`.
         with_worker: whether the jobs are done in this process too; None: as the database wants it.
         upstream: where what we lack goes, `http://…`; empty for nowhere.
+        held: what all apps of the process hold.
     """
 
     triton: Triton
@@ -34,3 +42,4 @@ class Context:
     database: str = ""
     with_worker: bool | None = None
     upstream: str = ""
+    held: Held = field(default_factory=Held)

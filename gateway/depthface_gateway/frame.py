@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -16,11 +17,14 @@ from starlette.responses import Response
 from depthface import __version__
 from depthface.errors import DepthfaceError, OutputError
 from depthface_gateway.context import Context
-from depthface_gateway.edge import Edge, Problem, Rules
+from depthface_gateway.edge import Edge, Problem, Rules, TooMuch
 
-__all__ = ["Frame", "Problem", "new_app", "request_id"]
+__all__ = ["MOST_TOLD", "Frame", "Problem", "new_app", "request_id", "told"]
 
 _log = logging.getLogger(__name__)
+
+MOST_TOLD = 20
+"""Of what is wrong with one request."""
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -35,7 +39,8 @@ class Frame:
         version: of its OpenAPI.
         answer: an error in the contract's own form.
         open_paths: what anybody may ask where a key is set: health checks.
-        is_keyed: whether the settings' `api_key` counts: not where the callers cannot show one.
+        is_keyed: whether callers are asked for a key: not where they cannot show one.
+        api_key: its own key, where its users have set one; empty for the settings'.
         max_body_bytes: its own limit, where it is lower than the settings'.
         has_docs: whether `/docs` and `/redoc` show its OpenAPI to people. Their scripts come from a CDN.
     """
@@ -46,6 +51,7 @@ class Frame:
     version: str = __version__
     open_paths: frozenset[str] = frozenset({"/", "/health"})
     is_keyed: bool = True
+    api_key: str = ""
     max_body_bytes: int | None = None
     has_docs: bool = True
 
@@ -79,25 +85,36 @@ def new_app(context: Context, frame: Frame, lifespan: Lifespan | None = None) ->
         response.headers.update(error.headers or {})
         return response
 
+    async def too_much(request: Request, error: Exception) -> Response:
+        raise error  # the edge answers
+
     async def validation_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        parts = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()]
+        parts = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in told(error)]
         return frame.answer(Problem(422, "; ".join(parts), request_id(request), error, request.url.path))
 
     app.add_exception_handler(DepthfaceError, depthface_error)
     app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(TooMuch, too_much)
     app.add_exception_handler(RequestValidationError, validation_error)
     rules = Rules(
         name=frame.name,
         answer=frame.answer,
         max_body_bytes=min(settings.max_body_bytes, frame.max_body_bytes or settings.max_body_bytes),
+        held=context.held,
+        max_held_bytes=settings.max_held_bytes,
         deadline_s=settings.deadline_s,
-        api_key=settings.api_key if frame.is_keyed else "",
+        api_key=(frame.api_key or settings.api_key) if frame.is_keyed else "",
         open_paths=frame.open_paths,
         origins=settings.origins,
     )
     app.add_middleware(Edge, rules=rules)
     return app
+
+
+def told(error: RequestValidationError) -> list[dict[str, Any]]:
+    """Return the first things that are wrong with a request, as FastAPI tells them, without what was sent."""
+    return [{name: one[name] for name in ("type", "loc", "msg")} for one in error.errors()[:MOST_TOLD]]
 
 
 def request_id(request: Request) -> str:

@@ -368,10 +368,11 @@ def _export(key: str) -> str:
     return f"Export it first: depthface export {_OURS[key]}"
 
 
-async def _device(request: Request) -> object:
+async def _device(request: Request) -> str:
     """Return the device that the body asks for; a body that is no JSON object asks for none, as with Flask's."""
     try:
         body = await request.json()
     except ValueError:
         return "auto"
-    return body.get("device", "auto") if isinstance(body, dict) else "auto"
+    device = body.get("device", "auto") if isinstance(body, dict) else "auto"
+    return device.encode(errors="replace").decode() if isinstance(device, str) else ""  # half a character is told as ?

@@ -16,7 +16,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import start_http_server
-from uvicorn.protocols.http import httptools_impl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from depthface import heap
 from depthface.errors import ServeError
@@ -27,8 +27,11 @@ __all__ = ["Listener", "listen", "run", "serve", "work"]
 
 _GRACE_S = 25  # for requests in flight
 _AHEAD_BYTES = 2**20
-"""As much of a request is taken in before the app asks for it. uvicorn stops after 64 KB, so that a photo takes several
-turns of the loop, and has no option for it."""
+"""As much of a request is taken in before the app is told of it, unless it is whole before."""
+
+_MOST_HEAD_BYTES = 64 * 1024  # as much as h11 and nginx take of lines and headers
+_HEAD_S = 75.0
+"""So long a connection may stay without a request: silent, or with half a head. uvicorn would wait for ever."""
 
 _KEEP_ALIVE_S = 75  # longer than callers keep a connection, so that none sends into one that is closing
 
@@ -71,6 +74,81 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         runner.run(main)
 
 
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's, with limits to a request's head, in bytes and in time.
+
+    It wakes the app once for a photo; uvicorn does for each piece that comes, and takes in no more than 64 KB ahead.
+    """
+
+    _steps = 0
+    """Heads and messages that are whole, and pieces of bodies: all that bytes have been for so far."""
+    _head_bytes = 0
+    """What has come since, of a head that is not whole, or of a trailer."""
+    _idle: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for a request."""
+        super().connection_made(transport)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no longer."""
+        if self._idle is not None:
+            self._idle.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in a piece of a request, or of several; refuse a head that is too long."""
+        steps = self._steps
+        super().data_received(data)
+        if self._steps == steps and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > _MOST_HEAD_BYTES:
+                self.send_400_response("The head of the request is too long.")
+
+    def on_headers_complete(self) -> None:
+        """Have the app begin."""
+        self._step()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece of the body."""
+        self._step()
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) > _AHEAD_BYTES:
+            self.flow.pause_reading()
+            cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        """Tell the app that the body is whole."""
+        self._step()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        super().on_response_complete()
+        self._wait()
+
+    def _step(self) -> None:
+        self._steps += 1
+        self._head_bytes = 0
+
+    def _wait(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+        self._idle = self.loop.call_later(_HEAD_S, self._end_if_idle)
+
+    def _end_if_idle(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: who asks for a web socket is answered as if he had not."""
+
+
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -84,14 +162,13 @@ async def serve(apps: Sequence[tuple[Listener, FastAPI]], say: Callable[[str], N
     Raises whatever an app's start raises.
     """
     heap.keep()  # each app's edge gives it back
-    httptools_impl.HIGH_WATER_LIMIT = _AHEAD_BYTES  # type: ignore[attr-defined]
     stop = _stop_on_signals()
     async with AsyncExitStack() as started:
         servers = []
         for _, app in apps:
             await started.enter_async_context(app.router.lifespan_context(app))
             config = uvicorn.Config(
-                app, lifespan="off", log_config=None, access_log=False, server_header=False,
+                app, http=_Protocol, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE_S, timeout_graceful_shutdown=_GRACE_S,
             )  # fmt: skip
             servers.append(_Server(config))

@@ -59,6 +59,7 @@ class Settings:
 
     Attributes:
         max_body_bytes: the largest request.
+        max_held_bytes: the most that all requests hold that are being answered; more are refused with 503.
         deadline_s: the longest that a request may take, from its first byte to the last of the answer, unless
             that is a stream of events.
         in_flight: the most requests at one Triton at once; more wait here.
@@ -69,6 +70,7 @@ class Settings:
     """
 
     max_body_bytes: int
+    max_held_bytes: int
     deadline_s: float
     in_flight: int
     waiting: int
@@ -86,8 +88,10 @@ class Settings:
                     f"{_PREFIX}ALIASES has {foreign + equals + ours!r}, which is no alias.",
                     "Write it as THEIR-NAME=OUR-NAME, with commas between several.",
                 )
+        max_mib = number(environment, f"{_PREFIX}MAX_MIB", 64, 0.001, 1024)
         return cls(
-            max_body_bytes=round(number(environment, f"{_PREFIX}MAX_MIB", 64, 0.001, 1024) * 2**20),
+            max_body_bytes=round(max_mib * 2**20),
+            max_held_bytes=round(number(environment, f"{_PREFIX}HELD_MIB", 1024, max_mib, 2**20) * 2**20),
             deadline_s=number(environment, f"{_PREFIX}DEADLINE_S", 280, 0.1, 86400),
             in_flight=round(number(environment, f"{_PREFIX}IN_FLIGHT", 32, 1, 1000)),
             waiting=round(number(environment, f"{_PREFIX}WAITING", 1000, 0, 100_000)),

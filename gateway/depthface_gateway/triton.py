@@ -31,7 +31,7 @@ from depthface.weights import is_meaningful
 from depthface_client import AsyncClient, ModelInfo
 from depthface_gateway.settings import Settings
 
-__all__ = ["Triton"]
+__all__ = ["StillBusy", "Triton"]
 
 T = TypeVar("T")
 
@@ -46,7 +46,22 @@ is visible if it had answered something before; otherwise it is known after this
 
 _TIMEOUTS_OF_THE_DEAD = 3  # one that is only busy may miss a look
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S, _MOST_DOUBLINGS = 0.05, 2.0, 10
+
+
+class StillBusy(RequestTimeout):
+    """The patience has ended, and the request waits for a place, or for a server that had been full before."""
+
+
+@dataclass
+class _Asked:
+    """How far a request is.
+
+    Attributes:
+        is_taken: a server has it that has never refused it.
+    """
+
+    is_taken: bool = False
 
 
 @dataclass(eq=False)
@@ -67,7 +82,7 @@ class _Server:
 
     def seen(self, is_alive: bool, why: object = "") -> None:
         if is_alive != self.is_alive:
-            _log.warning("Triton at %s %s", self.url, "answers" if is_alive else f"does not answer: {why}")
+            _log.warning("Triton at %s %s", self.asking.server, "answers" if is_alive else f"does not answer: {why}")
             self.believed_until = 0.0
         self.is_alive, self.timeouts = is_alive, 0
 
@@ -76,10 +91,11 @@ class _Server:
         return loaded.keys() == self.loaded.keys() and all(loaded[name] >= self.loaded[name] for name in loaded)
 
     def found(self, models: Mapping[str, ModelInfo]) -> None:
+        where = self.asking.server
         for name, model in models.items():
             before = self.models.get(name)
             if model.ready and not is_meaningful(model.weights) and (before is None or before.weights != model.weights):
-                _log.warning("%s at %s has %s weights: its answers mean nothing", name, self.url, model.weights)
+                _log.warning("%s at %s has %s weights: its answers mean nothing", name, where, model.weights)
         self.models = models
 
 
@@ -153,14 +169,16 @@ class Triton:
         Raises:
             ServerOverloaded: too many wait here already.
             ServerUnavailable: none of the servers answers.
-            RequestTimeout: the patience has ended.
+            StillBusy: the patience has ended, and all were too busy.
+            RequestTimeout: the patience has ended, and the one that has it does not answer.
         """
         patience_s = self._settings.deadline_s if patience_s is None else patience_s
+        asked = _Asked()
         try:
             async with asyncio.timeout(patience_s):
-                return await self._asked(call)
+                return await self._answer(call, asked)
         except TimeoutError as error:
-            raise RequestTimeout(
+            raise (RequestTimeout if asked.is_taken else StillBusy)(
                 f"No server answered within {patience_s:g} s.", "It may be busy: try again in a while."
             ) from error
 
@@ -224,15 +242,17 @@ class Triton:
                 await self._watch
             await self._stack.aclose()
 
-    async def _asked(self, call: Callable[[AsyncClient], Awaitable[T]]) -> T:
+    async def _answer(self, call: Callable[[AsyncClient], Awaitable[T]], asked: _Asked) -> T:
         lost: list[_Server] = []
-        refusals = 0
+        refused: list[_Server] = []
         while True:
+            asked.is_taken = False
             server = await self._place(lost)
+            asked.is_taken = server not in refused
             try:
                 answer = await call(server.asking)
             except ServerOverloaded:
-                refusals += 1
+                refused.append(server)
             except ServerUnavailable as error:
                 # A connection that was kept breaks when a server starts anew: each is tried twice before it is lost.
                 lost.append(server)
@@ -246,7 +266,7 @@ class Triton:
                 return answer
             finally:
                 self._leave(server)
-            longest_s = min(_FIRST_PAUSE_S * 2**refusals, _LONGEST_PAUSE_S)
+            longest_s = min(_FIRST_PAUSE_S * 2 ** min(len(refused), _MOST_DOUBLINGS), _LONGEST_PAUSE_S)
             await asyncio.sleep(random.uniform(longest_s / 2, longest_s))
 
     async def _place(self, lost: Sequence[_Server]) -> _Server:
@@ -332,7 +352,7 @@ class Triton:
         elif isinstance(found, DepthfaceError):
             server.seen(False, found)
         elif isinstance(found, Exception):
-            _log.error("%s could not be looked at", server.url, exc_info=found)
+            _log.error("%s could not be looked at", server.asking.server, exc_info=found)
             server.seen(False, "see the log")
         else:
             if not is_known:  # who changes something may go on with it: then the next look is a whole one too
@@ -342,5 +362,5 @@ class Triton:
             server.seen(True)
 
     def _nobody(self) -> ServerUnavailable:
-        urls = ", ".join(server.url for server in self._servers)
+        urls = ", ".join(server.asking.server for server in self._servers)
         return ServerUnavailable(f"No Triton answers at {urls}.", "Start one with `depthface serve`.")

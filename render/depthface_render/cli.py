@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -121,55 +121,70 @@ def parallax(
             f"--motion {motion} moves by the height, so it takes no --height. Give an --intensity, or another motion."
         )
     started = time.monotonic()
-    form = video.format_of(out)
     outs = [out] if mask is None else [out, mask]
-    needs_even = any(video.format_of(name).is_subsampled for name in outs)
     default_fps = _PREVIEW_FPS if preview else _FPS.get(out.suffix.lower(), Timing.fps)
     timing = Timing(seconds, default_fps if fps is None else fps, loop, reverse)
-    for name in outs:
-        video.check_rate(name, timing.rate)
-        video.check_place(name, len(timing.times))
-    results = [result for name in outs for result in video.files_of(name, len(timing.times))]
-    outputs.refuse_overwriting(results, [photo, *([depth_file] if depth_file else [])])
+    _check_outs(outs, timing, [photo, *([depth_file] if depth_file else [])])
     data = encoded(photo)  # once: it may be a pipe
-    shape = size_of(data)
-    frame = _frame_size(shape, size, _PREVIEW_LONG_SIDE_PX if preview else _LONG_SIDE_PX, needs_even, form.name)
-    framing.check_size(frame)
-    pixels = sources.photo_at_least(data, frame)
-    depth = sources.from_file(depth_file) if depth_file else sources.asked(data, url, timeout_s)
+    frame = _frame_size(size_of(data), size, _PREVIEW_LONG_SIDE_PX if preview else _LONG_SIDE_PX, outs)
+    clip = _Clip(
+        sources.photo_at_least(data, frame),
+        _depth(data, depth_file, url, timeout_s),
+        _path(motion, intensity, loop, height),
+        timing,
+        frame,
+        quality or ("draft" if preview else "normal"),
+    )
     del data  # of a large photo as much as all the rest
-    if depth_file:
-        _say_if_resized(depth, shape, depth_file)
-    path = _path(motion, intensity, loop, height)
-    quality = quality or ("draft" if preview else "normal")
-    source = f"depthface: {depth.weights or 'unknown'}"
-    kept: list[Path] = []
-    try:
-        frames = framing.parallax(pixels, depth.array, path, timing=timing, size=frame, quality=quality)
-        _write(out, _labelled(frames, depth, frame), timing, source, kept)
-        if mask is not None:
-            pairs = framing.parallax_with_masks(pixels, depth.array, path, timing=timing, size=frame, quality=quality)
-            masks = (_white(flags) for _, flags in pairs)
-            _write(mask, masks, timing, source, kept)
-    except KeyboardInterrupt:
-        raise _Stopped(f"Stopped. {video.told(kept, 'the clip')}") from None
-    count = len(timing.times)
-    seconds = float(count / timing.rate)
+    _make(clip, out, mask)
     elapsed_s = time.monotonic() - started
     if as_json:
-        facts: dict[str, object] = {
-            "photo": str(photo),
-            "out": str(out),
-            "mask": mask and str(mask),
-            "size": [frame[1], frame[0]],
-        }
-        facts |= {"frames": count, "fps": float(timing.rate), "seconds": seconds, "loop": loop, "reverse": reverse}
-        facts |= {"motion": motion, "intensity": intensity, "quality": quality, "weights": depth.weights or None}
-        shared.say_json(facts | {"elapsed_s": round(elapsed_s, 3)})
+        facts: dict[str, object] = {"photo": str(photo), "out": str(out), "mask": mask and str(mask)}
+        facts |= clip.facts | {"motion": motion, "intensity": intensity, "elapsed_s": round(elapsed_s, 3)}
+        shared.say_json(facts)
     else:
-        made = f"{count} frames of {frame[1]}×{frame[0]}, {seconds:g} s, made in {elapsed_s:.1f} s"
-        shared.say(f"{photo} → {out} ({made})")
-    shared.warn(depth.weights)
+        shared.say(f"{photo} → {out} ({clip}, made in {elapsed_s:.1f} s)")
+    shared.warn(clip.depth.weights)
+
+
+@dataclass(frozen=True, eq=False)
+class _Clip:
+    """All that the frames of a clip, and of its mask, are made of.
+
+    Attributes:
+        size: height and width of a frame.
+    """
+
+    pixels: Pixels
+    depth: Map
+    path: CameraPath
+    timing: Timing
+    size: tuple[int, int]
+    quality: str
+
+    @property
+    def frames(self) -> int:
+        """How many there are."""
+        return len(self.timing.times)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What programs are told of it."""
+        height, width = self.size
+        return {
+            "size": [width, height],
+            "frames": self.frames,
+            "fps": float(self.timing.rate),
+            "seconds": float(self.frames / self.timing.rate),
+            "loop": self.timing.loop,
+            "reverse": self.timing.reverse,
+            "quality": self.quality,
+            "weights": self.depth.weights or None,
+        }
+
+    def __str__(self) -> str:
+        height, width = self.size
+        return f"{self.frames} frames of {width}×{height}, {float(self.frames / self.timing.rate):g} s"
 
 
 class _Stopped(click.ClickException):
@@ -183,10 +198,18 @@ def _path(motion: str, intensity: float, loop: bool, height: float | None) -> Ca
     return lambda time: replace(path(time), height=height)
 
 
+def _check_outs(outs: Sequence[Path], timing: Timing, inputs: Sequence[Path]) -> None:
+    """Raise what `video` and `outputs` say of a clip that cannot be made, or not be put where it is asked for."""
+    for name in outs:
+        video.check_rate(name, timing.rate)
+        video.check_place(name, len(timing.times))
+    outputs.refuse_overwriting([path for name in outs for path in video.files_of(name, len(timing.times))], inputs)
+
+
 def _frame_size(
-    photo: tuple[int, int], asked: tuple[int, int] | None, long_side_px: int, needs_even: bool, form: str
+    photo: tuple[int, int], asked: tuple[int, int] | None, long_side_px: int, outs: Sequence[Path]
 ) -> tuple[int, int]:
-    """Height and width of the frames."""
+    """Return height and width of the frames; raise `InvalidInput` if there can be none of that size."""
     if asked is None or asked[1] == 0:
         longest = max(photo)
         side = asked[0] if asked else min(longest, long_side_px)
@@ -194,19 +217,45 @@ def _frame_size(
     else:
         width, height = asked
     even = height - height % 2, width - width % 2
-    if needs_even and even != (height, width):
-        click.echo(f"{form} takes even sides: {width}×{height} becomes {even[1]}×{even[0]}.", err=True)
-        return even
+    subsampled = [form for form in map(video.format_of, outs) if form.is_subsampled]
+    if subsampled and even != (height, width):
+        click.echo(f"{subsampled[0].name} takes even sides: {width}×{height} becomes {even[1]}×{even[0]}.", err=True)
+        height, width = even
+    framing.check_size((height, width))
     return height, width
 
 
+def _depth(photo: bytes, path: Path | None, url: str, timeout_s: float) -> Map:
+    """Return the depth of a photo: from its file, if there is one, or from the server."""
+    if path is None:
+        return sources.asked(photo, url, timeout_s)
+    depth = sources.from_file(path)
+    _say_if_resized(depth, size_of(photo), path)
+    return depth
+
+
 def _say_if_resized(depth: Map, photo: tuple[int, int], path: Path) -> None:
-    if depth.array.ndim != 2 or depth.array.shape == photo:
-        return
+    if depth.array.ndim != 2 or not depth.array.size or depth.array.shape == photo:
+        return  # what is no map is refused as it is used
     height, width = depth.array.shape
     stretch = (width / height) / (photo[1] / photo[0])
     doubt = "" if 0.95 < stretch < 1.05 else " Their proportions differ: is it the map of this photo?"
     click.echo(f"{path} is {width}×{height}, the photo {photo[1]}×{photo[0]}: the map was resized.{doubt}", err=True)
+
+
+def _make(clip: _Clip, out: Path, mask: Path | None) -> None:
+    """Write a clip, and then its mask, if there is to be one; raise `_Stopped` with what was kept on Ctrl-C."""
+    kept: list[Path] = []
+    made_of = clip.pixels, clip.depth.array, clip.path
+    timing, size, quality = clip.timing, clip.size, clip.quality
+    try:
+        frames = framing.parallax(*made_of, timing=timing, size=size, quality=quality)
+        _write(out, _labelled(frames, clip.depth, size), clip, kept)
+        if mask is not None:
+            pairs = framing.parallax_with_masks(*made_of, timing=timing, size=size, quality=quality)
+            _write(mask, (_white(flags) for _, flags in pairs), clip, kept)
+    except KeyboardInterrupt:
+        raise _Stopped(f"Stopped. {video.told(kept, 'the clip')}") from None
 
 
 def _labelled(frames: Iterable[Pixels], depth: Map, size: tuple[int, int]) -> Iterator[Pixels]:
@@ -225,9 +274,8 @@ def _white(flags: npt.NDArray[np.bool_]) -> Pixels:
     return np.repeat((flags * np.uint8(255))[..., None], 3, axis=2)
 
 
-def _write(out: Path, frames: Iterable[Pixels], timing: Timing, source: str, kept: list[Path]) -> None:
+def _write(out: Path, frames: Iterable[Pixels], clip: _Clip, kept: list[Path]) -> None:
     is_watched = sys.stderr is not None and sys.stderr.isatty()  # it is None where it was closed
-    with click.progressbar(
-        frames, length=len(timing.times), label=out.name, file=sys.stderr, hidden=not is_watched
-    ) as shown:
+    with click.progressbar(frames, length=clip.frames, label=out.name, file=sys.stderr, hidden=not is_watched) as shown:
+        timing, source = clip.timing, f"depthface: {clip.depth.weights or 'unknown'}"
         video.write(out, shown, rate=timing.rate, loop=timing.loop, source=source, kept=kept)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -56,7 +57,9 @@ def from_file(path: Path) -> Map:
     if path.suffix.lower() == ".npy":
         try:
             array = np.load(file, allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
+            if not isinstance(array, np.ndarray):  # numpy looks into the file: an archive of several is an .npz
+                raise ValueError("it is an archive")
+        except (ValueError, EOFError, OSError, BadZipFile) as error:
             raise InvalidInput(
                 f"{path} is not a numpy array.", "Give the .npy of `depthface depth --as npy`."
             ) from error

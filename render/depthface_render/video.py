@@ -16,6 +16,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av import VideoStream
+from av.codec.codec import UnknownCodecError
+from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -214,7 +216,11 @@ def _aside(out: Path, kept: Sequence[Path]) -> Iterator[Path]:
                 if parent.is_dir() and not any(parent.iterdir()):
                     parent.rmdir()
             raise
-    except OSError as error:  # FFmpeg's errors are of this kind, too
+    except MemoryError:  # FFmpeg's is one of FFmpeg's errors, too
+        raise
+    except UnknownCodecError as error:
+        raise OutputError(f"{out} cannot be written (this FFmpeg has no encoder {error}). {told(kept)}") from error
+    except (OSError, FFmpegError) as error:
         raise OutputError(f"{out} cannot be written ({error.strerror or error}). {told(kept)}") from error
 
 

@@ -4,11 +4,13 @@ A backend's `model.py` opens the file and runs it. All that Triton and its users
 each answers for itself, and a config that does not fit the file is refused at load, as NVIDIA's backends do.
 
 With `DEPTHFACE_IDLE_MINUTES` a network leaves memory when nobody has asked it for so long, and comes back with the
-next request. The process stays, so that the models made of it stay ready, and the answers are the same.
+next request. The process stays, so that the models made of it stay ready, and the answers are the same: it is the file
+that is held, and not its name, under which an export may have put another one, whose config is not this one's.
 """
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import json
 import os
@@ -16,8 +18,9 @@ import threading
 import time
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,7 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from depthface import heap
-from depthface.contract import ONNX_FILE
+from depthface.contract import MANIFEST_FILE, ONNX_FILE
 from depthface.errors import InvalidInput, encode
 from depthface_server.failures import is_of_memory, is_of_shapes
 from depthface_server.options import IDLE_MINUTES
@@ -41,6 +44,10 @@ _REST_S = 10.0
 """After so many seconds without a request a network gives back what it has between its layers. The next request takes
 2 to 10 % longer for it (depth, fp32 and bf16)."""
 
+_LEAST_DESCRIPTOR = 256
+"""Of the held file: so high that nothing else is there, and it has the same path at each start. ONNX Runtime's TensorRT
+names its cached engines by the last part of that."""
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -53,6 +60,8 @@ class Tensor:
 
 class NetworkBackend(ABC):
     """One instance of a network; a backend says how to `open`, to `run` and to `close` it."""
+
+    _held: int | None = None
 
     @abstractmethod
     def open(
@@ -81,19 +90,22 @@ class NetworkBackend(ABC):
         parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
         file_name = config.get("default_model_filename") or ONNX_FILE
         path = Path(args["model_repository"], args["model_version"], file_name)
-        self._open: Callable[[], tuple[list[Tensor], list[Tensor]]] = lambda: self.open(path, config, parameters, args)
         self._report = Report(name)
         self._lock = threading.Lock()
         self._is_open = True
         self._used = time.monotonic()
         heap.keep()
         self._trimmer = heap.Trimmer(_REST_S, self._rest)
+        held = path
         try:
+            held = self._hold(path)
+            self._open = partial(self.open, held, config, parameters, args)
             inputs, outputs = self._open()
         except pb_utils.TritonModelException:
             raise
         except Exception as error:  # runtimes raise a dozen classes without a common base
-            raise pb_utils.TritonModelException(f"{name}: {file_name} cannot be loaded: {error}") from error
+            reason = str(error).replace(str(held), str(path))
+            raise pb_utils.TritonModelException(f"{name}: {file_name} cannot be loaded: {reason}") from error
         _check(name, file_name, config, inputs, outputs)
         self._inputs = [tensor["name"] for tensor in config["input"]]
         idle_s = 60 * float(os.environ.get(IDLE_MINUTES) or 0)
@@ -101,12 +113,30 @@ class NetworkBackend(ABC):
             threading.Thread(target=self._leave_when_idle, args=(idle_s,), daemon=True).start()
         self._trimmer.touch()  # reading the file has taken more than what is kept of it
 
+    def finalize(self) -> None:
+        """Let go of the file, as the process ends; no thread reads it any more."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
     def execute(self, requests: list[Any]) -> list[Any]:
         """Run the requests of a batch together; each answers for itself."""
         self._trimmer.touch()
         answers = self._answers(requests)
         self._trimmer.touch()
         return answers
+
+    def _hold(self, path: Path) -> Path:
+        """Return a path that leads to the file as it is now, whatever is put in its place.
+
+        One with other files beside it that no export has written may have its weights in them: it is left by its name.
+        """
+        beside = {entry.name for entry in path.parent.iterdir()}
+        if MANIFEST_FILE not in beside and beside != {path.name}:
+            return path
+        with path.open("rb") as file:
+            self._held = fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, _LEAST_DESCRIPTOR)
+        return Path(f"/proc/self/fd/{self._held}")
 
     def _rest(self) -> None:
         with self._lock:

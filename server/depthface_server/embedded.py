@@ -77,13 +77,14 @@ class Triton:
 
     def __enter__(self) -> Triton:
         processes.sweep(parents())
-        self.log = cache.make_folder("logs") / f"triton-{self.address.http_port}.log"
+        self.log = cache.make_folder("logs") / f"triton-{self.address.ip}-{self.address.http_port}.log"
         with ExitStack() as stack:
             self._workspace = stack.enter_context(Workspace.temporary())
             with cache.writing(self._workspace.folder):
                 self._lay_out(stack)
-            admin.publish(self.address.http_port, self.options.admin_key)
-            stack.callback(admin.hide, self.address.http_port)
+            for port in (self.address.http_port, self.address.grpc_port):
+                admin.publish(self.address.ip, port, self.options.admin_key)
+                stack.callback(admin.hide, self.address.ip, port)
             self._start(restarts=0)
             stack.enter_context(bounded(self.log))
             self._stack = stack.pop_all()

@@ -159,6 +159,8 @@ def _environment(libraries: Sequence[Path], python: Path) -> dict[str, str]:
     """Return this process's environment for a Triton that needs the folders `libraries`, and the Python in `python`."""
     # What names other code than that of this environment is left out.
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    # By itself CUDA takes the fastest GPU for the first; nvidia-smi, and so `machine.gpus`, goes by the bus.
+    kept.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     return kept | {
         # The stub runs the first python3 on PATH and so finds the packages of this one.
         "PATH": f"{python}:{os.environ.get('PATH', '')}",

@@ -136,5 +136,5 @@ def _replace(path: Path, content: str | Path) -> None:
     if isinstance(content, Path):
         new.symlink_to(content)
     else:
-        new.write_text(content)
+        new.write_text(content, encoding="utf-8")
     new.replace(path)

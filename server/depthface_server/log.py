@@ -14,7 +14,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
@@ -54,7 +54,11 @@ class _Renderer(logging.Handler):
         self._echo = echo
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say one record."""
+        """Say one record, if anybody takes it: a closed terminal, or a pipe whose other end has gone, ends nothing."""
+        with suppress(Exception):
+            self._say(record)
+
+    def _say(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
         if self._is_json:
             time = datetime.fromtimestamp(record.created, UTC).isoformat()
@@ -127,8 +131,9 @@ def _follow(path: Path, file: BinaryIO, stop: threading.Event) -> None:
         while True:
             is_last = stop.is_set()
             is_left = _is_another(path, file)
-            if os.fstat(file.fileno()).st_size < file.tell():  # it was begun anew
+            if os.fstat(file.fileno()).st_size < file.tell():  # it was begun anew, and goes on with another line
                 file.seek(0)
+                rest += b"\n"
             *lines, rest = (rest + file.read()).split(b"\n")
             if is_left or is_last:
                 lines, rest = [*lines, rest], b""

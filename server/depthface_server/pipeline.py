@@ -66,11 +66,12 @@ class Pipeline:
         self._is_of_one_shape = all(int(dim) > 0 for tensor in config["output"] for dim in tensor["dims"])
         repository = Path(args["model_repository"]).parent
         self._parameters = replace(Parameters.of_config(config), repository=repository)
-        self._name: str = self._parameters.part_of or config["name"]
+        self._model: str = config["name"]
+        self._name = self._parameters.part_of or self._model
         _refuse_templates(self._name, repository, self._parameters.networks.values())
         self._types = types_of_options(type(self).run)
         counts_faces = self._parameters.counted is not None
-        self._report = Report(config["name"], part_of=self._parameters.part_of, counts_faces=counts_faces)
+        self._report = Report(self._model, part_of=self._parameters.part_of, counts_faces=counts_faces)
         heap.keep()
         self._trimmer = heap.Trimmer()
         image.use_one_thread()  # the cores belong to the network
@@ -78,7 +79,7 @@ class Pipeline:
     async def execute(self, requests: list[Any]) -> list[Any]:
         """Run the requests of one batch at once, for Triton; each gets an answer of its own."""
         self._trimmer.touch()
-        infer = functools.partial(_infer, _asked_by(requests), self._parameters.networks.values())
+        infer = functools.partial(_infer, _asked_by(self._model, requests), self._parameters.networks.values())
         together = Gathering(infer).ask if self._parameters.gathers else None
         answers = await asyncio.gather(*(self._answer(request, together) for request in requests))
         self._trimmer.touch()
@@ -89,7 +90,8 @@ class Pipeline:
             photos = self._photos(request)
             asked = set(request.requested_output_names())
             wanted = [name for name in self._outputs if name in asked]
-            infer = together or functools.partial(_infer, _asked_by([request]), self._parameters.networks.values())
+            asked_by = _asked_by(self._model, [request])
+            infer = together or functools.partial(_infer, asked_by, self._parameters.networks.values())
             options = checked_options(json.loads(request.parameters() or "{}"), self._types)
 
             def run(infer: AskNetwork, inputs: tuple[Value | None, ...]) -> Awaitable[Mapping[str, Value]]:
@@ -158,11 +160,16 @@ class _NotLoaded(Exception):
     """A network that is loaded when it is first used could not be."""
 
 
-def _load(network: str) -> None:
-    """Load a network that the server has not loaded, once for however many requests ask for it."""
+def _load(network: str, pipeline: str) -> None:
+    """Load a network that the server has not loaded, once for however many requests of a pipeline ask for it.
+
+    Not for those that still waited in the pipeline when it was unloaded: its networks are to leave with it.
+    """
     with _loading:
         if pb_utils.is_model_ready(network):
             return
+        if not pb_utils.is_model_ready(pipeline):
+            raise _NotLoaded(f"{pipeline} is not ready any more: it is being unloaded.")
         try:
             pb_utils.load_model(network)
         except pb_utils.TritonModelException as error:
@@ -178,17 +185,19 @@ class _Asked:
     """On whose behalf a network is asked.
 
     Attributes:
+        pipeline: the model that asks it.
         id: of the request, or the first of several.
         timeout_us: the longest of theirs; 0 for none.
     """
 
+    pipeline: str
     id: str
     timeout_us: int
 
 
-def _asked_by(requests: Sequence[Any]) -> _Asked:
+def _asked_by(pipeline: str, requests: Sequence[Any]) -> _Asked:
     timeouts = [request.timeout() for request in requests]
-    return _Asked(requests[0].request_id(), max(timeouts) if all(timeouts) else 0)
+    return _Asked(pipeline, requests[0].request_id(), max(timeouts) if all(timeouts) else 0)
 
 
 async def _infer(
@@ -199,6 +208,9 @@ async def _infer(
     outputs: Collection[str],
 ) -> dict[str, Any]:
     """Ask a model on behalf of a request: under its id and, as far as it has one, its time limit.
+
+    A pipeline that is asked heeds that limit. An exported network does not: its queue has none that a request could
+    shorten (docs/operating.md, Queues).
 
     One of the pipeline's own `networks` that is not there is loaded: the swapper's, and, under a plain `tritonserver`
     that was told the pipeline's name alone, any.
@@ -217,7 +229,7 @@ async def _infer(
     response = await ask()
     is_own = model in networks
     if is_own and response.has_error() and any(sign in response.error().message() for sign in NOT_SERVED):
-        await asyncio.to_thread(_load, model)
+        await asyncio.to_thread(_load, model, asked.pipeline)
         response = await ask()
     if response.has_error():
         raise _what_went_wrong(model, is_own, response.error().message())

@@ -31,6 +31,9 @@ _FACES = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 512.0)
 
 _OVERLOADED = "overloaded"
 
+_MOST_ID = 128
+"""Signs of a request's id that a line of the log has; the client chooses it, as long as it likes."""
+
 
 class Report:
     """Of one model; several processes of one model add to the same metrics.
@@ -83,7 +86,8 @@ class Report:
         pb_utils.Logger.log_warn(self._line("refused", request, reason=reason, message=text))
 
     def _line(self, event: str, request: Any, **facts: str) -> str:
-        return json.dumps({"event": event, "model": self._model, "request_id": request.request_id(), **facts})
+        request_id = request.request_id()[:_MOST_ID]
+        return json.dumps({"event": event, "model": self._model, "request_id": request_id, **facts})
 
     def _refusals_of(self, reason: str) -> Any:
         return self._metric("depthface_refused_total", "Requests refused", "COUNTER", reason=reason)

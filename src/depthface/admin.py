@@ -1,7 +1,8 @@
 """The key to what only a server's operator may do: load and unload, shared memory, tracing, logging.
 
-A server takes it from `DEPTHFACE_ADMIN_KEY` or makes one up. It keeps the key in a file that its user alone may read,
-by its HTTP port, so that the same user's command line and SDK on the same machine find it.
+A server takes it from `DEPTHFACE_ADMIN_KEY` or makes one up. It keeps the key in files that its user alone may read,
+by its address with its HTTP port and with its gRPC port, so that the same user's command line and SDK on the same
+machine find it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ _FORM = re.compile(r"[A-Za-z0-9_-]{16,}")  # Triton's own option knows no quotes
 
 _FOLDER = "keys"
 
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_LISTENING = {
+    "127.0.0.1": ("127.0.0.1", "0.0.0.0", "::"),
+    "localhost": ("127.0.0.1", "0.0.0.0", "::", "::1"),
+    "[::1]": ("::1", "::"),
+}
+"""By the name of this machine that is asked: where a server of this machine may listen that answers."""
 
 
 def chosen_key() -> str:
@@ -41,19 +47,20 @@ def chosen_key() -> str:
     return key
 
 
-def publish(port: int, key: str) -> None:
-    """Keep the key of the server at this HTTP port where its own user finds it; raises `ServeError` if it cannot be."""
-    path = cache.make_folder(_FOLDER, mode=0o700) / str(port)
+def publish(ip: str, port: int, key: str) -> None:
+    """Keep the key of the server at this address where its own user finds it; raises `ServeError` if it cannot be."""
+    cache.make_folder(_FOLDER, mode=0o700)
+    path = _path(ip, port)
     with cache.writing(path):
         path.unlink(missing_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(key)
 
 
-def hide(port: int) -> None:
+def hide(ip: str, port: int) -> None:
     """Take the file away again."""
     with suppress(OSError):
-        _path(port).unlink(missing_ok=True)
+        _path(ip, port).unlink(missing_ok=True)
 
 
 def headers(host: str, key: str | None = None) -> dict[str, str]:
@@ -69,13 +76,16 @@ def headers(host: str, key: str | None = None) -> dict[str, str]:
 
 def _kept(host: str) -> str | None:
     name, _, port = host.rpartition(":")
-    if name not in _LOOPBACK or not port.isdecimal():  # a key goes to its own server alone
+    addresses = _LISTENING.get(name, ())  # a key goes to its own server alone
+    if not addresses or not port.isdecimal():
         return None
     try:
-        return _path(int(port)).read_text()
+        files = [path for ip in addresses if (path := _path(ip, int(port))).is_file()]
+        # A server that was killed leaves its file: the latest is of the one that answers.
+        return max(files, key=lambda path: path.stat().st_mtime_ns).read_text() if files else None
     except (OSError, ServeError):
         return None
 
 
-def _path(port: int) -> Path:
-    return cache.folder() / _FOLDER / str(port)
+def _path(ip: str, port: int) -> Path:
+    return cache.folder() / _FOLDER / f"{ip}-{port}"

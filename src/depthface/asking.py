@@ -198,7 +198,7 @@ class Asker:
 
     Args:
         server: the server's address, as messages name it.
-        timeout_s: the longest wait for an answer, in seconds.
+        timeout_s: the longest that a call to the server takes, in seconds; a method may make several calls.
         retries: how often a request that changes nothing is sent again that was turned away or found nobody.
 
     Raises:
@@ -217,6 +217,11 @@ class Asker:
         self._retries = int(retries)
         self._known: dict[str, tuple[float, Description]] = {}
         self._chosen: dict[tuple[object, ...], tuple[float, str]] = {}
+
+    @property
+    def server(self) -> str:
+        """The server's address, as messages name it: without a login."""
+        return self._server
 
     def _infer(
         self,

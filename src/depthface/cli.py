@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import TextIOWrapper
@@ -55,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a name or sign that the terminal cannot show is no reason to stop
+    if threading.current_thread() is threading.main_thread():
+        # What is half done is taken away as after Ctrl-C. Commands that serve have handlers of their own.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     run = _Run()
     try:
         code = group.main(arguments, prog_name="depthface", standalone_mode=False, obj=run)

@@ -48,7 +48,7 @@ _TYPES = {
 def read(path: Path) -> pb.ModelConfig:
     """Read a config from Triton's text format; raises `ConfigError` naming the file if it is none."""
     try:
-        return config_from_text(path.read_text())
+        return config_from_text(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
         raise ConfigError(
             f"{path} cannot be read as a config of Triton ({error}).", "Export the model again."

@@ -159,5 +159,9 @@ class Parameters:
 
     @classmethod
     def of_config(cls, config: Mapping[str, Any]) -> Parameters:
-        """Read them from a config as Triton tells it in JSON, to its clients and to its Python models."""
-        return cls.of_texts({name: value["string_value"] for name, value in config.get("parameters", {}).items()})
+        """Read them from a config as Triton tells it in JSON, to its clients and to its Python models.
+
+        protobuf leaves empty texts out, those of others' parameters too.
+        """
+        parameters = config.get("parameters", {})
+        return cls.of_texts({name: value.get("string_value", "") for name, value in parameters.items()})

@@ -59,7 +59,8 @@ def _quotas(root: Path) -> Iterator[float]:
                     quota, period = (folder / "cpu.max").read_text().split()
                     yield int(quota) / int(period)  # "max" is no number
         elif "cpu" in controllers.split(","):
-            for folder in _upwards(mounts / controllers, path):
+            # The mount's name may have the controllers in another order; beside it is a link with the name of the one.
+            for folder in (*_upwards(mounts / controllers, path), *_upwards(mounts / "cpu", path)):
                 with suppress(OSError, ValueError):
                     quota_us = int((folder / "cpu.cfs_quota_us").read_text())
                     if quota_us > 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 __all__ = ["LARGEST_PIXELS", "MAX_FACES", "Limits", "current"]
 
@@ -38,6 +38,7 @@ class Limits:
 
 @functools.cache
 def current() -> Limits:
-    """Return the limits of this process."""
+    """Return the limits of this process; of pixels, whatever its environment says, no more than `LARGEST_PIXELS`."""
     told = {name: os.environ.get(f"{_PREFIX}{name.upper()}") for name in asdict(Limits())}
-    return Limits(**{name: int(value) for name, value in told.items() if value})
+    found = Limits(**{name: int(value) for name, value in told.items() if value})
+    return replace(found, max_pixels=min(found.max_pixels, LARGEST_PIXELS))

@@ -63,7 +63,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into `folder`."""
-        (folder / MANIFEST_FILE).write_text(self.text())
+        (folder / MANIFEST_FILE).write_text(self.text(), encoding="utf-8")
 
     def text(self) -> str:
         """Return what `manifest.json` holds."""

@@ -27,6 +27,7 @@ __all__ = [
     "has_memory_for",
     "opened",
     "orientation_of",
+    "refuse_too_large",
     "rgb",
     "says_no_memory",
     "turned",
@@ -52,6 +53,9 @@ _MOST_BYTES_A_PIXEL = 16
 
 _NO_MEMORY = ("out of memory", "insufficient memory")
 """What decoders and OpenCV say, in any letters."""
+
+_USUAL_TILE_PIXELS = 2**20
+"""Of a tile of a TIFF, which may be larger than a small photo: sides of 256 to 1024 are usual."""
 
 _APART = ("AVIF", "HEIC")
 """Formats that are decoded in a process of their own."""
@@ -99,12 +103,13 @@ def opened(data: bytes, *, max_pixels: int = LARGEST_PIXELS) -> Iterator[Opened]
         yield Opened(format, "RGB", lean.data, size, 1, lambda: apart.decode(lean.data, format, max_pixels=max_pixels))
         return
     canvas = containers.canvas_of_webp(lean.data) if format == "WebP" else (0, 0)
-    _refuse_too_large(*canvas, max_pixels)  # Pillow asks for the memory of a WebP's pixels as it opens it
+    refuse_too_large(*canvas, max_pixels)  # Pillow asks for the memory of a WebP's pixels as it opens it
     image = _image(lean, format, canvas[0] * canvas[1])
     width, height = image.size
     if not width * height:
         raise InvalidImage(f"The photo is {width}×{height}: it has no pixels.", "Send another one.")
-    _refuse_too_large(width, height, max_pixels)  # Pillow refuses only above twice its own limit
+    refuse_too_large(width, height, max_pixels)  # Pillow refuses only above twice its own limit
+    _refuse_too_large_tiles(*lean.tile, max_pixels)  # libtiff asks for a whole one's memory, however small the photo
     size = (width, height) if lean.orientation in TURNING else (height, width)
     try:
         yield Opened(format, image.mode, lean.data, size, lean.orientation, lambda: turned(image, lean.orientation))
@@ -217,10 +222,20 @@ def orientation_of(picture: Image.Image) -> int:
         return containers.turned(block, xmp if isinstance(xmp, bytes) else None)
 
 
-def _refuse_too_large(width: int, height: int, max_pixels: int) -> None:
+def refuse_too_large(width: int, height: int, max_pixels: int) -> None:
+    """Raise `ImageTooLarge` for a photo of more than `max_pixels`."""
     if width * height > max_pixels:
         raise ImageTooLarge(
             f"The photo is {width}×{height}, the limit is {max_pixels / 1e6:.4g} megapixels.", "Scale it down first."
+        )
+
+
+def _refuse_too_large_tiles(width: int, height: int, max_pixels: int) -> None:
+    limit = max(max_pixels, _USUAL_TILE_PIXELS)
+    if width * height > limit:
+        raise ImageTooLarge(
+            f"The photo is in tiles of {width}×{height}, the limit is {limit / 1e6:.4g} megapixels.",
+            "Save the photo again as PNG.",
         )
 
 

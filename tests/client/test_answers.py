@@ -214,18 +214,60 @@ def test_the_time_limit_is_that_of_the_whole_call():
     assert time.monotonic() - started < 6.5  # 3 s and then 4 s more would be 7
 
 
+@both
+@pytest.mark.quiet
+@pytest.mark.parametrize("head", ["", "Connection: close\r\n"], ids=["kept", "closed"])
+def test_the_time_limit_is_that_of_an_answer_that_stops_in_the_middle_too(ask, head):
+    over = threading.Event()
+
+    def late_and_silent(connection):
+        connection.recv(100_000)
+        time.sleep(3)
+        connection.sendall(f"HTTP/1.1 200 OK\r\n{head}Content-Length: 1000\r\n\r\nx".encode())
+        over.wait(HANGS_AFTER_S)
+
+    started = time.monotonic()
+    with raw_server(late_and_silent) as host, pytest.raises(RequestTimeout):
+        ask(host, 4.0)
+    assert time.monotonic() - started < 6.5  # 3 s and then 4 s more would be 7
+    over.set()
+
+
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 @pytest.mark.parametrize(
     "url",
-    ["", " ", "ftp://a", "http://", "a:b", "a:0", "a:70000", "a:-1", "http://a:1/?q", "http://u:p@a:1", "a\0b:1",
-     "a b:1", "::1", "::1:8000", "grpc://a:1/path", None, 8000],
+    ["", " ", "ftp://a", "http://", "a:b", "a:0", "a:70000", "a:-1", "http://a:1/?q", "http://:p@a:1", "a\0b:1",
+     "a b:1", "::1", "::1:8000", "grpc://a:1/path", "grpc://u:p@a:1", "http://u%3Av:p@a:1", None, 8000],
 )  # fmt: skip
 def test_a_wrong_address_is_said_when_the_client_is_made(kind, url):
     with pytest.raises(InvalidInput, match="address"):
         kind(url)
 
 
-@pytest.mark.parametrize("url", ["[::1]", "[::1]:8000", "localhost", "http://h", "https://h:1/base/", "GRPC://h"])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("url", ["http://ann:secret@h:x", "ann:sec/ret@h", "ftp://ann:secret@h", "ann:secret@h\n:1"])
+def test_a_wrong_address_does_not_show_its_password(kind, url):
+    with pytest.raises(InvalidInput, match="address") as caught:
+        kind(url)
+    assert "sec" not in str(caught.value)
+
+
+@both
+def test_a_login_is_sent_to_who_asks_for_it_and_shown_to_nobody(ask):
+    """RFC 7617 has an example with a letter that is not of ASCII."""
+    with stub_server(lambda _: Answer(401, PAGE)) as stub:
+        with pytest.raises(NotAllowed, match="address"):
+            ask(stub.host)
+        with pytest.raises(NotAllowed, match="does not take") as caught:
+            ask(f"http://test:123%C2%A3@{stub.host}")
+    assert [headers.get("Authorization") for _, headers in stub.asked] == [None, "Basic dGVzdDoxMjPCow=="]
+    assert "123" not in str(caught.value).replace(stub.host, "")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["[::1]", "[::1]:8000", "localhost", "http://h", "https://h:1/base/", "GRPC://h", "ann:secret@h:1", "http://ann@h"],
+)
 def test_addresses_that_are_right(url):
     Client(url).close()
 

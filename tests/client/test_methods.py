@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from pathlib import Path
 
 import numpy as np
 import pytest
 from fixtures.photos import VARIETY
 from fixtures.waiting import settled, until
+from tritonclient.grpc import service_pb2 as pb
 
 from depthface import asking
-from depthface.asking import operation
+from depthface.asking import Describe, Description, Together, Work, operation
+from depthface.tasks.embedding import EmbeddingMethods
 from depthface_client import AsyncClient, Client, InvalidImage, ModelUnavailable, NotAllowed
+from depthface_client._transports.address import Address
+from depthface_client._transports.grpc_codec import GrpcCodec
 
 PHOTO = VARIETY["tiny 40×30"]
 
@@ -67,6 +72,36 @@ def test_over_both_protocols_they_answer_the_same(url, client):
         assert png == client.depth_png(PHOTO)
         assert models == client.models()
         assert checked == client.check()
+
+
+def test_of_a_long_list_of_photos_no_more_are_read_than_can_be_under_way():
+    way = EmbeddingMethods.embed.way(EmbeddingMethods("h", 60, 0), [Path("a.jpg")] * 300, model="m")
+    waiting = most = 0
+    answer, found = None, None
+    while found is None:
+        try:
+            match way.send(answer):
+                case Work():
+                    waiting, answer = waiting + 1, b"a photo"
+                case Describe():
+                    answer = {"name": "m", "output": [{"name": "embedding"}], "max_batch_size": 16}
+                case Together(ways):
+                    sizes = [len(next(one).inputs["image"]) for one in ways]
+                    most, waiting = max(most, waiting), waiting - sum(sizes)
+                    answer = [{"embedding": np.zeros((size, 4), np.float32)} for size in sizes]
+        except StopIteration as end:
+            found = end.value
+    assert (most, waiting, len(found)) == (8 * 16, 0, 300)
+
+
+def test_a_parameter_without_a_text_is_read_over_grpc():
+    """A model of somebody else's may have one, and every call that names no model looks at all of them."""
+    said = pb.ModelConfigResponse()
+    said.config.name = "theirs"
+    for name, text in (("note", ""), ("task", "depth")):
+        said.config.parameters[name].string_value = text
+    codec = GrpcCodec(Address.of("grpc://h:1"), None)
+    assert Description.of_config(codec.answer(Describe("theirs"), said)).parameters.task == "depth"
 
 
 def test_what_is_loaded_and_how_much_it_has_answered(url):

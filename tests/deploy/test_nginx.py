@@ -25,6 +25,7 @@ from fixtures.ports import free_ports, wait_for_port
 from fixtures.waiting import HANGS_AFTER_S
 
 from depthface.families import all_cards
+from depthface_client import Client, NotAllowed
 
 CONFIG = (ROOT / "deploy" / "nginx" / "depthface.conf").read_text()
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
@@ -224,6 +225,10 @@ def test_a_photo_goes_through_to_the_real_server(server, tmp_path_factory):
         assert (status, "png8" in text) == (200, True)
         status, text = front.ask("POST", INFER, b"no photo", RAW)
         assert (status, "invalid_image" in text) == (400, True)
+        with Client(f"ann:secret@127.0.0.1:{front.known_port}") as client:
+            assert client.depth_png(VARIETY["tiny 40×30"], model=MODEL)
+        with Client(f"ann:wrong@127.0.0.1:{front.known_port}") as client, pytest.raises(NotAllowed, match="login"):
+            client.depth_png(VARIETY["tiny 40×30"], model=MODEL)
     finally:
         process.terminate()
         process.wait(HANGS_AFTER_S)

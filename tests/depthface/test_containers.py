@@ -29,7 +29,7 @@ from fixtures.photos import encoded, heic, photo
 from PIL import Image, ImageOps
 
 from depthface import containers, formats, image, picture
-from depthface.errors import InvalidImage
+from depthface.errors import ImageTooLarge, InvalidImage
 
 SMALL = photo("chelsea.png").resize((60, 40))
 PNG, JPEG = encoded(SMALL, "PNG"), encoded(SMALL, "JPEG", quality=90)
@@ -232,10 +232,77 @@ def test_a_comment_of_a_gif_changes_no_pixel_and_is_not_read_in():
     assert peak < 2**20
 
 
+@pytest.mark.parametrize("disposal", [2, 3])
+def test_to_open_a_gif_takes_no_memory_for_its_second_picture(disposal):
+    turned = SMALL.rotate(180)
+    data = encoded(SMALL, "GIF", save_all=True, append_images=[turned], duration=100, disposal=disposal, transparency=0)
+    assert Image.open(BytesIO(data)).dispose is not None
+    lean = containers.lean(data, "GIF").data
+    assert Image.open(BytesIO(lean)).dispose is None
+    np.testing.assert_array_equal(image.decode(data), by_pillow(data))
+
+
 def test_a_file_of_too_many_pieces_is_refused_in_time():
     for data in (PNG[:33] + chunk(b"teXt", b"") * 1_100_000, JPEG[:2] + segment(0xFE, b"") * 1_100_000):
         with pytest.raises(InvalidImage, match="pieces"):
             image.size_of(data)
+
+
+def bmp(width: int, height: int, runs: bytes, compression: int = 1, *, bits: int = 8) -> bytes:
+    """A BMP of red, green and blue, in run lengths unless it says otherwise."""
+    colours = bytes([0, 0, 255, 0, 0, 255, 0, 0, 255, 0, 0, 0]).ljust(4 << bits, b"\0")
+    start = 54 + len(colours)
+    head = pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, len(runs), 0, 0, 0, 0)
+    return b"BM" + pack("<IHHI", start + len(runs), 0, 0, start) + head + colours + runs
+
+
+def test_a_bmp_in_run_lengths_is_read():
+    red, green, blue = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    for data in (
+        bmp(4, 2, b"\4\1\0\0\2\0\2\2\0\1"),  # the lower row comes first
+        bmp(4, 2, b"\4\x11\0\0\2\0\2\x22\0\1", 2, bits=4),
+        bmp(4, 2, bytes([1, 1, 1, 1, 0, 0, 2, 2]), 0),
+    ):
+        assert image.decode(data).tolist() == [[list(red)] * 2 + [list(blue)] * 2, [list(green)] * 4]
+
+
+def test_a_large_bmp_in_run_lengths_is_refused_before_it_is_decoded():
+    """Pillow decodes it in Python: of 38 KB it made ten seconds of computing."""
+    for data in (
+        bmp(2001, 2000, b"\0\1"),
+        bmp(2001, -2000, b"\0\1"),
+        bmp(2001, 2000, b"\0\1", 2, bits=4),
+        bmp(4, 2, b"\0\0" * 4_000_000),
+    ):
+        for ask in (image.size_of, image.decode):
+            with pytest.raises(ImageTooLarge, match="run lengths"):
+                ask(data)
+    assert image.size_of(bmp(2001, 2000, b"", 0)) == (2000, 2001)
+    oldest = b"BM" + pack("<IHHIIHHHH", 0, 0, 0, 794, 12, 4, 2, 1, 8) + b"\0\0\0\0\1\0\0\0".ljust(768, b"\0") + bytes(8)
+    assert image.decode(oldest).shape == (2, 4, 3)  # where others have their compression, it has colours
+
+
+GIF = encoded(SMALL.convert("P"), "GIF")
+GIF_HEAD = GIF[: 13 + (3 << (GIF[10] & 7) + 1)]
+HEIC_HEAD = pack(">I4s4sI", 16, b"ftyp", b"heic", 0)
+PIECES = {
+    "PNG": (PNG[:33], chunk(b"teXt", b"")),
+    "JPEG": (JPEG[:2], segment(0xFE, b"")),
+    "WebP": (b"RIFF\0\0\0\0WEBP", b"junk" + bytes(4)),
+    "GIF, extensions": (GIF_HEAD, b"!\xfe\0"),
+    "GIF, blocks of one extension": (GIF_HEAD + b"!\xfe", b"\1a"),
+    "HEIC, boxes": (HEIC_HEAD, pack(">I4s", 8, b"free")),
+    "HEIC, items": (HEIC_HEAD + pack(">I4s", 0, b"meta"), b"infe\2" + bytes(7) + b"Exif"),
+}
+"""The head of a file, and the smallest of the parts that follow it in any number."""
+
+
+@pytest.mark.parametrize("kind", PIECES)
+def test_the_pieces_of_every_kind_of_file_are_counted(monkeypatch, kind):
+    monkeypatch.setattr(containers.parts, "_MOST_PARTS", 100)
+    head, piece = PIECES[kind]
+    with pytest.raises(InvalidImage, match="pieces"):
+        image.size_of(head + 101 * piece)
 
 
 def test_what_comes_often_is_read_once():

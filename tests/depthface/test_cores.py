@@ -37,6 +37,11 @@ def laid_out(root: Path, groups: str, files: dict[str, str]) -> Path:
             {"cpu,cpuacct/cpu.cfs_quota_us": "30000", "cpu,cpuacct/cpu.cfs_period_us": "10000"},
             3.0,
         ),
+        (
+            "3:cpuacct,cpu:/docker/1\n",
+            {"cpu/docker/1/cpu.cfs_quota_us": "30000", "cpu/docker/1/cpu.cfs_period_us": "10000"},
+            3.0,
+        ),
         ("3:cpu:/x\n", {"cpu/x/cpu.cfs_quota_us": "-1", "cpu/x/cpu.cfs_period_us": "10000"}, None),
         ("2:cpuset:/\n", {}, None),
         ("0::/\n", {"cpu.max": "garbage"}, None),

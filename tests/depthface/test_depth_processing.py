@@ -12,7 +12,7 @@ from fixtures.photos import VARIETY, encoded, photo
 from PIL import Image
 from transformers import DPTImageProcessorPil
 
-from depthface import colormap
+from depthface import colormap, limits
 from depthface.contract import Parameters
 from depthface.errors import InvalidImage, InvalidInput
 from depthface.families.depth_anything_v2 import network, pipeline, processing
@@ -153,6 +153,23 @@ def test_postprocess_makes_only_what_is_asked_for():
     assert set(processing.postprocess({"png8"}, depth, size)) == {"png8"}
     assert set(processing.postprocess({"depth"}, depth, size)) == {"depth"}
     assert set(processing.postprocess({"png16", "png8", "depth"}, depth, size)) == {"png16", "png8", "depth"}
+
+
+@pytest.mark.parametrize("size", [(100, 101), (2**31 - 1, 2**31 - 1), (0, 50), (-50, -50), (20, 201)], ids=str)
+def test_a_depth_is_made_of_no_size_that_no_photo_could_have(monkeypatch, size):
+    """Whoever asks the step after the network itself may say any."""
+    monkeypatch.setattr(limits, "current", lambda: limits.Limits(max_pixels=100 * 100))
+    made = []
+    monkeypatch.setattr(pipeline, "postprocess", lambda wanted, depth, size: made.append(size) or {})
+
+    def finish(photo_size: tuple[int, int]) -> None:
+        depth = np.zeros((14, 14), np.float32)
+        asyncio.run(pipeline.finish({"png8"}, None, Parameters(), depth, np.array(photo_size, np.int32)))
+
+    finish((100, 100))
+    with pytest.raises(InvalidInput, match=f"{size[1]}×{size[0]}"):
+        finish(size)
+    assert made == [(100, 100)]
 
 
 @pytest.fixture

@@ -88,6 +88,14 @@ def test_over_the_limits_is_refused():
         image.decode(bytes(limits.current().max_bytes + 1))
 
 
+def test_the_limits_are_the_environments_but_of_pixels_no_more_than_pillow_takes(monkeypatch):
+    for name, value in limits.Limits(1, 2, 3).environment().items():
+        monkeypatch.setenv(name, value)
+    assert limits.current.__wrapped__() == limits.Limits(1, 2, 3)
+    monkeypatch.setenv("DEPTHFACE_MAX_PIXELS", "1000000000")
+    assert limits.current.__wrapped__() == limits.Limits(1, limits.LARGEST_PIXELS, 3)
+
+
 def test_resize_is_pillows(monkeypatch):
     rgb = image.decode(VARIETY["landscape JPEG"])
     expected = Image.fromarray(rgb).resize((70, 42), Image.Resampling.BICUBIC)

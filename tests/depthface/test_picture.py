@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import subprocess
 import sys
+import zlib
 from io import BytesIO
 from struct import pack
 
@@ -165,6 +166,45 @@ def test_a_photo_too_long_for_depth_is_refused_before_it_is_decoded(monkeypatch)
     for data in photos:
         with pytest.raises(InvalidImage):
             processing.preprocess(data)
+
+
+def tiled(width: int, height: int, *, big: bool = False, order: str = "<") -> bytes:
+    """The photo of 60 × 40 in grey, as a TIFF of one deflated tile."""
+    grey = np.zeros((min(height, 2048), min(width, 2048)), np.uint8)
+    grey[:40, :60] = np.asarray(SMALL.convert("L"))
+    pixels = zlib.compress(grey.tobytes())
+    head = 16 if big else 8
+    tags = {256: 60, 257: 40, 258: 8, 259: 8, 262: 1, 277: 1, 322: width, 323: height, 324: head, 325: len(pixels)}
+    entries = [pack(order + ("HHQQ" if big else "HHII"), tag, 16 if big else 4, 1, tags[tag]) for tag in tags]
+    count, place = pack(order + ("Q" if big else "H"), len(tags)), head + len(pixels)
+    start = pack(order + "HHHQ", 43, 8, 0, place) if big else pack(order + "HI", 42, place)
+    return {"<": b"II", ">": b"MM"}[order] + start + pixels + count + b"".join(entries) + bytes(8)
+
+
+@pytest.mark.parametrize(("big", "order"), [(False, "<"), (False, ">"), (True, "<")])
+def test_a_tile_of_a_tiff_may_be_larger_than_the_photo_but_not_than_the_limit(monkeypatch, big, order):
+    usual, large, huge = (tiled(*size, big=big, order=order) for size in ((256, 256), (2048, 1024), (2**16, 2**15)))
+    expected = np.repeat(np.asarray(SMALL.convert("L"))[:, :, None], 3, 2)
+    for data in (usual, large):
+        np.testing.assert_array_equal(image.decode(data), expected)
+    with pytest.raises(ImageTooLarge, match="tiles of 65536×32768"):
+        image.size_of(huge)
+    monkeypatch.setattr(limits, "current", lambda: limits.Limits(max_pixels=60 * 40))
+    np.testing.assert_array_equal(image.decode(usual), expected)
+    with pytest.raises(ImageTooLarge, match="tiles of 2048×1024"):
+        image.size_of(large)
+
+
+def test_a_tiff_in_which_pillow_finds_another_directory_is_refused():
+    """One of 64 bits with the high byte first: Pillow reads its head as 32 bits, where no limit has been looked at."""
+    tags = {256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 273: 0, 277: 1, 278: 1, 279: 1}
+    there = pack(">H", len(tags)) + b"".join(pack(">HHII", tag, 4, 1, tags[tag]) for tag in tags) + bytes(4)
+    hidden = (b"MM\0+" + pack(">HHQ", 8, 0, 16) + bytes(16)).ljust(0x80000, b"\0") + there
+    assert Image.open(BytesIO(hidden)).size == (1, 1)
+    for data in (hidden, tiled(64, 64, big=True, order=">")):
+        for ask in (image.size_of, image.decode):
+            with pytest.raises(InvalidImage, match="64 bits"):
+                ask(data)
 
 
 def test_the_size_of_a_png_inflates_no_pixel():

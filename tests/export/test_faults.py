@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from export.conftest import snapshot
+from fixtures.exporting import job_of
 from fixtures.serving import COMMAND, depthface
 from fixtures.waiting import HANGS_AFTER_S
 from google.protobuf import text_format
@@ -19,7 +21,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from depthface import manifest
 from depthface.errors import ExportError
-from depthface_export import staging
+from depthface.families import card_named
+from depthface_export import configs, pipeline, staging
 
 PACK = ("buffalo_sc", "--weights", "synthetic")
 NETWORKS = ("face_buffalo_sc_detector", "face_buffalo_sc_recognizer")
@@ -191,6 +194,75 @@ def test_the_lock_lets_one_in_at_a_time(tmp_path):
     errors = [process.communicate(timeout=HANGS_AFTER_S)[1] for process in processes]
     assert [error[-300:] for error in errors] == [""] * 4
     assert [process.returncode for process in processes] == [0] * 4
+
+
+@pytest.fixture
+def two(tmp_path) -> list[tuple[Path, Path]]:
+    """Two networks that were built: of one there is an older one, the other is new."""
+    moves = [(tmp_path / "build" / name, tmp_path / "repository" / name) for name in ("old", "new")]
+    for built, _ in moves:
+        built.mkdir(parents=True)
+        (built / "model.onnx").write_text("built")
+    older = moves[0][1]
+    older.mkdir(parents=True)
+    (older / "model.onnx").write_text("served")
+    return moves
+
+
+@pytest.mark.parametrize("exchanges", [True, False], ids=["by one call", "by renames"])
+def test_what_was_installed_is_taken_back_where_the_next_cannot_be(two, tmp_path, monkeypatch, exchanges):
+    if not exchanges:
+        monkeypatch.setattr(staging.ctypes, "CDLL", lambda *_, **__: object())
+    before = snapshot(tmp_path)
+    gone = (tmp_path / "build" / "gone", tmp_path / "repository" / "gone")
+    with pytest.raises(FileNotFoundError):
+        staging.install_all([*two, gone])
+    assert snapshot(tmp_path) == before
+    staging.install_all(two)
+    assert {path: text.decode() for path, text in snapshot(tmp_path).items()} == {
+        "build/old/model.onnx": "served",
+        "repository/new/model.onnx": "built",
+        "repository/old/model.onnx": "built",
+    }
+
+
+def test_by_renames_too_what_cannot_be_installed_leaves_what_was_there(two, tmp_path, monkeypatch):
+    built, target = two[0]
+    rename = Path.rename
+
+    def failing(path: Path, to: Path) -> Path:
+        if path == built:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rename(path, to)
+
+    before = snapshot(tmp_path)
+    monkeypatch.setattr(staging.ctypes, "CDLL", lambda *_, **__: object())
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        staging.install(built, target)
+    assert snapshot(tmp_path) == before
+
+
+def test_an_export_takes_its_networks_back_together(tmp_path, monkeypatch):
+    card = card_named("buffalo_sc")
+    build, target = tmp_path / "build", tmp_path / "repository"
+    for name in NETWORKS:
+        for folder in (build, target):
+            (folder / name / "1").mkdir(parents=True)
+            (folder / name / "1" / "model.onnx").write_text(folder.name)
+    install = staging.install
+
+    def failing(built: Path, to: Path) -> None:
+        if built.name == NETWORKS[1]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        install(built, to)
+
+    before = snapshot(target)
+    monkeypatch.setattr(staging, "install", failing)
+    exported = configs.exported_configs(card, "fp32", "synthetic")
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        pipeline._install(job_of(card, target, "synthetic"), build, exported, card.networks)
+    assert snapshot(target) == before
 
 
 def test_a_repository_that_becomes_unwritable_is_one_sentence(tmp_path):

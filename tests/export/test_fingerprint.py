@@ -54,6 +54,7 @@ WITHOUT_A_HAND = {
     "depthface.tasks.swap": "names a task",
     "depthface.weights": "where weights came from is compared",
     "depthface_export": "",
+    "depthface_export.interrupts": "when a signal is heard",
     "depthface_export.job": "carries what is wished, which is compared",
     "depthface_standins": "finds a family's stand-ins; for stand-in weights they have a hand",
     "depthface.families.clip": "",

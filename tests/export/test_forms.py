@@ -171,6 +171,28 @@ def test_a_change_of_form_that_was_killed_is_whole_and_is_made_good(tiny, copy, 
     assert {name for name in snapshot(copy) if name.endswith((CONFIG_FILE, "model.py", "ensemble.txt"))} == whole
 
 
+@pytest.mark.parametrize(
+    ("serves", "stays"),
+    [
+        ({"depth": ["network", "old"]}, False),
+        ({"depth": ["network", "old"], "other": ["old"]}, True),  # another card has it too
+        ({"other": ["old"]}, True),
+        ({}, True),
+        ({"depth": ["network"]}, True),  # somebody's copy of the network
+    ],
+)
+def test_a_network_that_the_card_has_no_longer_goes_and_no_other(tiny, copy, run, serves, stays):
+    network = tiny.networks[0].name
+    names = {"depth": tiny.name, "network": network}
+    old = Path(shutil.copytree(copy / network, copy / "old")) / "1"
+    found = manifest.read(old)
+    told = {names.get(public, public): [names.get(name, name) for name in each] for public, each in serves.items()}
+    dataclasses.replace(found, serves=told).write(old)
+    assert run(tiny, copy) == ("unchanged", [])
+    assert old.is_dir() == stays
+    assert (copy / network / "1" / "model.onnx").is_file()
+
+
 def test_a_users_own_folder_of_a_steps_name_stays(tiny, copy, run):
     mine = copy / f"{tiny.name}_finish" / "1"
     mine.mkdir(parents=True)

@@ -10,9 +10,11 @@ import pickle
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from fixtures.serving import depthface
+from onnx import numpy_helper
 from onnx.external_data_helper import set_external_data
 from safetensors.torch import load_file, save_file
 
@@ -138,12 +140,14 @@ def pack(tmp_path) -> Path:
     return folder
 
 
-def with_external(model: onnx.ModelProto, location: str) -> bytes:
+def with_external(model: onnx.ModelProto, location: str, length: str | None = None) -> bytes:
     """The model with its largest tensor in another file."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     tensor = max(copy.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     set_external_data(tensor, location)
+    if length is not None:
+        tensor.external_data.add(key="length", value=length)
     tensor.ClearField("raw_data")
     return copy.SerializeToString()
 
@@ -202,6 +206,48 @@ def test_a_file_over_the_limit_is_refused_unread(pack):
     with (pack / "a.onnx").open("wb") as file:
         file.truncate(reading.MAX_BYTES + 1)  # sparse: no disk is used
     with pytest.raises(WeightsCorrupt, match="the limit is 1024 MiB"):
+        reading.read(pack / "a.onnx")
+
+
+def test_a_file_that_all_tensors_share_is_counted_once(pack, monkeypatch):
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[1024] x) => (float[1024] y) '
+        "{ b = Add (x, one)  c = Add (b, two)  y = Add (c, three) }"
+    )
+    for name in ("one", "two", "three"):
+        model.graph.initializer.append(numpy_helper.from_array(np.ones(1024, np.float32), name))
+    onnx.save(model, pack / "a.onnx", save_as_external_data=True, location="a.data")
+    size_bytes = (pack / "a.onnx").stat().st_size + 3 * 4096
+    monkeypatch.setattr(reading, "MAX_BYTES", size_bytes)
+    assert len(largest(reading.read(pack / "a.onnx"))) == 4096
+    monkeypatch.setattr(reading, "MAX_BYTES", size_bytes - 1)
+    with pytest.raises(WeightsCorrupt, match="over the limit"):
+        reading.read(pack / "a.onnx")
+
+
+@pytest.mark.parametrize("length", [None, "0", "9" * 30])
+def test_a_file_that_is_read_over_and_over_is_counted_so(pack, recognizer, monkeypatch, length):
+    model = onnx.load_from_string(with_external(recognizer, "a.data", length))
+    (external,) = (tensor for tensor in model.graph.initializer if tensor.external_data)
+    for index in range(9):
+        again = model.graph.initializer.add()
+        again.CopyFrom(external)
+        again.name = f"again {index}"
+    onnx.save(model, pack / "a.onnx")
+    (pack / "a.data").write_bytes(largest(recognizer))
+    size_bytes = (pack / "a.onnx").stat().st_size + 10 * len(largest(recognizer))
+    monkeypatch.setattr(reading, "MAX_BYTES", size_bytes - 1)
+    with pytest.raises(WeightsCorrupt, match="over the limit"):
+        reading.read(pack / "a.onnx")
+
+
+@pytest.mark.parametrize(
+    "length", ["-1", "1.5", "many", "", "9" * 5000], ids=["negative", "half", "word", "empty", "long"]
+)
+def test_external_data_of_no_length_are_damaged(pack, recognizer, length):
+    (pack / "a.onnx").write_bytes(with_external(recognizer, "a.data", length))
+    (pack / "a.data").write_bytes(largest(recognizer))
+    with pytest.raises(WeightsCorrupt, match=r"a\.onnx is not a whole ONNX file"):
         reading.read(pack / "a.onnx")
 
 

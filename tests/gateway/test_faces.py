@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 
 import numpy as np
 import pytest
 import requests
+from fixtures.faces import turned
 from fixtures.gateways import CROWD, MODEL, MOST_MIB, NO_PHOTO, NOBODY, PORTRAIT, STRANGER, gateway, post
-from fixtures.photos import with_orientation
 from fixtures.waiting import HANGS_AFTER_S
+from PIL import Image
 
 
 @pytest.fixture(scope="session")
@@ -99,9 +101,18 @@ def test_v1_detect(url, face_client):
     assert post(url, "/v1/detect", {"image": NOBODY}).json()["faces"] == []
 
 
-def test_v1_boxes_are_of_the_upright_photo(url):
-    for turn in (1, 6):
-        assert post(url, "/v1/detect", {"image": with_orientation(turn)}).status_code == 200
+@pytest.mark.parametrize("turn", [3, 6, 8])
+def test_v1_boxes_are_of_the_upright_photo(url, turn):
+    def boxes(photo: bytes) -> list[dict]:
+        found = [row["bbox"] for row in post(url, "/v1/detect", {"image": photo}).json()["faces"]]
+        return sorted(found, key=lambda box: box["pixels"]["x"])
+
+    upright = boxes(CROWD)
+    assert len(upright) >= 4
+    found = boxes(turned(Image.open(BytesIO(CROWD)), turn))
+    for box, other in zip(found, upright, strict=True):
+        assert box["pixels"] == pytest.approx(other["pixels"], abs=4)
+        assert box["normalized"] == pytest.approx(other["normalized"], abs=0.01)
 
 
 def test_v1_compare(url, face_client):

@@ -26,6 +26,7 @@ from depthface.errors import (
     ServerOverloaded,
     ServerUnavailable,
 )
+from depthface.tasks.faces import Options
 from depthface_client import ModelInfo
 from depthface_gateway.faces import compreface, insightface_rest
 from depthface_gateway.faces.asking import Faces
@@ -136,6 +137,22 @@ def test_the_largest_come_first_only_where_some_are_left_out():
     assert areas(None) == areas(0) == areas(3) == areas(4) == [20.0, 30.0, 10.0]
 
 
+@pytest.mark.parametrize(("said", "asked"), [(0.0, 1e-6), (1e-300, 1e-6), (0.5, 0.5), (None, None)])
+def test_a_threshold_of_nothing_is_taken(said, asked):
+    heard: list[float | None] = []
+
+    class Asked:
+        async def faces(self, photo: bytes, *, min_score: float | None, **_: object) -> list:
+            Options.of(min_score, None, None)  # or it raises
+            heard.append(min_score)
+            return []
+
+    pack = ModelInfo("m", ready=True, weights="", task="faces", precision="", is_lazy=False, facts={"pack": "p"})
+    triton = SimpleNamespace(is_alive=True, models={"m": pack}, ask=lambda call: call(Asked()))
+    asyncio.run(Faces(SimpleNamespace(triton=triton), "p").find(b"", "id", min_score=said))
+    assert heard == [asked]
+
+
 def extracted(find: Callable[..., Awaitable[object]], *photos: bytes) -> list[dict]:
     """Have the route find faces in photos in this way."""
     settings = SimpleNamespace(max_body_bytes=2**20)
@@ -185,6 +202,38 @@ def test_extract_refuses_what_is_no_msgpack(url):
         headers = {"content-type": "application/msgpack"}
         answer = requests.post(f"{url}/extract", data=body, headers=headers, timeout=HANGS_AFTER_S)
         assert answer.status_code == 422
+
+
+COUNT = 300_000
+MANY = {  # a path, a type, a body, and what is said of it
+    "numbers": ("/extract", "json", b'{"images":{"data":[%s0]}}' % (b"0," * COUNT), 413),
+    "lists": ("/extract", "json", b'{"images":{"data":[%s0]}}' % (b"[]," * COUNT), 413),
+    "addresses": ("/extract", "json", b'{"images":{"urls":[%s0]}}' % (b"0," * 5000), 422),
+    "headers": (
+        "/extract", "json", b'{"images":{},"img_req_headers":{%s}}' % b",".join(b'"%d":0' % n for n in range(5000)), 422
+    ),
+    "nothings": (
+        "/extract", "msgpack", b"\x81\xa6images\x81\xa4data\xdd" + COUNT.to_bytes(4, "big") + b"\xc0" * COUNT, 422
+    ),
+    "lists of lists": (
+        "/extract", "msgpack", b"\x82\xa6images\x80\xa1x\x9a" + (b"\xdc\x27\x10" + b"\x90" * 10_000) * 10, 422
+    ),
+    "maps": ("/extract", "msgpack", b"\x82\xa6images\x80\xa1x\xdc\x27\x10" + b"\x80" * 10_000, 422),
+    "numbers to draw": ("/draw_detections", "json", b'{"images":{"data":[%s0]}}' % (b"0," * COUNT), 413),
+    "few numbers to draw": ("/draw_detections", "json", b'{"images":{"data":[%s0]}}' % (b"0," * 5000), 422),
+    "numbers for a photo": ("/api/v1/detection/detect", "json", b'{"file":[%s0]}' % (b"0," * COUNT), 413),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_many_wrong_values_cost_little_and_few_are_told(url, name):
+    path, kind, body, status = MANY[name]
+    headers = {"content-type": f"application/{kind}"}
+    answer = requests.post(f"{url}{path}", data=body, headers=headers, timeout=HANGS_AFTER_S)
+    assert answer.status_code == status
+    assert len(answer.content) < 10_000
+    if status == 422 and kind == "json":
+        assert len(answer.json()["detail"]) == (20 if name == "headers" else 1)
 
 
 def test_drawings(url, people):
@@ -297,7 +346,7 @@ def test_compreface_refuses_with_message_and_code(url, path, files, status, code
 
 
 def test_compreface_refuses_json_that_is_none(url):
-    for body in ("{", "[]", '{"file": 3}', '{"file": "no base64!"}', '{"file": ""}'):
+    for body in ("{", "[" * 5000, "[]", '{"file": 3}', '{"file": "no base64!"}', '{"file": ""}'):
         headers = {"content-type": "application/json"}
         answer = requests.post(f"{url}/api/v1/detection/detect", data=body, headers=headers, timeout=HANGS_AFTER_S)
         assert answer.status_code == 400

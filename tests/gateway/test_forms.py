@@ -13,7 +13,7 @@ from starlette.formparsers import MultiPartParser
 
 from depthface_gateway import contracts
 from depthface_gateway.context import Context
-from depthface_gateway.forms import _Request, _Route
+from depthface_gateway.forms import MOST_VALUES, _Request, _Route
 from depthface_gateway.settings import Settings
 from depthface_gateway.triton import Triton
 
@@ -33,6 +33,8 @@ BODIES = {
     "letters of the world": [part('name="text"', "ein rotes Auto, 東京, é".encode())],
     "a name of the world": [part('name="file"; filename="größe.jpg"', b"x")],
     "not UTF-8": [part('name="text"', b"\xff\xfe")],
+    "half a character": [part('name="text"', b"+2AA-", "Content-Type: text/plain; charset=utf-7")],
+    "a charset for nobody": [part('name="text"', b"a", "Content-Type: text/plain; charset=undefined")],
     "an empty field": [part('name="text"', b"")],
     "no part": [],
 }
@@ -105,6 +107,32 @@ def test_a_form_that_cannot_be_read_is_400(body, kind, sentence):
         read(body, kind=f"multipart/form-data{kind}")
     assert raised.value.status_code == 400
     assert sentence in raised.value.detail
+
+
+def said(body: bytes) -> object:
+    async def receive() -> dict:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return asyncio.run(_Request({"type": "http", "headers": []}, receive).json())
+
+
+def test_json_is_read_as_ever():
+    assert said(b'{"a": [1, "x,y", null]}') == {"a": [1, "x,y", None]}
+    assert len(said(b"[" + b"0," * (MOST_VALUES - 1) + b"0]")) == MOST_VALUES
+    with pytest.raises(ValueError, match="Expecting"):
+        said(b"{")
+
+
+@pytest.mark.parametrize("part", [b"0,", b"[],", b"[", b'{"a":'])
+def test_json_of_too_many_values_is_not_read(part):
+    with pytest.raises(HTTPException) as raised:
+        said(b"[" + part * (MOST_VALUES + 1))
+    assert raised.value.status_code == 413
+
+
+def test_json_that_is_nested_too_deep_is_none():
+    with pytest.raises(ValueError):
+        said(b"[" * 5000)
 
 
 def test_other_forms_are_read_as_ever():

@@ -6,17 +6,18 @@ import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from urllib.parse import unquote
 
 import pytest
 import requests
-from fastapi import Request
+from fastapi import FastAPI, Request
 from fixtures.gateways import gateway
 from fixtures.serving import depthface
 from fixtures.waiting import HANGS_AFTER_S
 from starlette.responses import JSONResponse, StreamingResponse
 
 from depthface.errors import InvalidInput, OutputError
-from depthface_gateway import cli, contracts
+from depthface_gateway import cli, contracts, edge
 from depthface_gateway.context import Context
 from depthface_gateway.frame import Frame, new_app, request_id
 from depthface_gateway.settings import Settings, flag, number, words
@@ -33,6 +34,7 @@ def settings(**variables: str) -> Settings:
         ("MAX_MIB", "many"),
         ("MAX_MIB", "0"),
         ("MAX_MIB", "nan"),
+        ("HELD_MIB", "63"),  # less than one request
         ("DEADLINE_S", "-1"),
         ("IN_FLIGHT", "inf"),
         ("WAITING", "-1"),
@@ -127,20 +129,32 @@ def test_a_port_that_is_taken_is_named():
 # The edge, in process.
 
 
-def served(
-    handler: Callable[[Request], Awaitable[object]],
+Handler = Callable[[Request], Awaitable[object]]
+Answer = tuple[int, dict[str, str], bytes]
+
+
+def context_of(**variables: str) -> Context:
+    return Context(Triton(["127.0.0.1:1"], settings(**variables)), settings(**variables))
+
+
+def app_of(handler: Handler, context: Context) -> FastAPI:
+    """An app with one route."""
+    app = new_app(context, Frame("x", "x", lambda problem: JSONResponse({"said": problem.message}, problem.status)))
+    app.add_api_route("/x", handler, methods=["POST"])
+    return app
+
+
+async def asked(
+    app: FastAPI,
     body: bytes = b"",
     chunks: int = 1,
     stall: bool = False,
     method: str = "POST",
     headers: Mapping[str, str] | None = None,
-    **variables: str,
-) -> tuple[int, dict[str, str], bytes]:
-    """Ask an app with one route; return status, headers, body."""
+    path: str = "/x",
+) -> Answer:
+    """Ask an app; return status, headers, body."""
     given = {"x-request-id": "mine"} | ({"transfer-encoding": "chunked"} if body else {}) | (headers or {})
-    context = Context(Triton(["127.0.0.1:1"], settings(**variables)), settings(**variables))
-    app = new_app(context, Frame("x", "x", lambda problem: JSONResponse({"said": problem.message}, problem.status)))
-    app.add_api_route("/x", handler, methods=["POST"])
     sent: list[dict] = []
     size = -(-len(body) // chunks) if body else 0
     parts = [body[index * size : (index + 1) * size] for index in range(chunks)]
@@ -158,17 +172,32 @@ def served(
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
         "method": method,
-        "path": "/x",
-        "raw_path": b"/x",
+        "path": unquote(path),
+        "raw_path": path.encode(),
         "query_string": b"",
         "root_path": "",
         "scheme": "http",
         "server": ("test", 80),
         "headers": [(name.encode(), value.encode()) for name, value in given.items()],
     }
-    asyncio.run(app(scope, receive, send))
+    await app(scope, receive, send)
     told = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     return sent[0]["status"], told, b"".join(message.get("body", b"") for message in sent[1:])
+
+
+def served(
+    handler: Handler,
+    body: bytes = b"",
+    chunks: int = 1,
+    stall: bool = False,
+    method: str = "POST",
+    headers: Mapping[str, str] | None = None,
+    path: str = "/x",
+    **variables: str,
+) -> Answer:
+    """Ask an app with one route."""
+    app = app_of(handler, context_of(**variables))
+    return asyncio.run(asked(app, body, chunks, stall, method, headers, path))
 
 
 async def echo(request: Request) -> object:
@@ -182,6 +211,61 @@ def test_a_body_without_a_length_is_counted():
     status, _, body = served(echo, bytes(2000), chunks=10, MAX_MIB="0.001")
     assert status == 413
     assert b"larger than 0.001" in body
+
+
+def test_who_goes_on_sending_too_much_is_cut_off(monkeypatch):
+    monkeypatch.setattr(edge, "_DRAINED_BYTES", 0)
+    for headers in ({}, {"content-length": "2000"}):
+        status, told, _ = served(echo, bytes(2000), chunks=10, headers=headers, MAX_MIB="0.001")
+        assert (status, told["connection"]) == (413, "close")
+
+
+def test_all_requests_together_hold_no_more_than_they_may():
+    context = context_of(MAX_MIB="0.001", HELD_MIB="0.0015")
+
+    async def ask() -> list[Answer]:
+        is_here, may_go = asyncio.Event(), asyncio.Event()
+
+        async def slow(request: Request) -> object:
+            await request.body()
+            is_here.set()
+            await may_go.wait()
+            return {}
+
+        first = asyncio.create_task(asked(app_of(slow, context), bytes(1000), chunks=10))
+        await is_here.wait()
+        other = app_of(echo, context)
+        answers = [
+            await asked(other, bytes(1000), headers={"content-length": "1000"}),
+            await asked(other, bytes(1000), chunks=10),
+            await asked(other, bytes(500), chunks=10),
+        ]
+        assert context.held.bytes == 1000
+        may_go.set()
+        return [*answers, await first, await asked(other, bytes(1000), chunks=10)]
+
+    answers = asyncio.run(ask())
+    assert [status for status, _, _ in answers] == [503, 503, 200, 200, 200]
+    for _, headers, body in answers[:2]:
+        assert headers["retry-after"] == "5"
+        assert b"would hold more than 0.0015" in body
+    assert context.held.bytes == 0
+
+
+def test_whoever_ends_early_holds_nothing_either():
+    async def broken(request: Request) -> object:
+        await request.body()
+        raise RuntimeError
+
+    async def slow(request: Request) -> object:
+        await request.body()
+        await asyncio.sleep(3600)
+        return {}
+
+    context = context_of(MAX_MIB="0.001", DEADLINE_S="0.1")
+    for handler, size, expected in ((broken, 1000, 500), (slow, 1000, 504), (echo, 2000, 413)):
+        status, _, _ = asyncio.run(asked(app_of(handler, context), bytes(size), chunks=10))
+        assert (status, context.held.bytes) == (expected, 0)
 
 
 def test_a_request_that_takes_too_long_ends():
@@ -246,6 +330,15 @@ def test_what_a_browser_asks_beforehand_needs_no_key_and_is_logged(caplog):
         status, headers, _ = served(echo, method="OPTIONS", headers=beforehand, ORIGINS="https://a", API_KEY="secret")
     assert (status, headers["access-control-allow-origin"], headers["x-request-id"]) == (200, "https://a", "mine")
     assert [record for record in caplog.records if getattr(record, "request_id", "") == "mine"]
+
+
+def test_a_path_forges_no_line_of_the_log(caplog):
+    forged = "/a%0a2026-01-01%2000:00:00%20ERROR%20forged"
+    with caplog.at_level(logging.INFO):
+        assert served(echo, path=forged)[0] == 404
+    (record,) = [record for record in caplog.records if record.name == "depthface_gateway.requests"]
+    assert record.path == forged
+    assert record.getMessage().startswith(f"POST {forged} 404 ")
 
 
 def test_whatever_fails_is_an_answer_without_its_secrets():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
@@ -10,7 +11,9 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -20,7 +23,10 @@ from fixtures.gateways import CROWD, MODEL, MOST_MIB, NO_PHOTO, NOBODY, PACK, PO
 from fixtures.photos import with_orientation
 from fixtures.waiting import HANGS_AFTER_S, until
 
-from depthface_gateway.immich.entries import CLIP, FACES
+from depthface.tasks.faces import Options
+from depthface_gateway.immich import _faces
+from depthface_gateway.immich.entries import CLIP, FACES, Entry
+from depthface_gateway.immich.upstream import Upstream
 
 WHO = {
     FACES: {
@@ -92,6 +98,22 @@ def test_min_score_is_each_requests_own(url):
     assert set(counts[1::2]) == {0}
 
 
+@pytest.mark.parametrize(("said", "asked"), [(0, 1e-6), (-3, 1e-6), (1e-300, 1e-6), (0.5, 0.5), (7, 1.0)])
+def test_a_min_score_that_is_none_is_the_nearest_one(said, asked):
+    heard: list[float] = []
+
+    class Asked:
+        async def faces(self, photo: bytes, *, min_score: float, **_: object) -> list:
+            Options.of(min_score, None, None)  # or it raises
+            heard.append(min_score)
+            return []
+
+    models = SimpleNamespace(name=lambda entry: entry.model, ask=lambda name, call: call(Asked()))
+    entry = Entry(FACES, "detection", "pack", {"minScore": said})
+    asyncio.run(_faces(models, [entry], CROWD, "id"))
+    assert heard == [asked]
+
+
 def test_nobody_is_an_empty_list(url):
     assert predict(url, WHO, NOBODY).json() == {FACES: [], "imageWidth": 640, "imageHeight": 480}
 
@@ -113,6 +135,7 @@ def test_a_turned_photo_is_measured_upright(url):
         ({FACES: {"detection": {"modelName": 3}}}, CROWD, 422, "Invalid request format."),
         ({"teeth": {"detection": {"modelName": "x"}}}, CROWD, 422, "Invalid request format."),
         ({FACES: {"detection": {"modelName": "buffalo_l", "options": {"minScore": "much"}}}}, CROWD, 422, "Invalid"),
+        ({FACES: {"detection": {"modelName": "buffalo_l", "options": {"minScore": 10**400}}}}, CROWD, 422, "Invalid"),
         ({FACES: {"recognition": {"modelName": "buffalo_l"}}}, CROWD, 400, "needs detection"),
         ({FACES: {"detection": {"modelName": "antelopev2"}}}, CROWD, 400, "'antelopev2' .* not served here.*upstream"),
         (SEEN, CROWD, 400, "'ViT-B-32__openai' for clip visual is not served"),
@@ -175,8 +198,8 @@ def test_two_hundred_at_once_are_right_and_pings_do_not_wait_for_them(url):
     assert {status for _, status in pinged} == {200}
     assert len(pinged) > 2
     # immich's patience is 2 s; a machine that is too slow for that is as slow with all the others.
-    usual_s = sorted(took for took, _ in pinged)[len(pinged) // 2]
-    assert usual_s < max(2, all_took_s / 10), (usual_s, all_took_s)
+    slowest_s = max(took for took, _ in pinged)
+    assert slowest_s < max(2, all_took_s / 10), (slowest_s, all_took_s)
 
 
 def assert_same(answer: dict, expected: dict) -> None:
@@ -211,15 +234,46 @@ class _Other(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
-@pytest.fixture
-def other() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Other)
+@contextmanager
+def served_by(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def other() -> Iterator[str]:
+    with served_by(_Other) as url:
+        yield url
+
+
+class _Curt(_Other):
+    """One that ends a connection as soon as it is used again."""
+
+    protocol_version = "HTTP/1.1"
+    is_used = False
+
+    def do_POST(self) -> None:
+        if self.is_used:
+            self.close_connection = True
+            return
+        self.is_used = True
+        super().do_POST()
+
+
+def test_an_upstream_that_ends_connections_is_asked_anew():
+    async def ask(url: str) -> list[int]:
+        async with Upstream(url, HANGS_AFTER_S) as upstream:
+            return [(await upstream.predict(json.dumps(READ), CROWD, None, "id")).status_code for _ in range(3)]
+
+    with served_by(_Curt) as url:
+        assert asyncio.run(ask(url)) == [200, 200, 200]
 
 
 def test_what_is_lacking_goes_upstream_and_models_come_and_go(face_server, face_client, other, tmp_path):

@@ -221,6 +221,22 @@ def test_a_model_is_unloaded_loaded_and_comes_again_when_it_is_asked(url, expect
     assert post("small/download") == {**said, "message": "Model 'small' is already downloaded"}
 
 
+@pytest.mark.parametrize(
+    ("body", "status", "error"),
+    [
+        ("[" * 5000, 200, None),  # no JSON asks for no device
+        ("[" * 100_000, 413, "File too large"),
+        ('{"device": "tpu"}', 400, "Invalid device"),
+        ('{"device": "\\ud800"}', 400, "Invalid device"),
+        ('{"device": [[1]]}', 400, "Invalid device"),
+    ],
+)
+def test_a_device_is_one_that_there_is(url, body, status, error):
+    headers = {"content-type": "application/json"}
+    answer = requests.post(f"{url}/api/models/small/load", data=body, headers=headers, timeout=HANGS_AFTER_S)
+    assert (answer.status_code, answer.json().get("error")) == (status, error)
+
+
 def test_a_model_that_somebody_else_has_just_unloaded_is_loaded(url, server, expected):
     with Client(server.host) as operator:
         operator.unload(OURS)

@@ -113,6 +113,31 @@ def check_curl(lines: dict[str, list[str]], folder: Path) -> None:
         assert sum(1 for _ in clip.decode(video=0)) == 72
 
 
+def test_where_a_key_is_asked_for_the_lines_have_a_place_for_it(everything_server, tmp_path):
+    async def line(url: str) -> str:
+        async with opened_tab(f"{url}/health", tmp_path) as tab:  # of the same origin, and open to all
+            await tab.evaluate("sessionStorage.setItem('key', 'secret')")
+            await tab.call("Page.navigate", url=url)
+            await tab.until("typeof served !== 'undefined' && served.length > 0")
+            await drop(tab, {"five people.jpg": CROWD})
+            assert "the nearest is white" in await said(tab, "depth")
+            return await tab.evaluate("document.querySelector('#depth pre').textContent")
+
+    with gateway("page", url=everything_server.host, DEPTHFACE_GATEWAY_API_KEY="secret") as running:
+        shown = asyncio.run(line(running.urls["page"]))
+        assert ' -H "x-api-key: $KEY" ' in shown
+        assert "secret" not in shown
+        if shutil.which("curl") is None:
+            pytest.skip("no curl is installed")
+        (tmp_path / "five people.jpg").write_bytes(CROWD)
+        subprocess.run(
+            ["sh", "-c", f"{shown} -sSf"],
+            cwd=tmp_path, env=os.environ | {"KEY": "secret"}, timeout=HANGS_AFTER_S, check=True,
+        )  # fmt: skip
+    with Image.open(tmp_path / "depth.png") as depth:
+        assert depth.size == (640, 480)
+
+
 def test_the_browser_lets_it_do_nothing_else(running):
     answer = requests.get(running.urls["page"], timeout=HANGS_AFTER_S)
     policy = answer.headers["content-security-policy"]

@@ -73,7 +73,7 @@ def test_a_usual_jpeg_wakes_no_thread(threads, photo, size):
     "photo",
     [
         *map(encoded, ("PNG", "WebP", "TIFF", "GIF", "BMP", "AVIF")),
-        with_head(*[segment(0xFE, b"")] * containers._PLAIN_SEGMENTS),
+        with_head(*[segment(0xFE, b"")] * containers.jpeg._PLAIN_SEGMENTS),
         with_head(*[segment(0xE2, b"a" * 60_000)] * 2),
         with_head(b"\xff" * 5),
         with_head(b"\xff\xd0"),

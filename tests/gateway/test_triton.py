@@ -38,6 +38,7 @@ class FakeClient:
     servers: dict[str, FakeClient] = {}  # noqa: RUF012
 
     def __init__(self, url: str, **_: object) -> None:
+        self.server = url
         self.asked = 0
         self.most = self.now = 0
         self.is_down = False

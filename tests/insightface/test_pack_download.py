@@ -1,11 +1,14 @@
-"""Where published packs come from. InsightFace's releases cannot be asked here: its downloader is the seam."""
+"""Where published packs come from. InsightFace's releases cannot be asked here: `requests` is the seam."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import threading
 import zipfile
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -23,6 +26,8 @@ from depthface_export import pipeline, weights
 
 DETECTOR, RECOGNIZER = "det_synthetic.onnx", "w600k_synthetic.onnx"
 BUFFALO_SC = card_named("buffalo_sc")
+ASKS = {"head": requests.head, "get": requests.get}
+"""Those that truly ask."""
 
 
 @pytest.fixture
@@ -35,9 +40,22 @@ def home(tmp_path, monkeypatch) -> Path:
     def forbidden(*arguments: object, **options: object) -> None:
         raise AssertionError("the releases were asked")
 
-    monkeypatch.setattr(requests, "head", forbidden)
-    monkeypatch.setattr(storage, "download_file", forbidden)
+    for method in ASKS:
+        monkeypatch.setattr(requests, method, forbidden)
     return folder
+
+
+def answering(content: Callable[[], bytes], status: int = 200, asked: list[str] | None = None) -> Callable:
+    """What stands in the place of `requests.get`."""
+
+    def get(url: str, *, stream: bool, timeout: tuple[float, float]) -> requests.Response:
+        if asked is not None:
+            asked.append(url)
+        answer = requests.Response()
+        answer.status_code, answer.url, answer.raw = status, url, io.BytesIO(content())
+        return answer
+
+    return get
 
 
 @pytest.fixture
@@ -46,15 +64,15 @@ def releases(home, files, monkeypatch):
     contents = {"det.onnx": (files / DETECTOR).read_bytes(), "rec.onnx": (files / RECOGNIZER).read_bytes()}
     asked: list[str] = []
 
-    def download(url: str, path: str, overwrite: bool) -> None:
-        asked.append(url)
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(path, "w") as archive:
+    def zipped() -> bytes:
+        made = io.BytesIO()
+        with zipfile.ZipFile(made, "w") as archive:
             for name, content in contents.items():
                 archive.writestr(name, content)
+        return made.getvalue()
 
     monkeypatch.setattr(requests, "head", lambda url, timeout: None)
-    monkeypatch.setattr(storage, "download_file", download)
+    monkeypatch.setattr(requests, "get", answering(zipped, asked=asked))
     published = tuple(
         HubFile(name, len(content), hashlib.sha256(content).hexdigest()) for name, content in contents.items()
     )
@@ -138,14 +156,14 @@ def test_a_pack_that_is_there_is_used_unasked_but_checked(home, releases):
     assert asked == []
 
 
-@pytest.mark.parametrize("seam", ["head", "download"])
+@pytest.mark.parametrize("seam", ["head", "get"])
 def test_releases_out_of_reach_are_one_sentence_and_what_to_do_instead(home, releases, monkeypatch, seam):
     card, _, _ = releases
 
     def unreachable(*arguments: object, **options: object) -> None:
         raise requests.ConnectionError("Name or service not known\nand much more")
 
-    monkeypatch.setattr(*((requests, "head") if seam == "head" else (storage, "download_file")), unreachable)
+    monkeypatch.setattr(requests, seam, unreachable)
     with pytest.raises(WeightsUnavailable, match=r"someones_pack cannot be fetched.*--weights synthetic") as caught:
         weights.fetch(card, weights.locate(card, "hub"))
     assert "\n" not in str(caught.value)
@@ -168,14 +186,51 @@ def test_releases_that_never_answer_count_as_out_of_reach(home, releases, monkey
     over.set()
 
 
-def test_what_is_no_archive_is_refused_and_not_kept(home, releases, monkeypatch):
+class Silent(BaseHTTPRequestHandler):
+    """Releases that promise a pack, and fall silent after the first of its bytes."""
+
+    over = threading.Event()
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "1000000")
+        self.end_headers()
+        self.wfile.write(b"PK")
+        self.over.wait(HANGS_AFTER_S)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of such releases."""
+    Silent.over.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        Silent.over.set()
+        server.shutdown()
+
+
+def test_releases_that_fall_silent_are_given_up(home, releases, silent, monkeypatch):
     card, _, _ = releases
+    for method, ask in ASKS.items():
+        monkeypatch.setattr(requests, method, ask)
+    monkeypatch.setattr(storage, "model_zoo_download_url", lambda file: silent + file)
+    monkeypatch.setattr(weights, "_SILENCE_S", 0.2)
+    with pytest.raises(WeightsUnavailable, match=r"someones_pack cannot be fetched.*timed out"):
+        weights.fetch(card, weights.locate(card, "hub"))
+    assert stored(home) == set()
 
-    def error_page(url: str, path: str, overwrite: bool) -> None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text("<html>try again later</html>")
 
-    monkeypatch.setattr(storage, "download_file", error_page)
+@pytest.mark.parametrize("status", [200, 404, 503])
+def test_what_is_no_archive_is_refused_and_not_kept(home, releases, monkeypatch, status):
+    card, _, _ = releases
+    monkeypatch.setattr(requests, "get", answering(lambda: b"<html>try again later</html>", status))
     with pytest.raises(WeightsUnavailable, match="cannot be fetched"):
         weights.fetch(card, weights.locate(card, "hub"))
     assert stored(home) == set()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import hashlib
 import json
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +23,7 @@ from tritonclient.utils import InferenceServerException
 from depthface import manifest
 from depthface.errors import ExportError, LicenseNotAccepted, WeightsCorrupt, WeightsUnavailable
 from depthface.families import card_named
+from depthface.families.insightface import network as network_stage
 from depthface_export import pipeline
 
 # skimage warns of a method that insightface calls.
@@ -161,6 +167,40 @@ def test_a_failed_export_leaves_the_last_one_as_it_was(pack, files, tmp_path):
     assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before
 
 
+# The copy that InsightFace reads
+
+
+@pytest.fixture
+def copies(tmp_path, monkeypatch) -> Path:
+    """Where copies are made."""
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("place", ["onnx.save", "insightface.model_zoo.get_model"])
+def test_a_copy_that_fails_or_is_interrupted_is_removed(files, copies, monkeypatch, place, error):
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    model = onnx.load(files / RECOGNIZER)
+    monkeypatch.setattr(place, fail)
+    with pytest.raises(type(error)):
+        network_stage._reference(model, "recognizer")
+    assert not list(copies.iterdir())
+
+
+def test_a_copy_is_there_as_long_as_its_model(files, copies):
+    model = network_stage._reference(onnx.load(files / RECOGNIZER), "recognizer")
+    assert Path(model.model_file).parent.parent == copies
+    assert Path(model.model_file).is_file()
+    del model
+    gc.collect()
+    assert not list(copies.iterdir())
+
+
 # Packs of another make-up
 
 
@@ -215,6 +255,15 @@ def test_a_folder_by_its_bare_name_is_its_own_weights_whatever_it_is_called(pack
         assert found is not None
         assert found.weights["origin"] == f"folder {name}"
         assert found.command[2] == str(tmp_path / name)
+
+
+def test_a_folder_is_known_without_what_other_families_need(pack):
+    """torch and transformers take seconds to import."""
+    folder = pack(det=DETECTOR, rec=RECOGNIZER)
+    code = f"import sys; from depthface.families import card_named; card_named({str(folder)!r}); print(*sys.modules)"
+    modules = set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
+    assert "depthface.families.insightface.network" in modules
+    assert not modules & {"torch", "transformers"}
 
 
 def test_weights_beside_a_folder_alone_are_refused(pack, tmp_path, monkeypatch):

@@ -103,6 +103,49 @@ def test_box_crops_are_insightface_s(size):
         np.testing.assert_array_equal(bgr(ours), theirs)
 
 
+LENGTH_PX = 33_000
+"""Of a photo of which OpenCV makes no crop."""
+
+
+def lengthened(photo: np.ndarray) -> np.ndarray:
+    """A photo with so much black to its left."""
+    return np.pad(photo, ((0, 0), (LENGTH_PX - photo.shape[1], 0), (0, 0)))
+
+
+@pytest.mark.parametrize("is_high", [False, True])
+@pytest.mark.parametrize(
+    "box",
+    [(190, 10, 280, 120), (20, -30, 90, 100), (430, 90, 560, 180), (-300, 20, -200, 100), (600, 20, 700, 120)],
+    ids=["within", "over the top", "over the corner", "beside it on the left", "beside it on the right"],
+)
+def test_of_a_photo_too_long_for_opencv_a_crop_is_the_same(box, is_high):
+    photo = PHOTO[60:190]
+    long, there = lengthened(photo), np.array(box, np.float32)
+    here = there + np.float32([LENGTH_PX - photo.shape[1], 0] * 2)
+    if is_high:
+        photo, long = (np.ascontiguousarray(each.swapaxes(0, 1)) for each in (photo, long))
+        here, there = here[[1, 0, 3, 2]], there[[1, 0, 3, 2]]
+    expected, _ = processing.crop_box(photo, there, 192)
+    got, matrix = processing.crop_box(long, here, 192)
+    np.testing.assert_array_equal(got, expected)
+    np.testing.assert_allclose(matrix @ [*here[:2], 1], (192 - (here[2:] - here[:2]) * matrix[0, 0]) / 2, atol=1e-3)
+
+
+def test_a_face_too_long_for_opencv_is_cut_out():
+    photo = np.full((130, LENGTH_PX, 3), 200, np.uint8)
+    crop, _ = processing.crop_box(photo, np.array([0, 0, LENGTH_PX, 130], np.float32), 192)
+    assert (crop[96, 40:150] == 200).all()
+
+
+def test_a_face_is_pasted_into_a_photo_too_long_for_opencv():
+    photo, keypoints = PHOTO[60:190], FACE_KEYPOINTS - np.float32([0, 60])
+    long, shift = lengthened(photo), LENGTH_PX - photo.shape[1]
+    expected = processing.paste_back(photo, *processing.align(photo, keypoints, 128))
+    pasted = processing.paste_back(long, *processing.align(long, keypoints + np.float32([shift, 0]), 128))
+    assert np.abs(pasted[:, shift:].astype(int) - expected).mean() < 0.5
+    assert not pasted[:, :shift].any()
+
+
 def test_landmarks_are_placed_as_insightface_does():
     import cv2
     from insightface.utils import face_align

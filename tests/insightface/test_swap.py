@@ -12,7 +12,7 @@ from PIL import Image
 
 from depthface.contract import Parameters
 from depthface.errors import InvalidInput
-from depthface.families.insightface import pipeline
+from depthface.families.insightface import network, pipeline
 from depthface_standins.insightface import scenes
 
 SOURCE = b"the source"
@@ -101,6 +101,22 @@ def test_the_pack_that_is_named_finds_the_faces_and_buffalo_l_otherwise():
         networks = Networks(keypoints, SOURCE_BOXES)
         swapped(networks, photo, **options)
         assert networks.packs == [expected] * 2
+
+
+@pytest.mark.parametrize("pack", [b"a" * 65, b"m" * 2**20, b"../mine", b"a pack\n", b".mine", b"\xff"], ids=len)
+def test_what_no_pack_can_be_called_is_asked_of_nobody_and_not_said_at_length(pack):
+    photo, keypoints = target(1)
+    networks = Networks(keypoints, SOURCE_BOXES)
+    with pytest.raises(InvalidInput, match="No pack can be called") as caught:
+        swapped(networks, photo, pack=pack)
+    assert len(str(caught.value)) < 250
+    assert networks.packs == []
+
+
+def test_a_pack_may_be_called_whatever_it_may_be_called_as_it_is_exported():
+    assert pipeline._PACK == network._NAME
+    for name in ("buffalo_l", "a", "a.-_" * 16):
+        assert pipeline._PACK.fullmatch(name)
 
 
 def test_what_cannot_be_swapped_is_named():

@@ -56,6 +56,13 @@ def test_a_film(folder):
     assert made(folder) == ["clip.mp4"]
 
 
+def test_the_one_of_both_that_takes_even_sides_is_named(folder):
+    done = parallax(folder, "--out", folder / "clip.gif", "--mask", folder / "mask.mp4")
+    assert done.returncode == 0, done.stderr
+    assert "H.264 video takes even sides: 201×121 becomes 200×120" in done.stderr
+    assert made(folder) == ["clip.gif", "mask.mp4"]
+
+
 def test_json_masks_and_all_options(folder):
     done = parallax(
         folder,
@@ -202,6 +209,9 @@ def test_a_map_of_another_size_is_resized_and_that_is_said(folder):
         (("--out", "clip.mp4", "--depth", "photo.png"), "has colours"),
         (("--out", "clip.mp4", "--depth", "text.png"), "not a depth map"),
         (("--out", "clip.mp4", "--depth", "text.npy"), "not a numpy array"),
+        (("--out", "clip.mp4", "--depth", "archive.npy"), "not a numpy array"),
+        (("--out", "clip.mp4", "--depth", "broken.npy"), "not a numpy array"),
+        (("--out", "clip.mp4", "--depth", "empty.npy"), "not a depth map"),
         (("--out", "clip.mp4", "--depth", "flat.npy"), "constant"),
         (("--out", "clip.mp4", "--depth", "nan.npy"), "NaN"),
         (("--out", "clip.mp4", "--depth", "objects.npy"), "not a numpy array"),
@@ -212,6 +222,10 @@ def test_a_map_of_another_size_is_resized_and_that_is_said(folder):
 def test_bad_input_is_one_sentence_and_nothing_is_left(folder, arguments, says):
     (folder / "text.png").write_text("no")
     (folder / "text.npy").write_text("no")
+    with (folder / "archive.npy").open("wb") as archive:
+        np.savez(archive, depth=np.eye(4))
+    (folder / "broken.npy").write_bytes((folder / "archive.npy").read_bytes()[:40])
+    np.save(folder / "empty.npy", np.ones((0, 5)))
     np.save(folder / "flat.npy", np.ones((4, 4)))
     np.save(folder / "nan.npy", np.array([[0, np.nan], [1, 2]]))
     np.save(folder / "objects.npy", np.array([[None, {}]]), allow_pickle=True)
@@ -243,7 +257,8 @@ def test_no_server_is_a_remedy(folder):
     assert made(folder) == []
 
 
-def test_ctrl_c_leaves_nothing(folder):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_ctrl_c_and_sigterm_leave_nothing(folder, number):
     command = [sys.executable, "-m", "depthface", "parallax", folder / "photo.png", "--depth", folder / "depth.png"]
     command += ["--out", folder / "clip.mp4", "--seconds", "60", "--fps", "60", "--size", "1280", "--quality", "high"]
     process = subprocess.Popen(
@@ -260,7 +275,7 @@ def test_ctrl_c_leaves_nothing(folder):
         return any(path.name.startswith(".depthface-") and any(path.iterdir()) for path in folder.iterdir())
 
     until(has_begun)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, said = process.communicate(timeout=HANGS_AFTER_S)
     assert process.returncode == 130
     assert "Stopped. Nothing of the clip was kept." in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import resource
 import signal
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -150,6 +151,15 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path, name):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_encoder_refuses_is_a_sentence_and_leaves_nothing(tmp_path, monkeypatch):
+    with pytest.raises(OutputError, match=r"clip\.mp4 cannot be written \(.*external.*\)\. Nothing of it was kept"):
+        write(tmp_path, "clip.mp4", made=frames(height=HEIGHT + 1, width=WIDTH + 1))
+    monkeypatch.setitem(video.FORMATS, ".gif", replace(video.FORMATS[".gif"], codec="nobodys"))
+    with pytest.raises(OutputError, match=r"no encoder nobodys"):
+        write(tmp_path, "clip.gif")
     assert list(tmp_path.iterdir()) == []
 
 

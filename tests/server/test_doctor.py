@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import pwd
@@ -197,3 +198,23 @@ def test_a_repository_that_holds_no_manifest_that_can_be_read_is_to_be_mended(tm
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text("{")
     assert "cannot be read" in by_name(f"repository {tmp_path}", tmp_path).found
+
+
+def test_a_config_that_cannot_be_read_is_to_be_mended_and_the_rest_is_looked_at(repository, tmp_path):
+    spoilt = Path(shutil.copytree(repository, tmp_path / "spoilt"))
+    path = spoilt / NETWORK / "config.pbtxt"
+    path.write_text("max_batch_size: many")
+    found = list(checks.findings(spoilt))
+    (finding,) = (finding for finding in found if finding.name == f"repository {spoilt}" and finding.remedy)
+    assert str(path) in finding.found
+    assert found[-1].name.startswith("port ")
+
+
+def test_a_file_that_this_user_may_not_read_is_to_be_mended(repository, monkeypatch):
+    def forbidden(_: Path) -> list:
+        raise PermissionError(errno.EACCES, "Permission denied", "model.onnx")
+
+    monkeypatch.setattr(exports, "verdicts", forbidden)
+    found = by_name(f"repository {repository}", repository)
+    assert found.found == "model.onnx cannot be read (Permission denied)"
+    assert found.remedy

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper
 
 from depthface.machine import CUDA_OPTIONS
 from depthface_server.grids import ON_GPU
+from depthface_server.installation import Installation
 
 BACKEND = Path(__file__).parents[2] / "server" / "depthface_server" / "backends" / "onnxruntime" / "model.py"
 GPU = {"model_instance_kind": "GPU", "model_instance_device_id": "1"}
@@ -72,6 +73,15 @@ def arguments(tmp_path: Path) -> dict[str, str]:
 
 def accelerated(*accelerators: dict) -> dict:
     return {"optimization": {"execution_accelerators": {"gpu_execution_accelerator": list(accelerators)}}}
+
+
+def test_gpus_have_the_numbers_that_nvidia_smi_gives_them_unless_the_user_has_said_otherwise(tmp_path, monkeypatch):
+    """Or the GPU that `verify` holds an engine against is not the one that runs it."""
+    found = Installation(tmp_path / "tritonserver", tmp_path)
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    assert found.environment["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    assert found.environment["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
 
 
 def test_cuda_alone_where_nothing_is_said(backend):
@@ -151,7 +161,7 @@ def by_shape(backend, arguments, monkeypatch):
     model = backend.TritonPythonModel()
     model.initialize(arguments | {"model_instance_kind": "CPU"})
     yield model
-    model.close()
+    model.finalize()
 
 
 def asked(model, count: int, seed: int = 0) -> None:
@@ -244,16 +254,48 @@ def test_what_fails_for_another_reason_is_not_tried_again(by_shape, monkeypatch)
     assert len(by_shape._grids.graphs()) == 1
 
 
-def test_a_file_that_another_export_has_put_there_is_not_mixed_with_the_one_before(by_shape, tmp_path):
-    path = tmp_path / "1" / "model.onnx"
-    beside = path.with_name("other.onnx")
-    beside.write_bytes(path.read_bytes())
-    beside.replace(path)
+def put_another(folder: Path) -> None:
+    """As an export does: the file of another network takes the place of this one's."""
+    path = folder / "1" / "model.onnx"
+    model = onnx.load(path)
+    model.graph.node[0].op_type = "Neg"
+    aside = path.with_name("other.onnx")
+    onnx.save(model, aside)
+    aside.replace(path)
+
+
+def test_sessions_are_of_the_file_that_was_loaded_whatever_an_export_has_put_there(by_shape, tmp_path):
+    put_another(tmp_path)
     for _ in range(3):
         asked(by_shape, 1)
         by_shape._grids.wait()
-    (grid,) = by_shape._grids._grids.values()
-    assert (grid.graph, grid.is_refused) == (None, True)
+    assert len(by_shape._grids.graphs()) == 1
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_an_idle_network_comes_back_as_it_was_whatever_an_export_has_put_there(backend, arguments, tmp_path, runtime):
+    config = json.loads(arguments["model_config"]) | {"parameters": {"cpu_runtime": {"string_value": runtime}}}
+    model = backend.TritonPythonModel()
+    model.initialize(arguments | {"model_instance_kind": "CPU", "model_config": json.dumps(config)})
+    put_another(tmp_path)
+    model.close()  # as `_leave_when_idle` does
+    model._is_open = False
+    assert model._answers([]) == []
+    asked(model, 1)
+    model.finalize()
+
+
+def test_a_network_of_several_files_is_read_by_its_name(backend, tmp_path):
+    """Its weights are found beside it; an export's lie in the file itself, beside a manifest."""
+    model = backend.TritonPythonModel()
+    for name in ("model.onnx", "model.data"):
+        (tmp_path / name).touch()
+    assert model._hold(tmp_path / "model.onnx") == tmp_path / "model.onnx"
+    (tmp_path / "manifest.json").touch()
+    assert model._hold(tmp_path / "model.onnx").samefile(tmp_path / "model.onnx")
+    assert model._held is not None
+    model.finalize()
+    assert model._held is None
 
 
 def test_no_session_falls_back_on_another_provider(by_shape):

@@ -112,6 +112,12 @@ def test_an_id_cannot_forge_a_line_of_the_log(operated, client):
     assert not lines(operated, event="forged")
 
 
+def test_of_a_long_id_the_log_has_the_beginning(operated, client):
+    with pytest.raises(InvalidImage):
+        client.faces(b"hello", model=ANALYSIS, request_id="long" * 1000)
+    until(lambda: lines(operated, event="refused", request_id="long" * 32), "the refusal")
+
+
 def test_every_line_is_an_object_with_time_level_and_source(operated, client):
     client.faces(crowd(1), model=ANALYSIS)
     found = lines(operated)

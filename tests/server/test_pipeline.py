@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from fixtures.lab import Lab
+from fixtures.waiting import until
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
+
+from depthface import admin
 
 OUTER = """
 import json
@@ -70,6 +74,25 @@ def pipelines(lab) -> Lab:
     return lab
 
 
+WAITING = """
+import asyncio
+import pathlib
+import numpy as np
+from depthface_server.pipeline import Pipeline
+
+async def run(wanted, infer, parameters, image):
+    folder = pathlib.Path(image.decode())
+    (folder / "asked").touch()
+    while not (folder / "go").exists():
+        await asyncio.sleep(0.01)
+    found = await infer("left", {"image": np.array([[image]], np.object_)}, ("seen",))
+    return {"seen": found["seen"][0, 0]}
+
+class TritonPythonModel(Pipeline):
+    run = staticmethod(run)
+"""
+
+
 def ask(lab: Lab, *images: bytes, outputs: tuple[str, ...] = ("seen", "told", "length"), **options: object) -> dict:
     """A request of several photos: the outputs by name, a row for each photo."""
     tensor = InferInput("image", [len(images), 1], "BYTES")
@@ -125,3 +148,30 @@ def test_a_bad_photo_among_good_ones_in_one_request_is_a_400_for_it(pipelines):
     with pytest.raises(InferenceServerException, match="too large") as caught:
         ask(pipelines, b"good", b"too large", b"good")
     assert caught.value.status() == "400"
+
+
+def test_who_still_waits_in_a_pipeline_that_is_unloaded_loads_no_network_again(lab: Lab, tmp_path: Path):
+    lab.load_code("left", INNER, f"max_batch_size: 8\n{INPUT}{SEEN}")
+    networks = 'parameters { key: "networks" value { string_value: "asked=left" } }'
+    lab.load_code("leaving_pipeline", WAITING, f"max_batch_size: 8\n{INPUT}{SEEN}{networks}")
+    tensor = InferInput("image", [1, 1], "BYTES")
+    tensor.set_data_from_numpy(np.array([[str(tmp_path).encode()]], np.object_))
+
+    def call() -> str:
+        with InferenceServerClient(lab.host, network_timeout=300) as client:
+            try:
+                client.infer("leaving_pipeline", [tensor])
+            except InferenceServerException as error:
+                return str(error)
+        return "answered"
+
+    headers = admin.headers("", lab.triton.options.admin_key)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(call)
+        until((tmp_path / "asked").exists, "the request")
+        for name in ("leaving_pipeline", "left"):
+            lab.client.unload_model(name, headers=headers)
+            until(lambda name=name: not lab.client.is_model_ready(name), "its leaving")
+        (tmp_path / "go").touch()
+        assert "leaving_pipeline is not ready any more" in answer.result()
+    assert not lab.client.is_model_ready("left")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import os
 import stat
 import uuid
 from pathlib import Path
@@ -65,7 +66,11 @@ def ask(server: Server, method: str, path: str, body: object = None, **headers: 
 
 
 def key_file(server: Server) -> Path:
-    return cache.folder() / "keys" / server.host.rpartition(":")[2]
+    return cache.folder() / "keys" / server.host.replace(":", "-")
+
+
+def grpc_url(server: Server) -> str:
+    return f"grpc://127.0.0.1:{server.port('grpc')}"
 
 
 @pytest.mark.parametrize("name", FORBIDDEN)
@@ -99,8 +104,9 @@ def test_the_same_over_grpc(server):
 
 
 def test_the_servers_own_user_needs_to_give_no_key_and_others_get_a_clear_no(server):
-    with Client(server.host) as client:
-        client.load(MODEL)
+    for url in (server.host, grpc_url(server)):
+        with Client(url) as client:
+            client.load(MODEL)
     with Client(server.host, admin_key="not-the-right-key-at-all") as stranger:
         for call in (stranger.load, stranger.unload):
             with pytest.raises(NotAllowed, match="DEPTHFACE_ADMIN_KEY"):
@@ -121,16 +127,34 @@ def test_the_key_is_in_its_file_alone(server):
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert not [process for process in server.family if key in " ".join(command_line(process))]
     assert key not in "\n".join(server.lines)
-    log = cache.folder() / "logs" / f"triton-{server.host.rpartition(':')[2]}.log"
+    log = cache.folder() / "logs" / f"triton-{server.host.replace(':', '-')}.log"
     assert key not in log.read_text(errors="replace")
 
 
 def test_a_key_goes_to_no_other_machine(server, monkeypatch):
     monkeypatch.delenv(admin.VARIABLE, raising=False)
     port = server.host.rpartition(":")[2]
-    assert admin.headers(f"127.0.0.1:{port}") == {ADMIN_HEADER: key_file(server).read_text()}
+    for own in (port, server.port("grpc")):
+        assert admin.headers(f"127.0.0.1:{own}") == {ADMIN_HEADER: key_file(server).read_text()}
     assert admin.headers(f"example.org:{port}") == {}
     assert admin.headers("127.0.0.1:1") == {}
+
+
+def test_servers_at_one_port_of_several_addresses_have_each_its_key(monkeypatch, tmp_path):
+    """And one that was killed, whose file stays, leaves its place to the next."""
+    monkeypatch.delenv(admin.VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    admin.publish("192.0.2.1", 8000, "of another address")
+    assert admin.headers("127.0.0.1:8000") == {}
+    admin.publish("0.0.0.0", 8000, "of all addresses")
+    os.utime(tmp_path / "depthface" / "keys" / "0.0.0.0-8000", (0, 0))
+    for host in ("127.0.0.1", "localhost"):
+        assert admin.headers(f"{host}:8000") == {ADMIN_HEADER: "of all addresses"}
+    assert admin.headers("[::1]:8000") == {}
+    admin.publish("127.0.0.1", 8000, "of this one")
+    assert admin.headers("127.0.0.1:8000") == {ADMIN_HEADER: "of this one"}
+    admin.hide("127.0.0.1", 8000)
+    assert admin.headers("127.0.0.1:8000") == {ADMIN_HEADER: "of all addresses"}
 
 
 @pytest.mark.parametrize("key", ["short", "with a blank in the middle", "with,comma:and=signs0"])

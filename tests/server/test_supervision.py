@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import itertools
 import json
 import logging
@@ -11,9 +12,12 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import click
 import pytest
 from fixtures.waiting import until
 
@@ -151,6 +155,9 @@ class Index(Api):
             raise self.error
         return Counter({"m": 1})
 
+    def config(self, model: str) -> dict[str, Any]:
+        return {}
+
     def load(self, model: str) -> None:
         self.calls.append(f"load {model}")
 
@@ -250,6 +257,31 @@ def test_a_model_is_started_again_where_there_is_no_room_to_count_it(tmp_path, c
     assert not list(tmp_path.iterdir())
 
 
+def test_what_belongs_to_a_model_that_died_is_loaded_with_it(tmp_path, monkeypatch):
+    """Which Triton passes over if nothing has changed: what asks it, and what that asks."""
+    asks = {"analysis": "a=detector,b=recogniser", "detection": "a=detector", "depth": "a=depth_network"}
+    configs = {name: {"parameters": {"networks": {"string_value": text}}} for name, text in asks.items()}
+    configs["chain"] = {"ensemble_scheduling": {"step": [{"model_name": "detector"}]}}
+    names = (*configs, "detector", "recogniser", "depth_network")
+    api = Index()
+    monkeypatch.setattr(api, "ready", lambda: Counter(names))
+    monkeypatch.setattr(api, "config", lambda model: configs.get(model, {}))
+    living = {name: frozenset({1}) for name in names if name != "recogniser"}
+    Watchdog(api, tmp_path / "counts", lambda: living, lambda _: 1)._look()
+    others = ("analysis", "chain", "detection", "detector")
+    assert api.calls == ["unload recogniser", "load recogniser", *(f"load {name}" for name in others)]
+
+
+def test_a_model_is_started_again_where_nobody_takes_what_is_said(tmp_path):
+    """As in a terminal that was closed, or before a `tee` that has ended."""
+    stream = io.StringIO()
+    stream.close()
+    api = Index()
+    with rendering(False, partial(click.secho, file=stream)):
+        Watchdog(api, tmp_path / "counts", dict, lambda _: 1)._look()
+    assert api.calls == ["unload m", "load m"]
+
+
 def test_a_model_that_has_lived_long_is_started_again_at_once(tmp_path, monkeypatch):
     api, now_s, started = Index(), 0.0, []
     dies_at_s = {100, 102, 102 + WITHIN_S + 50}
@@ -329,6 +361,17 @@ def test_a_log_that_is_begun_anew_is_followed(tmp_path):
             until(lambda word=word: any(word in line for line in said))
             logs._begin_anew(log)
     assert [json.loads(line)["message"] for line in said] == ["a long line", "short"]
+
+
+def test_what_was_half_a_line_when_its_log_was_begun_anew_is_one_of_its_own(tmp_path):
+    said: list[str] = []
+    log = tmp_path / "triton-1.log"
+    with log.open("ab", buffering=0) as writer, rendering(True, lambda text, **_: said.append(text)), follow(log):
+        writer.write(b"a line\nhalf of the ne")
+        until(lambda: said)
+        logs._begin_anew(log)
+        writer.write(b"after\n")
+    assert [json.loads(line)["message"] for line in said] == ["a line", "half of the ne", "after"]
 
 
 def test_a_long_log_goes_where_there_is_no_room_for_a_copy(tmp_path, monkeypatch):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from depthface.errors import InvalidInput
 
@@ -26,6 +27,8 @@ class Address:
         host: a name or an address; one of IPv6 without brackets.
         port: of TCP.
         path: what stands before Triton's own paths, behind a proxy; empty or `/…`.
+        login: the header `Authorization`, for a proxy that asks for a name and a password (RFC 7617); empty for none.
+            No message and no log shows it.
     """
 
     protocol: Literal["http", "grpc"]
@@ -33,29 +36,47 @@ class Address:
     host: str
     port: int
     path: str = ""
+    login: str = field(default="", repr=False)
 
     @classmethod
     def of(cls, url: str) -> Address:
-        """Read `host:port` or a URL of the scheme http, https, grpc or grpcs; raise `InvalidInput` for another text."""
+        """Read `host:port` or a URL of the scheme http, https, grpc or grpcs; raise `InvalidInput` for another text.
+
+        `NAME:PASSWORD@` may stand before the host of HTTP; letters that mean something in a URL are written as `%XX`.
+        """
         remedy = "Give host:port, such as 127.0.0.1:8000 or [::1]:8000, or a URL: http://…, https://… or grpc://…."
-        if not isinstance(url, str) or not url.isprintable():
+        if not isinstance(url, str):
             raise InvalidInput(f"{url!r} is not an address.", remedy)
+        shown = url.rpartition("@")[2]  # without a password
+        if not url.isprintable():
+            raise InvalidInput(f"{shown!r} is not an address.", remedy)
         scheme, separator, _ = url.partition("://")
         try:
             parts = urlsplit(url if separator else f"//{url}")
             host, port = parts.hostname or "", parts.port
         except ValueError as error:
-            raise InvalidInput(f"{url!r} is not an address ({error}).", remedy) from error
+            reason = "" if "@" in url else f" ({error})"
+            raise InvalidInput(f"{shown!r} is not an address{reason}.", remedy) from None
         scheme = scheme.lower() if separator else ""
         if scheme not in _PORTS:
-            raise InvalidInput(f"{url!r} is not an address of HTTP or gRPC.", remedy)
-        if not _HOST.fullmatch(host) or port == 0 or parts.username is not None or parts.query or parts.fragment:
-            raise InvalidInput(f"{url!r} is not an address.", remedy)
+            raise InvalidInput(f"{shown!r} is not an address of HTTP or gRPC.", remedy)
+        if not _HOST.fullmatch(host) or port == 0 or parts.query or parts.fragment:
+            raise InvalidInput(f"{shown!r} is not an address.", remedy)
         is_grpc = scheme.startswith("grpc")
         path = parts.path.rstrip("/")
         if path and is_grpc:
-            raise InvalidInput(f"{url!r} is not an address of gRPC: it has a path.", remedy)
-        return cls("grpc" if is_grpc else "http", scheme in ("https", "grpcs"), host, port or _PORTS[scheme], path)
+            raise InvalidInput(f"{shown!r} is not an address of gRPC: it has a path.", remedy)
+        login = ""
+        if parts.username is not None:
+            name, password = unquote(parts.username), unquote(parts.password or "")
+            if is_grpc or not name or ":" in name:
+                raise InvalidInput(
+                    f"{shown!r} is not an address with a name and a password.",
+                    "Give both over HTTP: https://NAME:PASSWORD@host:port, a colon of the password as %3A.",
+                )
+            login = f"Basic {base64.b64encode(f'{name}:{password}'.encode()).decode()}"
+        is_tls = scheme in ("https", "grpcs")
+        return cls("grpc" if is_grpc else "http", is_tls, host, port or _PORTS[scheme], path, login)
 
     @property
     def netloc(self) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import ssl
 import threading
 import time
 
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from depthface.asking import Call
 from depthface_client._transports.address import Address
@@ -20,6 +22,20 @@ _KEPT = 64
 """Idle connections that are kept; more are opened where more threads ask at once, and closed again."""
 
 _BLOCK_BYTES = 1 << 20
+
+
+class _Connection(HTTPConnection):
+    """Keeps its socket: `http.client` forgets one that the server closes after an answer before that is read."""
+
+    opened: socket.socket | None = None
+
+    def connect(self) -> None:
+        super().connect()
+        self.opened = self.sock
+
+
+class _TlsConnection(_Connection, HTTPSConnection):
+    """The same, encrypted."""
 
 
 class HttpTransport:
@@ -56,12 +72,8 @@ class HttpTransport:
                 preload_content=False,
                 decode_content=False,
             )
-            body = bytearray()
             try:
-                while block := response.read1(_BLOCK_BYTES):
-                    body += block
-                    if time.monotonic() > deadline:
-                        raise too_late(server, timeout_s)
+                body = _read(response, deadline)
             except BaseException:
                 response.close()
                 raise
@@ -79,7 +91,7 @@ class HttpTransport:
             if isinstance(cause, http.client.HTTPException) and not isinstance(cause, ConnectionError):
                 raise no_triton(server, "it does not speak HTTP") from error
             raise no_answer(server, cause if isinstance(cause, BaseException) else error) from error
-        return self._codec.answer(call, response.status, response.headers, bytes(body))
+        return self._codec.answer(call, response.status, response.headers, body)
 
     def _opened(self) -> urllib3.HTTPConnectionPool:
         with self._lock:
@@ -88,6 +100,27 @@ class HttpTransport:
                 if self._address.tls:
                     context = ssl.create_default_context()
                     self._pool = urllib3.HTTPSConnectionPool(host, port, maxsize=_KEPT, ssl_context=context)
+                    self._pool.ConnectionCls = _TlsConnection
                 else:
                     self._pool = urllib3.HTTPConnectionPool(host, port, maxsize=_KEPT)
+                    self._pool.ConnectionCls = _Connection
             return self._pool
+
+
+def _read(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
+    """Return the body of an answer; raise `TimeoutError` where it is not there by `deadline`, of `time.monotonic`.
+
+    A socket's own limit is that of one wait, and begins anew with each; the next request sets it.
+    """
+    body = bytearray()
+    while True:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        connection = response.connection  # None as soon as all is read
+        if isinstance(connection, _Connection) and connection.opened is not None:
+            connection.opened.settimeout(left_s)
+        block = response.read1(_BLOCK_BYTES)
+        if not block:
+            return bytes(body)
+        body += block

@@ -69,6 +69,9 @@ class AsyncHttpTransport:
                     async with session.request(
                         request.method, url, data=request.body or None, headers=request.headers, allow_redirects=False
                     ) as response:
+                        is_short = response.content_length is not None and response.content_length <= _AHEAD_BYTES
+                        if is_short and response.content.exception() is None:
+                            await response.content.wait_eof()  # woken once; `read` is for each piece that comes
                         body = await response.read()
         except TimeoutError as error:
             raise too_late(server, timeout_s) from error

@@ -60,6 +60,7 @@ class HttpCodec:
         self._address = address
         self._server = str(address)
         self._admin_key = admin_key
+        self._always = _PLAIN | ({"Authorization": address.login} if address.login else {})
 
     def request(self, call: Call) -> HttpRequest:
         """Return the request that is this call."""
@@ -123,10 +124,15 @@ class HttpCodec:
         if ours is not None:
             return ours
         server = self._server
+        if status == 401 and self._address.login:
+            return NotAllowed(
+                f"Something before {server} does not take this login (HTTP 401).", "Ask its operator for another one."
+            )
         if status in (401, 407) or (status == 403 and text is None):
             return NotAllowed(
                 f"Something before {server} asks for a login (HTTP {status}).",
-                "Ask its operator for an address without one; depthface sends no password.",
+                "Give a name and a password in the address, https://NAME:PASSWORD@host:port, or ask its operator for "
+                "one without a login.",
             )
         if status == 413:
             return ImageTooLarge(
@@ -155,10 +161,10 @@ class HttpCodec:
         return error
 
     def _get(self, path: str) -> HttpRequest:
-        return HttpRequest("GET", f"{self._address.path}/v2/{path}", _PLAIN)
+        return HttpRequest("GET", f"{self._address.path}/v2/{path}", self._always)
 
     def _post(self, path: str, body: bytes, headers: Mapping[str, str]) -> HttpRequest:
-        return HttpRequest("POST", f"{self._address.path}/v2/{path}", {**_PLAIN, **headers}, body)
+        return HttpRequest("POST", f"{self._address.path}/v2/{path}", {**self._always, **headers}, body)
 
     def _key(self) -> dict[str, str]:
         return {"Content-Type": "application/json"} | admin.headers(self._address.netloc, self._admin_key)

@@ -7,7 +7,6 @@ in different places.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import time
 import uuid
@@ -28,13 +27,14 @@ from depthface.errors import DepthfaceError, InvalidInput
 from depthface_gateway.context import Context
 from depthface_gateway.depthflow import clips, figures, webhooks
 from depthface_gateway.depthflow.wire import PRESETS, Preset, Process, Task, time_of
+from depthface_gateway.edge import NoKey
 from depthface_gateway.forms import new_router
-from depthface_gateway.frame import Frame, Problem, new_app
+from depthface_gateway.frame import MOST_TOLD, Frame, Problem, new_app
+from depthface_gateway.jobs.claims import UPLOAD, NewJob
 from depthface_gateway.jobs.cleaning import clean
 from depthface_gateway.jobs.core import Core, opened, working
 from depthface_gateway.jobs.inference import Task as JobTask
 from depthface_gateway.jobs.models import Job, Status
-from depthface_gateway.jobs.queue import UPLOAD, NewJob
 from depthface_gateway.jobs.settings import JobSettings
 from depthface_gateway.jobs.wire import Cleanup
 from depthface_gateway.outward import allowed_networks
@@ -45,6 +45,7 @@ __all__ = ["app", "work"]
 _log = logging.getLogger(__name__)
 
 _MAX_PHOTO_BYTES = 10 * 2**20
+_MOST_ASKED = 2**16  # characters of the parameters
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _MEDIA_TYPES = {"mp4": "video/mp4", "webm": "video/webm", "gif": "image/gif"}
 _CLEAN_EVERY_S = 600.0
@@ -64,7 +65,6 @@ class _Refusal(DepthfaceError):
 def app(context: Context) -> FastAPI:
     """Make the app; raises `InvalidInput` if a variable says what cannot be."""
     settings = _settings(context)
-    key = _key(context)
     most_waiting = round(number(context.environment, "DEPTHFLOW_MAX_WAITING", 100, 1, 1e6))
     allowed_networks(context.environment)
 
@@ -72,7 +72,7 @@ def app(context: Context) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             core = await stack.enter_async_context(_opened(context, settings))
-            app.state.core, app.state.key, app.state.most_waiting = core, key, most_waiting
+            app.state.core, app.state.most_waiting = core, most_waiting
             app.state.at_once, app.state.started_s = settings.concurrency, time.monotonic()
             is_sqlite = core.queue.database.is_sqlite
             if is_sqlite if context.with_worker is None else context.with_worker:
@@ -82,7 +82,7 @@ def app(context: Context) -> FastAPI:
                     app.state.on_stop = core.worker.stop
             yield
 
-    frame = Frame(name="depthflow", title="DepthFlow API", answer=_answer, is_keyed=False)
+    frame = Frame(name="depthflow", title="DepthFlow API", answer=_answer, api_key=_key(context))
     made = new_app(context, frame, lifespan)
     made.add_exception_handler(_Refusal, _refused)
     made.add_exception_handler(SQLAlchemyError, _not_now)
@@ -163,7 +163,8 @@ async def _clean_up(core: Core, days: float) -> None:
 
 
 def _older_than(days: float) -> Cleanup:
-    return Cleanup(older_than_seconds=86400 * days, remove_queue=False)
+    """Return what goes: tasks that have ended, and clips without a task, whose deletion broke off."""
+    return Cleanup(older_than_seconds=86400 * days, remove_queue=False, remove_orphaned_files=True)
 
 
 # Errors
@@ -173,6 +174,7 @@ _CODES = {
     405: "method_not_allowed",
     413: "file_too_large",
     422: "parameter_validation_error",
+    503: "service_busy",
 }
 
 
@@ -182,6 +184,10 @@ def _error(status: int, code: str, message: str, facts: Mapping[str, Any] | None
 
 
 def _answer(problem: Problem) -> Response:
+    if isinstance(problem.error, NoKey):
+        return _error(401, "missing_api_key", "Show the key in the header X-API-Key.")
+    if problem.status == 401:
+        return _error(401, "invalid_api_key", "The key that is shown is not the right one.")
     status = 400 if problem.status == 413 else problem.status
     return _error(
         status, _CODES.get(problem.status, "internal_error" if status >= 500 else "bad_request"), problem.message
@@ -200,11 +206,6 @@ async def _not_now(request: Request, error: Exception) -> Response:
 
 
 def _core(request: Request) -> Core:
-    key, shown = request.app.state.key, request.headers.get("x-api-key", "")
-    if key and not shown:
-        raise _Refusal(401, "missing_api_key", "Show the key in the header X-API-Key.")
-    if key and not hmac.compare_digest(shown.encode(), key.encode()):
-        raise _Refusal(401, "invalid_api_key", "The key in the header X-API-Key is not the right one.")
     core: Core = request.app.state.core
     return core
 
@@ -255,10 +256,13 @@ async def process(
 
 
 def _wanted(asked: str) -> Process:
+    if len(asked) > _MOST_ASKED:
+        what = f"request is longer than {_MOST_ASKED} characters."
+        raise _Refusal(400, "parameter_validation_error", what, error=what)
     try:
         wanted = Process.model_validate_json(asked)
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        problems = error.errors(include_url=False, include_context=False, include_input=False)[:MOST_TOLD]
         said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}".lstrip(": ") for one in problems)
         is_json = all(one["type"] != "json_invalid" for one in problems)
         code = "parameter_validation_error" if is_json else "invalid_json"

@@ -9,7 +9,7 @@ from yarl import URL
 
 from depthface.errors import ClientError, InvalidInput
 from depthface_gateway.depthflow.wire import MESSAGES, STATES
-from depthface_gateway.jobs.queue import Claim
+from depthface_gateway.jobs.claims import Claim
 from depthface_gateway.jobs.sync import Parcel
 from depthface_gateway.outward import Networks, session
 

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
-from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -21,7 +20,7 @@ from depthface_gateway.context import Context
 from depthface_gateway.faces import compreface, insightface_rest, insightface_server, seed
 from depthface_gateway.faces.asking import Faces
 from depthface_gateway.faces.insightface_rest import Outside
-from depthface_gateway.frame import Frame, Problem, new_app
+from depthface_gateway.frame import Frame, Problem, new_app, told
 from depthface_gateway.settings import flag
 
 __all__ = ["DEFAULT_PORT", "NAME", "app"]
@@ -68,7 +67,7 @@ def _answer(problem: Problem) -> Response:
     status, error = problem.status, problem.error
     detail: object = problem.message
     if isinstance(error, RequestValidationError):
-        detail = jsonable_encoder([{name: one[name] for name in ("type", "loc", "msg")} for one in error.errors()])
+        detail = told(error)
     elif isinstance(error, HTTPException):
         detail = error.detail
     elif isinstance(error, DepthfaceError) and status in (404, 502):  # what is behind is our affair, not the caller's

@@ -16,6 +16,9 @@ __all__ = ["DETECTOR_SIDE_PX", "Faces", "by_area"]
 DETECTOR_SIDE_PX = 640
 """The square in which InsightFace 0.7 looks for faces, as all of these services do."""
 
+_LEAST_SCORE = 1e-6
+"""What stands for a threshold of 0, which those services take: Triton's models want one above it."""
+
 _USUAL_PACK = "buffalo_l"
 """Which of several those services take if nobody chooses."""
 
@@ -87,6 +90,7 @@ class Faces:
         """Return the faces, the surest first, with these parts as far as the pack has networks for them.
 
         Args:
+            min_score: the least of a face, 0 to 1.
             largest: only as many of them; None or 0 for all. Where there are more, those of the largest boxes, the
                 largest first, as InsightFace-REST has it. (The server's own `max_faces` prefers those near the middle,
                 which none of these services does.)
@@ -100,7 +104,7 @@ class Faces:
                     photo,
                     model=model,
                     parts=parts,
-                    min_score=min_score,
+                    min_score=None if min_score is None else max(min_score, _LEAST_SCORE),
                     det_size=det_size,
                     request_id=id,
                 )

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from aiohttp import ClientSession
 from fastapi import APIRouter, File, Form, HTTPException, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
 
 from depthface import __version__
@@ -27,7 +28,7 @@ from depthface_client import Face
 from depthface_gateway.answers import Json, finite
 from depthface_gateway.faces.asking import Faces
 from depthface_gateway.faces.drawing import Look, drawn
-from depthface_gateway.forms import new_router
+from depthface_gateway.forms import MOST_VALUES, check_values, new_router
 from depthface_gateway.frame import request_id
 from depthface_gateway.outward import fetch
 from depthface_gateway.photos import from_base64
@@ -50,8 +51,8 @@ class Outside:
 class Images(BaseModel):
     """Photos as base64 (in msgpack as they are), or their addresses."""
 
-    data: list[bytes] | None = None
-    urls: list[str] | None = None
+    data: Annotated[list[bytes], Field(fail_fast=True)] | None = None
+    urls: Annotated[list[str], Field(fail_fast=True)] | None = None
 
 
 class Extract(BaseModel):
@@ -307,18 +308,33 @@ def _plain(array: npt.NDArray[np.float32]) -> list[float]:
 
 
 def _parsed(body: bytes, kind: str) -> Extract:
-    """Return what the body says; raises 422 naming what is wrong with it, and where."""
+    """Return what the body says; raises 413 or 422 naming what is wrong with it, and where."""
     try:
         if kind == _MSGPACK:
-            return Extract.model_validate(msgpack.unpackb(body))
+            return Extract.model_validate(_unpacked(body))
+        check_values(body)
         return Extract.model_validate_json(body)
     except ValidationError as error:
-        where: list[Mapping[str, Any]] = [
-            {"loc": ["body", *one["loc"]], "msg": one["msg"], "type": one["type"]} for one in error.errors()
-        ]
-        raise HTTPException(422, where) from error
+        wrong = error.errors(include_url=False, include_context=False, include_input=False)
+        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in wrong]) from error
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise HTTPException(422, f"The body is no msgpack ({error}).") from error
+
+
+def _unpacked(body: bytes) -> Any:
+    """Return what msgpack holds; raises `ValueError` for more values than `MOST_VALUES`."""
+    left = MOST_VALUES
+
+    def counted(values: Any) -> Any:
+        nonlocal left
+        left -= 1 + len(values)
+        if left < 0:
+            raise ValueError(f"it holds more than {MOST_VALUES} values")
+        return values
+
+    return msgpack.unpackb(
+        body, list_hook=counted, object_hook=counted, max_array_len=MOST_VALUES, max_map_len=MOST_VALUES
+    )
 
 
 def _ms(started: float) -> float:

@@ -13,7 +13,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, File, Form, HTTPException, Request, UploadFile
-from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.responses import Response
@@ -23,7 +22,7 @@ from depthface.together import together
 from depthface_client import Face
 from depthface_gateway.context import Context
 from depthface_gateway.forms import new_router
-from depthface_gateway.frame import Frame, Problem, new_app, request_id
+from depthface_gateway.frame import Frame, Problem, new_app, request_id, told
 from depthface_gateway.immich.embedding import literal
 from depthface_gateway.immich.entries import CLIP, FACES, Entry, parsed
 from depthface_gateway.immich.models import HEEDED, Models, preloaded
@@ -41,6 +40,7 @@ _log = logging.getLogger(__name__)
 
 _DETECTOR_SIDE_PX = 640
 _MIN_SCORE = 0.7
+_LEAST_SCORE = 1e-6  # what stands for 0: Triton's models want one above it
 _COLUMNS = 512
 """The width of immich's column for face vectors."""
 
@@ -142,7 +142,7 @@ async def _faces(models: Models, entries: list[Entry], photo: bytes | None, id: 
         raise HTTPException(400, "Detection and recognition are of two packs. Choose one pack for both.")
     (name,) = names
     detection = next((entry for entry in entries if entry.type == "detection"), entries[0])
-    min_score = min(max(detection.number("minScore", _MIN_SCORE), 0.0), 1.0)
+    min_score = min(max(detection.number("minScore", _MIN_SCORE), _LEAST_SCORE), 1.0)
     is_whole = any(entry.type == "recognition" for entry in entries)
     found = await models.ask(
         name,
@@ -228,7 +228,7 @@ def _answer(problem: Problem) -> Response:
     error, status = problem.error, problem.status
     detail: object = problem.message
     if isinstance(error, RequestValidationError):
-        detail = jsonable_encoder([{name: one[name] for name in ("type", "loc", "msg")} for one in error.errors()])
+        detail = told(error)
     elif isinstance(error, ModelUnavailable):
         status = 400
     elif isinstance(error, DepthfaceError) and status == 502:

@@ -48,7 +48,10 @@ class Entry:
         value = self.options.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise InvalidEntries
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise InvalidEntries from error
 
 
 def parsed(text: str) -> list[Entry]:

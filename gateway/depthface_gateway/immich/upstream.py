@@ -55,7 +55,11 @@ class Upstream:
             raise ServerUnavailable(f"The upstream {self._url} does not answer ({reason}).") from error
 
     async def __aenter__(self) -> Upstream:
-        self._session = aiohttp.ClientSession(timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar())
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(force_close=True),  # a kept one may be closed there as a photo is sent
+            timeout=self._timeout,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:

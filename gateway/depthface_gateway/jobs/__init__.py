@@ -1,6 +1,6 @@
 """Jobs that outlive their caller, and the asynchronous inference service's contract on them.
 
-wire → api → queue (models, database, migrations) → worker → media, inference, results → sync
+wire → api → queue (claims, models, database, migrations) → worker (verdicts, rests) → media, inference, results → sync
 """
 
 from __future__ import annotations

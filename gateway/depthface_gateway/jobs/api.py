@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from collections.abc import AsyncIterator
@@ -17,14 +18,14 @@ from starlette.concurrency import run_in_threadpool
 
 from depthface_gateway.context import Context
 from depthface_gateway.forms import new_router
-from depthface_gateway.frame import Frame, Problem, new_app, request_id
+from depthface_gateway.frame import Frame, Problem, new_app, request_id, told
+from depthface_gateway.jobs.claims import UPLOAD, NewJob
 from depthface_gateway.jobs.cleaning import clean
 from depthface_gateway.jobs.core import Core, count_tables, opened, working
 from depthface_gateway.jobs.events import Hub
 from depthface_gateway.jobs.inference import TASKS, TritonModels, face_tasks
 from depthface_gateway.jobs.metrics import as_text
 from depthface_gateway.jobs.models import Job, Status
-from depthface_gateway.jobs.queue import UPLOAD, NewJob
 from depthface_gateway.jobs.settings import JobSettings
 from depthface_gateway.jobs.tokens import PERMISSION, BadToken, Caller, Tokens
 from depthface_gateway.jobs.wire import (
@@ -44,6 +45,7 @@ _log = logging.getLogger(__name__)
 
 _MEDIA_TYPES = {".bin": "application/octet-stream", ".jpg": "image/jpeg"}
 _RETRY_AFTER_S = "5"
+_HEALTH_S = 5.0  # a database that has not answered by then is ill
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 _routes = new_router()
@@ -110,8 +112,7 @@ def _answer(problem: Problem) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     """As FastAPI says it, but without what was sent: it may hold what is no JSON."""
     assert isinstance(error, RequestValidationError)
-    problems = [{"type": one["type"], "loc": list(one["loc"]), "msg": one["msg"]} for one in error.errors()]
-    return JSONResponse({"detail": problems}, 422)
+    return JSONResponse({"detail": told(error)}, 422)
 
 
 async def _not_now(request: Request, error: Exception) -> Response:
@@ -294,8 +295,9 @@ async def cleanup(
 async def health(core: TheCore) -> Health:
     """Say whether the database answers, and whether a worker was heard of lately."""
     try:
-        size, workers = await run_in_threadpool(lambda: (core.queue.size(), core.queue.workers()))
-    except SQLAlchemyError:
+        async with asyncio.timeout(_HEALTH_S):  # the thread goes on until the driver gives up
+            size, workers = await run_in_threadpool(lambda: (core.queue.size(), core.queue.workers()))
+    except (SQLAlchemyError, TimeoutError):
         return Health(status="unhealthy", database="error", worker="unknown", queue_size=0)
     return Health(status="healthy", database="connected", worker="running" if workers else "unknown", queue_size=size)
 

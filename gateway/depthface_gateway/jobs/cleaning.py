@@ -25,7 +25,8 @@ def clean(queue: Queue, store: ResultStore, wanted: Cleanup) -> Cleaned:
         else:
             store.drop_upload(job_id)
     if wanted.remove_orphaned_files:
-        for job_id in store.folders():  # listed first: a folder whose job is not found then has none
+        # Listed first: a folder whose job is not found then has none.
+        for job_id in store.folders(older_than_s=wanted.older_than_seconds):
             if queue.get(job_id) is None:
                 done.files_deleted += store.delete(job_id)
     return done

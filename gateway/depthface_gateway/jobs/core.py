@@ -12,11 +12,12 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry
 
 from depthface_gateway.context import Context
+from depthface_gateway.jobs.claims import Claim
 from depthface_gateway.jobs.database import Database, url_in
 from depthface_gateway.jobs.inference import Task
 from depthface_gateway.jobs.media import MediaStore
 from depthface_gateway.jobs.metrics import TableMetrics, WorkerMetrics
-from depthface_gateway.jobs.queue import Claim, Queue
+from depthface_gateway.jobs.queue import Queue
 from depthface_gateway.jobs.results import ResultStore
 from depthface_gateway.jobs.settings import JobSettings
 from depthface_gateway.jobs.sync import Parcel

@@ -6,7 +6,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ _OLDER_TABLES = {Job.__tablename__, QueueEntry.__tablename__, SyncStatus.__table
 _BUSY_TIMEOUT_MS = 30_000
 _PAUSE_S = 0.01
 _WRITES = "depthface_writes"
-_MIGRATION_LOCK = 0x64657074  # any number, but always the same
 
 
 class Database:
@@ -81,9 +80,7 @@ class Database:
 
     def migrate(self, revision: str = "head") -> None:
         """Bring the tables to a revision, in one transaction; whoever starts at the same moment waits."""
-        with self._writer.begin() as connection:
-            if not self.is_sqlite:
-                connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+        with self._writer.begin() as connection, _alone(connection):
             config = _alembic(connection)
             if revision == "head" or revision.startswith("+"):
                 alembic.command.upgrade(config, revision)
@@ -103,7 +100,11 @@ def engine_of(url: str) -> Engine:
     """
     parsed = _checked(url)
     if parsed.get_backend_name() == _POSTGRESQL:
-        return create_engine(parsed, pool_pre_ping=True)
+        from depthface_gateway.jobs import postgres  # takes a driver that SQLite does not
+
+        engine = create_engine(parsed, pool_pre_ping=True)
+        event.listen(engine, "do_connect", postgres.connect)
+        return engine
     if parsed.database:
         try:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
@@ -231,6 +232,15 @@ def _begin_sqlite(connection: Connection) -> None:
     """Take a writer's lock at once: one that has read first would fail when another has written meanwhile."""
     writes = connection.get_execution_options().get(_WRITES)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _alone(connection: Connection) -> AbstractContextManager[None]:
+    """Have the rest of a transaction, a migration's, go on when nobody else migrates; SQLite's writers are alone."""
+    if connection.dialect.name == _SQLITE:
+        return nullcontext()
+    from depthface_gateway.jobs import postgres
+
+    return postgres.migrating(connection)
 
 
 def _alembic(connection: Connection) -> Config:

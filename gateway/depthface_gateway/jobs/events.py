@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -73,28 +74,37 @@ class Hub:
         self._somebody.set()
         try:
             yield _event(job)
-            told, silent_s = (job.status, job.progress), 0.0
+            told, spoke_s = (job.status, job.progress), time.monotonic()
             now: Job | None = job
             while now is not None and now.status not in FINISHED and not self._is_closed:
-                await self._looked.wait()
+                # A database that does not answer is no reason to be silent.
+                if not await self._has_looked(within_s=spoke_s + _SIGN_OF_LIFE_EVERY_S - time.monotonic()):
+                    spoke_s = time.monotonic()
+                    yield ": still here\n\n"
+                    continue
                 # Who came after the others' jobs were asked for has to wait for the next look.
                 if self._is_closed or job_id not in self._jobs:
                     continue
                 now = self._jobs[job_id]
-                silent_s += _LOOK_EVERY_S
                 if now is None:
                     yield _line("deleted", {"job_id": job_id})
                 elif (now.status, now.progress) != told:
-                    told, silent_s = (now.status, now.progress), 0.0
+                    told, spoke_s = (now.status, now.progress), time.monotonic()
                     yield _event(now)
-                elif silent_s >= _SIGN_OF_LIFE_EVERY_S:
-                    silent_s = 0.0
-                    yield ": still here\n\n"
         finally:
             self._watched[job_id] -= 1
             self._watched += Counter()  # drops what nobody watches
             if not self._watched:
                 self._somebody.clear()
+
+    async def _has_looked(self, within_s: float) -> bool:
+        """Wait for the next look; return False if there was none in this time."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._looked.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def _tick(self) -> None:
         looked, self._looked = self._looked, asyncio.Event()

@@ -7,7 +7,6 @@ reach beyond the photo's edge, and the crop ends there. `embedding.bin` and `fac
 from __future__ import annotations
 
 import asyncio
-import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,11 +15,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
 
-from depthface.errors import InvalidImage, ServerFault
+from depthface.errors import ServerFault
+from depthface.photos import upright
 from depthface_client import Face
-from depthface_gateway.jobs.queue import Claim
+from depthface_gateway.jobs.claims import Claim
 from depthface_gateway.jobs.results import write_vector
 from depthface_gateway.triton import Triton
 
@@ -126,7 +125,7 @@ def face_tasks(models: Models) -> dict[str, Task]:
 def _write_faces(attempt: Try, faces: Iterable[Face]) -> None:
     folder = attempt.folder / "faces"
     folder.mkdir()
-    picture = _upright(attempt.photo)
+    picture = upright(attempt.photo)
     for index, face in enumerate(faces):
         crop = BytesIO()  # Pillow itself does not see that a full disk has taken a part alone
         picture.crop(_corners(face, picture.size)).save(crop, "JPEG", quality=_CROP_QUALITY)
@@ -158,19 +157,6 @@ def _corners(face: Face, size: tuple[int, int]) -> tuple[int, int, int, int]:
     x1, y1 = max(0, min(int(face.box[0]), width - 1)), max(0, min(int(face.box[1]), height - 1))
     x2, y2 = max(x1 + 1, min(round(float(face.box[2])), width)), max(y1 + 1, min(round(float(face.box[3])), height))
     return x1, y1, x2, y2
-
-
-def _upright(photo: bytes) -> Image.Image:
-    """Return the photo as the server has seen it: turned as its EXIF says, RGB."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large photos, which the server has taken already
-            with Image.open(BytesIO(photo)) as picture:
-                return ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InvalidImage(
-            "The faces cannot be cut out: Pillow cannot read the photo.", "Save it as JPEG or PNG."
-        ) from error
 
 
 def _finite(array: Vector) -> Vector:

@@ -92,6 +92,7 @@ class QueueEntry(Base):
         lease_until: the claim is void after this time unless it is renewed; None with a worker_id: void.
         available_at: nobody takes the job before this time.
         attempts: how often it was taken.
+        losses: how often the server was lost while it was done; such a try is none of the attempts.
     """
 
     __tablename__ = "queue"
@@ -107,6 +108,7 @@ class QueueEntry(Base):
     lease_until: Mapped[int | None] = mapped_column(BigInteger)
     available_at: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     attempts: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    losses: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
 
     __table_args__ = (
         Index("idx_queue_priority_enqueued", "priority", "enqueued_at"),

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sqlalchemy import ColumnElement, case, delete, func, or_, select, update
@@ -20,71 +19,22 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from depthface.errors import DepthfaceError
+from depthface_gateway.jobs.claims import LONGEST_DELAY_MS, Claim, NewJob
 from depthface_gateway.jobs.database import Database
 from depthface_gateway.jobs.models import ACTIVE, FINISHED, Job, QueueEntry, Status, SyncStatus, WorkerRow
 
-__all__ = ["LEASE_MS", "UPLOAD", "Claim", "JobExists", "NewJob", "Queue"]
+__all__ = ["LEASE_MS", "JobExists", "Queue"]
 
 LEASE_MS = 15_000
 """How long a claim lasts without a heartbeat."""
 
-UPLOAD = "is_upload"
-"""The parameter that says that the photo came with the job."""
-
 _FORGOTTEN_MS = 24 * 3_600_000  # a worker's row, after its last heartbeat
-_LONGEST_DELAY_MS = 60_000  # before another try
 
 
 class JobExists(DepthfaceError):
     """The same photo waits for the same task already."""
 
     status: ClassVar[int] = 409
-
-
-@dataclass(frozen=True)
-class NewJob:
-    """What is asked.
-
-    Attributes:
-        job_id: a new UUID; chosen by the caller, who stores an upload under it first.
-    """
-
-    job_id: str
-    task_type: str
-    media_store_id: str
-    priority: int = 5
-    created_by: str | None = None
-    parameters: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Claim:
-    """A job in a worker's hands.
-
-    Attributes:
-        claim: the name of this try.
-        attempts: tries so far, with this one.
-        was_left: whether another worker had it, and was not heard of again.
-    """
-
-    job_id: str
-    claim: str
-    task_type: str
-    media_store_id: str
-    parameters: Mapping[str, Any]
-    attempts: int
-    max_retries: int
-    was_left: bool
-
-    @property
-    def is_upload(self) -> bool:
-        """Whether the photo came with the job."""
-        return bool(self.parameters.get(UPLOAD))
-
-    @property
-    def backoff_ms(self) -> int:
-        """How long to wait before the next try: 1, 2, 4 … s."""
-        return min(1000 << min(self.attempts - 1, 20), _LONGEST_DELAY_MS)
 
 
 class Queue:
@@ -227,11 +177,22 @@ class Queue:
 
     # What workers do
 
-    def claim(self, worker_id: str, *, syncs: Callable[[Claim], bool] = lambda claim: False) -> Claim | None:
-        """Take the next job; None if none is to be had now. One that killed its workers ends; `syncs` as in `fail`."""
+    def claim(
+        self,
+        worker_id: str,
+        tasks: Collection[str] | None = None,
+        *,
+        syncs: Callable[[Claim], bool] = lambda claim: False,
+    ) -> Claim | None:
+        """Take the next job; None if none is to be had now. One that killed its workers ends.
+
+        Args:
+            tasks: of these alone; None for all of the queue's.
+            syncs: as in `fail`.
+        """
         while True:
             with self.database.writing() as session:
-                taken = self._take(session, worker_id)
+                taken = self._take(session, worker_id, self.task_types if tasks is None else tasks)
                 if taken is None:
                     return None
                 if taken.attempts <= taken.max_retries + 1:
@@ -240,7 +201,7 @@ class Queue:
                 message = f"Its worker was lost at each of {taken.attempts - 1} tries. The worker's log may say why."
                 self._fail(session, taken, message, syncs=syncs(taken))
 
-    def _take(self, session: Session, worker_id: str) -> Claim | None:
+    def _take(self, session: Session, worker_id: str, tasks: Collection[str]) -> Claim | None:
         now_ms = self.database.now_ms(session)
         # The last conditions are for a clock that was set back: such a lease, or delay, would last for as long.
         free = or_(
@@ -249,11 +210,11 @@ class Queue:
             QueueEntry.lease_until < now_ms,
             QueueEntry.lease_until > now_ms + 2 * self.lease_ms,
         )
-        due = or_(QueueEntry.available_at <= now_ms, QueueEntry.available_at > now_ms + 2 * _LONGEST_DELAY_MS)
+        due = or_(QueueEntry.available_at <= now_ms, QueueEntry.available_at > now_ms + 2 * LONGEST_DELAY_MS)
         candidate = (
             select(QueueEntry.id)
             .join(Job, Job.job_id == QueueEntry.job_id)
-            .where(self._mine, free, due)
+            .where(Job.task_type.in_(tasks), free, due)
             .order_by(QueueEntry.priority.desc(), QueueEntry.id)
             .limit(1)
             .with_for_update(skip_locked=True, of=QueueEntry)
@@ -279,6 +240,7 @@ class Queue:
             attempts=entry.attempts,
             max_retries=job.max_retries,
             was_left=was_left,
+            losses=entry.losses,
         )
 
     def renew(self, worker_id: str, progress: Mapping[Claim, float]) -> set[Claim]:
@@ -337,25 +299,29 @@ class Queue:
             self._fail(session, claim, message, syncs=syncs)
             return True
 
-    def give_back(self, claim: Claim, message: str | None, *, delay_ms: int = 0, counts: bool) -> bool:
+    def give_back(
+        self, claim: Claim, message: str | None, *, delay_ms: int = 0, counts: bool, is_loss: bool = False
+    ) -> bool:
         """Put a job back where it was in the queue, unless the claim is lost.
 
         Args:
             message: why, for who looks at the job meanwhile.
             delay_ms: nobody takes it for so long, a minute at most.
             counts: whether this try was one of the job's tries.
+            is_loss: whether the server was lost during this try.
 
         Returns:
             Whether the claim was held.
         """
         with self.database.writing() as session:
-            delay_ms = min(delay_ms, _LONGEST_DELAY_MS)
+            delay_ms = min(delay_ms, LONGEST_DELAY_MS)
             available_at = self.database.now_ms(session) + delay_ms if delay_ms else 0  # clocks are set back
             attempts = claim.attempts if counts else claim.attempts - 1
+            place = {"available_at": available_at, "attempts": attempts, "losses": claim.losses + is_loss}
             given = session.execute(
                 update(QueueEntry)
                 .where(QueueEntry.claim == claim.claim)
-                .values(worker_id=None, claim=None, lease_until=None, available_at=available_at, attempts=attempts)
+                .values(worker_id=None, claim=None, lease_until=None, **place)
                 .returning(QueueEntry.id)
             ).first()
             if given is None:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -132,9 +133,10 @@ class ResultStore:
                 if is_old and not (_UUID.fullmatch(path.name) and is_waiting(path.name)):
                     path.unlink()
 
-    def folders(self) -> list[str]:
-        """Return the ids of all jobs that have files here."""
-        return [path.name for path in self.root.iterdir() if path.is_dir() and _UUID.fullmatch(path.name)]
+    def folders(self, older_than_s: float | None = None) -> list[str]:
+        """Return the ids of all jobs whose files have been here for so long; None for any time."""
+        before_s = math.inf if older_than_s is None else time.time() - older_than_s
+        return [path.name for path in self.root.iterdir() if _UUID.fullmatch(path.name) and _is_older(path, before_s)]
 
     def usage_bytes(self) -> int:
         """Return what all files take together."""
@@ -144,6 +146,12 @@ class ResultStore:
                 with suppress(FileNotFoundError):
                     total += (Path(folder) / name).stat().st_size
         return total
+
+
+def _is_older(folder: Path, before_s: float) -> bool:
+    with suppress(FileNotFoundError):
+        return folder.is_dir() and folder.stat().st_mtime <= before_s
+    return False
 
 
 def write_vector(path: Path, vector: npt.NDArray[np.float32]) -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Collection, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import select, update
+from sqlalchemy.exc import SQLAlchemyError
 
+from depthface.errors import DepthfaceError
 from depthface_gateway.jobs.database import Database
 from depthface_gateway.jobs.models import Job, Status, SyncStatus
 
-__all__ = ["Outbox", "Parcel"]
+__all__ = ["Outbox", "Parcel", "deliver"]
+
+_log = logging.getLogger(__name__)
 
 _TRIES = 3
+_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -103,3 +110,54 @@ class Outbox:
                     .where(Job.job_id == parcel.job_id, Job.status == Status.COMPLETED)
                     .values(status=Status.SYNC_FAILED, error_message=f"The result is here, but {reason}")
                 )
+
+
+async def deliver(outbox: Outbox, tell: Callable[[Parcel], Awaitable[None]], poll_s: float) -> None:
+    """Tell whoever is to be told, several at once: one who is slow holds up nobody else.
+
+    Args:
+        tell: tells one; what it raises is a refusal.
+        poll_s: between looks while nothing is due.
+    """
+    free = asyncio.Semaphore(_AT_ONCE)
+
+    async def told(parcel: Parcel) -> None:
+        try:
+            await _told(outbox, tell, parcel)
+        finally:
+            free.release()
+
+    async with asyncio.TaskGroup() as telling:
+        while True:
+            await free.acquire()
+            parcel = None
+            try:
+                parcel = await asyncio.to_thread(outbox.take)
+            except SQLAlchemyError as error:
+                _log.error("nobody is told: the database does not answer: %s", error)
+            except Exception:
+                _log.exception("nobody is told")
+            if parcel is not None:
+                telling.create_task(told(parcel), name=f"tell of {parcel.job_id}")
+                continue
+            free.release()
+            await asyncio.sleep(poll_s)
+
+
+async def _told(outbox: Outbox, tell: Callable[[Parcel], Awaitable[None]], parcel: Parcel) -> None:
+    """Tell of one, and note what came of it; raises nothing, for the others are to be told too."""
+    reason = None
+    try:
+        await tell(parcel)
+    except DepthfaceError as error:
+        reason = str(error)
+    except Exception:
+        _log.exception("job %s: nobody could be told of its end", parcel.job_id)
+        reason = "the worker failed to tell of it; its log says why."
+    try:
+        if reason is None:
+            await asyncio.to_thread(outbox.delivered, parcel)
+        else:
+            await asyncio.to_thread(outbox.refused, parcel, reason)
+    except Exception:  # it is told once more, when it is due again
+        _log.exception("job %s: what came of telling its end is not noted", parcel.job_id)

@@ -13,6 +13,7 @@ from pydantic.functional_validators import AfterValidator
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
+from depthface_gateway.forms import check_values
 from depthface_gateway.jobs.media import is_media_id
 from depthface_gateway.jobs.models import Job
 
@@ -160,10 +161,13 @@ async def asked_in(request: Request) -> Asked:
 
     Raises:
         RequestValidationError: it is neither.
+        HTTPException: it is JSON of too many values.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
-        asked = _valid(JobRequest, await request.body())
+        body = await request.body()
+        check_values(body)
+        asked = _valid(JobRequest, body)
         return Asked(asked.media_store_id, asked.priority)
     async with request.form(max_files=1, max_fields=8) as form:
         upload = form.get("file")

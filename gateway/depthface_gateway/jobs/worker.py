@@ -1,18 +1,13 @@
 """The worker: takes jobs, does them, several at once, and renews its claims while it does.
 
-What becomes of a job that fails is one table, `verdict`: a bad photo ends it; a server or a disk that is not there
-now puts it back where it was, uncounted, and the worker waits a little; whatever else may pass is tried again, later
-and later, and then given up.
+What becomes of a job that fails is said in `verdicts`; what it failed for is left alone for a while (`rests`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import enum
-import errno
 import logging
 import os
-import random
 import socket
 import time
 import uuid
@@ -25,62 +20,26 @@ from typing import Any, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from depthface.errors import (
-    DepthfaceError,
-    InvalidInput,
-    ModelUnavailable,
-    OutputError,
-    ServerOverloaded,
-    ServerUnavailable,
-)
+from depthface.errors import DepthfaceError, InvalidInput, OutputError
+from depthface_gateway.jobs.claims import Claim
 from depthface_gateway.jobs.inference import Task, Try
 from depthface_gateway.jobs.media import MediaStore
 from depthface_gateway.jobs.metrics import WorkerMetrics
-from depthface_gateway.jobs.queue import Claim, Queue
+from depthface_gateway.jobs.queue import Queue
+from depthface_gateway.jobs.rests import EVERYTHING, Rests
 from depthface_gateway.jobs.results import ResultStore
-from depthface_gateway.jobs.sync import Outbox, Parcel
+from depthface_gateway.jobs.sync import Outbox, Parcel, deliver
+from depthface_gateway.jobs.verdicts import Fate, ruling
 
-__all__ = ["Fate", "Worker", "WorkerOptions", "verdict"]
+__all__ = ["Worker", "WorkerOptions"]
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
 _BEATS_A_LEASE = 5
-_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 10.0
 _SWEEP_EVERY_S = 600.0
-_MODEL_PATIENCE = 5  # times the backoff: a model that is loaded anew takes a while
-
-
-class Fate(enum.Enum):
-    """What becomes of a job whose try failed."""
-
-    ENDS = "error"
-    AGAIN = "retry"
-    WAITS = "requeued"
-    UNKNOWN = "unknown"  # the database does not answer: the lease will run out
-
-
-def verdict(error: BaseException) -> tuple[Fate, str]:
-    """Return what becomes of a job after this error, and what its owner is told."""
-    match error:
-        case InvalidInput():
-            return Fate.ENDS, str(error)
-        case ServerUnavailable() | ServerOverloaded():
-            return Fate.WAITS, str(error)
-        case OutputError(__cause__=OSError(errno=errno.ENOSPC | errno.EDQUOT) as cause):
-            return verdict(cause)
-        case OutputError():  # its own words name a path of this machine
-            return Fate.AGAIN, "The job's files cannot be written; the worker's log says why."
-        case DepthfaceError():
-            return Fate.AGAIN, str(error)
-        case SQLAlchemyError():
-            return Fate.UNKNOWN, ""
-        case OSError() if error.errno is not None:  # Pillow has some without, of what it cannot write
-            reason = error.strerror or type(error).__name__
-            return Fate.WAITS, f"The job's files cannot be written or read now ({reason})."
-        case _:
-            return Fate.AGAIN, "The worker failed; its log says why."
+_GOODBYE_S = 10.0  # for each word to a database that may not answer any more
 
 
 @dataclass(frozen=True)
@@ -109,7 +68,7 @@ class Worker:
     Attributes:
         tasks: what does each task of the queue.
         is_ready: whether it is worth while to take a job now.
-        tell: tells somebody of a job's end; None: nobody is told. What it raises of ours is tried again, twice.
+        tell: tells somebody of a job's end; None: nobody is told. What it raises is tried again, twice.
         is_told: whether somebody is to be told of this job's success, or failure.
     """
 
@@ -128,8 +87,7 @@ class Worker:
         self._running: dict[Claim, _Running] = {}
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
-        self._failures = 0
-        self._outbox = Outbox(self.queue.database, self.queue.task_types)
+        self._rests = Rests()
         # The heartbeat has a thread of its own: slow disks must not keep it waiting.
         self._heart = ThreadPoolExecutor(1, "heartbeat")
 
@@ -144,10 +102,10 @@ class Worker:
 
     async def run(self) -> None:
         """Work until `stop`. What is not done by then is put back."""
-        helpers = [
-            asyncio.create_task(helper(), name=helper.__name__)
-            for helper in (self._beat, self._sweep, *((self._deliver,) if self.tell is not None else ()))
-        ]
+        helpers = [asyncio.create_task(self._beat(), name="beat"), asyncio.create_task(self._sweep(), name="sweep")]
+        if self.tell is not None:
+            outbox = Outbox(self.queue.database, self.queue.task_types)
+            helpers.append(asyncio.create_task(deliver(outbox, self.tell, self.options.poll_s), name="deliver"))
         _log.info("worker %s does %s", self.worker_id, ", ".join(self.tasks))
         try:
             while not self._stop.is_set():
@@ -155,15 +113,16 @@ class Worker:
                     await self._step()
                 except Exception:  # whatever it is, the next job is to have its try
                     _log.exception("no job can be taken now")
-                    self._hold()
+                    self._rests.begin(EVERYTHING)
             await self._leave()
         finally:
             for helper in helpers:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
-            with suppress(SQLAlchemyError):
-                await self._in_heart(self.queue.forget, self.worker_id)
-            self._heart.shutdown()
+            with suppress(SQLAlchemyError, TimeoutError):
+                async with asyncio.timeout(_GOODBYE_S):
+                    await self._in_heart(self.queue.forget, self.worker_id)
+            self._heart.shutdown(wait=False)
             _log.info("worker %s has stopped", self.worker_id)
 
     # Taking
@@ -171,24 +130,23 @@ class Worker:
     async def _step(self) -> None:
         """Take one job, or wait for a moment in which one may be had."""
         self._wake.clear()
-        self._seen_failures = self._failures
-        if self._failures:
-            longest_s = min(_SHORTEST_PAUSE_S * 2**self._failures, _LONGEST_PAUSE_S)
-            await self._pause(random.uniform(longest_s / 2, longest_s), self._stop)
-            if self._stop.is_set():
-                return
-        if len(self._running) >= self.options.concurrency or not self.is_ready():
+        rest_s = self._rests.left_s(EVERYTHING)
+        if rest_s:
+            await self._pause(rest_s, self._stop)
+            return
+        tasks = [task for task in self.tasks if not self._rests.left_s(task)]
+        if not tasks or self._is_full() or not self.is_ready():
             await self._pause(self.options.poll_s, self._wake)
             return
         try:
-            take = partial(self.queue.claim, self.worker_id, syncs=partial(self._tells, is_success=False))
+            take = partial(self.queue.claim, self.worker_id, tasks, syncs=partial(self._tells, is_success=False))
             claim = await asyncio.to_thread(take)
         except SQLAlchemyError as error:
-            self._hold()
+            self._rests.begin(EVERYTHING)
             _log.error("the database does not answer: %s", _first_line(error))
             return
         if claim is None:
-            self._failures = 0
+            self._rests.end(EVERYTHING)
             await self._pause(self.options.poll_s, self._wake)
             return
         if claim.was_left:
@@ -197,9 +155,9 @@ class Worker:
         task = asyncio.create_task(self._do(claim), name=claim.job_id)
         self._running[claim] = _Running(task)
 
-    def _hold(self) -> None:
-        """Something that all jobs need is not there: pause longer before the next one, once for those at hand."""
-        self._failures = self._seen_failures + 1
+    def _is_full(self) -> bool:
+        """Whether no more may be taken: there are as many as may be, or one that is to be alone."""
+        return len(self._running) >= self.options.concurrency or any(claim.losses for claim in self._running)
 
     async def _pause(self, seconds: float, event: asyncio.Event) -> None:
         with suppress(TimeoutError):
@@ -213,7 +171,8 @@ class Worker:
             _, late = await asyncio.wait(tasks, timeout=self.options.grace_s)
             for task in late:
                 task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            if late:
+                await asyncio.wait(late, timeout=_GOODBYE_S)
 
     # Doing
 
@@ -223,7 +182,7 @@ class Worker:
         try:
             outcome = await self._outcome(claim)
         except SQLAlchemyError as error:
-            self._hold()
+            self._rests.begin(EVERYTHING)
             outcome = Fate.UNKNOWN.value
             _log.error("job %s: the database does not answer: %s", claim.job_id, _first_line(error))
         finally:
@@ -246,11 +205,13 @@ class Worker:
             return await self._settle(claim, error)
         finally:
             await asyncio.to_thread(self.store.abandon, claim.claim)
-        self._failures = 0
+        self._rests.end(EVERYTHING, claim.task_type)
         return "completed" if done else "dropped"
 
     async def _try(self, claim: Claim) -> bool:
         running = self._running[claim]
+        if claim.losses:
+            await self._alone(claim)
         photo = await self._photo(claim)
         running.progress = 0.1
         folder = await asyncio.to_thread(self.store.begin, claim.claim)
@@ -263,9 +224,15 @@ class Worker:
         publish = partial(self.store.publish, folder, claim.job_id)
         syncs = self._tells(claim, is_success=True)
         done = await asyncio.to_thread(partial(self.queue.finish, claim, result, publish, syncs=syncs))
-        if done and claim.is_upload:
-            await asyncio.to_thread(self.store.drop_upload, claim.job_id)
+        if done:
+            await self._drop_upload(claim)
         return done
+
+    async def _alone(self, claim: Claim) -> None:
+        """Let the others end first: if it is this job that takes the server with it, it is to take no other's try."""
+        others = [running.task for other, running in self._running.items() if other is not claim]
+        if others:
+            await asyncio.wait(others)
 
     async def _photo(self, claim: Claim) -> bytes:
         if not claim.is_upload:
@@ -275,27 +242,32 @@ class Worker:
         except FileNotFoundError as error:
             raise InvalidInput("The photo that came with the job is gone.", "Send it again.") from error
 
+    async def _drop_upload(self, claim: Claim) -> None:
+        """Delete the photo that came with a job that has ended; one that cannot be deleted is left to the sweep."""
+        if claim.is_upload:
+            with suppress(OSError):
+                await asyncio.to_thread(self.store.drop_upload, claim.job_id)
+
     async def _settle(self, claim: Claim, error: Exception) -> str:
-        fate, message = verdict(error)
-        if fate is Fate.UNKNOWN:
+        what = ruling(claim, error)
+        if what.fate is Fate.UNKNOWN:
             raise error
         if not isinstance(error, DepthfaceError) or isinstance(error, OutputError):
             _log.error("job %s failed", claim.job_id, exc_info=error)
-        if fate is Fate.AGAIN and claim.attempts > claim.max_retries:
-            fate, message = Fate.ENDS, f"{message} It was tried {claim.attempts} times."
-        if fate is Fate.ENDS:
-            fail = partial(self.queue.fail, claim, message, syncs=self._tells(claim, is_success=False))
+        if what.rests is not None:
+            self._rests.begin(what.rests)
+        if what.fate is Fate.ENDS:
+            fail = partial(self.queue.fail, claim, what.message, syncs=self._tells(claim, is_success=False))
             held = await asyncio.to_thread(fail)
             if held:
-                await asyncio.to_thread(self.store.drop_upload, claim.job_id)
-        elif fate is Fate.AGAIN:
-            delay_ms = claim.backoff_ms * (_MODEL_PATIENCE if isinstance(error, ModelUnavailable) else 1)
-            give_back = partial(self.queue.give_back, claim, message, delay_ms=delay_ms, counts=True)
-            held = await asyncio.to_thread(give_back)
+                await self._drop_upload(claim)
         else:
-            self._hold()
-            held = await asyncio.to_thread(partial(self.queue.give_back, claim, message, counts=False))
-        return fate.value if held else "dropped"
+            give_back = partial(
+                self.queue.give_back, claim, what.message, delay_ms=what.delay_ms, counts=what.fate is Fate.AGAIN,
+                is_loss=what.is_loss,
+            )  # fmt: skip
+            held = await asyncio.to_thread(give_back)
+        return what.fate.value if held else "dropped"
 
     def _tells(self, claim: Claim, *, is_success: bool) -> bool:
         return self.tell is not None and self.is_told(claim, is_success)
@@ -330,24 +302,6 @@ class Worker:
             except (OSError, SQLAlchemyError) as error:
                 _log.error("old files are not deleted: %s", _first_line(error))
             await asyncio.sleep(_SWEEP_EVERY_S)
-
-    async def _deliver(self) -> None:
-        """Tell whoever is to be told of jobs' ends."""
-        assert self.tell is not None
-        while True:
-            try:
-                parcel = await asyncio.to_thread(self._outbox.take)
-                if parcel is not None:
-                    try:
-                        await self.tell(parcel)
-                    except DepthfaceError as error:
-                        await asyncio.to_thread(self._outbox.refused, parcel, str(error))
-                    else:
-                        await asyncio.to_thread(self._outbox.delivered, parcel)
-                    continue
-            except SQLAlchemyError as error:
-                _log.error("nobody is told: the database does not answer: %s", _first_line(error))
-            await asyncio.sleep(self.options.poll_s)
 
     async def _in_heart(self, call: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._heart, call, *arguments)

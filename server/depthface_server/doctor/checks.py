@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from depthface.cores import Cores
-from depthface.errors import ServeError
+from depthface.errors import DepthfaceError, ServeError
 from depthface.processor import multiplies_bf16
 from depthface_server.installation import Installation
 
@@ -201,8 +201,14 @@ def _exports(repository: Path) -> Iterator[Finding]:
     except ImportError as error:
         yield Finding("exports", f"not looked at: {error}", "Install the packages that are missing above")
         return
-    for findings_of in (of_weights(), of_repository(repository)):
-        yield from (Finding(*finding) for finding in findings_of)
+    for name, found in (("weights", of_weights()), (f"repository {repository}", of_repository(repository))):
+        try:
+            yield from (Finding(*words) for words in found)
+        except DepthfaceError as error:
+            yield Finding(name, error.what, error.remedy)
+        except OSError as error:
+            what = f"{error.filename or 'a file'} cannot be read ({error.strerror or error})"
+            yield Finding(name, what, "Let this user read it")
 
 
 def _port(name: str, host: str, port: int) -> Finding:

@@ -1,6 +1,7 @@
 """What the doctor finds of weights and exported models; unlike the other checks it imports what reads them.
 
-Each finding is the words of a `checks.Finding`: its name, what was found and, if something is to be mended, how.
+Each finding is the words of a `checks.Finding`: its name, what was found and, if something is to be mended, how. What
+cannot be looked at raises a `DepthfaceError` or an `OSError`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from pathlib import Path
 from depthface import manifest
 from depthface.cache import expanded
 from depthface.contract import MANIFEST_FILE
-from depthface.errors import ServeError
 from depthface.families import all_cards
 from depthface.spec import HubFile, HubWeights, ModelCard
 from depthface.verify import verdicts
@@ -69,11 +69,6 @@ def of_repository(repository: Path) -> Iterator[Words]:
     for verdict in verdicts(repository):
         if verdict.problems:
             yield name, f"{verdict.network}: {'; '.join(verdict.problems)}", f"Run {verdict.command}"
-    try:
-        found = contents(repository)
-    except ServeError as error:
-        yield name, error.what, error.remedy
-        return
-    yield name, f"has {', '.join(found.exported)}"
+    yield name, f"has {', '.join(contents(repository).exported)}"
     if (repository / ".export").exists():
         yield name, "an export is at work, or was killed; the next one sweeps up after it"

@@ -48,6 +48,9 @@ _BATCH = 16
 _AT_ONCE = 8
 """Requests under way for one list: more would only fill the server's queue, which others wait in too."""
 
+_IN_MEMORY = _BATCH * _AT_ONCE
+"""Photos of one list that are read before they are sent: the most that can be under way."""
+
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
@@ -118,11 +121,14 @@ class EmbeddingMethods(Asker):
             InvalidInput: a photo cannot be used.
             ClientError: no answer.
         """
-        items = []
-        for one in photo:
-            items.append((yield from self._read(one)))
-        model = model or (yield from self._serving(NAME, taking=["image"]))
-        return (yield from self._embed(model, "image", items, request_id))
+        found: list[Embedding] = []
+        for start in range(0, len(photo), _IN_MEMORY):
+            items = []
+            for one in photo[start : start + _IN_MEMORY]:
+                items.append((yield from self._read(one)))
+            model = model or (yield from self._serving(NAME, taking=["image"]))
+            found += yield from self._embed(model, "image", items, request_id)
+        return found
 
     @operation_on_many
     def embed_text(
@@ -253,5 +259,7 @@ def _probabilities(cosines: Sequence[float], facts: Any) -> list[float]:
     scale = float(facts.get(SCALE, 1.0))
     if BIAS in facts:
         return [1 / (1 + math.exp(-(scale * cosine + float(facts[BIAS])))) for cosine in cosines]
-    weights = [math.exp(scale * (cosine - max(cosines))) for cosine in cosines]
-    return [weight / sum(weights) for weight in weights]
+    most = max(cosines)
+    weights = [math.exp(scale * (cosine - most)) for cosine in cosines]
+    total = sum(weights)
+    return [weight / total for weight in weights]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import http.server
 import json
+import os
 import threading
 import uuid
 from collections.abc import Iterator
@@ -32,9 +33,9 @@ from depthface_gateway import depthflow
 from depthface_gateway.contracts import address, contract_named
 from depthface_gateway.depthflow.clips import TASK, clip_task, depth_of, frame_size, path_of
 from depthface_gateway.depthflow.wire import Parameters
+from depthface_gateway.jobs.claims import Claim
 from depthface_gateway.jobs.inference import Try
-from depthface_gateway.jobs.queue import Claim
-from depthface_gateway.jobs.worker import Fate, verdict
+from depthface_gateway.jobs.verdicts import Fate, verdict
 
 
 def frames_of(clip: bytes) -> list[np.ndarray]:
@@ -112,6 +113,11 @@ BAD: dict[str, tuple[str, str]] = {
     "another movement": ('{"parameters": {"camera_movement": "fly"}}', "parameter_validation_error"),
     "a misspelt name": ('{"parameters": {"strength": 1}}', "parameter_validation_error"),
     "a webhook to a file": ('{"webhook_url": "file:///etc/passwd"}', "parameter_validation_error"),
+    "many misspelt names": (
+        json.dumps({"parameters": {f"x{index}": 1 for index in range(3000)}}),
+        "parameter_validation_error",
+    ),
+    "far too much": (json.dumps({"webhook_url": "x" * 2**16}), "parameter_validation_error"),
     "a webhook without a host": ('{"webhook_url": "http://"}', "parameter_validation_error"),
 }
 
@@ -123,6 +129,7 @@ def test_bad_parameters(service: Service, name: str) -> None:
     body = answer.json()
     assert answer.status_code == 400 and body["error"] == body["detail"]["error"] == code and body["message"]
     assert list(body["detail"]["detail"]) == ["error"], "facts, as the original gives them"
+    assert len(answer.content) < 5000
 
 
 @pytest.mark.parametrize(
@@ -191,6 +198,21 @@ def test_a_disk_that_is_full_in_the_middle_of_a_clip_costs_no_try(kind: str, sma
     assert fate is Fate.WAITS and "No space left" in told and str(small_disk) not in told
 
 
+def test_a_photo_that_cannot_be_kept_is_refused_in_the_contracts_form(small_disk: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "depthflow").symlink_to(small_disk)  # the database is elsewhere
+    with serving(data) as service:
+        ballast = small_disk / "ballast"
+        ballast.write_bytes(bytes(60 * 1024))
+        answer = service.process()
+        body = answer.json()
+        assert answer.status_code == 500 and body["error"] == body["detail"]["error"] == "file_save_error"
+        assert body["message"] and str(small_disk) not in answer.text
+        ballast.unlink()
+        assert service.process().status_code == 200
+
+
 def test_a_private_webhook_is_told_only_where_it_is_allowed(service: Service, tmp_path: Path) -> None:
     with hook() as heard:
         refused = service.process(webhook_url=heard.url)
@@ -257,6 +279,22 @@ def test_cancelling_waiting_keys_and_expiry(tmp_path: Path) -> None:
         assert left == []
 
 
+def test_a_clip_whose_task_was_deleted_is_deleted_too_when_it_is_as_old(tmp_path: Path) -> None:
+    """Whoever deleted the task ended before it had deleted the clip."""
+    old, young = (tmp_path / "depthflow" / str(uuid.uuid4()) for _ in range(2))
+    for folder in (old, young):
+        folder.mkdir(parents=True)
+        (folder / "clip.mp4").write_bytes(b"a clip")
+    os.utime(old, (1, 1))
+    with serving(tmp_path) as service:
+        until(lambda: not old.exists(), "the end of the clip")
+        done = service.ended(service.process())
+        assert young.exists()
+        cleaned = service.ask("POST", "/api/v1/monitoring/cleanup?days=0.5").json()
+        assert (cleaned["tasks_deleted"], cleaned["files_deleted"]) == (0, 0)
+        assert young.exists() and service.ask("GET", done["result_url"]).status_code == 200
+
+
 OPEN_BY_MISTAKE = [{"DEPTHFLOW_API_KEY": ""}, {"API_KEY_ENABLED": "true"}, {"API_KEY_ENABLED": "1", "API_KEY": " "}]
 
 
@@ -282,8 +320,15 @@ def test_the_key_is_the_one_that_its_users_have_set(told: dict[str, str], tmp_pa
             service.key = key
             answer = service.ask("GET", "/api/v1/status")
             assert answer.status_code == status
+            for path in ("/docs", "/redoc", "/openapi.json"):
+                assert service.ask("GET", path).status_code == status
+            assert service.ask("GET", "/").status_code == service.ask("GET", "/health").status_code == 200
             if code:
                 assert answer.json()["error"] == answer.json()["detail"]["error"] == code
+                assert set(answer.json()) == {"error", "message", "detail"}
+                headers = {"content-type": "multipart/form-data; boundary=b"}
+                unread = service.ask("POST", "/api/v1/process", data=b"no form", headers=headers)
+                assert (unread.status_code, unread.json()["error"]) == (401, code), "the key is looked at first"
 
 
 def test_without_a_key_nobody_is_asked(tmp_path: Path) -> None:

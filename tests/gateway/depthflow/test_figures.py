@@ -14,8 +14,9 @@ from fixtures.waiting import until
 from depthface.cores import Cores
 from depthface_gateway.depthflow.clips import TASK
 from depthface_gateway.depthflow.figures import cpu_percent, errors, health_of, memory_percent
+from depthface_gateway.jobs.claims import NewJob
 from depthface_gateway.jobs.database import Database
-from depthface_gateway.jobs.queue import NewJob, Queue
+from depthface_gateway.jobs.queue import Queue
 
 
 def test_figures(service: Service) -> None:

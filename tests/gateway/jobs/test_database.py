@@ -16,9 +16,10 @@ from fixtures.waiting import HANGS_AFTER_S
 from sqlalchemy import inspect, text
 
 from depthface.errors import ConfigError
+from depthface_gateway.jobs.claims import NewJob
 from depthface_gateway.jobs.database import Database, engine_of, url_in
 from depthface_gateway.jobs.models import Base
-from depthface_gateway.jobs.queue import NewJob, Queue
+from depthface_gateway.jobs.queue import Queue
 
 OLD_TABLES = """
 CREATE TABLE jobs (id INTEGER PRIMARY KEY {auto}, job_id VARCHAR NOT NULL UNIQUE, task_type VARCHAR NOT NULL,

@@ -16,8 +16,9 @@ from pathlib import Path
 from fixtures.job_worker import TASK, WorkerProcess
 from fixtures.waiting import until
 
+from depthface_gateway.jobs.claims import UPLOAD, NewJob
 from depthface_gateway.jobs.database import Database
-from depthface_gateway.jobs.queue import UPLOAD, NewJob, Queue
+from depthface_gateway.jobs.queue import Queue
 from depthface_gateway.jobs.results import ResultStore
 
 LEASE_MS = 1500
@@ -59,6 +60,26 @@ def test_a_killed_workers_job_is_taken_over(database_url: str, tmp_path: Path) -
         assert second.stop() == 0
     files.sweep(queue.active_claims, lambda _: False)
     assert list((files.root / ".partial").iterdir()) == []
+    database.close()
+
+
+def test_whoever_is_killed_the_jobs_that_were_begun_are_the_first_by_priority_and_age(
+    database_url: str, tmp_path: Path
+) -> None:
+    """One worker after another; of several at once, one may pass over what the other is just about to take."""
+    database, files = Database(database_url), ResultStore(tmp_path / "jobs")
+    queue = Queue(database, [TASK], lease_ms=LEASE_MS, max_retries=1000)
+    jobs = fill(queue, files, 60, random.Random(9))
+    order = sorted(jobs, key=lambda job_id: -jobs[job_id])  # those of one priority stay as they came
+    for count in (3, 20, 40, 60):
+        worker = WorkerProcess(database_url, files.root, lease_ms=LEASE_MS, pause_s=0.1)
+        try:
+            wait_for(queue, count)
+        finally:
+            worker.kill()
+        begun = {job_id for job_id, job in queue.get_many(order).items() if job.started_at is not None}
+        assert begun == set(order[: len(begun)])
+    assert len(begun) == 60
     database.close()
 
 

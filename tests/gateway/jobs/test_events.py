@@ -6,8 +6,11 @@ import asyncio
 import threading
 from collections.abc import Collection
 
+import pytest
 from fixtures.waiting import HANGS_AFTER_S
+from sqlalchemy.exc import OperationalError
 
+from depthface_gateway.jobs import events
 from depthface_gateway.jobs.events import Hub
 from depthface_gateway.jobs.models import Job, Status
 
@@ -29,6 +32,13 @@ class SlowQueue:
         self.asked.set()
         assert self.may_answer.wait(HANGS_AFTER_S)
         return found
+
+
+class BrokenQueue(SlowQueue):
+    """Answers that the database is away."""
+
+    def get_many(self, job_ids: Collection[str]) -> dict[str, Job]:
+        raise OperationalError("SELECT 1", {}, Exception("away"))
 
 
 def name_of(event: str) -> str:
@@ -70,3 +80,20 @@ def test_the_end_of_the_service_says_of_no_job_that_it_is_gone() -> None:
             return [*told, await rest]
 
     assert asyncio.run(asyncio.wait_for(main(), HANGS_AFTER_S)) == ["event: progress", "the end"]
+
+
+@pytest.mark.parametrize("queue", [SlowQueue(), BrokenQueue()], ids=["silent", "away"])
+def test_a_stream_gives_signs_of_life_whatever_the_database_does(
+    queue: SlowQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_SIGN_OF_LIFE_EVERY_S", 0.05)
+
+    async def main() -> None:
+        async with Hub(queue).running() as hub:  # type: ignore[arg-type]
+            stream = hub.stream(queue.jobs["a"])
+            assert name_of(await anext(stream)) == "event: progress"
+            for _ in range(3):
+                assert await anext(stream) == ": still here\n\n"
+            queue.may_answer.set()
+
+    asyncio.run(asyncio.wait_for(main(), HANGS_AFTER_S))

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fixtures.photos import encoded, photo, with_orientation
+from fixtures.photos import encoded, heic, photo, with_orientation
 from PIL import Image, ImageOps
 
 from depthface.errors import InvalidImage, ServerFault
+from depthface.photos import upright
 from depthface_client import Face
+from depthface_gateway.jobs.claims import Claim
 from depthface_gateway.jobs.inference import TASKS, Try, face_tasks
-from depthface_gateway.jobs.queue import Claim
 
 JOB = Claim("the-job", "claim", "face_embedding", "m", {}, 1, 3, False)
 POINTS = np.array([[10, 20], [30, 20], [20, 30], [12.345, 40], [28, 40]], np.float32)
@@ -109,8 +110,23 @@ def test_nobody_is_no_file(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
-def test_what_pillow_cannot_read_ends_the_job_with_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InvalidImage, match="cannot be cut out"):
+GREY = np.tile(np.linspace(0, 65535, 200, dtype=np.uint16), (100, 1))
+UNUSUAL = {"HEIC": heic(photo("chelsea.png")), "16-bit grey": encoded(Image.fromarray(GREY), "PNG")}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_a_crop_shows_what_the_server_saw(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a format that Pillow alone does not read, and of grey of which Pillow alone makes white."""
+    monkeypatch.setattr(Image, "ID", [one for one in Image.ID if one != "HEIF"])  # what made the photo has added it
+    data, corners = UNUSUAL[name], (20, 30, 120, 90)
+    done("face_detection", Answers(face(corners)), data, tmp_path)
+    crop = np.asarray(Image.open(tmp_path / "faces" / "0.jpg"), np.float32)
+    assert crop.mean() < 200
+    assert float(np.abs(crop - np.asarray(upright(data).crop(corners), np.float32)).mean()) < 6
+
+
+def test_what_cannot_be_read_ends_the_job_with_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InvalidImage):
         done("face_detection", Answers(face((1, 1, 9, 9))), b"no photo", tmp_path)
 
 

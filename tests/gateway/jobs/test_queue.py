@@ -9,8 +9,9 @@ from collections import Counter
 import pytest
 from fixtures.waiting import HANGS_AFTER_S
 
+from depthface_gateway.jobs.claims import Claim, NewJob
 from depthface_gateway.jobs.database import Database
-from depthface_gateway.jobs.queue import LEASE_MS, Claim, JobExists, NewJob, Queue
+from depthface_gateway.jobs.queue import LEASE_MS, JobExists, Queue
 from depthface_gateway.jobs.sync import Outbox
 
 T = "face_detection"
@@ -175,6 +176,27 @@ def test_the_end_of_a_job_that_kills_its_workers_is_told(queue: Queue, database:
     parcel = outbox.take()
     assert parcel is not None and (parcel.job_id, parcel.status) == ("a", "error")
     assert "at each of 4 tries" in (parcel.error_message or "") and outbox.take() is None
+
+
+def test_a_server_that_was_lost_is_noted_and_counts_as_no_try(queue: Queue, clock) -> None:
+    add(queue, "a")
+    for losses in range(3):
+        claim = taken(queue)
+        assert (claim.attempts, claim.losses) == (1, losses)
+        queue.give_back(claim, "the server is away", counts=False, is_loss=True)
+    claim = taken(queue)
+    queue.give_back(claim, "another reason", counts=True)
+    claim = taken(queue)
+    assert (claim.attempts, claim.losses) == (2, 3)
+
+
+def test_some_tasks_are_taken_alone(database: Database) -> None:
+    queue = Queue(database, ["one", "other"])
+    queue.add(NewJob("a", "one", "m", 9))
+    queue.add(NewJob("b", "other", "m"))
+    claim = queue.claim("w", ["other"])
+    assert claim is not None and claim.job_id == "b" and queue.claim("w", ["other"]) is None
+    assert taken(queue).job_id == "a"
 
 
 def test_one_photo_waits_for_one_task_once(queue: Queue) -> None:

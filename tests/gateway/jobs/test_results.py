@@ -84,6 +84,15 @@ def test_the_sweep_takes_what_the_dead_left_and_nothing_else(files: ResultStore)
     assert {path.name for path in (files.root / ".uploads").iterdir()} == {waiting, young}
 
 
+def test_folders_of_an_age_are_listed_and_nothing_else(files: ResultStore) -> None:
+    old, young = (str(uuid.UUID(int=number)) for number in (1, 2))
+    for name in (old, young, "no-job"):
+        (files.root / name).mkdir()
+    os.utime(files.root / old, (1, 1))
+    (files.root / str(uuid.UUID(int=3))).write_bytes(b"no folder")
+    assert sorted(files.folders()) == [old, young] and files.folders(older_than_s=3600) == [old]
+
+
 def test_a_folder_that_cannot_be_written_to_is_refused_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for root in (tmp_path / "file" / "jobs", Path("/proc/jobs")):

@@ -6,6 +6,7 @@ DEPTHFACE_JOBS says how many jobs there are, DEPTHFACE_KILLS how often it is kil
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,7 +16,7 @@ import requests
 from fixtures.gateways import CROWD, NOBODY, PACK, PORTRAIT, gateway
 from fixtures.processes import ended, kill
 from fixtures.serving import Server, serving
-from fixtures.waiting import HANGS_AFTER_S
+from fixtures.waiting import HANGS_AFTER_S, until
 
 from depthface_bench.servers import reserved_port
 
@@ -36,13 +37,23 @@ def lose_power(server: Server) -> None:
     assert ended(everyone)
 
 
-def test_no_job_fails_while_triton_is_killed_again_and_again(face_repository: Path, tmp_path: Path) -> None:
+def tries(url: str) -> Counter[str]:
+    """How the tries of jobs ended, by what the worker counts."""
+    text = requests.get(f"{url}/metrics", timeout=HANGS_AFTER_S).text
+    found: Counter[str] = Counter()
+    for outcome, number in re.findall(r'^depthface_job_tries_total\{outcome="(\w+)".*\} (\S+)$', text, re.MULTILINE):
+        found[outcome] += round(float(number))
+    return found
+
+
+def test_no_job_fails_while_triton_is_killed_again_and_again(
+    face_repository: Path, database_url: str, tmp_path: Path
+) -> None:
     variables = {"AUTH_DISABLED": "1", "DEPTHFACE_GATEWAY_FACE_MODEL": f"face_analysis_{PACK}"}
+    options = ("--data", str(tmp_path), "--database", database_url, "--with-worker")
     with (
         reserved_port() as port,
-        gateway(
-            "jobs", url=f"127.0.0.1:{port}", options=("--data", str(tmp_path)), WORKER_POLL_INTERVAL="0.2", **variables
-        ) as running,
+        gateway("jobs", url=f"127.0.0.1:{port}", options=options, WORKER_POLL_INTERVAL="0.2", **variables) as running,
     ):
         url = running.urls["jobs"]
 
@@ -75,6 +86,8 @@ def test_no_job_fails_while_triton_is_killed_again_and_again(face_repository: Pa
                     lose_power(server)
         print(f"{JOBS} jobs, {KILLS} kills of Triton, {time.monotonic() - started:.0f} s; {counts()}")
         assert counts() == {"pending": 0, "processing": 0, "completed": JOBS, "error": 0, "sync_failed": 0}
+        until(lambda: tries(url).get("completed") == JOBS, "the count of the last try")
+        assert "retry" not in tries(url), tries(url)
         faces = Counter()
         for job_id, name in jobs.items():
             job = requests.get(f"{url}/job/{job_id}", timeout=HANGS_AFTER_S).json()

@@ -89,7 +89,6 @@ class TritonPythonModel(NetworkBackend):
         if len(providers) > 1:
             ort.preload_dlls()  # CUDA and cuDNN out of NVIDIA's wheels, where the loader does not look
         self._load = partial(_loaded, config["name"], path, _session_options(config, parameters), providers)
-        self._path, self._file = path, _identity(path)
         self._session = self._load()
         self._most = int(config.get("max_batch_size", 0))
         if providers[0][0] == CUDA_PROVIDER:
@@ -127,6 +126,7 @@ class TritonPythonModel(NetworkBackend):
         """End with no thread at work, which may be loading a session."""
         if self._grids is not None:
             self._grids.close()
+        super().finalize()
 
     def _run_by_shape(
         self, held: Grids[ort.InferenceSession], wanted: Sequence[str], feed: Mapping[str, npt.NDArray[Any]]
@@ -154,14 +154,8 @@ class TritonPythonModel(NetworkBackend):
         return [result[:count] for result in results] if self._most else results
 
     def _load_for(self, case: Case) -> ort.InferenceSession:
-        """Return another session of the same file, which has computed a case: its convolutions are planned then.
-
-        Raises:
-            ValueError: another export has put another file there.
-        """
+        """Return another session of the same file, which has computed a case: its convolutions are planned then."""
         session = self._load()
-        if _identity(self._path) != self._file:
-            raise ValueError("the file is another one by now")
         feed, _ = case
         session.run(None, feed, self._run_options)
         return session
@@ -175,12 +169,6 @@ def _loaded(name: str, path: Path, options: ort.SessionOptions, providers: list[
     session = ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
     _check_providers(name, [provider for provider, _ in providers], session.get_providers())
     return session
-
-
-def _identity(path: Path) -> tuple[int, int, int]:
-    """Return what tells a file from one that took its place."""
-    found = path.stat()
-    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def _copied(feed: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:

@@ -93,6 +93,7 @@ class TritonPythonModel(NetworkBackend):
     def finalize(self) -> None:
         """End with no thread at work: what OpenVINO compiles while the process ends may end it by a signal."""
         self.close()
+        super().finalize()
 
     def _run_common(self, feed: Mapping[str, npt.NDArray[Any]]) -> Any:
         if self._request is None:

@@ -47,7 +47,10 @@ MIT = License("MIT", True, "https://github.com/openai/CLIP/blob/main/LICENSE")
 OPEN_CLIP_MIT = License("MIT", True, "https://github.com/mlfoundations/open_clip/blob/main/LICENSE")
 
 MAKERS = Makers(
-    modules=tuple(f"depthface.families.{FAMILY}.{name}" for name in ("card", "network", "processing")),
+    modules=(
+        *(f"depthface.families.{FAMILY}.{name}" for name in ("card", "network", "processing")),
+        "depthface.families.pretrained",
+    ),
     packages=("torch", "transformers", "onnxscript", "tokenizers"),
 )
 """What has a hand in its networks, before anything is made of them."""

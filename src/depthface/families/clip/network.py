@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from logging import CRITICAL
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import CLIPConfig, CLIPModel
-from transformers import logging as transformers_logging
 
 from depthface.contract import Precision
-from depthface.errors import WeightsCorrupt
+from depthface.families import pretrained
 from depthface.families.clip.card import FEWEST_TOKENS, PHOTO_SIDE_PX, TEXT_TOKENS, TOKENIZER_FILE
 from depthface.families.clip.processing import END, read, tokenizer_from_bytes
 from depthface.spec import ModelCard, Source
 
 __all__ = [
     "ACTIVATIONS",
-    "MAX_TOKENIZER_BYTES",
     "MEAN",
     "STD",
     "ImageNetwork",
@@ -35,22 +30,16 @@ __all__ = [
     "TextNetwork",
     "config_of",
     "copied",
-    "described",
     "load",
-    "loaded",
     "reference_model",
     "reference_of_images",
     "reference_of_texts",
-    "refuse_others",
     "sources",
 ]
 
 # Of RGB in 0…1 (preprocessor_config.json `image_mean`, `image_std`).
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-
-MAX_CONFIG_BYTES = 2**20
-MAX_TOKENIZER_BYTES = 64 * 2**20
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),  # activations.py, `QuickGELUActivation`
@@ -101,41 +90,8 @@ def sources(card: ModelCard, model: CLIPModel, tokenizer: bytes, precision: Prec
 
 
 def reference_model(card: ModelCard, folder: Path) -> CLIPModel:
-    """Return the model of a folder as `transformers` has it, in fp32 and evaluation mode.
-
-    Safetensors alone, which hold numbers and no code, into the card's own architecture; the folder's config only says
-    whether it is that one.
-    """
-    _check_config(card, folder)
-    return loaded(CLIPModel, config_of(card), folder, card.weights.origin)
-
-
-def loaded(kind: Any, config: Any, folder: Path, origin: str) -> Any:
-    """Return a model of a class of `transformers` with the weights in a folder; in fp32, for evaluation.
-
-    Raises:
-        WeightsCorrupt: they are damaged, or lack a tensor; `origin` is where sound ones are.
-    """
-    remedy = f"Fetch it anew from {origin}."
-    try:
-        with _quietly():
-            model, report = kind.from_pretrained(
-                folder,
-                config=config,
-                dtype=torch.float32,
-                local_files_only=True,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-    except Exception as error:  # safetensors', transformers', OSError
-        first = str(error).partition("\n")[0].rstrip(".")
-        raise WeightsCorrupt(f"model.safetensors in {folder} cannot be loaded ({first}).", remedy) from error
-    missing = sorted(report["missing_keys"])
-    if missing:  # transformers fills them with random numbers, and goes on
-        raise WeightsCorrupt(
-            f"model.safetensors in {folder} lacks {len(missing)} of the network's tensors, {missing[0]} first.", remedy
-        )
-    return model.eval().requires_grad_(False)
+    """Return the model of a folder as `transformers` has it, in fp32 and evaluation mode."""
+    return pretrained.loaded(CLIPModel, card, folder, config_of(card))
 
 
 def config_of(card: ModelCard) -> CLIPConfig:
@@ -310,75 +266,11 @@ def _unit(found: Any) -> npt.NDArray[np.float32]:
 
 def _tokenizer(card: ModelCard, folder: Path) -> bytes:
     """Return the folder's tokenizer.json; raise `WeightsCorrupt` if its tokens are not those of the card's network."""
-    path = folder / TOKENIZER_FILE
     largest = int(str(card.architecture["vocab_size"])) - 1
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_TOKENIZER_BYTES)
+
+    def is_right(data: bytes) -> bool:
         made = tokenizer_from_bytes(data)
-        tokens = read(made, "a photo").tokens
-        is_so = made.token_to_id(END) == largest == max(made.get_vocab().values()) and tokens[-1] == largest
-    except (OSError, ValueError) as error:
-        raise WeightsCorrupt(
-            f"{TOKENIZER_FILE} in {folder} cannot be read.", f"Fetch it anew from {card.weights.origin}."
-        ) from error
-    if not is_so:
-        raise WeightsCorrupt(
-            f"{TOKENIZER_FILE} in {folder} has other tokens than {card.title}: {END} would be {largest}, the largest.",
-            f"Give that of {card.weights.origin}.",
-        )
-    return data
+        last = read(made, "a photo").tokens[-1]
+        return bool(made.token_to_id(END) == largest == max(made.get_vocab().values()) and last == largest)
 
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Hide the progress bar of transformers, and the table of what it did not find; that is answered with an error."""
-    level = transformers_logging.get_verbosity()
-    had_bar = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(CRITICAL)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if had_bar:
-            transformers_logging.enable_progress_bar()
-
-
-def _check_config(card: ModelCard, folder: Path) -> None:
-    """Raise `WeightsCorrupt` if config.json speaks of another network; what it leaves out is not held against it."""
-    with described(card, folder) as config:
-        vision, text = config["vision_config"], config["text_config"]
-        said = {
-            "model_type": config["model_type"],
-            "projection_dim": config.get("projection_dim", 512),
-            "patch_size": vision.get("patch_size", 32),
-            "vision_layers": vision.get("num_hidden_layers", 12),
-            "vision_hidden_size": vision.get("hidden_size", 768),
-            "text_layers": text.get("num_hidden_layers", 12),
-            "text_hidden_size": text.get("hidden_size", 512),
-            "hidden_act": vision.get("hidden_act", "quick_gelu"),
-        }
-    refuse_others(card, folder, said, {"model_type": "clip", **card.architecture})
-
-
-@contextlib.contextmanager
-def described(card: ModelCard, folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield a folder's config.json; raise `WeightsCorrupt` if it is none, or lacks what the block looks up in it."""
-    try:
-        with (folder / "config.json").open("rb") as file:
-            yield json.loads(file.read(MAX_CONFIG_BYTES))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise WeightsCorrupt(
-            f"config.json in {folder} does not describe {card.title}.", f"Fetch it anew from {card.weights.origin}."
-        ) from error
-
-
-def refuse_others(card: ModelCard, folder: Path, said: Mapping[str, object], expected: Mapping[str, object]) -> None:
-    """Raise `WeightsCorrupt` if what a config says is not what the card does."""
-    for name, value in said.items():
-        if value != expected[name]:
-            raise WeightsCorrupt(
-                f"{folder} holds a network with {name} {str(value)[:40]}; {card.title} has {expected[name]}.",
-                f"Give the folder of {card.weights.origin}, or export the model that these weights are of.",
-            )
+    return pretrained.tokenizer(card, folder / TOKENIZER_FILE, is_right, f"there {END} is {largest}, the largest")

@@ -35,7 +35,7 @@ USUAL_SIDE_PX = 49 * PATCH_PX
 FAMILY = "depth_anything_v2"
 
 MAKERS = Makers(
-    modules=tuple(f"depthface.families.{FAMILY}.{name}" for name in ("card", "network")),
+    modules=(*(f"depthface.families.{FAMILY}.{name}" for name in ("card", "network")), "depthface.families.pretrained"),
     packages=("torch", "transformers", "onnxscript"),
 )
 """What has a hand in its networks, before anything is made of them."""

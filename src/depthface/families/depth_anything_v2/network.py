@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import json
-from collections.abc import Iterator
-from logging import CRITICAL
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +11,11 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import (
-    DepthAnythingConfig,
-    DepthAnythingForDepthEstimation,
-    Dinov2Config,
-)
-from transformers import logging as transformers_logging
+from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Embeddings
 
 from depthface.contract import Precision
-from depthface.errors import WeightsCorrupt
+from depthface.families import pretrained
 from depthface.families.depth_anything_v2.card import PATCH_PX, PHOTO_SIDE_PX
 from depthface.spec import ModelCard, Source
 
@@ -33,8 +24,6 @@ __all__ = ["MEAN", "STD", "DepthNetwork", "config_of", "load", "reference_model"
 # ImageNet statistics of RGB in 0…1 (preprocessor_config.json `image_mean`, `image_std`).
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-
-MAX_CONFIG_BYTES = 2**20
 
 Pixels = npt.NDArray[np.uint8]
 DepthMap = npt.NDArray[np.float32]
@@ -70,7 +59,7 @@ def sources(card: ModelCard, model: DepthAnythingForDepthEstimation, precision: 
 
 def reference_model(card: ModelCard, folder: Path) -> DepthAnythingForDepthEstimation:
     """Return the model as `transformers` has it, in fp32 and evaluation mode."""
-    return _pretrained(card, folder).eval().requires_grad_(False)
+    return pretrained.loaded(DepthAnythingForDepthEstimation, card, folder, config_of(card))
 
 
 class DepthNetwork(nn.Module):
@@ -185,74 +174,6 @@ def _reference(model: DepthAnythingForDepthEstimation, pixels: Pixels) -> DepthM
     with torch.inference_mode():
         depth = model(torch.from_numpy(x).permute(0, 3, 1, 2)).predicted_depth
     return depth.numpy()  # type: ignore[no-any-return]
-
-
-def _pretrained(card: ModelCard, folder: Path) -> DepthAnythingForDepthEstimation:
-    """Return the card's own architecture with the weights of a folder that anybody may have made.
-
-    Safetensors alone are read, which hold numbers and no code. The folder's config only says whether it is that
-    architecture; nothing is built by its numbers.
-    """
-    _check_config(card, folder)
-    try:
-        with _hush_loading():
-            model, report = DepthAnythingForDepthEstimation.from_pretrained(
-                folder,
-                config=config_of(card),
-                dtype=torch.float32,
-                local_files_only=True,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-    except Exception as error:  # safetensors', transformers', OSError
-        raise WeightsCorrupt(
-            f"model.safetensors in {folder} cannot be loaded ({str(error).partition(chr(10))[0].rstrip('.')}).",
-            f"Fetch it anew from {card.weights.origin}.",
-        ) from error
-    # transformers fills what a file lacks with random numbers, and goes on. Only the mask token is never used.
-    missing = sorted(name for name in report["missing_keys"] if not name.endswith("mask_token"))
-    if missing:
-        raise WeightsCorrupt(
-            f"model.safetensors in {folder} lacks {len(missing)} of the network's tensors, {missing[0]} first.",
-            f"Fetch it anew from {card.weights.origin}.",
-        )
-    return model
-
-
-def _check_config(card: ModelCard, folder: Path) -> None:
-    """Raise `WeightsCorrupt` if config.json speaks of another network than the card.
-
-    What it leaves out is not held against it.
-    """
-    try:
-        with (folder / "config.json").open("rb") as file:
-            config = json.loads(file.read(MAX_CONFIG_BYTES))
-        backbone = config["backbone_config"]
-        said = {**config, **backbone, "model_type": config["model_type"], "backbone": backbone["model_type"]}
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise WeightsCorrupt(
-            f"config.json in {folder} does not describe a Depth Anything V2.",
-            f"Fetch it anew from {card.weights.origin}.",
-        ) from error
-    kind = {"model_type": "depth_anything", "backbone": "dinov2", "depth_estimation_type": "relative"}
-    for name, expected in {**kind, "patch_size": PATCH_PX, **card.architecture}.items():
-        value = said.get(name, expected)
-        if value != (list(expected) if isinstance(expected, tuple) else expected):
-            raise WeightsCorrupt(
-                f"{folder} holds a network with {name} {str(value)[:40]}; {card.title} has {expected}.",
-                f"Give the folder of {card.weights.origin}, or export the model that these weights are of.",
-            )
-
-
-@contextlib.contextmanager
-def _hush_loading() -> Iterator[None]:
-    """Hide the table that transformers logs of what it did not find; it is answered with an error."""
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(CRITICAL)
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
 
 
 def config_of(card: ModelCard) -> DepthAnythingConfig:

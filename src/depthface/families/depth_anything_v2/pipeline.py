@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from depthface import limits, picture
 from depthface.contract import Parameters
-from depthface.families.depth_anything_v2.processing import postprocess, preprocess
+from depthface.families.depth_anything_v2.processing import postprocess, preprocess, refuse_unfit
 from depthface.spec import AskNetwork
 from depthface.tasks.depth import Options
 
@@ -73,7 +74,12 @@ async def finish(
 
     Args:
         depth: `(h, w) float32`, the network's.
-        photo_size: `(2,) int32`.
+        photo_size: `(2,) int32`; of whoever asks for this step itself, and so looked at once more.
+
+    Raises:
+        InvalidInput: there is no such photo for which there could be a depth.
     """
     height, width = (int(side) for side in photo_size)
+    refuse_unfit(height, width)
+    picture.refuse_too_large(width, height, limits.current().max_pixels)
     return postprocess(wanted, depth, (height, width))

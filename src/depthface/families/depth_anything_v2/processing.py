@@ -20,6 +20,7 @@ __all__ = [
     "grid_size",
     "postprocess",
     "preprocess",
+    "refuse_unfit",
     "upsample",
 ]
 
@@ -97,6 +98,20 @@ def grey_levels(depth: npt.NDArray[np.float32], size: tuple[int, int], dtype: ty
     )
 
 
+def refuse_unfit(height: int, width: int) -> None:
+    """Raise `InvalidImage` for a photo that is under one patch a side, or longer than `MAX_ASPECT`."""
+    if min(height, width) < PATCH_PX:
+        raise InvalidImage(
+            f"The photo is {width}×{height}; the network sees patches of {PATCH_PX}×{PATCH_PX}.",
+            "Send a larger photo.",
+        )
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise InvalidImage(
+            f"The photo is {width}×{height}, more than {MAX_ASPECT:.0f} times as long as it is wide.",
+            "Cut it into shorter pieces.",
+        )
+
+
 def preprocess(
     image_bytes: bytes, precision: str = "fp32", *, fast_decode: bool = False
 ) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
@@ -116,16 +131,7 @@ def preprocess(
         InvalidInput: not a photo, over a limit, under one patch a side, or longer than `MAX_ASPECT`.
     """
     height, width = image.size_of(image_bytes)
-    if min(height, width) < PATCH_PX:
-        raise InvalidImage(
-            f"The photo is {width}×{height}; the network sees patches of {PATCH_PX}×{PATCH_PX}.",
-            "Send a larger photo.",
-        )
-    if max(height, width) > MAX_ASPECT * min(height, width):
-        raise InvalidImage(
-            f"The photo is {width}×{height}, more than {MAX_ASPECT:.0f} times as long as it is wide.",
-            "Cut it into shorter pieces.",
-        )
+    refuse_unfit(height, width)
     grid_h, grid_w = grid_size(height, width)
     enough = (FAST_DECODE_FACTOR * grid_h, FAST_DECODE_FACTOR * grid_w) if fast_decode else None
     exact = precision == "fp32" and not fast_decode

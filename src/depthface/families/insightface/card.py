@@ -40,21 +40,20 @@ from depthface.spec import (
 from depthface.tasks import faces, swap
 from depthface.tasks.faces import DET_SIZE_STRIDE_PX, MAX_DET_SIZE_PX
 
-__all__ = ["CARDS", "MAKERS", "PackFile", "pack_card", "swapper_card"]
+__all__ = ["CARDS", "MAKERS", "READS_FOLDERS", "PackFile", "pack_card", "swapper_card"]
 
 FAMILY = "insightface"
 
 MAKERS = Makers(
     modules=tuple(
         f"depthface.families.{FAMILY}.{name}"
-        for name in (
-            *("facts", "network"),
-            *("graphs.crops", "graphs.kinds", "graphs.reading", "graphs.scrfd", "graphs.surgery"),
-        )
+        for name in ("facts", "network", *map("graphs.{}".format, ("crops", "kinds", "reading", "scrfd", "surgery")))
     ),
     packages=("insightface",),
 )
 """What has a hand in its networks, before anything is made of them."""
+
+READS_FOLDERS = True
 
 RESEARCH_ONLY = License(
     "non-commercial research only", False, "https://github.com/deepinsight/insightface/tree/master/model_zoo"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
@@ -166,15 +165,14 @@ def _reference(original: onnx.ModelProto, kind: str) -> Any:
     """InsightFace's own object for the file. It reads from a path, and again later for other input sizes."""
     from insightface.model_zoo import get_model
 
-    folder = Path(tempfile.mkdtemp())
-    path = folder / ONNX_FILE
-    onnx.save(original, path)
-    with contextlib.redirect_stdout(io.StringIO()):
-        model = get_model(str(path), providers=["CPUExecutionProvider"])
-    if model is None:
-        shutil.rmtree(folder)
-        raise ExportError(f"InsightFace does not recognise the {kind}.", "Use the file as it was published.")
-    weakref.finalize(model, shutil.rmtree, folder)
+    with contextlib.ExitStack() as stack:
+        path = Path(stack.enter_context(tempfile.TemporaryDirectory()), ONNX_FILE)
+        onnx.save(original, path)
+        with contextlib.redirect_stdout(io.StringIO()):
+            model = get_model(str(path), providers=["CPUExecutionProvider"])
+        if model is None:
+            raise ExportError(f"InsightFace does not recognise the {kind}.", "Use the file as it was published.")
+        weakref.finalize(model, stack.pop_all().close)
     return model
 
 

@@ -8,6 +8,7 @@ is no face.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -38,6 +39,9 @@ Pixels = npt.NDArray[np.uint8]
 
 DEFAULT_PACK = "buffalo_l"
 """inswapper was trained on the embeddings of this pack's recogniser."""
+
+_PACK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What a pack may be called. `network` has the same of a folder, and needs packages that a server has not."""
 
 SWAP_BATCH = 8
 """Faces swapped at once."""
@@ -254,9 +258,15 @@ async def swap(
         `image`: a PNG of the target's size.
 
     Raises:
-        InvalidInput: one of the photos is no photo or shows no face, or the pack's embeddings do not fit.
+        InvalidInput: one of the photos is no photo or shows no face, no pack can be called so, or its embeddings do not
+            fit.
     """
     name = (pack or DEFAULT_PACK.encode()).decode("utf-8", "replace")
+    if not _PACK.fullmatch(name):
+        raise InvalidInput(
+            f"No pack can be called {name!r:.60}.",
+            "Name one in letters, digits, '_', '-' and '.', starting with a letter or digit, at most 64.",
+        )
     analysis = f"face_analysis_{name}"
     sources, targets = await asyncio.gather(
         infer(analysis, {"image": _batched(source_bytes)}, ("boxes", "embeddings")),

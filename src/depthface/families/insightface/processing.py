@@ -2,7 +2,7 @@
 
 Photos are `(H, W, 3) uint8 RGB` throughout (insightface's own are BGR), coordinates are pixels of the upright photo,
 x before y, and a matrix is `(2, 3) float64`, photo to crop. File and line numbers are those of insightface 2.1; what
-differs from it is only where it divides by zero or asks OpenCV for a picture of no pixels.
+differs from it is only where it divides by zero, or asks OpenCV for a picture of no pixels or of one that is too long.
 """
 
 from __future__ import annotations
@@ -44,6 +44,12 @@ Matrix = npt.NDArray[np.float64]
 
 CROP_MARGIN = 1.5
 """A crop for landmarks, gender and age is this many times the longer side of the box (landmark.py:89)."""
+
+OPENCV_SIDE_PX = 2**15 - 1
+"""SHRT_MAX: of a photo with a side of so many pixels or more OpenCV makes no crop."""
+
+CROP_BORDER_PX = 2
+"""So far beyond its corners a crop sees of the photo at the most: by interpolation, and by what OpenCV rounds."""
 
 # What stands for the small pass where one size is asked for: nothing is found in black.
 _NOTHING = np.zeros((DET_SIZE_STRIDE_PX, DET_SIZE_STRIDE_PX, 3), np.uint8)
@@ -278,8 +284,25 @@ def paste_back(photo: Pixels, face: Pixels, matrix: Matrix) -> Pixels:
 
 
 def _warp(photo: Pixels, matrix: Matrix, size: int) -> Pixels:
+    if max(photo.shape) >= OPENCV_SIDE_PX:
+        photo, matrix = _seen(photo, matrix, size)
     warped: Pixels = cv2.warpAffine(photo, matrix, (size, size))  # type: ignore[assignment]
     return warped
+
+
+def _seen(photo: Pixels, matrix: Matrix, size: int) -> tuple[Pixels, Matrix]:
+    """Return what a crop sees of a photo that is too long for OpenCV, and the matrix from there to the crop.
+
+    Of what is itself too long it is every second pixel, or third, …: a crop shows fewer still.
+    """
+    back = cv2.invertAffineTransform(matrix)
+    corners = np.array([(x, y, 1) for x in (0, size) for y in (0, size)]) @ back.T
+    sides = np.array(photo.shape[1::-1])
+    first = np.clip(np.floor(corners.min(axis=0)) - CROP_BORDER_PX, 0, sides - 1).astype(int)
+    last = np.clip(np.ceil(corners.max(axis=0)) + CROP_BORDER_PX, first + 1, sides).astype(int)
+    step = -(-int((last - first).max()) // (OPENCV_SIDE_PX - 1))
+    shift = matrix[:, :2] @ first + matrix[:, 2]
+    return photo[first[1] : last[1] : step, first[0] : last[0] : step], np.column_stack((step * matrix[:, :2], shift))
 
 
 def _unit(row: Matrix) -> Matrix:

@@ -12,19 +12,9 @@ from torch import nn
 from transformers import SiglipConfig, SiglipModel
 
 from depthface.contract import Precision
-from depthface.errors import WeightsCorrupt
+from depthface.families import pretrained
 from depthface.families.clip.card import TOKENIZER_FILE
-from depthface.families.clip.network import (
-    ACTIVATIONS,
-    MAX_TOKENIZER_BYTES,
-    Layer,
-    copied,
-    described,
-    loaded,
-    reference_of_images,
-    reference_of_texts,
-    refuse_others,
-)
+from depthface.families.clip.network import ACTIVATIONS, Layer, copied, reference_of_images, reference_of_texts
 from depthface.families.siglip.card import PHOTO_SIDE_PX, TEXT_TOKENS
 from depthface.families.siglip.processing import END, PAD, read, tokenizer_from_bytes
 from depthface.spec import ModelCard, Source
@@ -81,24 +71,8 @@ def sources(card: ModelCard, model: SiglipModel, tokenizer: bytes, precision: Pr
 
 
 def reference_model(card: ModelCard, folder: Path) -> SiglipModel:
-    """Return the model of a folder as `transformers` has it, in fp32 and evaluation mode.
-
-    Safetensors alone, which hold numbers and no code, into the card's own architecture; the folder's config only says
-    whether it is that one.
-    """
-    with described(card, folder) as config:
-        vision, text = config["vision_config"], config["text_config"]
-        said = {
-            "model_type": config["model_type"],
-            "patch_size": vision.get("patch_size", 16),
-            "layers": vision.get("num_hidden_layers", 12),
-            "width": vision.get("hidden_size", 768),
-            "vocab_size": text.get("vocab_size", 32_000),
-            "hidden_act": text.get("hidden_act", "gelu_pytorch_tanh"),
-        }
-    refuse_others(card, folder, said, {"model_type": "siglip", **card.architecture})
-    model: SiglipModel = loaded(SiglipModel, config_of(card), folder, card.weights.origin)
-    return model
+    """Return the model of a folder as `transformers` has it, in fp32 and evaluation mode."""
+    return pretrained.loaded(SiglipModel, card, folder, config_of(card))
 
 
 def config_of(card: ModelCard) -> SiglipConfig:
@@ -223,24 +197,16 @@ def _linear(weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> nn.
 
 def _tokenizer(card: ModelCard, folder: Path) -> bytes:
     """Return the folder's tokenizer.json; raise `WeightsCorrupt` if its tokens are not those of the card's network."""
-    path, origin = folder / TOKENIZER_FILE, card.weights.origin
     count = int(str(card.architecture["vocab_size"]))
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_TOKENIZER_BYTES)
+
+    def is_right(data: bytes) -> bool:
         made = tokenizer_from_bytes(data)
         tokens = read(made, "a photo").tokens
-        largest = max(made.get_vocab().values())
         end, pad = made.token_to_id(END), made.token_to_id(PAD)
-    except (OSError, ValueError) as error:
-        raise WeightsCorrupt(
-            f"{TOKENIZER_FILE} in {folder} cannot be read.", f"Fetch it anew from {origin}."
-        ) from error
-    ends = np.flatnonzero(tokens == end)
-    if pad != 0 or largest >= count or len(ends) != 1 or ends[0] == 0 or (tokens[ends[0] + 1 :] != pad).any():
-        raise WeightsCorrupt(
-            f"{TOKENIZER_FILE} in {folder} is not that of {card.title}: of {count} tokens, {PAD} the first, and {END} "
-            "behind every text.",
-            f"Give that of {origin}.",
-        )
-    return data
+        ends = np.flatnonzero(tokens == end)
+        if pad != 0 or max(made.get_vocab().values()) >= count or len(ends) != 1 or ends[0] == 0:
+            return False
+        return bool((tokens[ends[0] + 1 :] == pad).all())
+
+    told = f"of {count} tokens, {PAD} the first, and {END} behind every text"
+    return pretrained.tokenizer(card, folder / TOKENIZER_FILE, is_right, told)

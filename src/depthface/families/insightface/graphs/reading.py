@@ -44,13 +44,11 @@ def read(path: Path) -> onnx.ModelProto:
     except Exception as error:  # protobuf's own
         raise _damaged(path, error) from error
     _check_operators(path, model)
-    total_bytes = size_bytes
-    for tensor in _external(model.graph):
-        total_bytes += _beside(path, tensor).stat().st_size
-    if total_bytes > MAX_BYTES:
+    external_bytes = [_bytes_beside(path, tensor) for tensor in _external(model.graph)]
+    if size_bytes + sum(external_bytes) > MAX_BYTES:
         raise WeightsCorrupt(f"{path.name} and its external data are over the limit of {MAX_BYTES // 2**20} MiB.")
     try:
-        if total_bytes > size_bytes:
+        if external_bytes:
             load_external_data_for_model(model, str(path.parent.resolve()))
         onnx.checker.check_model(model)
     except Exception as error:  # the checker's, and onnx's of an offset outside of the file
@@ -96,9 +94,27 @@ def _external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     return (tensor for tensor in tensors if tensor.external_data or tensor.data_location == tensor.EXTERNAL)
 
 
+def _bytes_beside(path: Path, tensor: onnx.TensorProto) -> int:
+    """Return how much is read of the file of a tensor's external data, at the most: many tensors may share one."""
+    file_bytes = _beside(path, tensor).stat().st_size
+    length = _entries(tensor).get("length", "0")
+    try:
+        length_bytes = int(length)
+        if length_bytes < 0:
+            raise ValueError(f"{length_bytes} bytes of external data")
+    except ValueError as error:
+        raise _damaged(path, error) from error
+    # Of a length of 0, older versions of onnx read the whole file.
+    return min(length_bytes or file_bytes, file_bytes)
+
+
+def _entries(tensor: onnx.TensorProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in tensor.external_data}
+
+
 def _beside(path: Path, tensor: onnx.TensorProto) -> Path:
     """Return the file of a tensor's external data, known to be a plain one in the folder of `path`."""
-    location: str = {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
+    location = _entries(tensor).get("location", "")
     names = (PurePosixPath(location), PureWindowsPath(location))
     outside = any(name.is_absolute() or name.drive or ".." in name.parts for name in names)
     folder = path.parent.resolve()

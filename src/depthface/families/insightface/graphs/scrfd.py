@@ -176,10 +176,43 @@ def _decode(name: str, pixels: str, scale: str, outputs: tuple[str, ...]) -> Par
         "{name}/as_points" = Constant <value_ints = [1, -1, 2]> ()
         """
     ]
+    count = len(DETECTOR_STRIDES_PX)
     for index, stride in enumerate(DETECTOR_STRIDES_PX):
-        at = f"{name}/{stride}"
+        lines.append(_at_stride(name, stride, outputs[count + index]))
+        if len(outputs) == 3 * count:
+            lines.append(_points_at_stride(name, stride, outputs[2 * count + index]))
+
+    def joined(what: str) -> str:
+        return ", ".join(f'"{name}/{stride}/{what}"' for stride in DETECTOR_STRIDES_PX)
+
+    scores = ", ".join(f'"{output}"' for output in outputs[:count])
+    lines.append(
+        f"""
+        "{name}/scores" = Concat <axis = 1> ({scores})
+        "{name}/centres" = Concat <axis = 1> ({joined("centres")})
+        "{name}/corners" = Concat <axis = 2> ("{name}/centres", "{name}/centres")
+        "{name}/box" = Concat <axis = 1> ({joined("box")})
+        "{name}/network_boxes" = Add ("{name}/corners", "{name}/box")
+        "{name}/boxes" = Div ("{name}/network_boxes", "{name}/scale")
+        """
+    )
+    if len(outputs) == 3 * count:
+        five = ", ".join([f'"{name}/centres"'] * POINTS)
         lines.append(
             f"""
+        "{name}/anchors" = Concat <axis = 2> ({five})
+        "{name}/points" = Concat <axis = 1> ({joined("points")})
+        "{name}/network_keypoints" = Add ("{name}/anchors", "{name}/points")
+        "{name}/keypoints" = Div ("{name}/network_keypoints", "{name}/scale")
+        """
+        )
+    return stage("".join(lines))
+
+
+def _at_stride(name: str, stride: int, box: str) -> str:
+    """Return a stride's centres, `{name}/{stride}/centres` `[1, P, 2]`, and the boxes from them, `…/box`."""
+    at = f"{name}/{stride}"
+    return f"""
         "{at}/stride" = Constant <value = int64 {{{stride}}}> ()
         "{at}/grid" = Div ("{name}/size", "{at}/stride")
         "{at}/rows" = Gather ("{at}/grid", "{name}/zero")
@@ -197,42 +230,17 @@ def _decode(name: str, pixels: str, scale: str, outputs: tuple[str, ...]) -> Par
         "{at}/map" = Add ("{at}/xs", "{at}/ys")
         "{at}/centres" = Reshape ("{at}/map", "{name}/as_points")
         "{at}/sides" = Constant <value = float[4] {{{-stride}, {-stride}, {stride}, {stride}}}> ()
-        "{at}/box" = Mul ("{outputs[len(DETECTOR_STRIDES_PX) + index]}", "{at}/sides")
+        "{at}/box" = Mul ("{box}", "{at}/sides")
         """
-        )
-        if len(outputs) == 9:
-            lines.append(
-                f"""
+
+
+def _points_at_stride(name: str, stride: int, points: str) -> str:
+    """Return a stride's keypoints from its centres: `{name}/{stride}/points` `[N, P, 10]`."""
+    at = f"{name}/{stride}"
+    return f"""
         "{at}/stride_px" = Constant <value = float {{{stride}}}> ()
-        "{at}/points" = Mul ("{outputs[2 * len(DETECTOR_STRIDES_PX) + index]}", "{at}/stride_px")
+        "{at}/points" = Mul ("{points}", "{at}/stride_px")
         """
-            )
-
-    def joined(what: str) -> str:
-        return ", ".join(f'"{name}/{stride}/{what}"' for stride in DETECTOR_STRIDES_PX)
-
-    scores = ", ".join(f'"{output}"' for output in outputs[: len(DETECTOR_STRIDES_PX)])
-    lines.append(
-        f"""
-        "{name}/scores" = Concat <axis = 1> ({scores})
-        "{name}/centres" = Concat <axis = 1> ({joined("centres")})
-        "{name}/corners" = Concat <axis = 2> ("{name}/centres", "{name}/centres")
-        "{name}/box" = Concat <axis = 1> ({joined("box")})
-        "{name}/network_boxes" = Add ("{name}/corners", "{name}/box")
-        "{name}/boxes" = Div ("{name}/network_boxes", "{name}/scale")
-        """
-    )
-    if len(outputs) == 9:
-        five = ", ".join([f'"{name}/centres"'] * POINTS)
-        lines.append(
-            f"""
-        "{name}/anchors" = Concat <axis = 2> ({five})
-        "{name}/points" = Concat <axis = 1> ({joined("points")})
-        "{name}/network_keypoints" = Add ("{name}/anchors", "{name}/points")
-        "{name}/keypoints" = Div ("{name}/network_keypoints", "{name}/scale")
-        """
-        )
-    return stage("".join(lines))
 
 
 def _union(names: list[str], with_keypoints: bool) -> Part:
