@@ -228,7 +228,7 @@ def test_a_photo_that_cannot_be_kept_is_refused_and_leaves_no_job(small_disk: Pa
         ballast.write_bytes(bytes(60 * 1024))
 
         def upload() -> requests.Response:
-            photo = {"file": ("a.jpg", NOBODY)}
+            photo = {"file": ("a.jpg", NOBODY[:20_000])}
             return requests.post(f"{url}/job/face_detection", files=photo, timeout=HANGS_AFTER_S)
 
         assert_refused(upload(), "The folder for jobs")
