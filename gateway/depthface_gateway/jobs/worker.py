@@ -149,6 +149,9 @@ class Worker:
             self._rests.end(EVERYTHING)
             await self._pause(self.options.poll_s, self._wake)
             return
+        if not self.is_ready():  # the server went while the job was taken
+            await asyncio.to_thread(self.queue.give_back, claim, None, counts=False)
+            return
         if claim.was_left:
             self.metrics.taken_over.inc()
             _log.warning("job %s was left by its worker and is taken over", claim.job_id)
