@@ -15,11 +15,8 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from depthface.contract import Parameters
 from depthface_server import recoveries
 from depthface_server.api import Api, ApiError
 from depthface_server.deaths import WITHIN_S, Deaths, doubled
@@ -186,48 +183,14 @@ class Watchdog:
             self._failed.add(name)
             return
         _log.warning("%s: serves again", name)
-        if before:
-            # Triton waits for the dead one for ever, and leaves the living ones of before as they are (24.10).
-            self._leaving |= before
-            ending = threading.Timer(_GRACE_S, self._end, (name, before))
-            ending.daemon = True
-            ending.start()
-        try:
-            self._load_related(name)
-        except ApiError as error:
-            _log.error("%s: what belongs to it could not be loaded anew: %s", name, error)
-
-    def _load_related(self, name: str) -> None:
-        """Load what belongs to a model too: an export may have put all of it there anew since it was loaded.
-
-        Triton passes over what has not changed on the disk (model_repository_manager.cc, `LoadUnloadModels`).
-        """
-        parts = {}
-        for model in self._api.ready():
-            with suppress(ApiError):  # it was unloaded just now
-                parts[model] = _parts_of(self._api.config(model))
-        for model in sorted(_related(name, parts)):
-            try:
-                self._api.load(model)
-            except ApiError as error:
-                _log.error("%s, which belongs to %s, could not be loaded anew: %s", model, name, error)
+        if not before:
+            return
+        # Triton waits for the dead one for ever, and leaves the living ones of before as they are (24.10).
+        self._leaving |= before
+        ending = threading.Timer(_GRACE_S, self._end, (name, before))
+        ending.daemon = True
+        ending.start()
 
     def _end(self, name: str, before: frozenset[int]) -> None:
         end(before & self._processes().get(name, _NONE))
         self._leaving -= before
-
-
-def _parts_of(config: Mapping[str, Any]) -> frozenset[str]:
-    """Return the models that one asks, or consists of, by its config."""
-    steps = config.get("ensemble_scheduling", {}).get("step", ())
-    return frozenset((*Parameters.of_config(config).networks.values(), *(step["model_name"] for step in steps)))
-
-
-def _related(name: str, parts: Mapping[str, frozenset[str]]) -> set[str]:
-    """Return the loaded models that belong to one: its parts, whose part it is, their parts, and so on."""
-    groups = [{model, *found} for model, found in parts.items()]
-    known, found = set[str](), {name}
-    while found != known:
-        known = found
-        found = known.union(*(group for group in groups if group & known))
-    return (found & parts.keys()) - {name}

@@ -15,7 +15,6 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import click
 import pytest
@@ -155,9 +154,6 @@ class Index(Api):
             raise self.error
         return Counter({"m": 1})
 
-    def config(self, model: str) -> dict[str, Any]:
-        return {}
-
     def load(self, model: str) -> None:
         self.calls.append(f"load {model}")
 
@@ -255,21 +251,6 @@ def test_a_model_is_started_again_where_there_is_no_room_to_count_it(tmp_path, c
     assert api.calls == ["unload m", "load m"]
     assert "that is not counted" in caplog.text
     assert not list(tmp_path.iterdir())
-
-
-def test_what_belongs_to_a_model_that_died_is_loaded_with_it(tmp_path, monkeypatch):
-    """Which Triton passes over if nothing has changed: what asks it, and what that asks."""
-    asks = {"analysis": "a=detector,b=recogniser", "detection": "a=detector", "depth": "a=depth_network"}
-    configs = {name: {"parameters": {"networks": {"string_value": text}}} for name, text in asks.items()}
-    configs["chain"] = {"ensemble_scheduling": {"step": [{"model_name": "detector"}]}}
-    names = (*configs, "detector", "recogniser", "depth_network")
-    api = Index()
-    monkeypatch.setattr(api, "ready", lambda: Counter(names))
-    monkeypatch.setattr(api, "config", lambda model: configs.get(model, {}))
-    living = {name: frozenset({1}) for name in names if name != "recogniser"}
-    Watchdog(api, tmp_path / "counts", lambda: living, lambda _: 1)._look()
-    others = ("analysis", "chain", "detection", "detector")
-    assert api.calls == ["unload recogniser", "load recogniser", *(f"load {name}" for name in others)]
 
 
 def test_a_model_is_started_again_where_nobody_takes_what_is_said(tmp_path):

@@ -150,20 +150,6 @@ def test_as_many_processes_are_wanted_as_a_model_of_any_kind_has(own, watchdog):
     assert living() == before
 
 
-def test_what_an_export_has_changed_is_loaded_with_a_model_that_died(own, watchdog):
-    """Or a new pipeline would ask an old network. What has not changed is left alone."""
-    for name in ("changed_network", "same_network"):
-        own.load(name, identity(), out=-1)
-    load(own, "asker", 'parameters { key: "networks" value { string_value: "a=changed_network,b=same_network" } }')
-    changed, same = own.steps("changed_network"), own.steps("same_network")
-    (own.folder / "changed_network" / "1" / "model.onnx").touch()
-    end_all(own, "asker")
-    watchdog._look()
-    assert answers(own, "asker")
-    until(lambda: own.steps("changed_network") and not {*own.steps("changed_network")} & {*changed}, "its end")
-    assert own.steps("same_network") == same
-
-
 def test_a_backend_of_a_library_has_no_python_process(tmp_path):
     files = ("onnxruntime/libtriton_onnxruntime.so", "python/libtriton_python.so", "vllm/model.py")
     for file in (*files, "both/model.py", "both/libtriton_both.so"):
