@@ -8,12 +8,23 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 
 __all__ = ["start"]
 
 _FIELDS = ("contract", "method", "path", "status", "ms", "request_id")
+
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class _Text(logging.Formatter):
+    """Writes line breaks and other control characters as Python does, as callers' words with them could forge lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], super().formatMessage(record))
 
 
 class _Json(logging.Formatter):
@@ -33,7 +44,7 @@ class _Json(logging.Formatter):
 def start(is_json: bool, level: str) -> None:
     """Log to standard error, from `level` (`debug`, `info`, `warning`, `error`, `critical`) on."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if is_json else logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_Json() if is_json else _Text("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("uvicorn.access").disabled = True  # the edge says more
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from urllib.parse import unquote
 
@@ -17,7 +18,7 @@ from fixtures.waiting import HANGS_AFTER_S
 from starlette.responses import JSONResponse, StreamingResponse
 
 from depthface.errors import InvalidInput, OutputError
-from depthface_gateway import cli, contracts, edge
+from depthface_gateway import cli, contracts, edge, logs
 from depthface_gateway.context import Context
 from depthface_gateway.frame import Frame, new_app, request_id
 from depthface_gateway.settings import Settings, flag, number, words
@@ -330,6 +331,18 @@ def test_what_a_browser_asks_beforehand_needs_no_key_and_is_logged(caplog):
         status, headers, _ = served(echo, method="OPTIONS", headers=beforehand, ORIGINS="https://a", API_KEY="secret")
     assert (status, headers["access-control-allow-origin"], headers["x-request-id"]) == (200, "https://a", "mine")
     assert [record for record in caplog.records if getattr(record, "request_id", "") == "mine"]
+
+
+def test_no_word_of_a_caller_forges_a_line_of_the_log():
+    """Not the name of a model either, nor what a library says of it; a trace keeps its lines."""
+    try:
+        raise ValueError("one\ntwo")
+    except ValueError:
+        named = "a\n2026-01-01 ERROR forged\x1b[2J\u2028"
+        record = logging.LogRecord("x", logging.ERROR, "", 1, "%s is not served", (named,), sys.exc_info())
+    first, *others = logs._Text("%(levelname)s %(message)s").format(record).split("\n")
+    assert first == r"ERROR a\n2026-01-01 ERROR forged\x1b[2J\u2028 is not served"
+    assert (others[0], others[-2:]) == ("Traceback (most recent call last):", ["ValueError: one", "two"])
 
 
 def test_a_path_forges_no_line_of_the_log(caplog):
