@@ -102,7 +102,7 @@ setup-bench: setup  ## NVIDIA's perf_analyzer: the one on PATH, or the pinned wh
 bench: setup-bench  ## this and what a user would take instead, in one run, to benchmarks/results/ (QUICK=1: a shorter look)
 	$(BIN)/python -m depthface_bench run $(if $(QUICK),--quick)
 
-bench-gateway: setup  ## what the gateway costs over asking the server itself, and what it gains over the seeds' way
+bench-gateway: setup  ## what the gateway costs over asking the server itself, and what it gains over the library behind FastAPI
 	$(BIN)/python -m depthface_bench.gateway
 
 tune: setup-bench  ## instances × threads × batch × delay of the depth network, on the cores there are (PRECISION=…)

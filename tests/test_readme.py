@@ -46,6 +46,21 @@ def test_there_is_something_to_run():
     assert len(blocks("bash")) >= 2
 
 
+def test_first_steps_install_what_they_run_and_export_what_they_serve():
+    """Of every block that begins with pip: `serve` ends at once where nothing was exported."""
+    extra_of = {"export": "export", "serve": "server", "gateway": "gateway"}
+    found = 0
+    for page in PAGES:
+        for block in re.findall(r"```bash\n(pip install .*?)```", page.read_text(), re.DOTALL):
+            used = re.findall(r"^depthface (\w+)", block, re.MULTILINE)
+            extras = {extra for names in re.findall(r"\[([\w,]+)\]", block) for extra in names.split(",")}
+            assert {extra_of[name] for name in used if name in extra_of} <= extras, (page.name, block)
+            if "serve" in used:
+                assert "export" in used[: used.index("serve")], (page.name, block)
+                found += 1
+    assert found >= 2
+
+
 @pytest.mark.parametrize("block", blocks("python"))
 def test_python(block, full_server, folder):
     done = run([sys.executable, "-W", "error", "-c", block.replace("127.0.0.1:8000", full_server.host)], folder)

@@ -58,7 +58,7 @@ def run(quick: bool, chosen: tuple[str, ...], results: Path, work: Path) -> None
 
     found, failures = writing.run_and_write(tool, work, results, plan.QUICK if quick else plan.FULL, quick, chosen)
     click.echo(found.read_text())
-    click.echo("`python -m depthface_bench pages` writes the tables of README.md and docs/speed.md anew.", err=True)
+    click.echo("`python -m depthface_bench pages` writes the tables of figures on the pages anew.", err=True)
     for failure in failures:
         click.echo(f"no figure: {failure}", err=True)
     if failures:
@@ -76,7 +76,7 @@ def report(data: Path) -> None:
 
 @main.command()
 def pages() -> None:
-    """Write the tables of README.md and docs/speed.md from the stored results; run it in the checkout."""
+    """Write the tables of figures on the pages from the stored results; run it in the checkout."""
     from depthface_bench import pages as pages_stage
 
     some = pages_stage.processors(RESULTS)

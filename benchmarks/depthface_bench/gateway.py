@@ -1,8 +1,8 @@
 """`make bench-gateway`: what the gateway costs, and what its users gain: three ways side by side, in one run.
 
 `direct` is depthface's own client at Triton's HTTP port; `gateway` the same photo in a form to the contract's route,
-by `urllib3`, on which that client stands too; `seed` the library that such services stand on, behind FastAPI with one
-worker (`services.py`). Requests alternate, so that a drift of the machine hits all alike. What the client itself costs
+by `urllib3`, on which that client stands too; `service` the usual service: the library behind FastAPI, with one worker
+(`services.py`). Requests alternate, so that a drift of the machine hits all alike. What the client itself costs
 is in all figures.
 """
 
@@ -47,7 +47,7 @@ _ROUND_S = 5.0
 
 _DEPTH_PX = (1920, 1280)
 
-DIRECT, GATEWAY, SEED = "direct", "gateway", "seed"
+DIRECT, GATEWAY, SERVICE = "direct", "gateway", "service"
 
 Call = Callable[[bytes], object]
 
@@ -67,9 +67,9 @@ class _Case:
 @click.option("--requests", "count", default=40, show_default=True, help="One after the other, of each way.")
 @click.option("--at-once", default=4, show_default=True, help="Requests under way when throughput is measured.")
 @click.option("--only", multiple=True, help="Cases whose names begin so.")
-@click.option("--seed/--no-seed", default=True, show_default=True, help="Measure the seeds' own way of serving too.")
+@click.option("--service/--no-service", default=True, show_default=True, help="Measure the usual service too.")
 @click.option("--work", type=click.Path(file_okay=False, path_type=Path), default=Path("build/bench"))
-def main(rounds: int, count: int, at_once: int, only: tuple[str, ...], seed: bool, work: Path) -> None:
+def main(rounds: int, count: int, at_once: int, only: tuple[str, ...], service: bool, work: Path) -> None:
     """Measure; exit 1 if the gateway costs more than it may."""
     repository = work / "gateway"
     pack = _prepared(work, repository)
@@ -81,7 +81,7 @@ def main(rounds: int, count: int, at_once: int, only: tuple[str, ...], seed: boo
         served = stack.enter_context(serving(repository))
         urls = stack.enter_context(_gateway(served.host))
         client = stack.enter_context(Client(served.host, timeout_s=600))
-        for case in _cases(client, urls, pack if seed else None, stack):
+        for case in _cases(client, urls, pack if service else None, stack):
             if not only or case.name.startswith(only):
                 is_good &= _measured(case, rounds, count, at_once)
     if not is_good:
@@ -126,7 +126,7 @@ def _gateway(triton: str) -> Iterator[dict[str, str]]:
 
 
 def _cases(client: Client, urls: Mapping[str, str], pack: Path | None, stack: ExitStack) -> Iterator[_Case]:
-    """The cases; `stack` ends the seeds' services, which start only when their case has come."""
+    """The cases; `stack` ends the usual services, which start only when their case has come."""
     pool = urllib3.PoolManager(maxsize=64, timeout=600, retries=False)
 
     def post(url: str, part: str, **fields: str) -> Callable[[bytes], urllib3.BaseHTTPResponse]:
@@ -148,7 +148,7 @@ def _cases(client: Client, urls: Mapping[str, str], pack: Path | None, stack: Ex
     }
     if pack is not None:
         of_depth = posted(stack.enter_context(services.serving("depth")).host)
-        calls[SEED] = lambda photo: of_depth(photo).content
+        calls[SERVICE] = lambda photo: of_depth(photo).content
     yield _Case("immichvr /api/depth, 1920×1280", scenes, calls, _same_png)
 
     entries = {
@@ -165,7 +165,7 @@ def _cases(client: Client, urls: Mapping[str, str], pack: Path | None, stack: Ex
     }
     if pack is not None:
         of_faces = posted(stack.enter_context(services.serving("faces", pack)).host)
-        calls[SEED] = lambda photo: len(of_faces(photo).json()["boxes"])
+        calls[SERVICE] = lambda photo: len(of_faces(photo).json()["boxes"])
     yield _Case("immich /predict, six faces", crowds, calls, _equal)
 
     detect = post(f"{urls['faces']}/v1/detect", "image")
@@ -217,9 +217,9 @@ def _measured(case: _Case, rounds: int, count: int, at_once: int) -> bool:
         f"  the gateway costs {more.median:+.1f} ms ({more.low:+.1f} to {more.high:+.1f}) and {less.median:+.1f} % "
         f"({less.low:+.1f} to {less.high:+.1f}){verdict}"
     )
-    if SEED in rates:
-        gain = ratio(rates[GATEWAY], rates[SEED])
-        click.echo(f"  the gateway does {gain.text(2)} times what the seed's way does")
+    if SERVICE in rates:
+        gain = ratio(rates[GATEWAY], rates[SERVICE])
+        click.echo(f"  the gateway does {gain.text(2)} times what the usual service does")
     return is_good
 
 

@@ -1,4 +1,4 @@
-"""The tables of README.md and docs/speed.md, made of the results in the repository: no figure there is typed.
+"""The tables of figures on the pages, made of the results in the repository: none of them is typed.
 
 A table stands between `<!-- measured: NAME -->` and `<!-- end -->`. `python -m depthface_bench pages` writes them anew.
 """
@@ -30,7 +30,7 @@ from depthface_bench.targets import targets
 
 __all__ = ["PAGES", "Processor", "filled", "processors"]
 
-PAGES = (Path("README.md"), Path("docs/speed.md"))
+PAGES = (Path("README.md"), Path("docs/speed.md"), Path("docs/operating.md"))
 
 _QUICK = "-quick"
 _NAMES = {
@@ -50,6 +50,7 @@ _ITEMS = {
     ("photo embedding", "1280×960"): "embedding of a photo, 1280×960",
     ("text embedding", "a few words"): "embedding of a text",
 }
+_WHEN = {"ready": "ready", "answered": "after a photo of 1920×1280", "rested": "at rest"}
 _MARKED = re.compile(r"(<!-- measured: ([a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -189,6 +190,17 @@ def _missed(some: Sequence[Processor]) -> str:
     return _table(("", "", "measured", "aim"), rows)
 
 
+def _memory(some: Sequence[Processor]) -> str:
+    """What all processes of a server with depth alone hold, of each machine where that was measured (`costs`)."""
+    rows = []
+    for one in some:
+        alone = one.results.get("costs", {}).get("depth_alone", {})
+        for precision in (each for each in _PRECISIONS if each in alone):
+            held = [f"{spread(alone[precision][f'{when}_gb']).median:.2f} GB" for when in _WHEN]
+            rows.append((f"{one.name}, {precision}", *held))
+    return _table(("", *_WHEN.values()), rows)
+
+
 def _measured(found: Spread | None) -> str:
     return f"{found.median:.3g}" if found else ""
 
@@ -217,6 +229,7 @@ _TABLES: Mapping[str, Callable[[Sequence[Processor]], str]] = {
     "peers": _peers,
     "missed": _missed,
     "lost": _lost,
+    "memory": _memory,
     "files": _files,
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import NullFormatter
 from matplotlib.transforms import blended_transform_factory
+from PIL import Image
 
 from depthface_bench.figures import spread
 from depthface_bench.reading import Key, Results, best_at_once, label, rates, ways_of
@@ -60,10 +62,18 @@ def plot(results: Results, folder: Path, stem: str) -> list[str]:
             figure = draw(results)
             figure.text(0.01, 0.005, _footer(results), fontsize=13, color="#555555")
             name = f"{stem}-{what}.png"
-            figure.savefig(folder / name, dpi=_DPI, metadata={"Software": None})
+            _write(figure, folder / name)
             plt.close(figure)
             names.append(name)
     return names
+
+
+def _write(figure: Figure, path: Path) -> None:
+    """As a PNG of 256 colours, a third of the size: the repository keeps the pictures of every machine."""
+    whole = BytesIO()
+    figure.savefig(whole, format="png", dpi=_DPI, metadata={"Software": None})
+    with Image.open(whole) as picture:
+        picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, "PNG", optimize=True)
 
 
 def _rates(results: Results) -> Figure:

@@ -236,6 +236,7 @@ def test_the_report_is_written_whole(results, tmp_path):
         with Image.open(tmp_path / f"{data.stem}-{name}.png") as picture:
             assert picture.width <= 1080
             assert picture.height > 600
+            assert picture.mode == "P"
         assert f"{data.stem}-{name}.png" in text
 
 

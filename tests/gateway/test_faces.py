@@ -1,4 +1,4 @@
-"""Faces over REST: seed 002's service and InsightFace Server, held against our client's answers."""
+"""Faces over REST: InsightFace-RestAPI and InsightFace Server, held against our client's answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def url(faces_gateway) -> str:
     return faces_gateway.urls["faces"]
 
 
-# Seed 002.
+# InsightFace-RestAPI.
 
 
 def test_health_tells_the_swappers_state(url):

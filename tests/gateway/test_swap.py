@@ -1,4 +1,4 @@
-"""Seed 002's swap on a real server: the swapper is loaded when it is first used, and `/health` tells of it."""
+"""InsightFace-RestAPI's swap on a real server: the swapper is loaded on first use, and `/health` tells of it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from typing import Any
 __all__ = ["MOST_PIECE_BYTES", "PackError", "join", "read", "split"]
 
 MOST_PIECE_BYTES = 48 * 2**20
-"""60 MiB may travel at once: a piece, and beside it this checkout, whose pictures of benchmarks grow (7 MiB so far)."""
+"""60 MiB may travel at once: a piece, and beside it this checkout, which grows with the results of each machine."""
 
 _BLOCK_BYTES = 2**20
 _DATA, _LIST = "data", "pack.json"

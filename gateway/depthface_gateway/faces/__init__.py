@@ -1,6 +1,6 @@
-"""Faces over REST: seed 002's service, InsightFace Server, InsightFace-REST and CompreFace, at one port.
+"""Faces over REST: InsightFace-RestAPI, InsightFace Server, InsightFace-REST and CompreFace, at one port.
 
-Their paths do not meet, but for `/health` and `/`, which are seed 002's. Each answers errors in its own form.
+Their paths do not meet, but for `/health` and `/`, which are the first's. Each answers errors in its own form.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from starlette.responses import Response
 from depthface.errors import DepthfaceError
 from depthface_gateway import outward
 from depthface_gateway.context import Context
-from depthface_gateway.faces import compreface, insightface_rest, insightface_server, seed
+from depthface_gateway.faces import compreface, insightface_rest, insightface_server, restapi
 from depthface_gateway.faces.asking import Faces
 from depthface_gateway.faces.insightface_rest import Outside
 from depthface_gateway.frame import Frame, Problem, new_app, told
@@ -52,7 +52,7 @@ def app(context: Context) -> FastAPI:
             yield
 
     made = new_app(context, Frame(NAME, "Faces over REST", _answer, open_paths=_OPEN_PATHS), lifespan)
-    made.include_router(seed.router(faces))
+    made.include_router(restapi.router(faces))
     made.include_router(insightface_server.router(faces))
     made.include_router(insightface_rest.router(faces, outside))
     made.include_router(compreface.router(faces))

@@ -1,4 +1,4 @@
-"""Seed 002's service (Raghucharan16/InsightFace-RestAPI), and its InspireFace example. Errors are `{"detail": …}`."""
+"""InsightFace-RestAPI (Raghucharan16's), and its InspireFace example. Errors are `{"detail": …}`."""
 
 from __future__ import annotations
 
