@@ -17,5 +17,5 @@ with Client(os.environ.get("DEPTHFACE_URL", "127.0.0.1:8000")) as client:
 
 depth.preview("spectral").save(photo.with_name(f"{photo.stem}_colours.png"))
 nearness = depth.normalized()  # (h, w) float32, from 0 for the farthest to 1 for the nearest
-print(f"{depth.size[1]}×{depth.size[0]} pixels, grid {nearness.shape}, weights {depth.weights}")
+print(f"{depth.size[1]}×{depth.size[0]} pixels, grid {depth.array.shape}, weights {depth.weights}")
 print(f"{(nearness > 0.8).mean():.0%} of the picture is near")

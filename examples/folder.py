@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from depthface_client import AsyncClient, InvalidInput
+from depthface_client import AsyncClient, DepthfaceError, ServerUnavailable
 
 AT_ONCE = 8  # more than the server has processes, so that it never waits for us
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -25,7 +25,9 @@ async def main(source: Path, target: Path) -> None:
             async with slots:
                 try:
                     png = await client.depth_png(photo, bits=16)
-                except InvalidInput as error:
+                except ServerUnavailable:  # nor would it answer for the others
+                    raise
+                except DepthfaceError as error:
                     return f"{photo.name}: {error}"
             out = target / f"{photo.name}.png"  # with the suffix, so that a.jpg and a.png do not meet
             out.write_bytes(png)

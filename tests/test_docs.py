@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
@@ -16,6 +17,7 @@ from depthface.commands import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+TEXTS = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +97,31 @@ def test_the_pages_of_the_gateway_have_every_variable_that_it_reads():
     assert read <= variables_said("gateway.md", "jobs.md")
 
 
-def test_options_that_the_pages_name_exist():
-    known = {option for name in COMMANDS for param in group.get_command(None, name).params for option in param.opts}  # type: ignore[arg-type, union-attr]
-    for page in [*PAGES, ROOT / "README.md"]:
-        for line in re.findall(r"^depthface (?!COMMAND)[^#\n]*", page.read_text(), re.MULTILINE):
-            assert set(re.findall(r"(?<= )--[a-z-]+", line)) <= known | {"--help"}, (page.name, line)
+def commands_said(text: str) -> list[str]:
+    """What follows `depthface` in each command of a page, in a block or in a sentence, up to a pipe or a comment."""
+    in_blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)).replace("\\\n", " ")
+    of_blocks = re.findall(r"(?:^|\| )depthface ([^#|\n]+)", in_blocks, re.MULTILINE)
+    return of_blocks + [line for line in re.findall(r"`depthface ([^`|]+)", text) if not line.startswith("COMMAND")]
+
+
+def test_commands_and_options_that_the_pages_name_exist():
+    commands = {name: group.get_command(click.Context(group), name) for name in COMMANDS}
+    of_all = {*options_of(group), "--help"}
+    for page in TEXTS:
+        for line in commands_said(page.read_text()):
+            name, *_ = line.split()
+            known = of_all if name.startswith("-") else of_all | options_of(commands[name])
+            assert set(re.findall(r"(?<!\S)--[a-z][a-z-]*", line)) <= known, (page.name, line)
+
+
+def options_of(command: click.Command | None) -> set[str]:
+    assert command is not None
+    return {option for param in command.params for option in (*param.opts, *param.secondary_opts)}
+
+
+def test_every_make_target_that_is_named_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in TEXTS:
+        named = set(re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.MULTILINE))
+        assert named <= targets, page.name
+        assert named or page.name not in ("README.md", "CONTRIBUTING.md")

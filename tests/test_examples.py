@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from fixtures.photos import VARIETY
 from fixtures.serving import Server
+from fixtures.stub import failing_for
 from PIL import Image
 
 from depthface_client import Client
@@ -53,7 +54,8 @@ def run(name: str, *arguments: str | Path, url: str) -> str:
 
 def test_depth_map(full_server: Server, folder):
     said = run("depth_map.py", folder / "photo.jpg", url=full_server.host)
-    assert "640×427 pixels" in said
+    with Client(full_server.host) as client:
+        assert f"640×427 pixels, grid {client.depth(PHOTO).array.shape}, " in said
     assert "random, seed 0" in said
     with Image.open(folder / "photo_depth16.png") as deep, Image.open(folder / "photo_colours.png") as colours:
         assert np.asarray(deep).dtype == np.uint16
@@ -94,6 +96,18 @@ def test_folder(full_server: Server, tmp_path):
     assert sorted(path.name for path in maps.iterdir()) == ["a.jpg.png", "a.png.png"]
     with Client(full_server.host) as client:
         assert (maps / "a.jpg.png").read_bytes() == client.depth_png(PHOTO, bits=16)
+
+
+def test_folder_goes_on_where_the_server_fails_on_a_photo(full_server: Server, tmp_path):
+    photos, maps = tmp_path / "photos", tmp_path / "maps"
+    photos.mkdir()
+    (photos / "a.jpg").write_bytes(PHOTO)
+    (photos / "b.png").write_bytes(VARIETY["tiny 40×30"])
+    with failing_for(PHOTO, full_server.host) as host:
+        lines = run("folder.py", photos, maps, url=host).splitlines()
+    assert [line.partition(" → ")[0] for line in sorted(lines) if "The model died" not in line] == ["b.png"]
+    assert [line for line in lines if line.startswith("a.jpg: ") and "The model died" in line]
+    assert [path.name for path in maps.iterdir()] == ["b.png.png"]
 
 
 def test_array(full_server: Server):

@@ -14,7 +14,6 @@ from fixtures.shared import linked
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -85,13 +84,6 @@ def test_bash(block, full_server, folder):
             with Image.open(made) as picture:
                 picture.load()
                 assert picture.size == (640, 427)
-
-
-def test_every_make_target_that_is_named_exists():
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"make ([a-z-]+)", README))
-    assert named
-    assert named <= targets
 
 
 @pytest.mark.slow

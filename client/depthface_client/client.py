@@ -34,7 +34,7 @@ class Client(Methods, Blocking, Asker):
     Args:
         url: `host:port`, or a URL of http, https, grpc or grpcs; gRPC needs the extra `depthface[grpc]`. For a proxy
             that asks for a login: `https://NAME:PASSWORD@host:port`.
-        timeout_s: the longest that a call to the server takes once it is connected, in seconds; a method may make
+        timeout_s: the longest that a call to the server takes, connecting included, in seconds; a method may make
             several calls.
         retries: how often a request that changes nothing is sent again that was turned away (`ServerOverloaded`) or
             found nobody (`ServerUnavailable`), each time after a longer pause.

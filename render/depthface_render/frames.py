@@ -177,6 +177,8 @@ def _made(
 ) -> Iterator[tuple[Pixels, Flags | None]]:
     if work.quality not in QUALITIES:
         raise InvalidInput(f"There is no quality {work.quality!r}.", f"Choose one of: {', '.join(QUALITIES)}.")
+    if work.threads is not None and work.threads < 1:
+        raise InvalidInput(f"Frames cannot be made in {work.threads} threads.", "Give 1 or more, or None.")
     photo, checked = _checked_photo(photo), _checked_depth(depth)
     height, width = size or photo.shape[:2]
     check_size((height, width))

@@ -31,6 +31,7 @@ __all__ = [
     "horizontal",
     "orbital",
     "static",
+    "strongest_zoom",
     "vertical",
     "zoom",
 ]
@@ -152,18 +153,24 @@ def circle(
     return at
 
 
+def strongest_zoom(loop: bool) -> float:
+    """Return the intensity at which `zoom` comes to `HIGHEST`."""
+    return HIGHEST if loop else HIGHEST / 2
+
+
 def zoom(intensity: float = 1.0, *, base: Motion = Motion(), loop: bool = True) -> CameraPath:
-    """Go nearer: height = ½ i · (1 + sin 2π(τ + phase)), not looping 2 i · sin ½πτ, at most `HIGHEST`.
+    """Go nearer: height = ½ i · (1 + sin 2π(τ + phase)), not looping 2 i · sin ½πτ; i is at most `strongest_zoom`.
 
     Isometric 0.8.
     """
+    intensity = min(intensity, strongest_zoom(loop))  # cut at its top instead, the path would stand still there
 
     def at(time: float) -> Motion:
         if loop:
             height = intensity / 2 * (1 + _sine(time + base.phase[0]))
         else:
             height = 2 * intensity * math.sin(math.pi * time / 2)
-        return replace(base, isometric=0.8, height=min(height, HIGHEST))
+        return replace(base, isometric=0.8, height=height)
 
     return at
 

@@ -296,8 +296,8 @@ class Grids(Generic[Graph]):
             grid.is_refused = True
             self._tell(f"not made: {error}", shapes)
             return
+        took = f"made in {time.monotonic() - began:.1f} s"
         with self._lock:
-            if self._is_closed:
-                return
-            grid.graph = graph
-        self._tell(f"made in {time.monotonic() - began:.1f} s", shapes)
+            if not self._is_closed:
+                grid.graph = graph
+        self._tell(took if grid.graph is graph else f"{took}, and thrown away: its network goes", shapes)

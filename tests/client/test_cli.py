@@ -25,13 +25,6 @@ def photo(tmp_path):
     return path
 
 
-def test_help_lists_every_command_and_costs_no_import():
-    done = depthface("--help")
-    assert done.returncode == 0
-    for command in ("export", "serve", "depth", "models", "health"):
-        assert command in done.stdout
-
-
 def test_png16_is_the_default_and_names_its_weights(server, photo, tmp_path):
     out = tmp_path / "new" / "depth.png"
     done = depthface("depth", photo, "--out", out, "--url", server.host)

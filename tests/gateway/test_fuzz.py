@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from fixtures.gateways import PACK
-from fixtures.serving import Server
+from fixtures.serving import Server, serving
 
 RUN = Path(__file__).with_name("fuzzing.py")
 MINUTES = "0.08"
@@ -30,3 +30,8 @@ def test_faces_are_asked_at_random(face_server):
 
 def test_depth_and_jobs_are_asked_at_random(server):
     fuzz(server, "jobs", "depthflow", "page")
+
+
+def test_depth_by_a_contract_that_loads_and_unloads_is_asked_at_random(repository):
+    with serving(repository) as server:
+        fuzz(server, "immichvr")

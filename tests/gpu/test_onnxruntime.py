@@ -31,10 +31,10 @@ def cuda() -> None:
         pytest.skip("This onnxruntime is the CPU's; `make setup-gpu` puts onnxruntime-gpu in its place.")
 
 
-def test_depth_on_cuda_is_within_its_card(repository):
+def test_depth_on_cuda_is_within_its_card(true_repository):
     """TF32 is off: it would be 40 times as far as the card of fp32 allows (H100)."""
     reference = random_sources(DEPTH)[DEPTH.networks[0].name].reference
-    with serving(repository) as server, Client(server.host) as client:
+    with serving(true_repository) as server, Client(server.host) as client:
         for name in ("landscape JPEG", "square PNG"):
             pixels, _ = processing.preprocess(VARIETY[name])
             measured = parity.measure(reference(pixels[None]), client.depth(VARIETY[name]).array[None])

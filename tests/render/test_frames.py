@@ -196,6 +196,7 @@ def test_a_coarse_blurred_map_gives_clean_edges(scale):
 def test_sizes_and_kinds_of_input():
     motion = PRESETS["orbital"]()(0.25)
     once = Timing(1, 1)
+    photo_before, depth_before = PHOTO.copy(), DEPTH.copy()
     for size in ((45, 80), (180, 320), (64, 64), (91, 161)):
         assert next(parallax(PHOTO, DEPTH, motion, timing=once, size=size)).shape == (*size, 3)
     grey = next(parallax(PHOTO[..., 0], DEPTH, motion, timing=once))
@@ -207,8 +208,8 @@ def test_sizes_and_kinds_of_input():
     assert np.abs(same[0].astype(int) - same[1]).max() <= 1
     assert np.abs(same[0].astype(int) - same[2]).mean() < 1
     assert next(parallax(PHOTO, DEPTH[::3, ::3], motion, timing=once)).shape == PHOTO.shape
-    before = PHOTO.copy(), DEPTH.copy()
-    assert np.array_equal(PHOTO, before[0])
+    assert np.array_equal(PHOTO, photo_before)
+    assert np.array_equal(DEPTH, depth_before)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +226,8 @@ def test_sizes_and_kinds_of_input():
         ({"size": (2, 2)}, "16 to 4096"),
         ({"size": (9000, 90)}, "16 to 4096"),
         ({"quality": "best"}, "draft, normal, high"),
+        ({"threads": 0}, "0 threads"),
+        ({"threads": -1}, "-1 threads"),
     ],
 )
 def test_what_is_wrong_is_said_at_once_in_a_sentence(change, says):

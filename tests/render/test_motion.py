@@ -9,9 +9,12 @@ import pytest
 
 from depthface.errors import InvalidInput
 from depthface_render import PRESETS, Motion, circle, dolly, horizontal, orbital, static, vertical, zoom
+from depthface_render.motion import HIGHEST, strongest_zoom
 
 TIMES = (0.0, 0.1, 0.25, 0.4, 0.5, 0.77)
 STRENGTHS = (0.3, 1.0)
+OF_THE_COMMAND = {"zoom": 0.3, "dolly": 0.5}
+"""What the command's --intensity is multiplied by."""
 
 
 @pytest.mark.parametrize("d", [0.0, 0.3, 1.0])
@@ -39,7 +42,7 @@ def test_presets_go_the_paths_of_their_formulas(t, i):
         horizontal: swung | {"offset": (0.8 * i * sine, 0)},
         vertical: swung | {"offset": (0, 0.8 * i * sin(2 * pi * (t + 0.2)))},
         circle: swung | {"offset": (i / 2 * cosine, i / 2 * sin(2 * pi * (t + 0.2)))},
-        zoom: {"isometric": 0.8, "height": min(i / 2 * (1 + sine), 0.9)},
+        zoom: {"isometric": 0.8, "height": min(i, 0.9) / 2 * (1 + sine)},
         dolly: {"height": i / 3, "steady": 0.35, "focus": 0.35, "isometric": i / 2 * (1 + cosine)},
         orbital: {"steady": 0.3, "focus": 0.3, "zoom": 0.98, "isometric": 0.5 + i / 2 + i / 4 * cosine}
         | {"offset": (i / 4 * sine, 0)},
@@ -51,8 +54,8 @@ def test_presets_go_the_paths_of_their_formulas(t, i):
     once = {
         horizontal: swung | {"offset": (-i * cos(pi * t), 0)},
         vertical: swung | {"offset": (0, -i * cos(pi * t))},
-        zoom: {"isometric": 0.8, "height": min(2 * i * sin(pi * t / 2), 0.9)},
-        dolly: {"isometric": i / 2 * (1 - cos(pi * t))},
+        zoom: {"isometric": 0.8, "height": min(2 * i, 0.9) * sin(pi * t / 2)},
+        dolly: {"height": i / 3, "steady": 0.35, "focus": 0.35, "isometric": i / 2 * (1 - cos(pi * t))},
     }
     for preset, values in once.items():
         check(preset(i, base=base, loop=False)(t), values)
@@ -61,7 +64,7 @@ def test_presets_go_the_paths_of_their_formulas(t, i):
 def check(motion: Motion, values: dict[str, object]) -> None:
     defaults = {"height": 0.2, "steady": 0.05, "focus": 0, "isometric": 0.3, "zoom": 1, "offset": (0, 0)}
     for name, value in (defaults | values).items():
-        assert getattr(motion, name) == pytest.approx(value, abs=1e-12) or name not in values, name
+        assert getattr(motion, name) == pytest.approx(value, abs=1e-12), name
 
 
 def test_what_a_preset_does_not_say_is_the_default():
@@ -89,8 +92,28 @@ def test_a_looping_path_ends_where_it_began(preset):
 def test_no_intensity_of_the_command_leaves_the_camera_inside_out(preset):
     for loop in (True, False):
         for intensity in (0.0, 1.0, 5.0):
-            path = preset(intensity * {"zoom": 0.3, "dolly": 0.5}.get(preset.__name__, 1.0), loop=loop)
+            path = preset(intensity * OF_THE_COMMAND.get(preset.__name__, 1.0), loop=loop)
             assert all(path(n / 20) for n in range(21))
+
+
+@pytest.mark.parametrize("preset", [preset for name, preset in PRESETS.items() if name != "static"])
+def test_a_strong_path_moves_from_its_start_to_its_end(preset):
+    """Between any two of 40 frames, none of which stands even with another around a turning point."""
+    for loop in (True, False):
+        for intensity in (2.0, 5.0):
+            path = preset(intensity * OF_THE_COMMAND.get(preset.__name__, 1.0), loop=loop)
+            places = [path((n + 0.25) / 40) for n in range(40)]
+            assert all(a != b for a, b in pairwise(places)), (loop, intensity)
+
+
+@pytest.mark.parametrize(("loop", "most"), [(True, 0.9), (False, 0.45)])
+def test_a_zoom_comes_to_the_greatest_height_and_not_beyond(loop, most):
+    assert strongest_zoom(loop) == pytest.approx(most)
+    for intensity in (most, 1.5, 5.0):
+        heights = [zoom(intensity, loop=loop)(n / 100).height for n in range(101)]
+        assert max(heights) == pytest.approx(HIGHEST)
+        assert sum(height == max(heights) for height in heights) == 1
+    assert zoom(0.9 * most, loop=loop)(0.25 if loop else 1.0).height == pytest.approx(0.9 * HIGHEST)
 
 
 @pytest.mark.parametrize(

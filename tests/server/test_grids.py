@@ -7,15 +7,17 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from fixtures.lab import Lab, opened
 from fixtures.waiting import HANGS_AFTER_S, until
 from onnx import TensorProto, helper, numpy_helper
 
 from depthface import processor
-from depthface.processor import multiplies_bf16
 from depthface_server.grids import (
     BUDGET_MB,
     ON_CPU,
@@ -31,6 +33,7 @@ from depthface_server.grids import (
     room_on_gpu,
     shapes_of,
 )
+from depthface_server.workspace import Workspace
 
 ASKED, KEPT = ON_CPU.asked, ON_CPU.kept
 
@@ -170,6 +173,9 @@ def test_a_graph_that_is_made_while_its_network_is_closed_is_thrown_away(built):
     assert not closing.is_alive()
     assert built.made == [of(1)]
     assert built.grids.graph_of(of(1)) is None
+    ((what, shapes),) = built.told
+    assert what.endswith(", and thrown away: its network goes")
+    assert shapes == of(1)
 
 
 def test_without_room_nothing_is_counted():
@@ -230,18 +236,52 @@ def test_how_far_a_graph_is_from_the_other():
     assert off([np.zeros(2)], [a]) == off([a], [a[:1]]) == off([a], [a * np.nan]) == off([a * np.inf], [a]) == np.inf
 
 
-def attention(side: int = 64) -> onnx.ModelProto:
-    """A softmax of x·xᵀ, times x; the shapes vary."""
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory) -> Iterator[Lab]:
+    """A server whose processes take this processor for one that is quick in bf16; all else is as it is."""
+    usual = Workspace.make_python
+
+    def make_python(workspace: Workspace) -> Path:
+        programs = usual(workspace)
+        (packages,) = programs.parent.glob("lib/python*/site-packages")
+        (packages / "sitecustomize.py").write_text(
+            "from depthface import processor\n\nprocessor.multiplies_bf16 = lambda: True\n"
+        )
+        return programs
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Workspace, "make_python", make_python)
+        with opened(tmp_path_factory.mktemp("quick")) as lab:
+            yield lab
+
+
+def attention() -> list[onnx.NodeProto]:
+    """A softmax of x·xᵀ, times x."""
+    return [
+        helper.make_node("MatMul", ["x", "w"], ["q"]),
+        helper.make_node("Transpose", ["x"], ["t"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["q", "t"], ["s"]),
+        helper.make_node("Softmax", ["s"], ["p"], axis=-1),
+        helper.make_node("MatMul", ["p", "x"], ["y"]),
+    ]
+
+
+def deep(layers: int = 1000) -> list[onnx.NodeProto]:
+    """A chain that takes a second to compile, and milliseconds to compute."""
+    names = ["x", *(f"x{layer}" for layer in range(1, layers)), "y"]
+    return [
+        node
+        for x, y in pairwise(names)
+        for node in (helper.make_node("MatMul", [x, "w"], [f"{y}_m"]), helper.make_node("Relu", [f"{y}_m"], [y]))
+    ]
+
+
+def network(nodes: list[onnx.NodeProto], side: int = 64) -> onnx.ModelProto:
+    """Of x, y and weights w; the shapes vary."""
     weights = np.random.default_rng(0).normal(size=(side, side)).astype(np.float32) / 8
     graph = helper.make_graph(
-        [
-            helper.make_node("MatMul", ["x", "w"], ["q"]),
-            helper.make_node("Transpose", ["x"], ["t"], perm=[0, 2, 1]),
-            helper.make_node("MatMul", ["q", "t"], ["s"]),
-            helper.make_node("Softmax", ["s"], ["p"], axis=-1),
-            helper.make_node("MatMul", ["p", "x"], ["y"]),
-        ],
-        "attention",
+        nodes,
+        "network",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", "n", side])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", "n", side])],
         [numpy_helper.from_array(weights, "w")],
@@ -259,9 +299,9 @@ def told(lab, name: str, what: str) -> list[str]:
 
 
 @contextmanager
-def loaded(lab, name: str, more: str = MORE) -> Iterator[None]:
+def loaded(lab, name: str, more: str = MORE, *, nodes: list[onnx.NodeProto] | None = None) -> Iterator[None]:
     fields = {"batch": 0, "dims": "-1, -1, 64", "out": "-1, -1, 64", "more": more}
-    lab.load(name, attention(), backend="openvino", **fields)
+    lab.load(name, network(nodes or attention()), backend="openvino", **fields)
     try:
         yield
     finally:
@@ -272,10 +312,6 @@ def noise(tokens: int, batch: int = 1) -> np.ndarray:
     return np.random.default_rng(tokens).normal(size=(batch, tokens, 64)).astype(np.float32)
 
 
-needs_bf16 = pytest.mark.skipif(not multiplies_bf16(), reason="this processor is no quicker in bf16")
-
-
-@needs_bf16
 def test_the_same_answers_before_while_and_after_a_graph_is_made(lab):
     """Requests of many clients at once, of two batch sizes and two lengths; then the network goes, graphs and all."""
     inputs = [noise(96), noise(96, batch=2), noise(80)]
@@ -295,14 +331,15 @@ def test_the_same_answers_before_while_and_after_a_graph_is_made(lab):
         assert "[1, 96, 64]" in told(lab, "often", "made in")[0]
 
 
-@needs_bf16
 def test_a_network_can_go_while_its_graph_is_made(lab):
-    with loaded(lab, "leaving"):
+    """It is unloaded as soon as the graph is begun, which takes longer to make than the request to unload takes."""
+    with loaded(lab, "leaving", nodes=deep()):
         for _ in range(ASKED):
             lab.run("leaving", noise(64))
+    assert told(lab, "leaving", "thrown away: its network goes")
+    assert not told(lab, "leaving", "not made")
 
 
-@needs_bf16
 def test_a_config_can_do_without_static_graphs_or_is_refused(lab):
     from tritonclient.utils import InferenceServerException
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import socket
@@ -222,8 +221,3 @@ def test_a_template_that_was_never_exported_does_not_load(repository, tmp_path):
     triton = embedded.Triton(copy, [MODEL], Address.free("127.0.0.1", 0, 0, 0))
     with triton, pytest.raises(ServeError, match=f"its network {NETWORK} is not exported. Export it"):
         triton.wait_until_ready(threading.Event())
-
-
-def test_threads_of_this_process_are_what_the_network_uses(server):
-    (network,) = server.steps(NETWORK)
-    assert network.num_threads() >= len(os.sched_getaffinity(0))

@@ -1,7 +1,7 @@
 """A task: depth from the server, frames from `depthface_render`, one file.
 
-Each parameter does what its name says. Where a clip cannot be as large or as fast as asked for, it is smaller or slower
-and the metadata's `notes` say so.
+Each parameter does what its name says. Where a clip cannot be as large, as fast or as near as asked for, it is
+less so, and the metadata's `notes` say it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from depthface_gateway.depthflow.wire import USUAL_MODEL, USUAL_MOVEMENT, Parame
 from depthface_gateway.jobs.inference import Task, Try
 from depthface_gateway.triton import Triton
 from depthface_render import PRESETS, CameraPath, Timing, parallax, video
+from depthface_render.motion import strongest_zoom
 
 __all__ = ["TASK", "check_photo", "clip_task", "depth_of", "frame_size", "path_of"]
 
@@ -95,6 +96,7 @@ def _rendered(attempt: Try, wanted: Parameters, depth: Depth, stopped: threading
     if wanted.output_format == "gif" and fps > _GIF_MOST_FPS:
         notes.append(f"A GIF shows {_GIF_MOST_FPS} frames a second instead of {fps}.")
         fps = _GIF_MOST_FPS
+    notes += _notes_of_path(wanted)
     timing = Timing(seconds=wanted.animation_duration, fps=fps, loop=wanted.loop)
     count = len(timing.times)
     pixels = image.decode(attempt.photo, at_least=size)
@@ -120,6 +122,15 @@ def path_of(wanted: Parameters) -> CameraPath:
     """Return the camera's path."""
     name, factor = _PATHS[wanted.camera_movement or USUAL_MOVEMENT]
     return PRESETS[name](factor * wanted.depth_strength, loop=wanted.loop)
+
+
+def _notes_of_path(wanted: Parameters) -> list[str]:
+    """Return what is to be said of a camera that does not go as far as it was asked to."""
+    name, factor = _PATHS[wanted.camera_movement or USUAL_MOVEMENT]
+    most = strongest_zoom(wanted.loop) / factor
+    if name != "zoom" or wanted.depth_strength <= most:
+        return []
+    return [f"The zoom has the strength {most:g} instead of {wanted.depth_strength:g}: nearer it cannot go."]
 
 
 def _told(

@@ -101,6 +101,22 @@ def test_what_cannot_be_so_large_is_smaller_and_says_so(service: Service) -> Non
     assert frame_size((101, 333), None)[0] == (100, 332)
 
 
+@pytest.mark.parametrize(
+    ("loop", "strength", "notes"),
+    [
+        (True, 2.9, []),
+        (False, 1.4, []),
+        (True, 5, ["The zoom has the strength 3 instead of 5: nearer it cannot go."]),
+        (False, 2, ["The zoom has the strength 1.5 instead of 2: nearer it cannot go."]),
+    ],
+)
+def test_a_zoom_that_cannot_be_so_strong_is_weaker_and_says_so(
+    service: Service, loop: bool, strength: float, notes: list[str]
+) -> None:
+    task = service.ended(service.process({"camera_movement": "zoom", "loop": loop, "depth_strength": strength}))
+    assert task["status"] == "completed" and task["metadata"]["notes"] == notes, task
+
+
 BAD: dict[str, tuple[str, str]] = {
     "no JSON": ("{", "invalid_json"),
     "a list": ("[]", "parameter_validation_error"),
