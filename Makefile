@@ -37,7 +37,8 @@ $(VENV)/installed: pyproject.toml requirements.lock requirements-cuda.lock
 	@touch $@
 
 setup-gpu: setup  ## onnxruntime-gpu in onnxruntime's place
-	$(BIN)/python -m pip uninstall --quiet --yes onnxruntime
+# Both: they share their files, so that what is left of either is not whole, and pip would call it installed.
+	$(BIN)/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-gpu
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[gpu]'
 
 export: setup  ## weights to model_repository/ (MODELS=… WEIGHTS=hub|random|PATH PRECISION=fp32|fp16|bf16|int8|auto)
@@ -121,7 +122,6 @@ lock:  ## resolve pyproject.toml anew: constraints.txt, and the locks with hashe
 	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(PIP) --constraint constraints.txt uv; }
 	$(BIN)/python tools/lock.py
 
-clean:  ## remove what the targets above made
-	rm -rf $(VENV) demo build dist site .pytest_cache .mypy_cache .ruff_cache
-	find model_repository \( -name '*.onnx' -o -name '*.plan' -o -name manifest.json -o -name tokenizer.json \) -delete
-	rm -rf model_repository/*/configs
+clean:  ## remove what the targets above made, but for the text of a committed model that was exported as an ensemble
+	rm -rf $(VENV) demo build dist site sbom.json .pytest_cache .mypy_cache .ruff_cache .schemathesis
+	git clean -dfXq model_repository

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from depthface import manifest
 from depthface.families import all_cards
+from depthface.spec import EngineOptions
 
 ROOT = Path(__file__).parents[1]
 GITHUB = ROOT / ".github"
@@ -101,9 +104,34 @@ def test_the_page_of_parity_is_made_of_manifests(repository, tmp_path):
     tool = ROOT / "tools" / "parity.py"
     done = subprocess.run([sys.executable, tool, repository], capture_output=True, text=True, check=True)
     (row,) = [line for line in done.stdout.splitlines() if "| ONNX Runtime | max_error |" in line]
-    name, weights, precision, _, _, worst, tolerance, photos = (cell.strip() for cell in row.strip("|").split("|"))
-    assert (name, weights, precision, int(photos)) == ("`depth_anything_v2_small_network`", "random, seed 0", "fp32", 5)
+    name, weights, precision, _, _, worst, tolerance, cases = (cell.strip() for cell in row.strip("|").split("|"))
+    assert (name, weights, precision, int(cases)) == ("`depth_anything_v2_small_network`", "random, seed 0", "fp32", 5)
     assert 0 < float(worst) <= float(tolerance)
+    assert "| tolerance | cases |" in done.stdout
     nothing = subprocess.run([sys.executable, tool, tmp_path], capture_output=True, text=True, check=False)
     assert nothing.returncode == 1
     assert "no exported model" in nothing.stderr
+
+
+@pytest.mark.parametrize(
+    ("precision", "cases", "expected"),
+    [
+        ("fp16", {"a": 0.1, "b": 0.2, "a, CUDA": 0.3}, {"ONNX Runtime": (0.2, 2), "ONNX Runtime, CUDA": (0.3, 1)}),
+        ("bf16", {"a": 0.1, "a, static graph": 0.3}, {"OpenVINO": (0.1, 1), "OpenVINO, static graph": (0.3, 1)}),
+    ],
+)
+def test_the_page_of_parity_tells_what_computed_a_case(repository, tmp_path, precision, cases, expected):
+    """Each runtime has its own worst value: of one of them nothing is told of another."""
+    (folder,) = (path.parent for path in repository.glob("*/*/manifest.json"))
+    made = tmp_path / folder.parent.name / folder.name
+    made.mkdir(parents=True)
+    checks = [{"case": case, "metric": "max_error", "value": value, "tolerance": 1.0} for case, value in cases.items()]
+    engine = dict.fromkeys(("sha256", "tensorrt", "gpu", "compute_capability", "driver"), "")
+    engine |= {"options": dataclasses.asdict(EngineOptions()), "checks": [checks[0] | {"value": 0.5}]}
+    found = manifest.read(folder)
+    dataclasses.replace(found, precision=precision, checks=checks, openvino_checks=None, engine=engine).write(made)
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "parity.py", tmp_path], capture_output=True, text=True, check=True
+    )
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()[6:]]
+    assert {row[3]: (float(row[5]), int(row[7])) for row in rows} == expected | {"TensorRT": (0.5, 1)}

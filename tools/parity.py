@@ -1,7 +1,7 @@
 """A page of the parity of model repositories, out of their manifests: `python tools/parity.py model_repository …`.
 
-For each network: where its weights came from, its precision, and of each metric the worst value among all photos beside
-its tolerance.
+For each network: where its weights came from, its precision, what computed it, and of each metric the worst value among
+all cases, each a photo in one shape or some texts, beside its tolerance.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def page(repositories: list[Path]) -> str:
         "",
         f"Measured on {datetime.now(UTC):%Y-%m-%d}, with " + ", ".join(_versions(found[0][1])) + ".",
         "",
-        "| network | weights | precision | computed by | metric | worst value | tolerance | photos |",
+        "| network | weights | precision | computed by | metric | worst value | tolerance | cases |",
         "|---|---|---|---|---|---|---|---|",
         *(line for name, read in found for line in _rows(name, read)),
     ]
@@ -44,7 +44,12 @@ def _versions(read: Manifest) -> Iterator[str]:
 
 
 def _rows(name: str, read: Manifest) -> Iterator[str]:
-    for runtime, checks in (("ONNX Runtime", read.checks), ("OpenVINO", read.openvino_checks or [])):
+    by_runtime: dict[str, list[dict[str, Any]]] = {}
+    for check in read.checks:
+        by_runtime.setdefault(_runtime(read, check["case"]), []).append(check)
+    by_runtime |= {"OpenVINO": read.openvino_checks} if read.openvino_checks else {}
+    by_runtime |= {"TensorRT": read.engine["checks"]} if read.engine and "checks" in read.engine else {}
+    for runtime, checks in by_runtime.items():
         for metric in dict.fromkeys(check["metric"] for check in checks):
             values = [check for check in checks if check["metric"] == metric]
             worst: dict[str, Any] = max(values, key=lambda check: check["value"])
@@ -52,6 +57,15 @@ def _rows(name: str, read: Manifest) -> Iterator[str]:
                 f"| `{name}` | {read.weights['origin']} | {read.precision} | {runtime} | {metric} "
                 f"| {worst['value']:.2g} | {worst['tolerance']:.2g} | {len(values)} |"
             )
+
+
+def _runtime(read: Manifest, case: str) -> str:
+    """Return what has computed a case of a network's own checks, which its last word tells (`validate`)."""
+    if case.endswith(", CUDA"):
+        return "ONNX Runtime, CUDA"
+    if read.precision == "bf16":
+        return "OpenVINO, static graph" if case.endswith(", static graph") else "OpenVINO"
+    return "ONNX Runtime"
 
 
 if __name__ == "__main__":

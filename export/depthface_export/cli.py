@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import signal
 import sys
 import time
 from dataclasses import replace
@@ -41,9 +40,9 @@ __all__ = ["export"]
     type=click.Choice([*get_args(Precision), quickest.AUTO]),
     default="fp32",
     show_default=True,
-    help="fp16 is for GPUs; bf16 for processors that have it (AVX512-BF16, AMX), through OpenVINO; int8 for depth and "
-    "embeddings on those with VNNI. auto makes and proves each that this machine could gain by, times them, and keeps "
-    "the quickest.",
+    help="fp16 is for GPUs; bf16 for processors that are quick at it (AMX, or AMD's AVX512-BF16), through "
+    "OpenVINO; int8 for depth and embeddings on those with VNNI. auto makes and proves each that this machine could "
+    "gain by, times them, and keeps the quickest.",
 )
 @click.option(
     "--form",
@@ -93,8 +92,6 @@ def export(
     Example: depthface export depth_anything_v2_small --weights random
     """
     engines, is_auto = _engines(**of_engines), precision == quickest.AUTO
-    # A terminated export cleans up as an interrupted one does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # By name: what is printed during a build is kept from the terminal, but for what this console shows of it.
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     cards = [card_named(model) for model in models]

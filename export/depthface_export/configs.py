@@ -8,7 +8,7 @@ from dataclasses import replace
 from tritonclient.grpc import model_config_pb2 as pb
 
 from depthface.config import input_from_spec, output_from_spec, parameters_of, parts_of, set_parameters
-from depthface.contract import ENGINE_FILE, ENSEMBLE, ONNX_FILE, Form, Parameters, Precision
+from depthface.contract import ENGINE_FILE, ENSEMBLE, GPU_PRECISIONS, ONNX_FILE, Form, Parameters, Precision
 from depthface.spec import ModelCard, Network, Pipeline, TensorSpec
 from depthface_export.ensembles import Step, scheduling, steps_of
 
@@ -143,22 +143,29 @@ def exported_configs(
 
     Args:
         with_engine: the networks that have a TensorRT engine.
-        on_gpu: the others are for a GPU too, which computes several requests in little more time than one.
+        on_gpu: the others are for a GPU too, which computes several requests in little more time than one. What is in a
+            precision for processors stays on a processor, also where a GPU is served from.
     """
     networks = {network.name: network_config(network) for network in card.networks}
     public = laid_out(card, form)
     inside = {name for config in public.values() for name in parts_of(config)}
+    some_on_gpu = False
     for network in card.networks:
         config = networks[network.name]
+        is_for_processors = not network.only_fp32 and precision not in GPU_PRECISIONS
+        if is_for_processors:
+            config.instance_group[0].kind = pb.ModelInstanceGroup.KIND_CPU
         if precision == "bf16" and not network.only_fp32:
             _serve_by_openvino(config, keeps_batches=network.name in inside)
         if network.name in with_engine:
             _serve_by_tensorrt(config, network)
-        elif not on_gpu:
-            _take_at_once(config, 1)
-            if network.by_openvino and precision in BY_OPENVINO:
-                set_parameters(config, Parameters(cpu_runtime="openvino"))
-    if on_gpu or with_engine:
+        if network.name in with_engine or (on_gpu and not is_for_processors):
+            some_on_gpu = True
+            continue
+        _take_at_once(config, 1)
+        if network.by_openvino and precision in BY_OPENVINO:
+            set_parameters(config, Parameters(cpu_runtime="openvino"))
+    if some_on_gpu:
         for config in public.values():
             for group in config.instance_group:
                 group.count *= PIPELINES_FOR_A_GPU
@@ -212,7 +219,6 @@ def _serve_by_openvino(config: pb.ModelConfig, *, keeps_batches: bool) -> None:
         config.max_batch_size = 0
         for tensor in (*config.input, *config.output):
             tensor.dims.insert(0, -1)
-    config.instance_group[0].kind = pb.ModelInstanceGroup.KIND_CPU
     for key, value in (("HINT_BF16", "YES"), ("PERFORMANCE_HINT", "LATENCY"), ("NUM_STREAMS", "1")):
         config.parameters[key].string_value = value
 

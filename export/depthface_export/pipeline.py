@@ -11,7 +11,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 import depthface_standins
 from depthface import machine, manifest
-from depthface.contract import CONFIG_FILE, EXPORTED_CONFIG, MANIFEST_FILE, MODEL_VERSION
+from depthface.contract import CONFIG_FILE, EXPORTED_CONFIG, GPU_PRECISIONS, MANIFEST_FILE, MODEL_VERSION
 from depthface.errors import ExportError, ParityError
 from depthface.families import module_of
 from depthface.spec import EngineOptions, Network, Source
@@ -94,8 +94,8 @@ def _check_wishes(job: Job) -> None:
         return
     from depthface_export import tensorrt
 
-    if not {*(job.precisions or (job.precision,))} <= {"fp32", "fp16"}:
-        raise ExportError(f"{job.precision} is for processors.", "Build engines in fp32 or fp16.")
+    if not {*(job.precisions or (job.precision,))} <= {*GPU_PRECISIONS}:
+        raise ExportError(f"{job.precision} is for processors.", f"Build engines in {' or '.join(GPU_PRECISIONS)}.")
     names = [network.name for network in job.card.networks]
     unknown = job.engines.without - set(names)
     if unknown:

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from depthface import machine, manifest
-from depthface.contract import MODEL_VERSION, Precision
-from depthface.errors import ParityError
+from depthface.contract import GPU_PRECISIONS, MODEL_VERSION, Precision
+from depthface.errors import ExportError, ParityError
 from depthface.spec import ModelCard, Network
 from depthface_export.interrupts import hold_signals
 from depthface_export.job import Job, NetworkJob
@@ -41,7 +41,11 @@ Make = Callable[[Job, Path], Mapping[str, NetworkJob]]
 
 
 def candidates(card: ModelCard, *, with_engines: bool = False) -> tuple[Precision, ...]:
-    """Return the precisions of a card that may be the quickest on this machine, the likeliest first."""
+    """Return the precisions of a card that may be the quickest on this machine, the likeliest first.
+
+    Raises:
+        ExportError: there is a GPU, and nothing here that would serve it can be timed.
+    """
     if with_engines or _has_cuda():
         likely: tuple[Precision, ...] = ("fp16", "fp32")
     else:
@@ -55,7 +59,13 @@ def _has_cuda() -> bool:
     with hold_signals():
         from depthface_export import validate  # it brings ONNX Runtime
 
-    return validate.has_cuda()
+    if not validate.has_cuda():
+        raise ExportError(
+            "There is a GPU, but this ONNX Runtime is for processors: what is quickest on the GPU cannot be timed.",
+            "Install depthface[gpu] (`make setup-gpu`), or build engines with --engine, or choose a --precision; or "
+            "set CUDA_VISIBLE_DEVICES to nothing, and the export is for processors.",
+        )
+    return True
 
 
 def settled(job: Job) -> Job | None:
@@ -183,7 +193,7 @@ def _as_served(making: NetworkJob, usual: Mapping[str, Any]) -> Iterator[Callabl
 
     found = manifest.read(making.folder)
     assert found is not None, "it was made a moment ago"
-    on_cuda = validate.has_cuda()
+    on_cuda = making.precision in GPU_PRECISIONS and validate.has_cuda()
     if found.engine is not None:
         from depthface_export import tensorrt
 

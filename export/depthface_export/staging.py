@@ -75,10 +75,16 @@ def _lock(root: Path) -> IO[bytes]:
 
 
 def install_all(moves: Sequence[tuple[Path, Path]]) -> None:
-    """`install` folders in turn, each as `(built, target)`; where one cannot be, those before it are taken back."""
+    """`install` folders, each as `(built, target)`; where one cannot be, those before it are taken back.
+
+    All that takes time, to have every file on the disk, is done before the first is moved: if this process is killed
+    between two moves, networks of two exports lie side by side.
+    """
+    for built, target in moves:
+        _prepare(built, target)
     for index, (built, target) in enumerate(moves):
         try:
-            install(built, target)
+            _move(built, target)
         except OSError:
             for before in reversed(moves[:index]):
                 _take_back(*before)
@@ -90,11 +96,20 @@ def install(built: Path, target: Path) -> None:
 
     What was in `target` is afterwards in `built`.
     """
+    install_all([(built, target)])
+
+
+def _prepare(built: Path, target: Path) -> None:
+    """Have all of a folder on the disk, and a place for it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     for path in built.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+
+
+def _move(built: Path, target: Path) -> None:
+    """Do `install` of a folder that is ready for it."""
     if target.exists():
         _exchange(built, target)
     else:
@@ -102,7 +117,7 @@ def install(built: Path, target: Path) -> None:
 
 
 def _take_back(built: Path, target: Path) -> None:
-    """Undo `install`."""
+    """Undo `_move`."""
     if built.exists():
         _exchange(built, target)
     else:

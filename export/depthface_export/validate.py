@@ -15,7 +15,7 @@ import onnxruntime
 
 import depthface_standins
 from depthface import image, machine
-from depthface.contract import Precision
+from depthface.contract import GPU_PRECISIONS, Precision
 from depthface.cores import Cores
 from depthface.errors import ExportError, ParityError
 from depthface.families import module_of
@@ -91,9 +91,6 @@ CALIBRATION = Named(
 )
 """On which ranges are measured, none of them of those above. They are as many as a family's checks look at."""
 
-
-_BY_CUDA: tuple[Precision, ...] = ("fp32", "fp16")
-"""What CUDA serves, of a network without an engine. What is in bf16 stays on a processor, and int8 is for one."""
 
 _REPORT = "Nothing was installed. Export in fp32, or report this with the versions of all that took part."
 
@@ -221,7 +218,7 @@ def prove_as_served(making: NetworkJob) -> list[Check]:
             what="ONNX file, a static graph for each shape,",
         )
         checks += _told_apart(alone, "static graph")
-    if making.precision in _BY_CUDA and making.job.engine_of(making.network) is None:
+    if making.precision in GPU_PRECISIONS and making.job.engine_of(making.network) is None:
         checks += _told_apart(_proven_on_cuda(making), "CUDA")
     return checks
 

@@ -37,7 +37,11 @@ def check_license(card: ModelCard, weights: Weights, accepted: bool) -> None:
 
 
 def locate(card: ModelCard, choice: str) -> Weights:
-    """Say which weights `choice` (`hub`, `random`, `synthetic`, or a folder's path) means, without the network.
+    """Say which weights `choice` means, without the network.
+
+    Args:
+        card: of the model.
+        choice: `hub`, `random`, `synthetic`, or the path of a folder or of one of the card's files in it.
 
     Raises:
         WeightsUnavailable: there are none such.
@@ -60,15 +64,19 @@ def locate(card: ModelCard, choice: str) -> Weights:
 
 
 def _in_folder(card: ModelCard, folder: Path) -> Folder:
+    names = [file.name for file in card.weights.files]
+    words = [*(["hub"] if card.is_published else []), *card.stand_ins]
+    remedy = (
+        f"Give --weights a folder with {' and '.join(names)} (what {card.weights.origin} holds), or "
+        f"{' or '.join(f'`{word}`' for word in words)}."
+    )
     if folder.is_file():
+        if folder.name not in names:  # else another file beside it would be taken
+            raise WeightsUnavailable(f"{card.title} is not read from a file named {folder.name}.", remedy)
         folder = folder.parent
-    for file in card.weights.files:
-        if not (folder / file.name).is_file():
-            raise WeightsUnavailable(
-                f"There is no {file.name} in {folder}.",
-                f"Give --weights a folder with {' and '.join(f.name for f in card.weights.files)} (what "
-                f"{card.weights.origin} holds), or `hub`, or {' or '.join(f'`{name}`' for name in card.stand_ins)}.",
-            )
+    for name in names:
+        if not (folder / name).is_file():
+            raise WeightsUnavailable(f"There is no {name} in {folder}.", remedy)
     sha256 = {file.name: sha256_of(folder / file.name) for file in card.weights.files}
     # Of a file whose published sha256 is not known nobody can say that it is the published one.
     is_published = all(file.sha256 == sha256[file.name] for file in card.weights.files)

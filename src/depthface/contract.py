@@ -22,6 +22,7 @@ __all__ = [
     "ENSEMBLE",
     "EXPORTED_CONFIG",
     "EXPORTED_CONFIG_NAME",
+    "GPU_PRECISIONS",
     "MANIFEST_FILE",
     "MODEL_VERSION",
     "NOT_SERVED",
@@ -81,6 +82,9 @@ RESTRICTED = "is restricted"
 """What it says of a call that is for its operator."""
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+GPU_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+"""What a GPU serves, where there is one. The others are for processors, and are proven and served there alone."""
+
 CpuRuntime = Literal["openvino"]
 Form = Literal["pipeline", "ensemble"]
 ENSEMBLE: Form = "ensemble"

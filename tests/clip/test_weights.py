@@ -11,6 +11,7 @@ from fixtures.clip import CARD, TINY
 from fixtures.exporting import making_of, random_sources
 
 from depthface import manifest
+from depthface.contract import EXPORTED_CONFIG
 from depthface.errors import WeightsCorrupt, WeightsUnavailable
 from depthface.families import card_named
 from depthface.families.clip import network, parity
@@ -27,6 +28,13 @@ def test_an_export_keeps_the_tokenizer_and_vouches_for_it(folder, folder_reposit
     assert list(found.files) == ["tokenizer.json"]
     assert set(found.weights["sha256"]) == {"config.json", "model.safetensors", "tokenizer.json"}
     assert manifest.read(folder_repository / "clip_vit_b_32_image_network" / "1").files == {}
+
+
+def test_what_only_the_weights_tell_is_kept(folder_repository):
+    for kind in ("image", "text"):
+        made = manifest.read(folder_repository / f"clip_vit_b_32_{kind}_network" / "1")
+        assert {name: float(text) for name, text in made.facts.items()} == {"scale": pytest.approx(np.exp(4.2), 1e-5)}
+        assert "fact.scale" in (folder_repository / f"clip_vit_b_32_{kind}" / EXPORTED_CONFIG).read_text()
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json"])

@@ -226,6 +226,15 @@ def test_what_was_installed_is_taken_back_where_the_next_cannot_be(two, tmp_path
     }
 
 
+def test_all_is_on_the_disk_before_the_first_is_moved(two, monkeypatch):
+    """What is killed between two moves leaves networks of two exports; so nothing that takes time is between them."""
+    fsync, move, done = os.fsync, staging._move, []
+    monkeypatch.setattr(os, "fsync", lambda file: done.append("fsync") or fsync(file))
+    monkeypatch.setattr(staging, "_move", lambda *pair: done.append("move") or move(*pair))
+    staging.install_all(two)
+    assert done == ["fsync", "fsync", "move", "move"]
+
+
 def test_by_renames_too_what_cannot_be_installed_leaves_what_was_there(two, tmp_path, monkeypatch):
     built, target = two[0]
     rename = Path.rename
@@ -250,15 +259,15 @@ def test_an_export_takes_its_networks_back_together(tmp_path, monkeypatch):
         for folder in (build, target):
             (folder / name / "1").mkdir(parents=True)
             (folder / name / "1" / "model.onnx").write_text(folder.name)
-    install = staging.install
+    move = staging._move
 
     def failing(built: Path, to: Path) -> None:
         if built.name == NETWORKS[1]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        install(built, to)
+        move(built, to)
 
     before = snapshot(target)
-    monkeypatch.setattr(staging, "install", failing)
+    monkeypatch.setattr(staging, "_move", failing)
     exported = configs.exported_configs(card, "fp32", "synthetic")
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
         pipeline._install(job_of(card, target, "synthetic"), build, exported, card.networks)

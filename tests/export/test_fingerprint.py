@@ -177,7 +177,7 @@ CHANGES = [
 NO_CHANGES = [
     ("export/depthface_export/int8.py", '"""Which share of', '"""What share of'),
     ("export/depthface_export/onnx.py", '"""A torch module to', '"""A module of torch to'),
-    ("export/depthface_export/cli.py", "signal.SIGTERM", "signal.SIGHUP"),
+    ("export/depthface_export/cli.py", 'metavar="MODEL…"', 'metavar="NAME…"'),
     ("export/depthface_export/staging.py", 'prefix="."', 'prefix=".x"'),
     ("src/depthface/tasks/depth.py", '"""', '"""Said otherwise: '),
     (f"{FAMILIES}/depth_anything_v2/network.py", "# ImageNet", "# Of ImageNet"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 from fixtures.machine import HAS_BF16
@@ -12,7 +13,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from depthface import manifest
-from depthface.contract import EXPORTED_CONFIG
+from depthface.contract import EXPORTED_CONFIG, GPU_PRECISIONS, Precision
 from depthface.errors import ExportError, ParityError
 from depthface.families import card_named
 from depthface_export import configs, validate
@@ -92,6 +93,31 @@ def test_a_cpu_takes_requests_one_by_one_and_a_gpu_in_batches():
     assert sizes() == [1]
     assert sizes(on_gpu=True) == []
     assert sizes(with_engine=frozenset({network.name})) == []
+
+
+def test_what_is_for_processors_stays_on_one_beside_a_gpu():
+    """CUDA would compute int8 too, and nothing has compared that."""
+
+    def exported(name, precision):
+        return configs.exported_configs(card_named(name), precision, "somewhere", on_gpu=True)
+
+    depth = card_named("depth_anything_v2_small")
+    alone = configs.exported_configs(depth, "fp32", "somewhere")
+    for precision in get_args(Precision):
+        found = exported(depth.name, precision)
+        (network,) = (found[one.name] for one in depth.networks)
+        on_gpu = precision in GPU_PRECISIONS
+        (group,) = network.instance_group
+        assert group.kind == (group.KIND_AUTO if on_gpu else group.KIND_CPU), precision
+        times = configs.PIPELINES_FOR_A_GPU if on_gpu else 1
+        assert found[depth.name].instance_group[0].count == times * alone[depth.name].instance_group[0].count
+    int8 = exported(depth.name, "int8")["depth_anything_v2_small_network"]
+    assert int8.parameters["cpu_runtime"].string_value == "openvino"
+    assert int8.dynamic_batching.preferred_batch_size == [1]
+    # A network that keeps fp32 goes to the GPU all the same.
+    group, kept = (exported("buffalo_l", "bf16")[f"face_buffalo_l_{kind}"] for kind in ("recognizer", "landmarks_106"))
+    assert group.instance_group[0].kind == group.instance_group[0].KIND_CPU
+    assert kept.instance_group[0].kind == kept.instance_group[0].KIND_AUTO
 
 
 def test_on_a_cpu_openvino_computes_what_it_computes_quicker():

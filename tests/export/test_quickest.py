@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from export.conftest import snapshot
+from fixtures.engines import H200
 from fixtures.exporting import job_of
 
-from depthface import manifest
-from depthface.errors import ParityError
+from depthface import machine, manifest
+from depthface.errors import ExportError, ParityError
 from depthface.families import all_cards, card_named
 from depthface.spec import EngineOptions
 from depthface_export import pipeline, quickest
@@ -189,6 +190,15 @@ def test_the_candidates_are_what_a_machine_and_a_card_have(
     monkeypatch.setattr(quickest, "_cpu_capabilities", lambda: capabilities)
     monkeypatch.setattr(quickest, "_has_cuda", lambda: has_cuda)
     assert quickest.candidates(card_named(model), with_engines=engines) == expected
+
+
+def test_a_gpu_that_cannot_be_timed_is_no_machine_for_auto(monkeypatch):
+    """A processor would choose for it, and the configs would be the GPU's."""
+    monkeypatch.setattr(machine, "gpus", lambda: H200.gpus)
+    card = card_named("depth_anything_v2_small")
+    with pytest.raises(ExportError, match=r"but this ONNX Runtime is for processors.*depthface\[gpu\].*--engine"):
+        quickest.candidates(card)
+    assert quickest.candidates(card, with_engines=True) == ("fp16", "fp32")
 
 
 def test_every_card_has_a_candidate_on_every_machine(monkeypatch):

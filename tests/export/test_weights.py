@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import threading
 
 import huggingface_hub
@@ -135,10 +136,22 @@ def test_weights_of_another_size_are_refused(tiny, tmp_path):
 
 
 def test_a_folder_without_weights_says_what_it_should_hold(tmp_path):
-    with pytest.raises(WeightsUnavailable, match=r"model\.safetensors"):
+    with pytest.raises(WeightsUnavailable, match=r"model\.safetensors.*`hub` or `random`"):
         weights.locate(SMALL, str(tmp_path))
     with pytest.raises(WeightsUnavailable, match=r"in ~no_such_user_of_this_machine"):
         weights.locate(SMALL, "~no_such_user_of_this_machine")
+
+
+@pytest.mark.parametrize("name", ["inswapper_128_fp16.onnx", "inswapper_128.onnx.zip", "Inswapper_128.onnx"])
+def test_a_file_of_another_name_is_not_taken_for_the_one_beside_it(tmp_path, name):
+    card = card_named("inswapper_128")
+    (tmp_path / "inswapper_128.onnx").write_bytes(b"another")
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(WeightsUnavailable, match=rf"not read from a file named {re.escape(name)}\.") as caught:
+        weights.locate(card, str(tmp_path / name))
+    assert "inswapper_128.onnx" in caught.value.remedy
+    assert "`hub`" not in caught.value.remedy, "it is not published"
+    assert weights.locate(card, str(tmp_path / "inswapper_128.onnx")).path == tmp_path
 
 
 def test_weights_that_are_not_open_need_a_yes(tmp_path):

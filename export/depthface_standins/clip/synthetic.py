@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from depthface.families.clip.card import FEWEST_TOKENS, PHOTO_SIDE_PX, TEXT_TOKENS, TOKENIZER_FILE
 from depthface.spec import ModelCard, Source
+from depthface.tasks import embedding
 from depthface_standins.clip.scenes import BACKGROUND, COLOURS, FILLED, SHAPES
 
 __all__ = ["CONCEPTS", "WORDS", "sources", "tokenizer"]
@@ -46,6 +47,9 @@ _FILL_SPREAD = 0.004
 
 _STEEPNESS = 40.0
 
+_FACTS = {embedding.SCALE: "100"}
+"""Labels are told apart as sharply as by published weights."""
+
 
 def sources(card: ModelCard) -> dict[str, Source]:
     """As `network.load`; whatever the precision, the modules are in fp32."""
@@ -59,6 +63,7 @@ def sources(card: ModelCard) -> dict[str, Source]:
             example=torch.zeros(2, PHOTO_SIDE_PX, PHOTO_SIDE_PX, 3, dtype=torch.uint8),
             dynamic_shapes=({0: batch},),
             reference=lambda pixels: _run(photos, pixels),
+            facts=_FACTS,
         ),
         text.name: Source(
             model=texts,
@@ -66,6 +71,7 @@ def sources(card: ModelCard) -> dict[str, Source]:
             dynamic_shapes=({0: batch, 1: torch.export.Dim("length", min=2, max=TEXT_TOKENS)},),
             reference=lambda tokens: _run(texts, tokens),
             files={TOKENIZER_FILE: tokenizer()},
+            facts=_FACTS,
         ),
     }
 

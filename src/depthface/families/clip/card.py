@@ -107,7 +107,6 @@ def _card(training: _Training, *, rank: int) -> ModelCard:
     width = _VIT_B_32["projection_dim"]
     assert isinstance(width, int)
     out = TensorSpec("embedding", "FP32", (width,))
-    facts = {embedding.SPACE: name, embedding.SCALE: "100"}  # exp(logit_scale), which training had clipped there
     networks, pipelines = [], []
     for kind, private, more in (("image", PIXELS, ()), ("text", TOKENS, (CUT,))):
         least, most = (_of_length(private.dims, length) for length in (FEWEST_TOKENS, TEXT_TOKENS))
@@ -131,7 +130,7 @@ def _card(training: _Training, *, rank: int) -> ModelCard:
                 max_batch_size=MAX_BATCH_SIZE,
                 networks={kind: network.name},
                 rank=rank,
-                facts=facts,
+                facts={embedding.SPACE: name},
                 gathers=True,
                 takes_together=TAKEN_TOGETHER[kind],
                 line=_LINE if kind == "image" else None,

@@ -20,6 +20,7 @@ from depthface.families import pretrained
 from depthface.families.clip.card import FEWEST_TOKENS, PHOTO_SIDE_PX, TEXT_TOKENS, TOKENIZER_FILE
 from depthface.families.clip.processing import END, read, tokenizer_from_bytes
 from depthface.spec import ModelCard, Source
+from depthface.tasks import embedding
 
 __all__ = [
     "ACTIVATIONS",
@@ -72,12 +73,14 @@ def sources(card: ModelCard, model: CLIPModel, tokenizer: bytes, precision: Prec
     """As `load`, of a model as `reference_model` gives it, and the bytes of its tokenizer.json."""
     batch = torch.export.Dim("batch", min=1, max=64)
     image, text = card.networks
+    facts = {embedding.SCALE: f"{model.logit_scale.exp().item():.6g}"}
     return {
         image.name: Source(
             model=ImageNetwork(model, precision).eval(),
             example=torch.zeros(2, PHOTO_SIDE_PX, PHOTO_SIDE_PX, 3, dtype=torch.uint8),
             dynamic_shapes=({0: batch},),
             reference=lambda pixels: reference_of_images(model, pixels),
+            facts=facts,
         ),
         text.name: Source(
             model=TextNetwork(model, precision).eval(),
@@ -85,6 +88,7 @@ def sources(card: ModelCard, model: CLIPModel, tokenizer: bytes, precision: Prec
             dynamic_shapes=({0: batch, 1: torch.export.Dim("length", min=2, max=TEXT_TOKENS)},),
             reference=lambda tokens: reference_of_texts(model, tokens),
             files={TOKENIZER_FILE: tokenizer},
+            facts=facts,
         ),
     }
 

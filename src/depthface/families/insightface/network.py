@@ -84,9 +84,6 @@ def sources(
         original: gives the model of each of the card's files.
         is_published: hold it against what is known of the published file.
     """
-    if precision not in card.tolerances:
-        possible = " or ".join(card.tolerances)
-        raise ExportError(f"{card.title} is exported in {possible}, not in {precision}.", "Choose another --precision.")
     made = {}
     for network, file in zip(card.networks, card.architecture.values(), strict=True):
         assert isinstance(file, PackFile)
