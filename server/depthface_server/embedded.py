@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import secrets
 import signal
 import subprocess
 import threading
@@ -72,6 +73,7 @@ class Triton:
         self._installation = installation or Installation.find()
         self._repository = repository
         self._region = processes.prefix()
+        self._id = f"depthface-{secrets.token_hex(8)}"
         self._process: subprocess.Popen[bytes] | None = None
         self._stack = ExitStack()
 
@@ -79,12 +81,13 @@ class Triton:
         processes.sweep(parents())
         self.log = cache.make_folder("logs") / f"triton-{self.address.ip}-{self.address.http_port}.log"
         with ExitStack() as stack:
+            stack.enter_context(self.address.held())  # before its log and its key are touched
             self._workspace = stack.enter_context(Workspace.temporary())
             with cache.writing(self._workspace.folder):
                 self._lay_out(stack)
             for port in (self.address.http_port, self.address.grpc_port):
                 admin.publish(self.address.ip, port, self.options.admin_key)
-                stack.callback(admin.hide, self.address.ip, port)
+                stack.callback(admin.hide, self.address.ip, port, self.options.admin_key)
             self._start(restarts=0)
             stack.enter_context(bounded(self.log))
             self._stack = stack.pop_all()
@@ -123,7 +126,7 @@ class Triton:
     def wait_until_live(self, stop: threading.Event) -> bool:
         """Return True when the server answers, False when `stop` is set; raise `ServeError` if it does neither."""
         deadline = time.monotonic() + _START_TIMEOUT_S
-        while not self.api.is_live():
+        while not self.api.is_live(self._id):
             if stop.wait(0.1):
                 return False
             if not self.is_running:
@@ -248,6 +251,7 @@ class Triton:
     def _command(self) -> list[str]:
         return [
             str(self._installation.program),
+            f"--id={self._id}",
             f"--model-repository={self._served}",
             f"--backend-directory={self._backends}",
             "--model-control-mode=explicit",
