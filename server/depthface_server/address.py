@@ -63,11 +63,14 @@ class Address:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other servers of depthface from these ports while the block runs; raises `ServeError` naming a taken one.
+        """Keep other servers of depthface from these ports while the block runs.
 
-        Triton binds a port when all models are loaded, and lets go of it where it dies: until then nobody else sees that
-        it is taken. A socket's name in the abstract namespace (unix(7)) is seen as far as a port is, by every user, and
-        goes with its process.
+        Triton binds its ports when all models are loaded, and lets go of them where it dies: then nobody else sees that
+        they are taken. A socket's name in the abstract namespace (unix(7)) is seen as far as a port is, by every user,
+        and goes with its process.
+
+        Raises:
+            ServeError: another server holds a port; names it.
         """
         with ExitStack() as stack:
             for name, port in (("http", self.http_port), ("grpc", self.grpc_port), ("metrics", self.metrics_port)):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
 from fixtures.ports import free_ports
 from fixtures.serving import COMMAND, Server
 from fixtures.waiting import HANGS_AFTER_S, until
 
-from depthface import admin, cache
+from depthface import cache
 from depthface.errors import ServeError
 from depthface_client import Client
 from depthface_server.address import Address
