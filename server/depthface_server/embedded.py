@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import resource
 import secrets
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -31,8 +33,13 @@ from depthface_server.workspace import Workspace, parents
 
 __all__ = ["Triton"]
 
+_log = logging.getLogger(__name__)
+
 _STACK_BYTES = 2**30
 """Of address space for each thread; memory is used only as far as a stack grows."""
+
+_OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
+"""2 where the system sets aside all of a stack, used or not (proc(5))."""
 
 _START_TIMEOUT_S = 300.0
 _STOP_TIMEOUT_S = 8.0
@@ -82,6 +89,7 @@ class Triton:
         self.log = cache.make_folder("logs") / f"triton-{self.address.ip}-{self.address.http_port}.log"
         with ExitStack() as stack:
             stack.enter_context(self.address.held())  # before its log and its key are touched
+            self._stack_bytes = _stack_bytes()
             self._workspace = stack.enter_context(Workspace.temporary())
             with cache.writing(self._workspace.folder):
                 self._lay_out(stack)
@@ -230,7 +238,7 @@ class Triton:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,  # Ctrl-C comes to this process alone, which then ends that one in order
-                    preexec_fn=_prepare,
+                    preexec_fn=partial(_prepare, self._stack_bytes),
                 )
             except OSError as error:  # its folder was cleaned away, or there are too many processes
                 raise ServeError(f"Triton cannot be started: {error}.", "Start `depthface serve` again.") from error
@@ -287,13 +295,24 @@ def _reason(model: dict[str, str]) -> str:
     return text.rpartition("TritonModelException: ")[2] or text
 
 
-def _prepare() -> None:
-    """Prepare the child before Triton starts: end with the parent, and raise the stack limit for long request bodies.
+def _stack_bytes() -> int:
+    """Return what the limit of Triton's stacks is to be.
 
-    The first is prctl(2), PR_SET_PDEATHSIG = 1. The second: Triton keeps a list of a body's pieces on its stack
-    (http_server.cc, `alloca`); under the usual 8 MiB, ten megabytes sent in chunks of four bytes end the server.
+    Triton keeps a list of a body's pieces on its stack (http_server.cc, `alloca`); under the usual 8 MiB, ten megabytes
+    sent in chunks of four bytes end the server. The limit is what glibc gives every thread.
     """
+    usual, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    with suppress(OSError):
+        if _OVERCOMMIT.read_text().strip() == "2":
+            _log.warning(
+                "vm.overcommit_memory is 2: stacks stay as they are, and a long body in a million pieces can end Triton"
+            )
+            return usual
+    return _STACK_BYTES if hard == resource.RLIM_INFINITY else min(_STACK_BYTES, hard)
+
+
+def _prepare(stack_bytes: int) -> None:
+    """Prepare the child before Triton starts: its end with this process (prctl(2), PR_SET_PDEATHSIG), its stacks."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     _, hard = resource.getrlimit(resource.RLIMIT_STACK)
-    size = _STACK_BYTES if hard == resource.RLIM_INFINITY else min(_STACK_BYTES, hard)
-    resource.setrlimit(resource.RLIMIT_STACK, (size, hard))
+    resource.setrlimit(resource.RLIMIT_STACK, (stack_bytes, hard))

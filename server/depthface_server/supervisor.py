@@ -26,8 +26,8 @@ _FIRST_PAUSE_S = 0.5
 def supervise(triton: Triton, stop: threading.Event) -> None:
     """Watch a server that is ready until `stop` is set: its models' processes, and itself.
 
-    It comes back with the models that it had, also those that an operator loaded; those that were unloaded stay out. One
-    that cannot be loaded then is tried until it can be.
+    It comes back with the models that it had, also those that an operator loaded; those that were unloaded stay out. A
+    model that cannot be loaded then is tried until it can be.
 
     Raises:
         ServeError: it died once more after `MOST_RESTARTS` restarts within `WITHIN_S`.
