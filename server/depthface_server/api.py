@@ -52,7 +52,10 @@ class Api:
         return found
 
     def ready(self) -> Counter[str]:
-        """Return the models that are loaded, each with the number of its versions; the repository is not read."""
+        """Return the models that are loaded, each with the number of its versions.
+
+        Triton lists the folder of the repository for it.
+        """
         found: list[dict[str, str]] = self._ask("POST", "/v2/repository/index", {"ready": True})
         return Counter(model["name"] for model in found if model.get("state") == "READY")
 
