@@ -20,8 +20,11 @@ MODEL = "depth_anything_v2_small"
 
 
 @pytest.mark.parametrize("key", ["", "the-key-of-the-operator"], ids=["a key each", "one key"])
-def test_of_two_servers_at_one_address_one_serves_and_the_other_says_that_it_is_taken(repository, key):
+def test_of_two_servers_at_one_address_one_serves_and_the_other_says_that_it_is_taken(
+    repository, monkeypatch, tmp_path, key
+):
     """They begin at the same moment. The one that serves keeps its key, its log and its models."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # where no other server has left a log
     http, grpc, metrics = map(str, free_ports(3))
     ports = ("--http-port", http, "--grpc-port", grpc, "--metrics-port", metrics)
     servers = [
