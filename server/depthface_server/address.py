@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from depthface.errors import ServeError
@@ -59,6 +61,26 @@ class Address:
             for bound in sockets:
                 bound.close()
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other servers of depthface from these ports while the block runs.
+
+        Triton binds its ports when all models are loaded, and lets go of them where it dies: then nobody else sees that
+        they are taken. A socket's name in the abstract namespace (unix(7)) is seen as far as a port is, by every user,
+        and goes with its process.
+
+        Raises:
+            ServeError: another server holds a port; names it.
+        """
+        with ExitStack() as stack:
+            for name, port in (("http", self.http_port), ("grpc", self.grpc_port), ("metrics", self.metrics_port)):
+                holder = stack.enter_context(socket.socket(socket.AF_UNIX))
+                try:
+                    holder.bind(f"\0depthface {self.ip} {port}")
+                except OSError as error:
+                    raise _taken(self.ip, port, name, error) from error
+            yield
+
     def arguments(self) -> list[str]:
         """Return Triton's command line."""
         is_v6 = ":" in self.ip
@@ -102,8 +124,12 @@ def _bind(ip: str, port: int, name: str) -> socket.socket:
             raise ServeError(
                 f"{ip} is no address of this machine ({error.strerror}).", "Give another --host; 0.0.0.0 is for all."
             ) from error
-        raise ServeError(
-            f"Port {port} on {ip} cannot be used ({error.strerror}).",
-            f"Stop what listens there, or choose another with --{name}-port.",
-        ) from error
+        raise _taken(ip, port, name, error) from error
     return probe
+
+
+def _taken(ip: str, port: int, name: str, error: OSError) -> ServeError:
+    return ServeError(
+        f"Port {port} on {ip} cannot be used ({error.strerror}).",
+        f"Stop what listens there, or choose another with --{name}-port.",
+    )

@@ -38,13 +38,13 @@ class Api:
         self._port = port
         self._key = key
 
-    def is_live(self) -> bool:
-        """Return whether the server answers that it lives."""
+    def is_live(self, server_id: str) -> bool:
+        """Return whether the server that was started with this `--id` answers; another one may have taken its port."""
         try:
-            self._ask("GET", "/v2/health/live", timeout_s=2.0)
+            found = self._ask("GET", "/v2", timeout_s=2.0)
         except ApiError:
             return False
-        return True
+        return isinstance(found, dict) and found.get("name") == server_id
 
     def index(self) -> list[dict[str, str]]:
         """Return every model of the repository: its name and, where it was ever loaded, its state and the reason."""
@@ -52,7 +52,10 @@ class Api:
         return found
 
     def ready(self) -> Counter[str]:
-        """Return the models that are loaded, each with the number of its versions; the repository is not read."""
+        """Return the models that are loaded, each with the number of its versions.
+
+        Triton lists the folder of the repository for it.
+        """
         found: list[dict[str, str]] = self._ask("POST", "/v2/repository/index", {"ready": True})
         return Counter(model["name"] for model in found if model.get("state") == "READY")
 

@@ -127,9 +127,6 @@ def serve(
     """
     if settings["queue_size"] == 0 and settings["queue_seconds"] is not None:
         raise click.UsageError("--queue-size 0 means no limit of time either. Leave out --queue-seconds.")
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     with rendering(log_format == "json", click.secho):
         found = contents(repository)
         refuse_mismatches(verdicts(repository))
@@ -149,6 +146,9 @@ def serve(
         if installation.is_native and settings["idle_minutes"]:
             _log.warning("--idle-minutes: NVIDIA's own backends do not know it; their networks stay in memory")
         triton = Triton(repository, models, address, _read(settings), installation)
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):  # until here both interrupt, as they do any command
+            signal.signal(number, lambda *_: stop.set())
         _run(triton, found, stop, is_json=log_format == "json")
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import resource
+import secrets
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -30,8 +33,13 @@ from depthface_server.workspace import Workspace, parents
 
 __all__ = ["Triton"]
 
+_log = logging.getLogger(__name__)
+
 _STACK_BYTES = 2**30
 """Of address space for each thread; memory is used only as far as a stack grows."""
+
+_OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
+"""2 where the system sets aside all of a stack, used or not (proc(5))."""
 
 _START_TIMEOUT_S = 300.0
 _STOP_TIMEOUT_S = 8.0
@@ -72,6 +80,7 @@ class Triton:
         self._installation = installation or Installation.find()
         self._repository = repository
         self._region = processes.prefix()
+        self._id = f"depthface-{secrets.token_hex(8)}"
         self._process: subprocess.Popen[bytes] | None = None
         self._stack = ExitStack()
 
@@ -79,12 +88,14 @@ class Triton:
         processes.sweep(parents())
         self.log = cache.make_folder("logs") / f"triton-{self.address.ip}-{self.address.http_port}.log"
         with ExitStack() as stack:
+            stack.enter_context(self.address.held())  # before its log and its key are touched
+            self._stack_bytes = _stack_bytes()
             self._workspace = stack.enter_context(Workspace.temporary())
             with cache.writing(self._workspace.folder):
                 self._lay_out(stack)
             for port in (self.address.http_port, self.address.grpc_port):
                 admin.publish(self.address.ip, port, self.options.admin_key)
-                stack.callback(admin.hide, self.address.ip, port)
+                stack.callback(admin.hide, self.address.ip, port, self.options.admin_key)
             self._start(restarts=0)
             stack.enter_context(bounded(self.log))
             self._stack = stack.pop_all()
@@ -123,7 +134,7 @@ class Triton:
     def wait_until_live(self, stop: threading.Event) -> bool:
         """Return True when the server answers, False when `stop` is set; raise `ServeError` if it does neither."""
         deadline = time.monotonic() + _START_TIMEOUT_S
-        while not self.api.is_live():
+        while not self.api.is_live(self._id):
             if stop.wait(0.1):
                 return False
             if not self.is_running:
@@ -227,7 +238,7 @@ class Triton:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,  # Ctrl-C comes to this process alone, which then ends that one in order
-                    preexec_fn=_prepare,
+                    preexec_fn=partial(_prepare, self._stack_bytes),
                 )
             except OSError as error:  # its folder was cleaned away, or there are too many processes
                 raise ServeError(f"Triton cannot be started: {error}.", "Start `depthface serve` again.") from error
@@ -248,6 +259,7 @@ class Triton:
     def _command(self) -> list[str]:
         return [
             str(self._installation.program),
+            f"--id={self._id}",
             f"--model-repository={self._served}",
             f"--backend-directory={self._backends}",
             "--model-control-mode=explicit",
@@ -283,13 +295,24 @@ def _reason(model: dict[str, str]) -> str:
     return text.rpartition("TritonModelException: ")[2] or text
 
 
-def _prepare() -> None:
-    """Prepare the child before Triton starts: end with the parent, and raise the stack limit for long request bodies.
+def _stack_bytes() -> int:
+    """Return what the limit of Triton's stacks is to be.
 
-    The first is prctl(2), PR_SET_PDEATHSIG = 1. The second: Triton keeps a list of a body's pieces on its stack
-    (http_server.cc, `alloca`); under the usual 8 MiB, ten megabytes sent in chunks of four bytes end the server.
+    Triton keeps a list of a body's pieces on its stack (http_server.cc, `alloca`); under the usual 8 MiB, ten megabytes
+    sent in chunks of four bytes end the server. The limit is what glibc gives every thread.
     """
+    usual, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    with suppress(OSError):
+        if _OVERCOMMIT.read_text().strip() == "2":
+            _log.warning(
+                "vm.overcommit_memory is 2: stacks stay as they are, and a long body in a million pieces can end Triton"
+            )
+            return usual
+    return _STACK_BYTES if hard == resource.RLIM_INFINITY else min(_STACK_BYTES, hard)
+
+
+def _prepare(stack_bytes: int) -> None:
+    """Prepare the child before Triton starts: its end with this process (prctl(2), PR_SET_PDEATHSIG), its stacks."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     _, hard = resource.getrlimit(resource.RLIMIT_STACK)
-    size = _STACK_BYTES if hard == resource.RLIM_INFINITY else min(_STACK_BYTES, hard)
-    resource.setrlimit(resource.RLIMIT_STACK, (size, hard))
+    resource.setrlimit(resource.RLIMIT_STACK, (stack_bytes, hard))

@@ -19,6 +19,9 @@ _MEMORY = re.compile(
     re.IGNORECASE,
 )
 _SHAPES = re.compile(r"shape|dim(ension)?s?\b|\brank\b|broadcast", re.IGNORECASE)
+_DEVICE = re.compile(r"\b(CU[A-Z_]+|NCCL) failure")
+"""ONNX Runtime's words for a failed call of CUDA; a host, a file and code follow, of any words (cuda_call.cc)."""
+
 _NODE = re.compile(r"\w+ node\b|'[\w/.:-]*'")
 """A node's kind and name, whatever has failed in it: "Reshape node with name 'node_Reshape_12'"."""
 
@@ -30,4 +33,5 @@ def is_of_memory(error: Exception) -> bool:
 
 def is_of_shapes(error: Exception) -> bool:
     """Whether the tensors of the request have shapes that the network cannot run on."""
-    return not is_of_memory(error) and bool(_SHAPES.search(_NODE.sub("", str(error))))
+    text = str(error)
+    return not is_of_memory(error) and not _DEVICE.search(text) and bool(_SHAPES.search(_NODE.sub("", text)))

@@ -71,7 +71,8 @@ class Installation:
             folder = Path(os.environ[FOLDER])
         if folder is None and (_NVIDIA / "bin" / "tritonserver").is_file():
             folder = _NVIDIA
-        return _from_wheel(_wheel()) if folder is None else _native(folder)
+        # Triton is started in a working folder of its own, from which a relative path would lead elsewhere.
+        return _from_wheel(_wheel()) if folder is None else _native(folder.absolute())
 
     def runs_in_python(self, backend: str) -> bool:
         """Return whether each instance of a model of this backend is a Python process.

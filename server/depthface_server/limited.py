@@ -1,7 +1,8 @@
 """A copy of the repository with the queues that an operator asks for, where Triton is to find those.
 
-It has configs, beside links to the rest, and follows the repository: what is exported while a server runs is loaded by
-the config that it was exported with.
+It has changed configs, each beside links to the versions of its model. Every other model, and so each network behind a
+pipeline, is a link to its whole folder: it is never loaded by another config than its own. The copy follows the
+repository: what is exported while a server runs is loaded by the config that it was exported with.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from depthface import config
 from depthface.contract import CONFIG_FILE, EXPORTED_CONFIG
+from depthface.errors import DepthfaceError
 from depthface_server.beside import beside
 from depthface_server.options import Options
 
@@ -22,12 +24,15 @@ __all__ = ["LimitedCopy", "changes_queues", "has_ensembles"]
 
 _log = logging.getLogger(__name__)
 
-_LOOK_EVERY_S = 1.0
+_LOOK_EVERY_S = 0.2
+"""Less than `depthface load` takes to start, which may come right after an export."""
 
-Entries = Mapping[Path, str | Path]
-"""What a copy has, by its path within: a config's text, or where a link leads. Links go first."""
+Stamp = Mapping[Path, tuple[int, int]]
+Configs = Mapping[str, config.ModelConfig]
+"""A model's, each by its path within the model's folder."""
 
-Stamps = Mapping[Path, tuple[int, int]]
+Model = Path | Mapping[str, str | Path]
+"""What the copy has of a model: a link to its folder; or else a config's text, or where a link leads, by path."""
 
 
 def changes_queues(options: Options) -> bool:
@@ -52,11 +57,12 @@ class LimitedCopy:
 
     def __init__(self, repository: Path, options: Options, folder: Path, *, limits_ensembles: bool) -> None:
         self.folder = folder
-        self._repository = repository
+        self._repository = repository.absolute()
         self._options = options
         self._limits_ensembles = limits_ensembles
-        self._stamps: Stamps = {}
-        self._entries: Entries = {}
+        self._stamps: dict[str, Stamp] = {}
+        self._configs: dict[str, Configs] = {}
+        self._models: dict[str, Model] = {}
         folder.mkdir()
         self.update()
 
@@ -65,19 +71,66 @@ class LimitedCopy:
         return beside(self._follow, "limited copy")
 
     def update(self) -> None:
-        """Write what has changed in the repository, each file atomically; where that fails, the next call goes on."""
-        stamps = _stamps(self._repository)
+        """Write what has changed in the repository, each file atomically; where that fails, the next call goes on.
+
+        A model whose config cannot be read stays as it was. The first of their errors is raised, when all others are
+        up to date.
+        """
+        stamps = dict(_stamps(self._repository))
         if stamps == self._stamps:
             return
-        entries = _entries(self._repository, self._options, self._limits_ensembles)
-        for path, content in entries.items():
-            if self._entries.get(path) != content:
-                _replace(self.folder / path, content)
-        for path in self._entries.keys() - entries.keys():
-            (self.folder / path).unlink(missing_ok=True)
-        for gone in {path.parts[0] for path in self._entries} - {path.parts[0] for path in entries}:
-            shutil.rmtree(self.folder / gone, ignore_errors=True)
-        self._stamps, self._entries = stamps, entries
+        problems: list[DepthfaceError | OSError] = []
+        self._configs = {name: found for name, found in self._configs.items() if name in stamps}
+        read: dict[str, Stamp] = {}
+        for name, stamp in stamps.items():
+            try:
+                if stamp != self._stamps.get(name):
+                    self._configs[name] = _read(self._repository / name)
+                read[name] = stamp
+            except (DepthfaceError, OSError) as error:
+                problems.append(error)
+        models: dict[str, Model] = {}
+        for name in self._configs:
+            try:
+                models[name] = self._model(name)
+            except (DepthfaceError, OSError) as error:
+                problems.append(error)
+                read.pop(name, None)
+                if name in self._models:
+                    models[name] = self._models[name]
+        for name in {**self._models, **models}:
+            before, after = self._models.get(name), models.get(name)
+            if before != after:
+                self._models.pop(name, None)  # or what is half written would be taken for whole
+                _put(self.folder / name, after)
+                if after is not None:
+                    self._models[name] = after
+        self._stamps = read
+        if problems:
+            raise problems[0]
+
+    def _model(self, name: str) -> Model:
+        found = self._configs[name]
+        loaded = {each: known.get(EXPORTED_CONFIG, known[CONFIG_FILE]) for each, known in self._configs.items()}
+        parts = {each: config.parts_of(known) for each, known in loaded.items()}
+        firsts = {steps[0] for steps in parts.values() if steps}
+
+        def limited(each: str, one: config.ModelConfig) -> config.ModelConfig:
+            is_pipeline = config.parameters_of(one).task is not None and not parts[each]
+            if changes_queues(self._options) and (is_pipeline or each in firsts):
+                return config.with_queue(one, self._options.queue_size, self._options.queue_time_s)
+            return one
+
+        changed = {path: limited(name, one) for path, one in found.items()}
+        if self._limits_ensembles and parts[name] and (first := parts[name][0]) in loaded:
+            bound = limited(first, loaded[first])
+            changed = {path: config.with_inflight_limit(one, bound) for path, one in changed.items()}
+        folder = self._repository / name
+        if changed == found:
+            return folder
+        versions = [entry for entry in folder.iterdir() if entry.is_dir() and entry.name != "configs"]
+        links: dict[str, str | Path] = {entry.name: entry for entry in versions}
+        return {**links, **{path: config.text_from_config(one) for path, one in changed.items()}}
 
     def _follow(self, stop: threading.Event) -> None:
         said = ""
@@ -91,42 +144,40 @@ class LimitedCopy:
                     _log.warning("a change of the repository is not taken over: %s", error)
 
 
-def _stamps(repository: Path) -> Stamps:
-    """Return what tells whether a config was written anew."""
-    found = {}
+def _stamps(repository: Path) -> Iterator[tuple[str, Stamp]]:
+    """Go over the models with what tells whether their configs were written anew."""
     for folder in repository.glob("[!.]*/"):
+        found = {}
         for path in (folder, folder / CONFIG_FILE, *folder.glob("configs/[!.]*.pbtxt")):
             if path.exists():
                 status = path.stat()
                 found[path] = status.st_ino, status.st_mtime_ns
-    return found
+        if folder / CONFIG_FILE in found:
+            yield folder.name, found
 
 
-def _entries(repository: Path, options: Options, limits_ensembles: bool) -> Entries:
-    folders = [path.parent for path in repository.glob(f"[!.]*/{CONFIG_FILE}")]
-    ensembles = {folder.name: parts for folder in folders if (parts := config.parts_of(config.of_model(folder)))}
-    firsts = {parts[0] for parts in ensembles.values()}
-    links = {
-        entry.relative_to(repository): entry.resolve()
-        for folder in folders
-        for entry in folder.iterdir()
-        if entry.is_dir() and entry.name != "configs"
-    }
-    configs: dict[Path, config.ModelConfig] = {}
-    for folder in folders:
-        for path in (folder / CONFIG_FILE, *folder.glob("configs/[!.]*.pbtxt")):
-            found = config.read(path)
-            is_pipeline = config.parameters_of(found).task is not None and folder.name not in ensembles
-            if changes_queues(options) and (is_pipeline or folder.name in firsts):
-                found = config.with_queue(found, options.queue_size, options.queue_time_s)
-            configs[path.relative_to(repository)] = found
-    if limits_ensembles:
-        for path, found in configs.items():
-            if path.parts[0] in ensembles:
-                first = Path(ensembles[path.parts[0]][0])
-                loaded = configs.get(first / EXPORTED_CONFIG) or configs[first / CONFIG_FILE]
-                configs[path] = config.with_inflight_limit(found, loaded)
-    return {**links, **{path: config.text_from_config(found) for path, found in configs.items()}}
+def _read(folder: Path) -> Configs:
+    paths = (folder / CONFIG_FILE, *folder.glob("configs/[!.]*.pbtxt"))
+    return {str(path.relative_to(folder)): config.read(path) for path in paths}
+
+
+def _put(place: Path, model: Model | None) -> None:
+    """Put a model into the copy, or take it out of it.
+
+    What is no link there is the copy's own. Nothing is ever written or removed below a link, where the repository is.
+    """
+    if place.is_symlink() and not isinstance(model, Path):
+        place.unlink()
+    elif place.is_dir() and not place.is_symlink() and not isinstance(model, Mapping):
+        shutil.rmtree(place)
+    if isinstance(model, Path):
+        _replace(place, model)
+    elif model is not None:
+        for path, content in model.items():  # links go first: a config is not seen before what it is of
+            _replace(place / path, content)
+        for entry in [*place.iterdir(), *place.glob("configs/*")]:
+            if entry.name != "configs" and str(entry.relative_to(place)) not in model:
+                entry.unlink()
 
 
 def _replace(path: Path, content: str | Path) -> None:

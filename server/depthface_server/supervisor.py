@@ -26,7 +26,8 @@ _FIRST_PAUSE_S = 0.5
 def supervise(triton: Triton, stop: threading.Event) -> None:
     """Watch a server that is ready until `stop` is set: its models' processes, and itself.
 
-    It comes back with the models that it had, also those that an operator loaded; those that were unloaded stay out.
+    It comes back with the models that it had, also those that an operator loaded; those that were unloaded stay out. A
+    model that cannot be loaded then is tried until it can be.
 
     Raises:
         ServeError: it died once more after `MOST_RESTARTS` restarts within `WITHIN_S`.
@@ -34,8 +35,9 @@ def supervise(triton: Triton, stop: threading.Event) -> None:
     deaths = Deaths()
     wake = threading.Event()
     _set_after(stop.wait, wake)
+    failed: frozenset[str] = frozenset()
     while True:
-        watchdog = Watchdog(triton.api, triton.recoveries, triton.processes, triton.count_processes)
+        watchdog = Watchdog(triton.api, triton.recoveries, triton.processes, triton.count_processes, failed)
         watchdog.start()
         wake.clear()
         _set_after(triton.wait, wake)
@@ -45,8 +47,9 @@ def supervise(triton: Triton, stop: threading.Event) -> None:
         if stop.is_set():
             return
         models = triton.models if watchdog.loaded is None else watchdog.loaded
-        while not _restarted(triton, models, deaths, stop):
+        while (left := _restarted(triton, models, deaths, stop)) is None:
             pass
+        failed = left
         if stop.is_set():
             return
 
@@ -61,8 +64,8 @@ def _set_after(wait: Callable[[], object], event: threading.Event) -> None:
     threading.Thread(target=run, daemon=True).start()
 
 
-def _restarted(triton: Triton, models: tuple[str, ...], deaths: Deaths, stop: threading.Event) -> bool:
-    """Try once; return False if it died while it started."""
+def _restarted(triton: Triton, models: tuple[str, ...], deaths: Deaths, stop: threading.Event) -> frozenset[str] | None:
+    """Try once; return the models that could not be loaded, or None if it died while it started."""
     cause = triton.cause()
     times = deaths.add(time.monotonic())
     if times > MOST_RESTARTS:
@@ -76,15 +79,16 @@ def _restarted(triton: Triton, models: tuple[str, ...], deaths: Deaths, stop: th
         *(cause, triton.log, pause_s, times, MOST_RESTARTS, WITHIN_S / 60),
     )
     if stop.wait(pause_s):
-        return True
+        return frozenset()
     try:
         triton.restart(models, deaths.total)
         if not triton.wait_until_live(stop):
-            return True
-        for name, reason in triton.failures().items():
-            _log.error("%s: not served any more: %s", name, reason)
+            return frozenset()
+        failures = triton.failures()
     except ServeError as error:
         _log.error("%s", error)
-        return False
+        return None
+    for name, reason in failures.items():
+        _log.error("%s: could not be loaded again: %s", name, reason)
     _log.warning("Triton serves again at %s", triton.address.url)
-    return True
+    return frozenset(failures)

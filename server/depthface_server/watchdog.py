@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from depthface_server import recoveries
@@ -51,6 +51,7 @@ class Watchdog:
         counts: the file in which recoveries are counted.
         processes: returns the IDs of the living Python processes by model; a network in Triton's own has none.
         count: returns how many a version of a loaded model has by its config; raises `ApiError`.
+        failed: models that are to be loaded and could not be; they are tried until they can be.
 
     Attributes:
         loaded: the models that were loaded at the last look, or are to be again; None before the first.
@@ -64,6 +65,7 @@ class Watchdog:
         counts: Path,
         processes: Callable[[], Processes],
         count: Callable[[str], int],
+        failed: Iterable[str] = (),
         interval_s: float = 2.0,
     ) -> None:
         self._api = api
@@ -78,7 +80,7 @@ class Watchdog:
         self._wanted: dict[str, tuple[frozenset[int], int]] = {}
         self._deaths: defaultdict[str, Deaths] = defaultdict(Deaths)
         self._due: dict[str, float] = {}
-        self._failed: set[str] = set()
+        self._failed = set(failed)
         self._leaving: set[int] = set()
         self._failing = 0
         self._has_complained = False
@@ -169,7 +171,8 @@ class Watchdog:
 
     def _revive(self, name: str) -> None:
         self._has_revived = True
-        _log.warning("%s: its process died; starting it again", name)
+        what = "it could not be started" if name in self._failed else "its process died"
+        _log.warning("%s: %s; starting it again", name, what)
         try:
             recoveries.add(self._counts, name)
         except OSError as error:

@@ -57,10 +57,11 @@ def publish(ip: str, port: int, key: str) -> None:
             file.write(key)
 
 
-def hide(ip: str, port: int) -> None:
-    """Take the file away again."""
+def hide(ip: str, port: int, key: str) -> None:
+    """Take the file away again, if it still has this key: another server may have put its own there."""
     with suppress(OSError):
-        _path(ip, port).unlink(missing_ok=True)
+        if (path := _path(ip, port)).read_text() == key:
+            path.unlink(missing_ok=True)
 
 
 def headers(host: str, key: str | None = None) -> dict[str, str]:

@@ -25,6 +25,7 @@ from fixtures.ports import free_ports, wait_for_port
 from fixtures.waiting import HANGS_AFTER_S
 
 from depthface.families import all_cards
+from depthface.families.insightface.card import DET_10G, W600K_R50, pack_card
 from depthface_client import Client, NotAllowed
 
 CONFIG = (ROOT / "deploy" / "nginx" / "depthface.conf").read_text()
@@ -215,6 +216,9 @@ def test_its_names_are_those_of_public_models_and_of_no_network():
         if [tensor.name for tensor in pipeline.inputs] == ["image"]
     }
     assert {name for name in public if open_door.match(f"/v2/models/{name}/infer")} == one_photo
+    own = pack_card("a-b.1", (DET_10G, W600K_R50))  # a folder may have such a name
+    assert all(known_door.match(f"/v2/models/{pipeline.name}/infer") for pipeline in own.pipelines)
+    assert not [network.name for network in own.networks if known_door.match(f"/v2/models/{network.name}/infer")]
 
 
 def test_a_photo_goes_through_to_the_real_server(server, tmp_path_factory):

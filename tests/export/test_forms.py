@@ -13,10 +13,10 @@ from fixtures.serving import depthface
 from depthface import config, manifest
 from depthface.config import parts_of
 from depthface.contract import CONFIG_FILE, ENSEMBLE, EXPORTED_CONFIG
-from depthface.errors import ExportError, ServeError
+from depthface.errors import ConfigError, ExportError, ServeError
 from depthface.families import all_cards, card_named
 from depthface.verify import verdicts
-from depthface_export import configs, forms, layout
+from depthface_export import configs, forms, layout, staging
 from depthface_export.texts import text_of, texts, write
 from depthface_server.limited import LimitedCopy
 from depthface_server.options import Options
@@ -221,12 +221,17 @@ def test_of_a_pack_the_detection_alone_becomes_an_ensemble():
     assert platforms["face_analysis_buffalo_l"] == ""
 
 
+def configs_of(served: Path) -> list[Path]:
+    """Of every model: in Python 3.11 `rglob` follows no links."""
+    return [*served.glob("*/*.pbtxt"), *served.glob("*/configs/*.pbtxt")]
+
+
 def test_an_operators_queue_is_the_first_steps(tiny, copy, run, tmp_path):
     run(tiny, copy, form=ENSEMBLE)
     LimitedCopy(copy, Options(queue_size=3, queue_time_s=2), tmp_path / "served", limits_ensembles=False)
     sizes = {
         path: config.read(path).dynamic_batching.default_queue_policy.max_queue_size
-        for path in (tmp_path / "served").rglob("*.pbtxt")
+        for path in configs_of(tmp_path / "served")
     }
     assert {path.relative_to(tmp_path / "served").parts[0] for path, size in sizes.items() if size} == {
         f"{tiny.name}_prepare"
@@ -245,13 +250,54 @@ def test_a_copy_with_other_queues_follows_the_repository(tiny, copy, run, tmp_pa
     found = config.of_model(made.folder / tiny.name)
     assert (parts_of(found), found.dynamic_batching.default_queue_policy.max_queue_size) == ((), 3)
     assert (made.folder / tiny.name / "1").resolve() == (copy / tiny.name / "1").resolve()
+    run(tiny, copy, form=ENSEMBLE)
+    made.update()
+    assert {path.name for path in made.folder.iterdir()} == models
+    assert all((copy / name / CONFIG_FILE).is_file() for name in models)
+
+
+def test_a_network_is_loaded_by_its_own_config_as_soon_as_it_is_exported(tiny, copy, run, tmp_path):
+    """Before the copy follows, and where it cannot because of another model's config; the rest follows all the same."""
+    run(tiny, copy, form="pipeline")
+    made = LimitedCopy(copy, Options(queue_size=3), tmp_path / "served", limits_ensembles=False)
+    network, pipeline = tiny.networks[0].name, copy / tiny.name / CONFIG_FILE
+    old = {path: (copy / network / path).read_bytes() for path in ("1/model.onnx", EXPORTED_CONFIG)}
+    other = shutil.copytree(copy / network, tmp_path / "other")
+    for path, content in old.items():
+        (other / path).write_bytes(content + b"\n")
+    staging.install(other, copy / network)
+    assert {path: (made.folder / network / path).read_bytes() for path in old} == {
+        path: content + b"\n" for path, content in old.items()
+    }
+    broken = copy / "broken" / CONFIG_FILE
+    broken.parent.mkdir()
+    broken.write_text("max_batch_size: many")
+    pipeline.write_text(pipeline.read_text() + 'parameters { key: "new" value { string_value: "yes" } }\n')
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=str(broken)):
+            made.update()
+    found = config.read(made.folder / tiny.name / CONFIG_FILE)
+    assert found.parameters["new"].string_value == "yes"
+    assert found.dynamic_batching.default_queue_policy.max_queue_size == 3
+    broken.write_text('name: "broken"')
+    made.update()
+    assert (made.folder / "broken").resolve() == broken.parent
+    text = pipeline.read_text()
+    pipeline.write_text("max_batch_size: many")
+    with pytest.raises(ConfigError, match=str(pipeline)):
+        made.update()
+    assert config.read(made.folder / tiny.name / CONFIG_FILE) == found
+    pipeline.write_text(text)
+    shutil.rmtree(broken.parent)
+    made.update()
+    assert not (made.folder / "broken").is_symlink()
 
 
 @pytest.mark.parametrize(("options", "most"), [(Options(), 256 + 2 + 1), (Options(queue_size=3), 3 + 2 + 1)])
 def test_where_triton_can_bound_what_is_between_the_steps_it_does(tiny, copy, run, tmp_path, options, most):
     run(tiny, copy, form=ENSEMBLE)
     LimitedCopy(copy, options, tmp_path / "served", limits_ensembles=True)
-    paths = sorted((tmp_path / "served" / tiny.name).rglob("*.pbtxt"))
+    paths = [path for path in configs_of(tmp_path / "served") if path.is_relative_to(tmp_path / "served" / tiny.name)]
     assert len(paths) == 2
     assert {config.read(path).ensemble_scheduling.max_inflight_requests for path in paths} == {most}
     unlimited = dataclasses.replace(options, queue_size=0)

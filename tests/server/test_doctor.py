@@ -9,6 +9,7 @@ import pwd
 import re
 import shutil
 import socket
+import subprocess
 import sys
 from collections import namedtuple
 from contextlib import ExitStack
@@ -57,6 +58,34 @@ def test_this_machine_serves_and_so_is_well(repository):
 
 
 @pytest.mark.usefixtures("nothing_else")
+@pytest.mark.parametrize(
+    "error",
+    [FileNotFoundError(errno.ENOENT, "No such file or directory", "/dev/shm"), AttributeError("a version of None")],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_check_that_fails_is_a_finding_and_ends_no_other(monkeypatch, error):
+    """No /dev/shm, no folder for temporary files, a package that is half there: that is when one asks the doctor."""
+
+    def fails(*_: object) -> None:
+        raise error
+
+    names = ("python", "packages", "numpy", "glibc", "triton", "cpu", "gpu", "room", "shm", "exports")
+    for name in names:
+        with monkeypatch.context() as patched:
+            patched.setattr(checks, f"_{name}", fails)
+            done = CliRunner().invoke(doctor, ["--repository", "nowhere"])
+        assert done.exit_code == 1
+        assert (
+            f"cannot be looked at ({'/dev/shm' if isinstance(error, OSError) else 'AttributeError'}: {error.args[-1]}"
+            in done.stdout
+        )
+        assert done.stdout.count(" port ") == 3
+    with monkeypatch.context() as patched:
+        patched.setattr(checks.tempfile, "gettempdir", fails)
+        assert by_name("temporary folder").remedy
+
+
+@pytest.mark.usefixtures("nothing_else")
 def test_one_thing_to_mend_is_exit_1(repository, monkeypatch):
     monkeypatch.setattr(checks.platform, "libc_ver", lambda: ("glibc", "2.31"))
     for words in (["--json"], []):
@@ -83,8 +112,6 @@ def test_a_port_in_use_and_a_changed_model_are_named_with_their_remedy(repositor
 
 def test_it_looks_at_a_machine_on_which_nothing_heavy_can_be_imported():
     """What it checks for may be missing or broken: then it says so, and goes on to its end."""
-    import subprocess
-
     code = (
         "import sys\n"
         "for name in ('torch', 'numpy', 'PIL', 'onnx', 'onnxruntime', 'transformers', 'cv2', 'tritonclient'):\n"
@@ -178,8 +205,32 @@ def test_weights_are_looked_for_where_nobody_has_a_home(monkeypatch, tmp_path):
     assert "depth_anything_v2_small" in found and "buffalo_l" in found
 
 
-def test_the_cache_is_where_the_hub_keeps_it(monkeypatch, tmp_path):
+HUB_VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME")
+
+
+@pytest.mark.parametrize("value", ["/somewhere", "~/kept", "$HOME/kept"])
+@pytest.mark.parametrize("names", [(), *((name,) for name in HUB_VARIABLES), HUB_VARIABLES], ids=" ".join)
+def test_the_cache_is_where_the_hub_keeps_it(monkeypatch, tmp_path, names, value):
     """The library's own idea of the path, which the check does not import."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in HUB_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name in names:
+        monkeypatch.setenv(name, f"{value}/{name}")
+    code = f"import runpy; print(runpy.run_path({hub_constants()!r})['HF_HUB_CACHE'])"
+    found = subprocess.check_output([sys.executable, "-c", code], text=True).strip()
+    card = card_named("depth_anything_v2_small")
+    assert exports._cached(card, card.weights.files[0]).is_relative_to(found)
+    assert str(exports._hub()) == found
+
+
+def hub_constants() -> str:
+    """The library's file of constants, which alone is quicker to run than the library to import."""
+    (folder,) = importlib.util.find_spec("huggingface_hub").submodule_search_locations
+    return f"{folder}/constants.py"
+
+
+def test_the_hub_finds_what_the_check_finds(monkeypatch, tmp_path):
     import huggingface_hub as hub
 
     card = card_named("depth_anything_v2_small")

@@ -33,6 +33,11 @@ SHAPES = [
 UNKNOWN = [
     "[CPU] Reshape node with name 'node_Reshape_620' could not execute a primitive",
     "Inference request was interrupted",
+    "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Conv node. Name:'node_Conv_620' "
+    "Status Message: CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED ; GPU=0 ; hostname=worker-rank-0 ; "
+    "file=/onnxruntime_src/core/providers/cuda/nn/conv.cc ; line=455 ; expr=cudnnSetTensorNdDescriptor(x, dims);",
+    "CUDA failure 700: an illegal memory access was encountered ; GPU=0 ; hostname=rank ; expr=Broadcast(dims);",
+    "CUBLAS failure 14: CUBLAS_STATUS_INTERNAL_ERROR ; GPU=0 ; hostname=rank ; expr=cublasGemmStridedBatched(shape);",
     "",
 ]
 

@@ -19,6 +19,7 @@ import pytest
 from fixtures.photos import VARIETY, encoded, photo
 from fixtures.processes import ended, kill
 from fixtures.serving import COMMAND, ENDS_WITHIN_S, Server, serving
+from fixtures.shared import copied
 from fixtures.waiting import HANGS_AFTER_S, until
 from fuzz.over_http import ENDING
 from PIL import Image
@@ -238,6 +239,22 @@ def test_a_model_that_was_taken_out_stays_out_when_triton_comes_back(repository)
         wait_for_line(server, "Triton serves again at")
         assert "SIGKILL" in wait_for_line(server, "Triton was ended by")
         assert not server.steps(MODEL)
+
+
+def test_a_model_that_cannot_be_loaded_when_triton_comes_back_is_tried_until_it_can_be(repository, tmp_path):
+    """Also by the Triton after the next, which is to load it too."""
+    own = copied(repository, to=tmp_path / "models")
+    with serving(own) as server, Client(server.host) as client:
+        expected = client.depth_png(GOOD)
+        step = own / MODEL / "1" / "model.py"
+        code = step.read_text()
+        step.write_text("raise RuntimeError('it refuses')")
+        for times in (1, 2):
+            server.triton.kill()
+            wait_for_line(server, "Triton serves again at", times)
+            assert "it refuses" in wait_for_line(server, f"{MODEL}: could not be loaded again: ", times)
+        step.write_text(code)
+        answers_again(client, expected)
 
 
 def test_a_triton_that_dies_for_ever_is_given_up(repository):

@@ -153,7 +153,9 @@ def test_servers_at_one_port_of_several_addresses_have_each_its_key(monkeypatch,
     assert admin.headers("[::1]:8000") == {}
     admin.publish("127.0.0.1", 8000, "of this one")
     assert admin.headers("127.0.0.1:8000") == {ADMIN_HEADER: "of this one"}
-    admin.hide("127.0.0.1", 8000)
+    admin.hide("127.0.0.1", 8000, "of another server")
+    assert admin.headers("127.0.0.1:8000") == {ADMIN_HEADER: "of this one"}
+    admin.hide("127.0.0.1", 8000, "of this one")
     assert admin.headers("127.0.0.1:8000") == {ADMIN_HEADER: "of all addresses"}
 
 

@@ -10,6 +10,7 @@ import threading
 from io import BytesIO
 from pathlib import Path
 
+import psutil
 import pytest
 from fixtures.photos import VARIETY, difference
 from fixtures.processes import ended, family, kill, listening
@@ -173,6 +174,21 @@ def test_sigterm_while_it_starts_ends_it_too(repository):
     process.terminate()
     assert process.wait(ENDS_WITHIN_S) == 0
     assert not shm_regions(process.pid)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_who_interrupts_while_files_are_looked_at_starts_no_triton(own_repository, number):
+    """A file of 4 GB, which takes some seconds to read."""
+    model = own_repository / NETWORK / "1" / "model.onnx"
+    os.truncate(model, 4 * 2**30)
+    process = subprocess.Popen(
+        [*COMMAND, "serve", "--repository", str(own_repository), *FREE_PORTS], stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whoever began the tests may ignore it
+    )  # fmt: skip
+    until(lambda: str(model) in {file.path for file in psutil.Process(process.pid).open_files()}, "the file's reader")
+    process.send_signal(number)
+    _, said = process.communicate(timeout=HANGS_AFTER_S)
+    assert (process.returncode, said.strip()) == (130, "Interrupted.")
 
 
 def answers(client: Client) -> bool:

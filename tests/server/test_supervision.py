@@ -70,10 +70,11 @@ class Dying:
         return {"b": "its file is gone"}
 
 
-def restart(triton: Dying) -> None:
+def restart(triton: Dying) -> frozenset[str]:
     deaths = Deaths()
-    while not supervisor._restarted(triton, triton.models, deaths, threading.Event()):
+    while (failed := supervisor._restarted(triton, triton.models, deaths, threading.Event())) is None:
         pass
+    return failed
 
 
 @pytest.fixture
@@ -84,10 +85,10 @@ def short_pauses(monkeypatch):
 def test_one_that_dies_while_it_starts_is_started_again(caplog, short_pauses):
     triton = Dying(3)
     with caplog.at_level(logging.INFO):
-        restart(triton)
+        assert restart(triton) == {"b"}
     assert triton.started == [(("a", "b"), 1), (("a", "b"), 2), (("a", "b"), 3)]
     assert "SIGFPE" in caplog.text
-    assert "b: not served any more: its file is gone" in caplog.text
+    assert "b: could not be loaded again: its file is gone" in caplog.text
     assert "serves again" in caplog.text
 
 

@@ -12,8 +12,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -51,19 +52,38 @@ class Finding:
 
 
 def findings(repository: Path, host: str = "127.0.0.1") -> Iterator[Finding]:
-    """All checks, in the order of the way from Python to ports."""
-    yield _python()
-    yield from _packages()
-    yield _numpy()
-    yield _glibc()
-    yield _triton()
-    yield _cpu()
-    yield _gpu()
-    yield _room("disk", repository, MIN_DISK_BYTES)
-    yield _room("temporary folder", Path(tempfile.gettempdir()), MIN_DISK_BYTES)
-    yield _shm()
-    yield from _exports(repository)
-    yield from (_port(name, host, port) for name, port in PORTS.items())
+    """All checks, in the order of the way from Python to ports; one that fails is a finding, and ends no other."""
+    checks: dict[str, Callable[[], Finding | Iterator[Finding]]] = {
+        "Python": _python,
+        "packages": _packages,
+        "numpy": _numpy,
+        "glibc": _glibc,
+        "Triton": _triton,
+        "CPU": _cpu,
+        "GPU": _gpu,
+        "disk": lambda: _room("disk", repository, MIN_DISK_BYTES),
+        "temporary folder": lambda: _room("temporary folder", Path(tempfile.gettempdir()), MIN_DISK_BYTES),
+        "/dev/shm": _shm,
+        "exports": lambda: _exports(repository),
+        **{f"port {port}": partial(_port, name, host, port) for name, port in PORTS.items()},
+    }
+    for name, check in checks.items():
+        try:
+            found = check()
+            yield from [found] if isinstance(found, Finding) else found
+        except Exception as error:  # it may be of anything: the machine is looked at because something is wrong with it
+            yield _failed(name, error)
+
+
+def _failed(name: str, error: Exception) -> Finding:
+    if isinstance(error, OSError):
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return Finding(name, f"cannot be looked at ({what})", "Make it, or let this user read it")
+    return Finding(
+        name,
+        f"cannot be looked at ({type(error).__name__}: {error})",
+        "Install the packages anew: they may be half there",
+    )
 
 
 def _python() -> Finding:

@@ -47,11 +47,17 @@ def of_weights() -> Iterator[Words]:
 def _cached(card: ModelCard, file: HubFile) -> Path:
     """Where huggingface_hub and InsightFace keep a file."""
     if isinstance(card.weights, HubWeights):
-        home = expanded(os.environ.get("HF_HOME") or "~/.cache/huggingface")
-        hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
         folder = "models--" + card.weights.repo_id.replace("/", "--")
-        return hub / folder / "snapshots" / card.weights.revision / file.name
+        return _hub() / folder / "snapshots" / card.weights.revision / file.name
     return card.weights.folder / file.name
+
+
+def _hub() -> Path:
+    """Where huggingface_hub keeps what it fetched, which is not imported for it (its page "Environment variables")."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("HF_HOME", str(Path(cache, "huggingface")))
+    older = os.environ.get("HUGGINGFACE_HUB_CACHE", str(Path(home, "hub")))
+    return expanded(os.path.expandvars(os.environ.get("HF_HUB_CACHE", older)))
 
 
 def _is_published(file: HubFile, path: Path) -> bool:

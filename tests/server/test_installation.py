@@ -1,0 +1,44 @@
+"""Which Triton is run, and how it is started."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import threading
+from pathlib import Path
+
+import psutil
+from fixtures.container import lay_out
+from fixtures.lab import opened
+
+from depthface_server import embedded
+from depthface_server.address import Address
+from depthface_server.embedded import Triton
+from depthface_server.installation import FOLDER, Installation
+
+
+def test_a_triton_is_run_by_a_relative_path(tmp_path, monkeypatch):
+    """It starts in a working folder of its own."""
+    folder = lay_out(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    found = Installation.find(Path("opt/tritonserver"))
+    monkeypatch.setenv(FOLDER, "opt/tritonserver")
+    assert found == Installation.find() == Installation.find(folder)
+    (tmp_path / "models").mkdir()
+    with Triton(tmp_path / "models", [], Address.free("127.0.0.1", 0, 0, 0), installation=found) as triton:
+        triton.wait_until_ready(threading.Event())
+
+
+def test_stacks_stay_as_they_are_where_the_system_sets_all_of_them_aside(tmp_path, monkeypatch, caplog):
+    """With 1 GiB each, no thread could be started there."""
+    overcommit = tmp_path / "overcommit_memory"
+    monkeypatch.setattr(embedded, "_OVERCOMMIT", overcommit)
+    usual, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    large = 2**30 if hard == resource.RLIM_INFINITY else min(2**30, hard)
+    for setting, expected in (("0\n", large), ("2\n", usual)):
+        overcommit.write_text(setting)
+        folder = tmp_path / f"models {setting.strip()}"
+        folder.mkdir()
+        with caplog.at_level(logging.WARNING), opened(folder) as lab:
+            assert psutil.Process(lab.triton._process.pid).rlimit(resource.RLIMIT_STACK) == (expected, hard)
+        assert ("vm.overcommit_memory is 2" in caplog.text) == (setting == "2\n")
