@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from depthface.cli import Number
+from depthface.cli import Number, ending_signals
 from depthface.cores import Cores
 from depthface.errors import MismatchError
 from depthface.limits import LARGEST_PIXELS, MAX_FACES, Limits
@@ -128,7 +128,7 @@ def serve(
     if settings["queue_size"] == 0 and settings["queue_seconds"] is not None:
         raise click.UsageError("--queue-size 0 means no limit of time either. Leave out --queue-seconds.")
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ending_signals():
         signal.signal(number, lambda *_: stop.set())
     with rendering(log_format == "json", click.secho):
         found = contents(repository)
