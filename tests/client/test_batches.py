@@ -16,6 +16,7 @@ from fixtures.serving import depthface
 from fixtures.stub import Answer, Stub, stub_server
 from fixtures.waiting import HANGS_AFTER_S
 
+from depthface_client import Client, InvalidImage
 from depthface_client.cli import shared
 
 MODELS = {"depth": ("depth", "size"), "embedding": ("embedding",), "faces": ("boxes", "scores", "keypoints")}
@@ -187,6 +188,23 @@ def test_faces_that_are_shown_are_not_kept(photos, monkeypatch, capsys):
         kept.clear()
         assert in_this_process("faces", *photos, "--json", "--url", server.host) == 0
         assert len(json.loads(capsys.readouterr().out)["photos"][0]["faces"]) == 1
+
+
+def test_the_photo_of_a_list_that_is_refused_is_named(photos):
+    """The third: in the request of all, and when each is asked about alone."""
+
+    def answer(path: str) -> Answer:
+        if path.endswith("/infer") and server.count("/infer") in (1, 4):
+            return Answer(400, json.dumps({"error": "invalid_image: The photo is damaged."}).encode())
+        found = served(path)
+        return Answer(200, found.body.replace(b'"max_batch_size": 1', b'"max_batch_size": 16'))
+
+    with stub_server(answer) as server, Client(server.host) as client:
+        with pytest.raises(InvalidImage, match=r"^Photo 3 of 4 \(2\.png\): The photo is damaged") as caught:
+            client.embed([Path(photo) for photo in photos], request_id="mine")
+        assert caught.value.request_id == "mine"
+        with pytest.raises(InvalidImage, match=r"^Photo 2 of 2: list is not a photo"):
+            client.embed([photos[0], []])
 
 
 def in_this_process(*arguments: str) -> int:
