@@ -144,13 +144,13 @@ def test_the_exit_codes_of_success_failure_and_wrong_usage():
     assert depthface("--no-such-option").returncode == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_who_interrupts_gets_130(number):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"127.0.0.1:{silent.getsockname()[1]}"
         process = subprocess.Popen(
             [*COMMAND, "health", "--url", url], stderr=subprocess.PIPE, text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whoever began the tests may ignore it
+            preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # whoever began the tests may ignore it
         )  # fmt: skip
         silent.settimeout(120)
         connection, _ = silent.accept()
@@ -161,6 +161,35 @@ def test_who_interrupts_gets_130(number):
     assert process.returncode == 130
     assert said.splitlines()[-1] == "Interrupted."
     assert "Traceback" not in said  # gevent says KeyboardInterrupt itself
+
+
+def test_a_command_under_nohup_outlives_its_terminal():
+    code = (
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "from depthface.cli import main\n"
+        "try: main(['--version'])\n"
+        "except SystemExit: print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_waits_for_what_is_not_to_be_cut_and_one_that_is_ignored_is_none(number):
+    code = (
+        "import signal, sys; from depthface_export.interrupts import hold_signals\n"
+        "number, handler = int(sys.argv[1]), getattr(signal, sys.argv[2])\n"
+        "signal.signal(number, handler)\n"
+        "try:\n"
+        "    with hold_signals() as waiting:\n"
+        "        signal.raise_signal(number)\n"
+        "        print(*waiting)\n"
+        "except KeyboardInterrupt: print('interrupted')"
+    )
+    for handler, says in (("default_int_handler", [str(int(number)), "interrupted"]), ("SIG_IGN", [""])):
+        command = [sys.executable, "-c", code, str(int(number)), handler]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines() == says
 
 
 def test_what_nobody_foresaw_is_one_sentence_and_where_to_report_it():

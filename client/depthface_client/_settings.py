@@ -6,7 +6,8 @@ import importlib.util
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from depthface.errors import ClientError, InvalidInput
+from depthface import admin
+from depthface.errors import ClientError
 from depthface_client._transports.address import Address
 
 if TYPE_CHECKING:
@@ -31,10 +32,8 @@ class Settings:
     @classmethod
     def checked(cls, url: str, timeout_s: float, retries: int, admin_key: str | None) -> Settings:
         """Return the settings; raise `InvalidInput` for an address or a key that cannot be used."""
-        if admin_key is not None and not (
-            isinstance(admin_key, str) and admin_key.isascii() and admin_key.isprintable()
-        ):
-            raise InvalidInput("admin_key is no key.", "Give the server's, of letters, digits, `-` and `_`.")
+        if admin_key is not None:
+            admin.check(admin_key, "admin_key")
         return cls(url, Address.of(url), timeout_s, retries, admin_key)
 
     def timeout_of(self, is_load: bool) -> float:

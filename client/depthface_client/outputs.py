@@ -13,7 +13,7 @@ from pathlib import Path
 from depthface.errors import InvalidImage, InvalidInput, OutputError
 from depthface.photos import encoded, read_whole
 
-__all__ = ["STANDARD", "move", "of_name", "read", "refuse_overwriting", "targets", "write"]
+__all__ = ["STANDARD", "check_place", "move", "of_name", "read", "refuse_overwriting", "targets", "write"]
 
 STANDARD = Path("-")
 """Standard input, where a photo is asked for; standard output, where a file is."""
@@ -40,7 +40,7 @@ def targets(photos: Sequence[Path], out: str, ending: str) -> list[Path]:
 
     Raises:
         InvalidInput: two results would be one file, or a result one of the photos.
-        OutputError: `out` can be no file's name.
+        OutputError: a result cannot be written there, as `check_place` says.
     """
     is_folder = len(photos) > 1 or out.endswith(os.sep) or _is_folder(Path(out))
     if not is_folder:
@@ -58,6 +58,8 @@ def targets(photos: Sequence[Path], out: str, ending: str) -> list[Path]:
             )
         made_by[target] = photo
     refuse_overwriting(found, photos)
+    for target in found:
+        check_place(target)
     return found
 
 
@@ -69,13 +71,42 @@ def of_name(out: str) -> Path:
 def refuse_overwriting(results: Sequence[Path], inputs: Sequence[Path]) -> None:
     """Raise `InvalidInput` if two results would be one file, or one would be written over what they are made of."""
     places: dict[str, Path] = {}
+    given: dict[tuple[int, int], Path] = {}
+    for one in inputs:
+        if (file := _file(one)) is not None:
+            given.setdefault(file, one)
     for result in results:
         other = places.setdefault(os.path.realpath(result), result)
         if other is not result:
             raise InvalidInput(f"{other} and {result} would be one file.", "Give each a name of its own.")
-        for given in inputs:
-            if _is_same_file(given, result):
-                raise InvalidInput(f"{result} would be written over {given}.", "Choose another name for it.")
+        if (file := _file(result)) is not None and file in given:
+            raise InvalidInput(f"{result} would be written over {given[file]}.", "Choose another name for it.")
+
+
+def check_place(result: Path, *, is_made_beside: bool = False) -> None:
+    """Raise `OutputError` if a result cannot get its name, as far as that can be told before it is made.
+
+    Args:
+        is_made_beside: its folder has to take other files too, whatever is there by that name.
+    """
+    if result == STANDARD:
+        return
+    try:
+        mode = _mode(result)
+        if mode is not None and stat.S_ISDIR(mode):
+            raise OutputError(f"{result} cannot be written (it is a folder).", "Choose another name.")
+        if mode is not None and not is_made_beside and (not stat.S_ISREG(mode) or os.access(result, os.W_OK)):
+            return
+        beside = Path(os.path.realpath(result)).parent
+        there = next(folder for folder in (beside, *beside.parents) if folder.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+            raise OutputError(
+                f"{result} cannot be written (nothing can be made in {there}).", "Choose another place for it."
+            )
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"{result} cannot be written ({getattr(error, 'strerror', None) or error}).", "Choose another name."
+        ) from error
 
 
 def write(target: Path, content: bytes) -> None:
@@ -185,9 +216,10 @@ def _is_folder(path: Path) -> bool:
         ) from error
 
 
-def _is_same_file(a: Path, b: Path) -> bool:
-    """Whether two names are of one regular file."""
+def _file(path: Path) -> tuple[int, int] | None:
+    """Return what two names of one regular file have in common; None for anything else."""
     try:
-        return a.is_file() and b.is_file() and a.samefile(b)
+        found = path.stat()
     except (OSError, ValueError):
-        return False
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None

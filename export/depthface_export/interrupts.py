@@ -12,7 +12,7 @@ __all__ = ["hold_signals"]
 
 @contextmanager
 def hold_signals() -> Iterator[Sequence[int]]:
-    """Let SIGINT and SIGTERM wait for the end of the block; yield those that wait by now.
+    """Let SIGINT, SIGTERM and SIGHUP wait for the end of the block; yield those that wait by now.
 
     In the import of a C++ library, and where one calls us, an interrupt aborts the process. Between two renames it
     would leave networks of two exports side by side.
@@ -21,7 +21,11 @@ def hold_signals() -> Iterator[Sequence[int]]:
         yield ()
         return
     waiting: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) != signal.SIG_IGN  # as in the background of a shell, or under nohup
+    ]
     handlers = {number: signal.signal(number, lambda number, _: waiting.append(number)) for number in numbers}
     try:
         yield waiting

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import importlib.util
-import signal
 import socket
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import AsyncExitStack
@@ -19,6 +18,7 @@ from prometheus_client import start_http_server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from depthface import heap
+from depthface.cli import ending_signals
 from depthface.errors import ServeError
 from depthface_gateway.context import Context
 from depthface_gateway.contracts import Contract
@@ -210,6 +210,6 @@ async def work(contract: Contract, context: Context, metrics_port: int | None, s
 
 def _stop_on_signals() -> asyncio.Event:
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ending_signals():
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return stop

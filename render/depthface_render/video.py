@@ -133,24 +133,15 @@ def check_place(out: Path, frames: int) -> None:
         InvalidInput: older PNGs would be taken for a part of the sequence.
         OutputError: a folder has the name of a file, or no file can be made beside it.
     """
-    try:
-        for path in files_of(out, frames):
-            if path.is_dir():
-                raise OutputError(f"{path} cannot be written (it is a folder).", "Choose another name.")
-        leftover = None if format_of(out).codec else out.with_name(out.name % (frames + 1))
-        if leftover is not None and leftover.exists():
-            raise InvalidInput(
-                f"{leftover} is there already and would be taken for a part of this clip.",
-                "Remove it, or choose another folder.",
-            )
-        beside = Path(os.path.realpath(out)).parent
-        there = next(folder for folder in (beside, *beside.parents) if folder.exists())
-        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-            raise OutputError(
-                f"{out} cannot be written (nothing can be made in {there}).", "Choose another place for it."
-            )
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written ({error.strerror or error}).", "Choose another name.") from error
+    for path in files_of(out, frames):
+        outputs.check_place(path)
+    outputs.check_place(out, is_made_beside=True)
+    leftover = None if format_of(out).codec else out.with_name(out.name % (frames + 1))
+    if leftover is not None and leftover.exists():
+        raise InvalidInput(
+            f"{leftover} is there already and would be taken for a part of this clip.",
+            "Remove it, or choose another folder.",
+        )
 
 
 def told(kept: Sequence[Path], of: str = "it") -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from depthface.cli import Number
+from depthface.cli import Number, ending_signals
 from depthface.cores import Cores
 from depthface.errors import MismatchError
 from depthface.limits import LARGEST_PIXELS, MAX_FACES, Limits
@@ -147,7 +147,7 @@ def serve(
             _log.warning("--idle-minutes: NVIDIA's own backends do not know it; their networks stay in memory")
         triton = Triton(repository, models, address, _read(settings), installation)
         stop = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):  # until here both interrupt, as they do any command
+        for number in ending_signals():  # until here they interrupt, as they do any command
             signal.signal(number, lambda *_: stop.set())
         _run(triton, found, stop, is_json=log_format == "json")
 

@@ -17,7 +17,7 @@ from depthface import cache
 from depthface.contract import ADMIN_HEADER
 from depthface.errors import InvalidInput, ServeError
 
-__all__ = ["VARIABLE", "chosen_key", "headers", "hide", "publish"]
+__all__ = ["VARIABLE", "check", "chosen_key", "headers", "hide", "publish"]
 
 VARIABLE = "DEPTHFACE_ADMIN_KEY"
 
@@ -70,9 +70,28 @@ def headers(host: str, key: str | None = None) -> dict[str, str]:
     Args:
         host: `host:port`.
         key: None for the environment's or, of a server on this machine, the one in its file; empty without any.
+
+    Raises:
+        InvalidInput: no header can hold the one that is chosen.
     """
-    key = key or os.environ.get(VARIABLE) or _kept(host)
-    return {ADMIN_HEADER: key} if key else {}
+    for name, found in (("admin_key", key), (VARIABLE, os.environ.get(VARIABLE))):
+        if found:
+            check(found, name)
+            return {ADMIN_HEADER: found}
+    found = _kept(host)
+    if found:
+        check(found, f"What is kept on this machine for {host}")
+    return {ADMIN_HEADER: found} if found else {}
+
+
+def check(key: str, name: str) -> None:
+    """Raise `InvalidInput`, in which the key itself is not shown, if no header can hold it: a line's end may be in it.
+
+    Args:
+        name: what messages call it.
+    """
+    if not (isinstance(key, str) and key.isascii() and key.isprintable()):
+        raise InvalidInput(f"{name} is no key.", "Give the server's, of letters, digits, `-` and `_`.")
 
 
 def _kept(host: str) -> str | None:
@@ -83,7 +102,7 @@ def _kept(host: str) -> str | None:
     try:
         files = [path for ip in addresses if (path := _path(ip, int(port))).is_file()]
         # A server that was killed leaves its file: the latest is of the one that answers.
-        return max(files, key=lambda path: path.stat().st_mtime_ns).read_text() if files else None
+        return max(files, key=lambda path: path.stat().st_mtime_ns).read_text("utf-8", "replace") if files else None
     except (OSError, ServeError):
         return None
 

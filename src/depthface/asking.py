@@ -66,7 +66,21 @@ _LONGEST_PAUSE_S = 5.0
 
 
 @dataclass(frozen=True)
-class Infer:
+class _OfModel:
+    """What goes to one model.
+
+    Raises:
+        InvalidInput: no model can be called so.
+    """
+
+    model: str
+
+    def __post_init__(self) -> None:
+        _check_text("model", self.model)
+
+
+@dataclass(frozen=True)
+class Infer(_OfModel):
     """Ask a model for outputs.
 
     Attributes:
@@ -79,26 +93,26 @@ class Infer:
     The answer is the outputs' arrays by name.
     """
 
-    model: str
     inputs: Mapping[str, Array]
     outputs: tuple[str, ...]
     parameters: Mapping[str, bool | int | str] = field(default_factory=dict)
     request_id: str = ""
     timeout_s: float = 60.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.request_id:
+            _check_text("request_id", self.request_id)
+
 
 @dataclass(frozen=True)
-class Describe:
+class Describe(_OfModel):
     """Ask what a model is; the answer is its config, in the names of Triton's JSON."""
 
-    model: str
-
 
 @dataclass(frozen=True)
-class Ready:
+class Ready(_OfModel):
     """Ask whether a model is ready; the answer is True or False."""
-
-    model: str
 
 
 @dataclass(frozen=True)
@@ -115,17 +129,13 @@ class Index:
 
 
 @dataclass(frozen=True)
-class Load:
+class Load(_OfModel):
     """Load a model; the answer, None, comes when it is ready. For operators."""
-
-    model: str
 
 
 @dataclass(frozen=True)
-class Unload:
+class Unload(_OfModel):
     """Take a model out of memory. For operators."""
-
-    model: str
 
 
 Call = Infer | Describe | Ready | Served | Index | Load | Unload
@@ -363,6 +373,12 @@ class operation(Generic[P, T]):  # noqa: N801 (a decorator)
 
         method.__doc__, method.__name__, method.__wrapped__ = self.__doc__, self.__name__, self.way.__get__(instance)  # type: ignore[attr-defined]
         return method
+
+
+def _check_text(name: str, value: str) -> None:
+    """Raise `InvalidInput` for what no request can carry: no text, an empty one, or half a character."""
+    if not (isinstance(value, str) and value and value.encode(errors="ignore").decode() == value):
+        raise InvalidInput(f"{name} is {value!r:.60}.", "Give a text of whole characters.")
 
 
 def _is_fresh(known: tuple[float, T] | None) -> TypeGuard[tuple[float, T]]:

@@ -22,7 +22,7 @@ from click.shell_completion import CompletionItem
 from depthface.commands import COMMANDS, GROUPS, Entry
 from depthface.errors import DepthfaceError
 
-__all__ = ["Number", "group", "main", "said"]
+__all__ = ["Number", "ending_signals", "group", "main", "said"]
 
 _NO_MEMORY = "There is not the memory for this. End other programs, give a smaller photo, or take a larger machine."
 
@@ -59,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="replace")  # a name or sign that the terminal cannot show is no reason to stop
     if threading.current_thread() is threading.main_thread():
         # What is half done is taken away as after Ctrl-C. Commands that serve have handlers of their own.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in ending_signals():
+            if number != signal.SIGINT:  # Python's own, or ignored where a shell has us in the background
+                signal.signal(number, signal.default_int_handler)
     run = _Run()
     try:
         code = group.main(arguments, prog_name="depthface", standalone_mode=False, obj=run)
@@ -81,6 +83,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
     _flush()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def ending_signals() -> list[signal.Signals]:
+    """Return the signals that end a command. SIGHUP, of a terminal that goes, is none where `nohup` ignores it."""
+    hang_up = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hang_up]
 
 
 def _flush() -> None:

@@ -1,19 +1,43 @@
-"""A method of the clients that takes one item or a list of them, with types that tell the two apart."""
+"""Methods of the clients about one item or a list of them, with types for both; and ways of several photos."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, SupportsIndex, TypeVar, overload
 
 from depthface.asking import Asynchronous, Blocking, Steps
+from depthface.errors import ImageTooLarge, InvalidImage
+from depthface.photos import Photo, shown
 
-__all__ = ["ListOf", "OneOrMany", "OneOrManyAwaited", "operation_on_many"]
+__all__ = ["UNUSABLE", "ListOf", "OneOrMany", "OneOrManyAwaited", "naming", "operation_on_many"]
 
 I = TypeVar("I")  # noqa: E741 (an item)
 Taken = TypeVar("Taken", contravariant=True)
 Listed = TypeVar("Listed", covariant=True)
 R = TypeVar("R")
 P = ParamSpec("P")
+T = TypeVar("T")
+
+UNUSABLE = (InvalidImage, ImageTooLarge)
+"""What is said of one photo, whatever else a request holds."""
+
+
+def naming(way: Steps[T], which: str, photo: Photo) -> Steps[T]:
+    """Go a way that is about one photo of several; an error about it says which it is.
+
+    Args:
+        which: how a sentence begins about it: `The first photo`.
+    """
+    try:
+        return (yield from way)
+    except UNUSABLE as error:
+        name = shown(photo) if isinstance(photo, str | os.PathLike) else ""
+        if name and error.what.startswith(name):  # it could not be read
+            raise
+        found = type(error)(f"{which}{f' ({name})' if name else ''}: {error.what}", error.remedy)
+        found.request_id = error.request_id
+        raise found from error
 
 
 class ListOf(Protocol[Listed]):

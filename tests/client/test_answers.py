@@ -237,7 +237,8 @@ def test_the_time_limit_is_that_of_an_answer_that_stops_in_the_middle_too(ask, h
 @pytest.mark.parametrize(
     "url",
     ["", " ", "ftp://a", "http://", "a:b", "a:0", "a:70000", "a:-1", "http://a:1/?q", "http://:p@a:1", "a\0b:1",
-     "a b:1", "::1", "::1:8000", "grpc://a:1/path", "grpc://u:p@a:1", "http://u%3Av:p@a:1", None, 8000],
+     "a b:1", "::1", "::1:8000", "grpc://a:1/path", "grpc://u:p@a:1", "http://u%3Av:p@a:1", None, 8000,
+     "a..b:8000", "a..", ".", f"{'x' * 64}.de", "x." * 127 + "de", "1.2.3.4.5"],
 )  # fmt: skip
 def test_a_wrong_address_is_said_when_the_client_is_made(kind, url):
     with pytest.raises(InvalidInput, match="address"):
@@ -266,10 +267,66 @@ def test_a_login_is_sent_to_who_asks_for_it_and_shown_to_nobody(ask):
 
 @pytest.mark.parametrize(
     "url",
-    ["[::1]", "[::1]:8000", "localhost", "http://h", "https://h:1/base/", "GRPC://h", "ann:secret@h:1", "http://ann@h"],
-)
+    ["[::1]", "[::1]:8000", "localhost", "http://h", "https://h:1/base/", "GRPC://h", "ann:secret@h:1", "http://ann@h",
+     f"{'x' * 63}.de", "localhost.", "web.1"],
+)  # fmt: skip
 def test_addresses_that_are_right(url):
     Client(url).close()
+
+
+@both
+def test_an_address_of_ipv4_may_be_short(ask):
+    with stub_server(lambda _: Answer(404, said("unknown model"))) as stub, pytest.raises(ModelUnavailable):
+        ask(stub.host.replace("127.0.0.1", "127.1"))
+    assert stub.asked
+
+
+HALF = "\ud83d"
+"""Of a character outside Unicode's first plane: a file's name in another encoding gives such."""
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:9", "grpc://127.0.0.1:9"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.faces(PHOTO, model=HALF, parts=()),
+        lambda client: client.swap(PHOTO, PHOTO, model=HALF, analysis=HALF),
+        lambda client: client.weights(HALF),
+        lambda client: client.depth_png(PHOTO, model=HALF),
+        lambda client: client.depth_png(PHOTO, model=5),
+        lambda client: client.depth_png(PHOTO, model=MODEL, request_id=HALF),
+        lambda client: client.load(HALF),
+        lambda client: client.load(""),
+    ],
+)
+def test_a_name_that_no_request_can_carry_is_refused(url, call):
+    with Client(url) as client, pytest.raises(InvalidInput, match="whole characters"):
+        call(client)
+
+    async def asynchronously() -> None:
+        async with AsyncClient(url) as client:
+            await call(client)
+
+    with pytest.raises(InvalidInput, match="whole characters"):
+        asyncio.run(asynchronously())
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:9", "grpc://127.0.0.1:9"])
+@pytest.mark.parametrize("key", ["a-key-of-a-file-of-windows\r", "a-key-with-an-ü", "a-key-\udcff"])
+def test_a_key_of_the_environment_that_cannot_be_one_is_said_and_not_shown(monkeypatch, url, key):
+    done = depthface("load", "x", "--url", url, DEPTHFACE_ADMIN_KEY=key)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: DEPTHFACE_ADMIN_KEY is no key.")
+    assert "a-key" not in line
+    monkeypatch.setenv("DEPTHFACE_ADMIN_KEY", key)
+
+    async def load() -> None:
+        async with AsyncClient(url) as client:
+            await client.load("x")
+
+    with pytest.raises(InvalidInput, match="DEPTHFACE_ADMIN_KEY is no key"):
+        asyncio.run(load())
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])

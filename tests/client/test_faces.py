@@ -124,9 +124,16 @@ def test_a_photo_without_a_face_is_named(client, tmp_path):
         client.compare(portrait(1), path)
 
 
-def test_errors(client):
+def test_errors(client, tmp_path):
     with pytest.raises(InvalidImage, match="not an image"):
         client.faces(b"hello")
+    with pytest.raises(InvalidImage, match=r"The first photo: .*not an image"):
+        client.compare(b"hello", portrait(1))
+    (bad := tmp_path / "bad.png").write_bytes(b"hello")
+    with pytest.raises(InvalidImage, match=r"The second photo \(.*bad\.png\): .*not an image"):
+        client.compare(portrait(1), bad)
+    with pytest.raises(InvalidImage, match=r"^/.*missing\.png cannot be read"):
+        client.compare(portrait(1), tmp_path / "missing.png")
     with pytest.raises(ModelUnavailable, match="depthface models"):
         client.faces(portrait(1), model="face_analysis_nobody")
     with pytest.raises(ModelUnavailable, match="face_swap_nobody"):

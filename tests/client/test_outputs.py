@@ -57,6 +57,50 @@ def test_a_photo_is_never_written_over(tmp_path):
             outputs.targets(found, str(out), "_depth.png")
 
 
+def test_many_photos_are_looked_at_once_each(tmp_path, monkeypatch):
+    """Each against each was minutes for thousands."""
+    looked = 0
+    stat_of = os.stat
+
+    def counted(*arguments: object, **options: object) -> os.stat_result:
+        nonlocal looked
+        looked += 1
+        return stat_of(*arguments, **options)
+
+    (first,) = photos(tmp_path, "0.png")
+    for number in range(1, 300):
+        os.link(first, tmp_path / f"{number}.png")
+    monkeypatch.setattr(os, "stat", counted)
+    outputs.targets([tmp_path / f"{number}.png" for number in range(300)], str(tmp_path / "new"), "_d.png")
+    assert looked < 300 * 10
+
+
+def test_where_a_result_could_not_be_put_is_told_beforehand(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "link").symlink_to("file/x")
+    for name in ("folder", "file/x", "link", "x" * 300, "nul\0l"):
+        with pytest.raises(OutputError, match="cannot be written"):
+            outputs.check_place(tmp_path / name)
+    for path in (tmp_path / "new/deep/x", tmp_path / "file", Path("/dev/null"), outputs.STANDARD):
+        outputs.check_place(path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "link"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_file_that_may_be_written_in_a_folder_that_may_not_is_a_place(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    tmp_path.chmod(0o555)
+    try:
+        outputs.check_place(tmp_path / "file")
+        with pytest.raises(OutputError, match="nothing can be made"):
+            outputs.check_place(tmp_path / "new")
+        with pytest.raises(OutputError, match="nothing can be made"):
+            outputs.check_place(tmp_path / "file", is_made_beside=True)
+    finally:
+        tmp_path.chmod(0o755)
+
+
 def test_where_results_go(tmp_path):
     first, second = photos(tmp_path, "a.png", "b.tar.png")
     assert outputs.targets([first], "new.png", "_d.png") == [Path("new.png")]

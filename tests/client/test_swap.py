@@ -94,6 +94,11 @@ def test_a_photo_without_a_face_is_named(client):
 def test_what_the_analysis_refuses_the_swap_refuses_too(client):
     with pytest.raises(InvalidImage, match="not an image"):
         client.swap(b"hello", TARGET)
+    for which, given in (("source", (b"hello", TARGET)), ("target", (SOURCE, b"hello"))):
+        with pytest.raises(InvalidImage, match=f"The {which} photo: .*not an image"):
+            client.swap(*given)
+    with pytest.raises(InvalidImage, match="The target photo: list is not a photo"):
+        client.swap(SOURCE, [])
     with pytest.raises(ModelUnavailable, match="face_analysis_nobody"):
         client.swap(SOURCE, TARGET, analysis="face_analysis_nobody")
 

@@ -257,7 +257,7 @@ def test_no_server_is_a_remedy(folder):
     assert made(folder) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_ctrl_c_and_sigterm_leave_nothing(folder, number):
     command = [sys.executable, "-m", "depthface", "parallax", folder / "photo.png", "--depth", folder / "depth.png"]
     command += ["--out", folder / "clip.mp4", "--seconds", "60", "--fps", "60", "--size", "1280", "--quality", "high"]
@@ -266,8 +266,8 @@ def test_ctrl_c_and_sigterm_leave_nothing(folder, number):
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        # Whatever runs the tests in the background may ignore SIGINT, and its children with it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # Whatever runs the tests in the background may ignore it, and its children with it.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
 
     def has_begun() -> bool:

@@ -190,7 +190,7 @@ def test_where_a_clip_could_not_be_put_is_told_before_it_is_made(tmp_path):
     write(tmp_path, ALL[4])
     (tmp_path / "file").write_text("")
     (tmp_path / "clip.gif").mkdir()
-    for name, says in (("file/clip.mp4", "can be made in"), ("clip.gif", "folder"), ("x" * 300 + ".gif", "long")):
+    for name, says in (("file/clip.mp4", "Not a directory"), ("clip.gif", "folder"), ("x" * 300 + ".gif", "long")):
         with pytest.raises(OutputError, match=says):
             video.check_place(tmp_path / name, COUNT)
     with pytest.raises(InvalidInput, match=r"006\.png is there already"):

@@ -51,7 +51,7 @@ def shm_regions(pid: int) -> list[Path]:
     return list(Path("/dev/shm").glob(f"depthface_{pid}_*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_it_starts_answers_and_ends_whole(repository, number):
     with serving(repository) as server:
         assert f"ready: http://{server.host}" == server.lines[-1]

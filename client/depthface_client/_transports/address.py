@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import socket
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import unquote, urlsplit
@@ -15,6 +16,10 @@ __all__ = ["Address"]
 _PORTS = {"": 8000, "http": 80, "https": 443, "grpc": 8001, "grpcs": 8001}
 
 _HOST = re.compile(r"[A-Za-z0-9._~-]+|[0-9A-Fa-f:.]+(?:%[\w.~-]+)?")
+
+_NUMBERS = re.compile(r"[0-9.]+")
+
+_LONGEST_LABEL, _LONGEST_HOST = 63, 253
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,8 @@ class Address:
         scheme = scheme.lower() if separator else ""
         if scheme not in _PORTS:
             raise InvalidInput(f"{shown!r} is not an address of HTTP or gRPC.", remedy)
-        if not _HOST.fullmatch(host) or port == 0 or parts.query or parts.fragment:
+        host = _canonical(host)
+        if not (_HOST.fullmatch(host) and _has_labels(host)) or port == 0 or parts.query or parts.fragment:
             raise InvalidInput(f"{shown!r} is not an address.", remedy)
         is_grpc = scheme.startswith("grpc")
         path = parts.path.rstrip("/")
@@ -85,3 +91,19 @@ class Address:
 
     def __str__(self) -> str:
         return f"grpc://{self.netloc}" if self.protocol == "grpc" else f"{self.netloc}{self.path}"
+
+
+def _canonical(host: str) -> str:
+    """Return an address of IPv4 in its usual form, for only some libraries know `127.1`; nothing if it is none."""
+    if not _NUMBERS.fullmatch(host):
+        return host
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except OSError:
+        return ""
+
+
+def _has_labels(host: str) -> bool:
+    """Whether each part of a name has 1 to 63 letters, and all have up to 253 (RFC 1035, 2.3.4)."""
+    labels = host.removesuffix(".").split(".")
+    return len(host) <= _LONGEST_HOST and all(1 <= len(label) <= _LONGEST_LABEL for label in labels)

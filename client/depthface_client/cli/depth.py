@@ -51,6 +51,7 @@ def depth(
     shared.refuse_two_on_standard_output(as_json, targets)
     with Client(url, timeout_s=timeout_s) as client:
         chosen = model or client.model_for(NAME)
+        weights = client.weights(chosen)
 
         def make(index: int) -> dict[str, Any]:
             started = time.monotonic()
@@ -63,7 +64,6 @@ def depth(
             return {"depth": str(targets[index]), "milliseconds": milliseconds}
 
         documents = shared.for_each(client, photos, make)
-        weights = client.weights(chosen)
     if as_json:
         shared.say_json({"model": chosen, "weights": weights, "photos": documents})
     shared.warn(weights)

@@ -45,6 +45,8 @@ def embed(
         raise click.UsageError("Give photos, or --text, and not both.")
     results = [] if out is None else [outputs.of_name(out)]
     outputs.refuse_overwriting(results, photos)
+    for result in results:
+        outputs.check_place(result)
     shared.refuse_two_on_standard_output(as_json, results)
     found: list[Embedding] = []
     with Client(url, timeout_s=timeout_s) as client:
@@ -57,6 +59,7 @@ def embed(
                 found.append(client.embed(outputs.read(photos[index]), model=model))
                 return {}
 
+            client.weights(model) if model else client.loaded()  # as `for_each` wants it
             documents = shared.for_each(client, photos, see)
     done = [document for document in documents if "error" not in document]
     for document, one in zip(done, found, strict=True):
@@ -68,10 +71,10 @@ def embed(
             document["embedding"] = one.vector.tolist()
         elif outputs.STANDARD not in results:
             shared.say(f"{document.get('photo', document.get('text'))}: {one.vector.size} numbers of {one.model}")
-    for result in results if found else ():
-        outputs.write(result, _npy(found))
     if as_json:
         shared.say_json(documents)
+    for result in results if found else ():
+        outputs.write(result, _npy(found))
     if found:
         shared.warn(found[0].weights)
     shared.end(documents)

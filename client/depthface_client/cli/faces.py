@@ -89,7 +89,7 @@ def faces(
                 shared.say(f"{photos[index]}: {_counted(len(found))}{drawn}", aside=aside)
                 for number, face in enumerate(found, 1):
                     shared.say(f"  {number}  {_line(face)}", aside=aside)
-            return {"faces": [face.as_dict() for face in found]}
+            return {"faces": [face.as_dict() for face in found]} if as_json else {}  # or they are kept for nothing
 
         documents = shared.for_each(client, photos, find)
     if as_json:

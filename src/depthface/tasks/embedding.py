@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from depthface.asking import Asker, Description, Infer, Steps, Together, bytes_tensor, operation
 from depthface.errors import InvalidInput
-from depthface.operations import operation_on_many
+from depthface.operations import UNUSABLE, naming, operation_on_many
 from depthface.photos import Photo, encoded, probe_picture
 
 __all__ = [
@@ -123,11 +123,18 @@ class EmbeddingMethods(Asker):
         """
         found: list[Embedding] = []
         for start in range(0, len(photo), _IN_MEMORY):
+            some = photo[start : start + _IN_MEMORY]
+            names = [f"Photo {start + place} of {len(photo)}" for place in range(1, len(some) + 1)]
             items = []
-            for one in photo[start : start + _IN_MEMORY]:
-                items.append((yield from self._read(one)))
+            for one, name in zip(some, names, strict=True):
+                items.append((yield from naming(self._read(one), name, one) if len(photo) > 1 else self._read(one)))
             model = model or (yield from self._serving(NAME, taking=["image"]))
-            found += yield from self._embed(model, "image", items, request_id)
+            try:
+                found += yield from self._embed(model, "image", items, request_id)
+            except UNUSABLE:  # the server does not say which of a request's
+                for one, name, item in zip(some, names, items, strict=True) if len(photo) > 1 else ():
+                    yield from naming(self._embed(model, "image", [item], request_id), name, one)
+                raise
         return found
 
     @operation_on_many

@@ -13,6 +13,7 @@ from PIL import Image
 
 from depthface.asking import Asker, Description, Infer, Steps, Together, bytes_tensor, operation
 from depthface.errors import InvalidInput, NoFaceFound
+from depthface.operations import naming
 from depthface.photos import Photo, encoded, probe_picture
 
 __all__ = [
@@ -303,7 +304,12 @@ class FaceMethods(Asker):
         """
         model = model or (yield from self._serving(NAME, PARTS["embedding"]))
         way = FaceMethods.faces.way
-        found = yield Together([way(self, photo, model=model, parts=("embedding",)) for photo in (a, b)])
+        found = yield Together(
+            [
+                naming(way(self, photo, model=model, parts=("embedding",)), f"The {place} photo", photo)
+                for place, photo in (("first", a), ("second", b))
+            ]
+        )
         return Comparison.of(_largest(found[0], a, "first"), _largest(found[1], b, "second"), threshold)
 
     @operation

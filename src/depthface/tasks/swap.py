@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from depthface.asking import Asker, Description, Infer, Steps, bytes_tensor, operation
 from depthface.errors import InvalidInput
+from depthface.operations import UNUSABLE, naming
 from depthface.photos import Photo
 from depthface.tasks import faces
 
@@ -44,14 +45,23 @@ class SwapMethods(Asker):
             InvalidInput: a photo cannot be used.
             ClientError: no answer.
         """
-        sent = (yield from self._read(source)), (yield from self._read(target))
+        given = {"The source photo": source, "The target photo": target}
+        sent = []
+        for which, photo in given.items():
+            sent.append((yield from naming(self._read(photo), which, photo)))
         model = model or (yield from self._serving(NAME))
         analysis = analysis or (yield from self._serving(faces.NAME, faces.PARTS["embedding"]))
         pack = (yield from self._describe(analysis)).parameters.facts.get(PACK)
         if pack is None:
             raise InvalidInput(f"{analysis} finds no faces for a swap.", "Name a model that gives embeddings.")
         inputs = {"source": bytes_tensor(sent[0]), "target": bytes_tensor(sent[1]), PACK: bytes_tensor(pack.encode())}
-        png: bytes = (yield from self._infer(model, inputs, ("image",), {}, request_id))["image"][0, 0]
+        try:
+            png: bytes = (yield from self._infer(model, inputs, ("image",), {}, request_id))["image"][0, 0]
+        except UNUSABLE:  # the server does not say which
+            for (which, photo), data in zip(given.items(), sent, strict=True):
+                look = faces.FaceMethods.faces.way(self, data, model=analysis, parts=(), request_id=request_id)
+                yield from naming(look, which, photo)
+            raise
         return png
 
 
