@@ -169,9 +169,10 @@ class Methods(TaskMethods, Asker):
         states = yield Index()
         if model not in states:  # Triton itself would say that all went well
             raise ModelUnavailable(f"{self._server} has no model {model!r}.", "See `depthface models` for what it has.")
-        loaded = []
-        for name in sorted(name for name, state in states.items() if state == "READY"):
-            loaded.append((yield from self._describe(name)))
+        ready = {name for name, state in states.items() if state == "READY"}
+        loaded = yield from self._described(ready - {model})
+        if model in ready:
+            loaded.append((yield from self._describe(model)))
         for name in _leaving_with(model, loaded):
             yield Unload(name)
         self._forget(model)

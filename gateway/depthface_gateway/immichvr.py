@@ -6,6 +6,7 @@ here, and are refused in its own form.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import struct
@@ -113,6 +114,7 @@ class _Depth:
         default: the key of the model for who asks for none.
         device: what computes, `cpu` or `gpu`, as its operator says: Triton does not tell its clients.
         current: the key of the model that was loaded or asked for last; None once that is unloaded.
+        turn: the number of the request that `current` is of. The later one began, the higher.
         seen: the keys that were ready once: what they name is exported.
     """
 
@@ -120,7 +122,18 @@ class _Depth:
     default: str
     device: str
     current: str | None = None
+    turn: int = 0
     seen: set[str] = field(default_factory=set)
+    _turns: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    def begin(self) -> int:
+        """Return the number of a request that names a model, as it begins."""
+        return next(self._turns)
+
+    def settle(self, key: str | None, turn: int) -> None:
+        """Have a request that went well say which model is current, unless one that began later has said so."""
+        if turn >= self.turn:
+            self.current, self.turn = key, turn
 
     def ready(self) -> list[str]:
         """Return the keys of the models that Triton has loaded: the current one first, then the default."""
@@ -129,9 +142,9 @@ class _Depth:
         self.seen.update(ready)
         return sorted(ready, key=lambda key: (key != self.current, key != self.default))
 
-    async def png(self, photo: bytes, key: str, id: str) -> bytes:
+    async def png(self, photo: bytes, key: str, turn: int, id: str) -> bytes:
         """Return the depth of a photo; a model that is not loaded is loaded, as there."""
-        name, before = _OURS[key], self.current
+        name = _OURS[key]
         try:
             png = await self.context.triton.ask(
                 lambda client: client.depth_png(photo, bits=8, model=name, request_id=id)
@@ -141,8 +154,7 @@ class _Depth:
             png = await self.context.triton.ask(
                 lambda client: client.depth_png(photo, bits=8, model=name, request_id=id)
             )
-        if self.current == before:  # none was loaded meanwhile
-            self.current = key
+        self.settle(key, turn)
         self.seen.add(key)
         return as_there(png)
 
@@ -163,13 +175,13 @@ class _Depth:
 
     async def unload(self, key: str) -> bool:
         """Have Triton unload a model; return whether it was loaded."""
-        name = _OURS[key]
+        name, turn = _OURS[key], self.begin()
         await self.context.triton.look()
         was_ready = key in self.ready()
         if was_ready:
             await self.context.triton.on_every_server(lambda client: client.unload(name))
         if self.current == key:
-            self.current = None
+            self.settle(None, turn)
         return was_ready
 
 
@@ -222,8 +234,9 @@ def _router(depth: _Depth) -> APIRouter:
         key = model or next(iter(depth.ready()), depth.default)
         if key not in _MODELS:
             raise _Refusal(400, "Invalid model", f"Unknown model '{key}'. Available: {[*_MODELS]}")
+        turn = depth.begin() if model else depth.turn  # who names none changes nothing
         try:
-            png = await depth.png(await image.read(), key, request_id(request))
+            png = await depth.png(await image.read(), key, turn, request_id(request))
         except (ModelUnavailable, ServerUnavailable) as error:
             _log.warning("%s", error, extra={"request_id": request_id(request)})
             raise _Refusal(503, "Model not initialized", "Depth estimation model is not available") from error
@@ -264,6 +277,7 @@ def _router(depth: _Depth) -> APIRouter:
         device = await _device(request)
         if device not in _DEVICES:
             raise _Refusal(400, "Invalid device", f"Unknown device '{device}'. Available: {[*_DEVICES]}")
+        turn = depth.begin()
         try:
             await depth.load(key)
         except ModelUnavailable as error:
@@ -271,7 +285,7 @@ def _router(depth: _Depth) -> APIRouter:
             raise _Refusal(500, "Failed to load model", message, success=False) from error
         except DepthfaceError as error:
             raise _Refusal(500, "Model load error", str(error), success=False) from error
-        depth.current = key
+        depth.settle(key, turn)
         return {"success": True, "message": f"Model '{key}' loaded successfully", "current_model": key}
 
     @routes.post("/api/models/{key}/unload")

@@ -11,7 +11,8 @@ import random
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Concatenate, Generic, ParamSpec, TypeGuard, TypeVar, cast, overload
@@ -274,15 +275,15 @@ class Asker:
 
     def _served(self) -> Steps[list[Description]]:
         """Return all public models that are loaded."""
-        names = yield from self._ask(Served())
+        described = yield from self._described((yield from self._ask(Served())))
+        return [one for one in described if one.parameters.task is not None]
+
+    def _described(self, names: Iterable[str]) -> Steps[list[Description]]:
+        """Return what the server says of each of these models that is still loaded, by the order of their names."""
         described = []
         for name in sorted(names):
-            try:
-                description = yield from self._describe(name)
-            except ModelUnavailable:  # unloaded a moment ago
-                continue
-            if description.parameters.task is not None:
-                described.append(description)
+            with suppress(ModelUnavailable):  # unloaded a moment ago
+                described.append((yield from self._describe(name)))
         return described
 
     def _serving(self, task: str, offering: Collection[str] = (), taking: Collection[str] = ()) -> Steps[str]:

@@ -13,9 +13,10 @@ from fixtures.waiting import settled, until
 from tritonclient.grpc import service_pb2 as pb
 
 from depthface import asking
-from depthface.asking import Describe, Description, Together, Work, operation
+from depthface.asking import Describe, Description, Index, Together, Unload, Work, operation
 from depthface.tasks.embedding import EmbeddingMethods
 from depthface_client import AsyncClient, Client, InvalidImage, ModelUnavailable, NotAllowed
+from depthface_client._methods import Methods
 from depthface_client._transports.address import Address
 from depthface_client._transports.grpc_codec import GrpcCodec
 
@@ -92,6 +93,35 @@ def test_of_a_long_list_of_photos_no_more_are_read_than_can_be_under_way():
         except StopIteration as end:
             found = end.value
     assert (most, waiting, len(found)) == (8 * 16, 0, 300)
+
+
+def test_a_model_that_leaves_meanwhile_keeps_no_other_from_being_unloaded():
+    way = Methods.unload.way(Methods("h", 60, 0), "a")
+    states = {"a": "READY", "b": "READY", "c": "UNAVAILABLE", "of_a": "READY", "of_b": "READY"}
+    sent: list[object] = []
+    step = next(way)
+    with pytest.raises(StopIteration):
+        while True:
+            sent.append(step)
+            match step:
+                case Index():
+                    step = way.send(states)
+                case Describe("b"):
+                    step = way.throw(ModelUnavailable("h does not serve 'b'."))
+                case Describe(name):
+                    steps = [{"model_name": "of_a"}] if name == "a" else []
+                    step = way.send({"name": name, "ensemble_scheduling": {"step": steps}})
+                case _:
+                    step = way.send(None)
+    assert [step for step in sent if isinstance(step, Unload)] == [Unload("a"), Unload("of_a")]
+
+
+def test_a_model_that_is_gone_itself_is_said_to_be():
+    way = Methods.unload.way(Methods("h", 60, 0), "a")
+    assert next(way) == Index()
+    assert way.send({"a": "READY"}) == Describe("a")
+    with pytest.raises(ModelUnavailable):
+        way.throw(ModelUnavailable("h does not serve 'a'."))
 
 
 def test_a_parameter_without_a_text_is_read_over_grpc():

@@ -170,6 +170,15 @@ METHODS = {
 }
 
 
+@pytest.mark.parametrize("size_bytes", [100, 2**21])
+def test_a_photo_of_any_size_arrives_whole_and_warns_of_nothing(ask, size_bytes):
+    photo = bytes(range(256)) * (size_bytes // 256 + 1)
+    with stub((400, "invalid_image: No photo.")) as server:
+        with pytest.raises(InvalidImage):
+            ask(server.host, lambda client: client.depth_png(photo, model=DEPTH))
+        assert photo in server.bodies[0]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_bad_photo_is_sent_once_however_many_retries_there_are(ask, method):
     with stub((400, "invalid_image: The photo is damaged. Send the whole file.")) as server:

@@ -10,15 +10,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from depthface.errors import InvalidInput, ModelUnavailable, ServeError, ServerFault
+from depthface.errors import InvalidInput, ServeError, ServerFault
 from depthface_client import ModelInfo
 from depthface_gateway import immich
 from depthface_gateway.immich.embedding import literal
 from depthface_gateway.immich.entries import CLIP, FACES, Entry, cleaned, parsed
 from depthface_gateway.immich.models import Models, preloaded
-from depthface_gateway.meanings import analyses, exportable
-
-MINE = analyses(exportable())["buffalo_l"]
+from depthface_gateway.meanings import exportable
 
 
 @pytest.mark.parametrize(
@@ -133,109 +131,3 @@ def test_a_pack_that_does_not_fit_immichs_column_is_refused_at_the_start():
 def test_an_upstream_that_cannot_be_is_refused(upstream):
     with pytest.raises(InvalidInput, match="no address of HTTP"):
         immich.Upstream(upstream, 1.0)
-
-
-class Servers:
-    """What `Models` asks of `Triton`: what is there, and what was seen of it when somebody last looked."""
-
-    is_alive = True
-
-    def __init__(self) -> None:
-        self.done: list[str] = []
-        self.there: set[str] = set()
-        self.models: dict[str, ModelInfo] = {}
-
-    async def look(self) -> None:
-        self.models = {name: replace(exportable()[name], ready=True) for name in self.there}
-
-    def has_ready(self, name: str) -> bool:
-        return name in self.models
-
-    async def on_every_server(self, call) -> None:
-        await call(self)
-        await self.look()
-
-    async def load(self, name: str) -> None:
-        self.done.append(f"load {name}")
-        self.there.add(name)
-
-    async def unload(self, name: str) -> None:
-        self.done.append(f"unload {name}")
-        self.there.discard(name)
-
-    async def ask(self, call) -> str:
-        if MINE not in self.there:
-            raise ModelUnavailable("It is not served.")
-        return "answer"
-
-
-READ_BY_IMMICH = Entry(FACES, "recognition", "buffalo_l", {})
-
-
-async def asked(models: Models) -> str:
-    name = models.name(READ_BY_IMMICH)
-    assert name is not None
-    return await models.ask(name, lambda client: client)
-
-
-def test_a_model_that_was_loaded_here_is_known_when_it_is_away():
-    """What was preloaded and left memory before anybody asked is still ours, and not the upstream's."""
-    servers = Servers()
-
-    async def run() -> None:
-        models = Models.of(servers, {}, {})
-        await models.preload([READ_BY_IMMICH])
-        await models._unload(MINE)
-        assert await asked(models) == "answer"
-
-    asyncio.run(run())
-    assert servers.done == [f"load {MINE}", f"unload {MINE}", f"load {MINE}"]
-
-
-def test_a_model_that_was_unloaded_here_is_known_after_a_restart(tmp_path):
-    notes = tmp_path / "data" / "immich.json"
-    servers = Servers()
-
-    async def run() -> None:
-        before = Models.of(servers, {}, {}, notes)
-        await before.preload([READ_BY_IMMICH])
-        await before._unload(MINE)
-        servers.models = {}
-        assert await asked(Models.of(servers, {}, {}, notes)) == "answer"
-        assert Models.of(servers, {}, {}, notes).away == set()
-
-    asyncio.run(run())
-
-
-@pytest.mark.parametrize("text", ["", "{", "[1]", '[{"name": "x"}]', "7"])
-def test_notes_that_cannot_be_read_are_none(text, tmp_path):
-    notes = tmp_path / "immich.json"
-    notes.write_text(text)
-    assert Models.of(Servers(), {}, {}, notes).known == {}
-
-
-def test_notes_that_cannot_be_written_stop_nothing(tmp_path, caplog):
-    servers = Servers()
-    (tmp_path / "data").write_text("no folder")
-
-    async def run() -> None:
-        models = Models.of(servers, {}, {}, tmp_path / "data" / "immich.json")
-        await models.preload([READ_BY_IMMICH])
-        await models._unload(MINE)
-
-    asyncio.run(run())
-    assert servers.done == [f"load {MINE}", f"unload {MINE}"]
-    assert "what is unloaded now is not known" in caplog.text
-
-
-def test_a_model_that_somebody_else_has_just_unloaded_is_loaded():
-    servers = Servers()
-
-    async def run() -> None:
-        models = Models.of(servers, {}, {})
-        await models.preload([READ_BY_IMMICH])
-        servers.there.clear()  # and nobody has looked since
-        assert await asked(models) == "answer"
-
-    asyncio.run(run())
-    assert servers.done == [f"load {MINE}"] * 2

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from fixtures.photos import encoded, photo
+from fixtures.waiting import HANGS_AFTER_S
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -28,7 +32,7 @@ class Servers:
         self.exported = {f"depth_anything_v2_{key}" for key in keys}
         self.there: set[str] = set()
         self.models: dict[str, ModelInfo] = {}
-        self.meanwhile: Callable[[], object] | None = None
+        self.meanwhile: dict[str, Callable[[], object]] = {}  # by keys: what happens once while that model is asked
 
     async def look(self) -> None:
         self.models = {name: replace(exportable()[name], ready=True) for name in self.there}
@@ -56,7 +60,7 @@ class Servers:
     async def depth_png(self, photo: bytes, *, bits: int, model: str, request_id: str) -> bytes:
         if model not in self.there:
             raise ModelUnavailable("It is not loaded.")
-        meanwhile, self.meanwhile = self.meanwhile, None
+        meanwhile = self.meanwhile.pop(model.removeprefix("depth_anything_v2_"), None)
         if meanwhile is not None:
             await asyncio.to_thread(meanwhile)
         return encoded(photo_of_two_levels(), "PNG")
@@ -126,10 +130,57 @@ def test_to_download_a_model_or_to_load_one_in_vain_changes_nothing():
     assert used(service) == current(service) == "small"
 
 
-def test_a_model_that_is_loaded_during_a_request_stays_current():
-    servers = Servers("small", "large")
+def three_loaded() -> tuple[Servers, TestClient]:
+    """Servers that have loaded all three, the small one last."""
+    servers = Servers("small", "base", "large")
     service = service_of(servers)
-    assert used(service) == "small"
-    servers.meanwhile = lambda: service.post("/api/models/large/load")
-    assert used(service) == "small"
+    for key in ("base", "large", "small"):
+        assert service.post(f"/api/models/{key}/load").json()["success"]
+    return servers, service
+
+
+def test_a_model_that_is_loaded_during_a_request_stays_current():
+    servers, service = three_loaded()
+    for query in ("", "?model=small"):
+        servers.meanwhile["small"] = lambda: service.post("/api/models/large/load")
+        assert used(service, query) == "small"
+        assert used(service) == current(service) == "large"
+        assert service.post("/api/models/small/load").json()["success"]
+
+
+@pytest.mark.parametrize("is_first_to_end", [True, False])
+def test_of_two_requests_that_of_who_asked_last_counts(is_first_to_end):
+    servers, service = three_loaded()
+    if is_first_to_end:
+        servers.meanwhile["base"] = lambda: used(service, "?model=large")
+        assert used(service, "?model=base") == "base"
+    else:
+        has_begun, may_end = threading.Event(), threading.Event()
+        servers.meanwhile["large"] = lambda: (has_begun.set(), may_end.wait(HANGS_AFTER_S))
+        with ThreadPoolExecutor(1) as pool:
+
+            def begin_another() -> None:
+                later.append(pool.submit(used, service, "?model=large"))
+                assert has_begun.wait(HANGS_AFTER_S)
+
+            later: list[Future[str]] = []
+            servers.meanwhile["base"] = begin_another
+            assert used(service, "?model=base") == current(service) == "base"
+            may_end.set()
+            assert later[0].result() == "large"
     assert used(service) == current(service) == "large"
+
+
+def test_who_names_no_model_changes_nothing_for_who_does():
+    servers, service = three_loaded()
+    servers.meanwhile["base"] = lambda: used(service)
+    assert used(service, "?model=base") == current(service) == "base"
+
+
+def test_what_is_unloaded_during_a_request_is_no_longer_current_after_it():
+    servers, service = three_loaded()
+    assert used(service, "?model=large") == current(service) == "large"
+    servers.meanwhile["large"] = lambda: service.post("/api/models/large/unload")
+    assert used(service, "?model=large") == "large"
+    asyncio.run(servers.on_every_server(lambda client: client.load("depth_anything_v2_large")))
+    assert current(service) == "small"

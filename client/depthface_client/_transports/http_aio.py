@@ -67,7 +67,11 @@ class AsyncHttpTransport:
                     raise closed(server)
                 async with asyncio.timeout(timeout_s):
                     async with session.request(
-                        request.method, url, data=request.body or None, headers=request.headers, allow_redirects=False
+                        request.method,
+                        url,
+                        data=_Whole(request.body) if request.body else None,
+                        headers=request.headers,
+                        allow_redirects=False,
                     ) as response:
                         is_short = response.content_length is not None and response.content_length <= _AHEAD_BYTES
                         if is_short and response.content.exception() is None:
@@ -97,6 +101,17 @@ class AsyncHttpTransport:
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
+
+
+class _Whole(aiohttp.BytesPayload):
+    """A body that is written in one piece, like aiohttp's own payload of bytes, which warns of one above 1 MiB.
+
+    An event loop sends what the socket takes and keeps the rest. A BytesIO would be copied twice, piece by piece.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        aiohttp.Payload.__init__(self, body)
+        self._size = len(body)
 
 
 def _weight_bytes(call: Call) -> int:

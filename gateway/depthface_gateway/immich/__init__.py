@@ -111,12 +111,24 @@ def _router(context: Context, models: Models, upstream: Upstream | None) -> APIR
             return await upstream.predict(entries, photo, text, id)
         if missing:
             raise _not_served(missing[0], context)
-        if photo is None:
-            return JSONResponse(await _found(models, asked, None, text, id))
-        answer, (width, height) = await together(_found(models, asked, photo, text, id), upright_size(photo))
-        return JSONResponse(answer | {"imageWidth": width, "imageHeight": height})
+        try:
+            return await _predicted(models, asked, photo, text, id)
+        except ModelUnavailable as error:  # it was served once, and can no longer be loaded
+            if upstream is None:
+                raise
+            _log.info("%s The upstream is asked.", error.what, extra={"request_id": id})
+        return await upstream.predict(entries, photo, text, id)
 
     return routes
+
+
+async def _predicted(
+    models: Models, entries: list[Entry], photo: bytes | None, text: str | None, id: str
+) -> JSONResponse:
+    if photo is None:
+        return JSONResponse(await _found(models, entries, None, text, id))
+    answer, (width, height) = await together(_found(models, entries, photo, text, id), upright_size(photo))
+    return JSONResponse(answer | {"imageWidth": width, "imageHeight": height})
 
 
 async def _found(

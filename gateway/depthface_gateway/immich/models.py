@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -50,6 +51,9 @@ _PRELOADED = {  # variables to the task and type of what they name; those withou
 }
 _TTL, _TTL_POLL = "MACHINE_LEARNING_MODEL_TTL", "MACHINE_LEARNING_MODEL_TTL_POLL_S"
 
+_TRIED_AGAIN_AFTER_S = 10.0
+"""So long, a model that could not be loaded is not tried again: each try may take as long as a loading."""
+
 HEEDED = frozenset({_TTL, _TTL_POLL, *(_PRELOAD + variable for variable in _PRELOADED)})
 """Those of immich's variables that count here."""
 
@@ -76,6 +80,8 @@ class Models:
         busy: how many requests each is answering.
         known: those that were served once, by name; they are loaded again when they are asked.
         away: those of them that were unloaded here.
+        kept: those that were to be preloaded: they stay loaded.
+        failed: those that could not be loaded, with when, in seconds of the monotonic clock, and the error's sentences.
         notes: the file that keeps those away for the next start; None for nowhere.
     """
 
@@ -87,8 +93,11 @@ class Models:
     busy: dict[str, int] = field(default_factory=dict)
     known: dict[str, ModelInfo] = field(default_factory=dict)
     away: set[str] = field(default_factory=set)
+    kept: set[str] = field(default_factory=set)
+    failed: dict[str, tuple[float, tuple[str, str]]] = field(default_factory=dict)
     notes: Path | None = None
-    _loading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _changing: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    _noting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod
     def of(
@@ -122,17 +131,32 @@ class Models:
             self.used[name] = time.monotonic()
 
     async def load(self, name: str) -> None:
-        """Load a model unless every server has it; those who want it meanwhile wait for the same loading."""
-        async with self._loading:
+        """Load a model unless every server has it; those who want it meanwhile wait for the same loading.
+
+        Raises:
+            ModelUnavailable: it cannot be loaded, now or a moment ago.
+        """
+        async with self._changing[name]:
             await self.triton.look()  # others load and unload too
             if not self.triton.has_ready(name):
-                await self.triton.on_every_server(lambda client: client.load(name))
+                await self._load(name)
                 self.used[name] = time.monotonic()
                 _log.info("loaded %s", name)
+            self.failed.pop(name, None)
             self.known.update(self.triton.models)
             if name in self.away:
                 self.away.discard(name)
                 await self._note()
+
+    async def _load(self, name: str) -> None:
+        failed_at, why = self.failed.get(name, (-math.inf, ("", "")))
+        if time.monotonic() - failed_at < _TRIED_AGAIN_AFTER_S:
+            raise ModelUnavailable(*why)
+        try:
+            await self.triton.on_every_server(lambda client: client.load(name))
+        except ModelUnavailable as error:
+            self.failed[name] = time.monotonic(), (error.what, error.remedy)
+            raise
 
     async def preload(self, entries: list[Entry]) -> None:
         """Load these as soon as a server answers; what cannot be is said in the log."""
@@ -140,9 +164,9 @@ class Models:
             await asyncio.sleep(1)
         for entry in entries:
             name = self.name(entry) or self._meant(entry, exportable()) or self.aliases.get(entry.model, entry.model)
+            self.kept.add(name)
             try:
                 await self.load(name)
-                self.used.setdefault(name, time.monotonic())
             except DepthfaceError as error:
                 _log.warning("%s cannot be preloaded: %s", name, error)
 
@@ -150,23 +174,25 @@ class Models:
         """Unload for ever what nobody asks for."""
         while self.ttl_s:
             await asyncio.sleep(self.poll_s)
-            now = time.monotonic()
-            for name in [name for name, last in self.used.items() if now - last > self.ttl_s]:
-                if not self.busy.get(name):
+            for name in [*self.used]:
+                if self._is_idle(name):  # now: another may have taken long to unload
                     await self._unload(name)
+
+    def _is_idle(self, name: str) -> bool:
+        last = self.used.get(name, math.inf)
+        return name not in self.kept and not self.busy.get(name) and time.monotonic() - last > self.ttl_s
 
     async def _unload(self, name: str) -> None:
         self.used.pop(name, None)
         self.away.add(name)  # before: who asks meanwhile waits until it is loaded again
-        async with self._loading:
+        async with self._changing[name]:
             await self._note()
-            with suppress(ServerUnavailable):
-                try:
-                    await self.triton.on_every_server(lambda client: client.unload(name))
-                    _log.info("unloaded %s: nobody asked for it for %g s", name, self.ttl_s)
-                except ServerUnavailable:
-                    raise
-                except DepthfaceError as error:
+            try:
+                await self.triton.on_every_server(lambda client: client.unload(name))
+                _log.info("unloaded %s: nobody asked for it for %g s", name, self.ttl_s)
+            except DepthfaceError as error:
+                self.used.setdefault(name, time.monotonic())  # to be tried again in as long a time
+                if not isinstance(error, ServerUnavailable):
                     self.away.discard(name)
                     await self._note()
                     _log.warning("%s cannot be unloaded: %s", name, error)
@@ -174,8 +200,9 @@ class Models:
     async def _note(self) -> None:
         """Note what is away, for the next start."""
         if self.notes is not None:
-            models = {name: self.known[name] for name in sorted(self.away & self.known.keys())}
-            await asyncio.to_thread(note, self.notes, models)
+            async with self._noting:  # the last to write knows all
+                models = {name: self.known[name] for name in sorted(self.away & self.known.keys())}
+                await asyncio.to_thread(note, self.notes, models)
 
     def _meant(self, entry: Entry, among: Mapping[str, ModelInfo]) -> str | None:
         """Return which of these models an entry means; None for none."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+
 import aiohttp
 from starlette.responses import Response
 from yarl import URL
@@ -43,7 +45,7 @@ class Upstream:
         form = aiohttp.FormData(default_to_multipart=True)
         form.add_field("entries", entries)
         if image is not None:
-            form.add_field("image", image, filename="blob", content_type="application/octet-stream")
+            form.add_field("image", BytesIO(image), filename="blob", content_type="application/octet-stream")
         elif text is not None:
             form.add_field("text", text)
         try:
