@@ -113,6 +113,8 @@ BAD: dict[str, tuple[str, str]] = {
     "another movement": ('{"parameters": {"camera_movement": "fly"}}', "parameter_validation_error"),
     "a misspelt name": ('{"parameters": {"strength": 1}}', "parameter_validation_error"),
     "a webhook to a file": ('{"webhook_url": "file:///etc/passwd"}', "parameter_validation_error"),
+    "a parameter in the wrong place": ('{"depth_strength": 3}', "parameter_validation_error"),
+    "a misspelt webhook": ('{"webhook": "https://example.org/"}', "parameter_validation_error"),
     "many misspelt names": (
         json.dumps({"parameters": {f"x{index}": 1 for index in range(3000)}}),
         "parameter_validation_error",
