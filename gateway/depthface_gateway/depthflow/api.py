@@ -11,6 +11,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,6 @@ from depthface_gateway.frame import MOST_TOLD, Frame, Problem, new_app
 from depthface_gateway.jobs.claims import UPLOAD, NewJob
 from depthface_gateway.jobs.cleaning import clean
 from depthface_gateway.jobs.core import Core, opened, working
-from depthface_gateway.jobs.inference import Task as JobTask
 from depthface_gateway.jobs.models import Job, Status
 from depthface_gateway.jobs.settings import JobSettings
 from depthface_gateway.jobs.wire import Cleanup
@@ -125,16 +125,10 @@ def _settings(context: Context) -> JobSettings:
     return replace(JobSettings.of(context), concurrency=at_once, gives_results=False)
 
 
-def _tasks(context: Context) -> dict[str, JobTask]:
-    return {clips.TASK: clips.clip_task(clips.depth_of(context.triton))}
-
-
 @asynccontextmanager
 async def _opened(context: Context, settings: JobSettings) -> AsyncIterator[Core]:
     storage = (context.data / "depthflow").absolute()
-    async with opened(
-        context, settings, storage, {clips.TASK: clips.clip_task(clips.depth_of(context.triton))}
-    ) as core:
+    async with opened(context, settings, storage, [clips.TASK]) as core:
         yield core
 
 
@@ -142,7 +136,11 @@ async def _opened(context: Context, settings: JobSettings) -> AsyncIterator[Core
 async def _working(core: Core, context: Context, settings: JobSettings) -> AsyncIterator[None]:
     days = number(context.environment, "DEPTHFLOW_KEEP_DAYS", 7, 0.01, 36500)
     told = webhooks.Webhooks(allowed_networks(context.environment))
-    async with working(core, context, settings, _tasks(context), told):
+    async with AsyncExitStack() as stack:
+        threads = ThreadPoolExecutor(settings.concurrency, "clip")
+        stack.callback(threads.shutdown, wait=False, cancel_futures=True)
+        tasks = {clips.TASK: clips.clip_task(clips.depth_of(context.triton), threads)}
+        await stack.enter_async_context(working(core, context, settings, tasks, told))
         cleaning = asyncio.create_task(_clean_up(core, days), name="expiry")
         try:
             yield
