@@ -4,7 +4,7 @@ A worker claims a job for the time of a lease and renews it while it works. When
 claims the job: a dead worker's job is done by another. So a job may be done twice, but only the holder of the latest
 claim can finish it, and its files and its row change in one transaction.
 
-Every transaction touches `queue` before `jobs`, so that no two wait for each other.
+Every transaction touches `queue` before `jobs` before `media_store_sync_status`, so that no two wait for each other.
 """
 
 from __future__ import annotations
@@ -165,8 +165,10 @@ class Queue:
     def workers(self) -> int:
         """How many workers of these tasks were heard of within a lease."""
         with self.database.reading() as session:
-            since_ms = self.database.now_ms(session) - self.lease_ms
-            living = select(func.count()).where(WorkerRow.seen_at >= since_ms, WorkerRow.tasks == self._tasks)
+            now_ms = self.database.now_ms(session)
+            # One that is of the future is of before the clock was set back.
+            lately = WorkerRow.seen_at.between(now_ms - self.lease_ms, now_ms + self.lease_ms)
+            living = select(func.count()).where(lately, WorkerRow.tasks == self._tasks)
             return session.scalar(living) or 0
 
     def active_claims(self) -> set[str]:
@@ -198,7 +200,8 @@ class Queue:
                 if taken.attempts <= taken.max_retries + 1:
                     return taken
                 session.execute(delete(QueueEntry).where(QueueEntry.job_id == taken.job_id))
-                message = f"Its worker was lost at each of {taken.attempts - 1} tries. The worker's log may say why."
+                tries = taken.attempts - 1
+                message = f"Its worker was lost at try {tries} of {tries}. The worker's log may say why."
                 self._fail(session, taken, message, syncs=syncs(taken))
 
     def _take(self, session: Session, worker_id: str, tasks: Collection[str]) -> Claim | None:
@@ -274,8 +277,8 @@ class Queue:
         """Note a job's result, unless the claim is lost.
 
         Args:
-            publish: moves the files into place; called while nobody else can finish or delete this job. If it
-                raises, nothing is noted.
+            publish: moves the files into place; called while nobody else can finish or delete this job, nor, with
+                SQLite, write anything. If it raises, nothing is noted.
             syncs: whether somebody is to be told: the media store, a webhook.
 
         Returns:

@@ -79,13 +79,18 @@ class ResultStore:
         folder.mkdir()
         return folder
 
-    def publish(self, partial: Path, job_id: str) -> None:
-        """Move what a try has written to where its job's files belong, in place of what an earlier try left there.
+    def ready(self, partial: Path, job_id: str) -> Callable[[], None]:
+        """Have what a try has written on the disk, which may take its time.
 
-        Only who holds the job's latest claim may call it.
+        Returns:
+            What moves it to where its job's files belong, in place of what an earlier try left there: it is quick, for
+            it is called inside a transaction. Only who holds the job's latest claim may call it.
         """
-        target = self.root / _checked(job_id)
         _flush(partial)
+        return lambda: self._publish(partial, job_id)
+
+    def _publish(self, partial: Path, job_id: str) -> None:
+        target = self.root / _checked(job_id)
         if target.exists():
             old = self.root / _PARTIAL / f"old-{uuid.uuid4().hex}"
             target.rename(old)

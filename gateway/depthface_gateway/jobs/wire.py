@@ -106,7 +106,7 @@ class Stats(BaseModel):
 
 
 class Cleanup(BaseModel):
-    """Which jobs to delete: those that meet all conditions. A misspelt condition is refused: it would hold back nothing.
+    """Which jobs to delete: those that meet all conditions. A misspelt one is refused, for it would hold back nothing.
 
     Attributes:
         older_than_seconds: since they were made; None for any age.

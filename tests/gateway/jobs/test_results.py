@@ -36,10 +36,10 @@ def test_a_folder_appears_whole_and_replaces_what_an_earlier_try_left(files: Res
         (partial / "faces").mkdir()
         (partial / "faces" / "0.jpg").write_bytes(content)
         assert not (files.root / JOB).exists() or (files.root / JOB / "faces/0.jpg").read_bytes() == b"first"
-        files.publish(partial, JOB)
+        files.ready(partial, JOB)()
         assert (files.root / JOB / "faces/0.jpg").read_bytes() == content
     assert list((files.root / ".partial").iterdir()) == []
-    files.publish(files.begin("empty"), JOB)
+    files.ready(files.begin("empty"), JOB)()
     assert not (files.root / JOB).exists(), "a try without faces leaves no faces of an earlier one"
 
 
