@@ -35,6 +35,7 @@ from depthface_gateway.jobs.claims import UPLOAD, NewJob
 from depthface_gateway.jobs.cleaning import clean
 from depthface_gateway.jobs.core import Core, opened, working
 from depthface_gateway.jobs.models import Job, Status
+from depthface_gateway.jobs.sending import OpenFile
 from depthface_gateway.jobs.settings import JobSettings
 from depthface_gateway.jobs.wire import Cleanup
 from depthface_gateway.outward import allowed_networks
@@ -297,17 +298,17 @@ async def task(task_id: str, core: TheCore) -> Task:
 
 
 @_api.get("/result/{task_id}", response_class=FileResponse)
-async def result(task_id: str, core: TheCore) -> FileResponse:
+async def result(task_id: str, core: TheCore) -> OpenFile:
     """Return the clip."""
     job = await _found(core, task_id)
     if job.status not in (Status.COMPLETED, Status.SYNC_FAILED):
         state = Task.of(job).status
         raise _Refusal(400, "task_not_completed", f"The task is {state}.", status=state)
     kind = Task.of(job).parameters["output_format"]
-    path = await run_in_threadpool(core.store.file, job.job_id, f"clip.{kind}")
-    if path is None:
+    file = await run_in_threadpool(core.store.open, job.job_id, f"clip.{kind}")
+    if file is None:
         raise _Refusal(404, "result_not_found", "The clip is no longer there.", task_id=task_id)
-    return FileResponse(path, media_type=_MEDIA_TYPES[kind], filename=f"depthflow_{job.job_id}.{kind}")
+    return OpenFile(file, _MEDIA_TYPES[kind], f"depthflow_{job.job_id}.{kind}")
 
 
 @_api.delete("/task/{task_id}")

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
@@ -17,7 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from io import BytesIO
+from io import BytesIO, FileIO
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ __all__ = ["ResultStore", "write_vector", "write_whole"]
 _PARTIAL, _UPLOADS = ".partial", ".uploads"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _RESULT = re.compile(r"embedding\.bin|faces/[0-9]{1,6}\.(bin|jpg)|clip\.(mp4|webm|gif)")
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)  # the last is a link's
 _YOUNG_S = 3600.0  # an upload without a job may have one in a moment
 
 
@@ -111,12 +113,19 @@ class ResultStore:
         self.drop_upload(job_id)
         return count
 
-    def file(self, job_id: str, name: str) -> Path | None:
-        """Return the path of one of a job's files by its name in the job's folder; None if there is no such file."""
+    def open(self, job_id: str, name: str) -> FileIO | None:
+        """Open one of a job's files by its name in the job's folder; None if there is no such file.
+
+        Whoever deletes it meanwhile takes nothing from who has it open.
+        """
         if not _UUID.fullmatch(job_id) or not _RESULT.fullmatch(name):
             return None
-        path = self.root / job_id / name
-        return path if path.is_file() and not path.is_symlink() else None
+        try:
+            return FileIO(self.root / job_id / name, opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW))
+        except OSError as error:
+            if error.errno in _NOT_THERE:
+                return None
+            raise
 
     # What is left over
 
