@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from depthface.errors import DepthfaceError
 from depthface_gateway.jobs.claims import LONGEST_DELAY_MS, Claim, NewJob
 from depthface_gateway.jobs.database import Database
-from depthface_gateway.jobs.models import ACTIVE, FINISHED, Job, QueueEntry, Status, SyncStatus, WorkerRow
+from depthface_gateway.jobs.models import ACTIVE, FINISHED, IS_ACTIVE, Job, QueueEntry, Status, SyncStatus, WorkerRow
 
 __all__ = ["LEASE_MS", "JobExists", "Queue"]
 
@@ -205,6 +205,9 @@ class Queue:
                 self._fail(session, taken, message, syncs=syncs(taken))
 
     def _take(self, session: Session, worker_id: str, tasks: Collection[str]) -> Claim | None:
+        # `queue` does not say of which task a job is: who has none does not look through all those of another contract.
+        if session.scalar(select(Job.id).where(Job.task_type.in_(tasks), IS_ACTIVE).limit(1)) is None:
+            return None
         now_ms = self.database.now_ms(session)
         # The last conditions are for a clock that was set back: such a lease, or delay, would last for as long.
         free = or_(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
+from typing import Any
 
 import pytest
 from fixtures.waiting import HANGS_AFTER_S
+from sqlalchemy import event
 
 from depthface_gateway.jobs.claims import Claim, NewJob
 from depthface_gateway.jobs.database import Database
@@ -285,6 +287,27 @@ def test_tasks_of_others_are_not_seen(queue: Queue, database: Database) -> None:
     assert taken(other).job_id == "clip"
     other.renew("w", {})
     assert (queue.workers(), other.workers()) == (0, 1)
+
+
+def test_who_has_no_jobs_does_not_look_through_those_of_others(queue: Queue, database: Database) -> None:
+    asked: list[tuple[str, Any]] = []
+
+    def note(connection: object, cursor: object, statement: str, parameters: Any, *_: object) -> None:
+        asked.append((statement, parameters))
+
+    other = Queue(database, ["parallax"])
+    add(queue, "a")
+    event.listen(database.engine, "before_cursor_execute", note)
+    assert other.claim("w") is None
+    event.remove(database.engine, "before_cursor_execute", note)
+    assert not [statement for statement, _ in asked if "FROM queue" in statement]
+    if database.is_sqlite:
+        (looked,) = [one for one in asked if "FROM jobs" in one[0]]
+        with database.engine.connect() as connection:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {looked[0]}", looked[1]).all()
+        assert "uq_jobs_active (task_type=?)" in str(plan)
+    other.add(NewJob("clip", "parallax", "m"))
+    assert taken(other).job_id == "clip"
 
 
 def test_many_workers_take_each_job_once(queue: Queue) -> None:
