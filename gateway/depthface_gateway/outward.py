@@ -65,8 +65,13 @@ def is_allowed(address: str, networks: Networks = ()) -> bool:
     return ip.is_global and not ip.is_multicast
 
 
-def session(networks: Networks = ()) -> aiohttp.ClientSession:
-    """Return a session that connects to allowed addresses only, follows no redirect by itself and keeps no cookie."""
+def session(networks: Networks = (), timeout_s: float = _TIMEOUT_S) -> aiohttp.ClientSession:
+    """Return a session that connects to allowed addresses only, follows no redirect by itself and keeps no cookie.
+
+    Args:
+        networks: what is allowed besides the public Internet.
+        timeout_s: for each request, from its connection to the last byte of its answer.
+    """
 
     def made(info: Any) -> socket.socket:
         family, kind, protocol, _, address = info
@@ -77,7 +82,7 @@ def session(networks: Networks = ()) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(socket_factory=made, use_dns_cache=False, force_close=True),
         cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
+        timeout=aiohttp.ClientTimeout(total=timeout_s),
         auto_decompress=False,
         trust_env=False,
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,13 @@ from fixtures.faces import turned
 from fixtures.gateways import CROWD, MODEL, MOST_MIB, NO_PHOTO, NOBODY, PORTRAIT, STRANGER, gateway, post
 from fixtures.waiting import HANGS_AFTER_S
 from PIL import Image
+from starlette.requests import Request
+
+from depthface_client import ModelInfo
+from depthface_gateway.context import Context
+from depthface_gateway.faces import insightface_server
+from depthface_gateway.faces.asking import Faces
+from depthface_gateway.settings import Settings
 
 
 @pytest.fixture(scope="session")
@@ -141,9 +150,22 @@ def test_v1_tells_what_it_is(url):
     assert (health["status"], health["auth_enabled"]) == ("ready", False)
     assert requests.get(f"{url}/v1/models", timeout=HANGS_AFTER_S).json()["models"][0]["model_id"] == MODEL
     system = requests.get(f"{url}/v1/system", timeout=HANGS_AFTER_S).json()
-    assert system["safe_config"]["default_threshold"] == 0.4
+    assert system["safe_config"]["default_threshold"] == 0.4 and system["model"]["embedding_dimension"] == 512
     given = requests.get(f"{url}/v1/health", headers={"x-request-id": "mine-1"}, timeout=HANGS_AFTER_S)
     assert given.headers["x-request-id"] == given.json()["request_id"] == "mine-1"
+
+
+def test_v1_tells_the_width_of_the_packs_own_vectors():
+    def told(**facts: str) -> int:
+        pack = ModelInfo("m", True, weights="", task="faces", precision="", is_lazy=False, facts={"pack": "p", **facts})
+        triton = SimpleNamespace(is_alive=True, models={"m": pack})
+        routes = insightface_server.router(Faces(Context(triton, Settings.of({}), {}), "p")).routes
+        (system,) = [route.endpoint for route in routes if route.path == "/v1/system"]
+        request = Request({"type": "http", "headers": [], "depthface_request_id": "id"})
+        return json.loads(asyncio.run(system(request)).body)["model"]["embedding_dimension"]
+
+    assert told(embedding_size="128") == 128
+    assert told() == 0, "it has no recogniser"
 
 
 @pytest.mark.parametrize(

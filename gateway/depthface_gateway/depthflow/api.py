@@ -11,6 +11,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -33,8 +34,8 @@ from depthface_gateway.frame import MOST_TOLD, Frame, Problem, new_app
 from depthface_gateway.jobs.claims import UPLOAD, NewJob
 from depthface_gateway.jobs.cleaning import clean
 from depthface_gateway.jobs.core import Core, opened, working
-from depthface_gateway.jobs.inference import Task as JobTask
 from depthface_gateway.jobs.models import Job, Status
+from depthface_gateway.jobs.sending import OpenFile
 from depthface_gateway.jobs.settings import JobSettings
 from depthface_gateway.jobs.wire import Cleanup
 from depthface_gateway.outward import allowed_networks
@@ -125,16 +126,10 @@ def _settings(context: Context) -> JobSettings:
     return replace(JobSettings.of(context), concurrency=at_once, gives_results=False)
 
 
-def _tasks(context: Context) -> dict[str, JobTask]:
-    return {clips.TASK: clips.clip_task(clips.depth_of(context.triton))}
-
-
 @asynccontextmanager
 async def _opened(context: Context, settings: JobSettings) -> AsyncIterator[Core]:
     storage = (context.data / "depthflow").absolute()
-    async with opened(
-        context, settings, storage, {clips.TASK: clips.clip_task(clips.depth_of(context.triton))}
-    ) as core:
+    async with opened(context, settings, storage, [clips.TASK]) as core:
         yield core
 
 
@@ -142,7 +137,11 @@ async def _opened(context: Context, settings: JobSettings) -> AsyncIterator[Core
 async def _working(core: Core, context: Context, settings: JobSettings) -> AsyncIterator[None]:
     days = number(context.environment, "DEPTHFLOW_KEEP_DAYS", 7, 0.01, 36500)
     told = webhooks.Webhooks(allowed_networks(context.environment))
-    async with working(core, context, settings, _tasks(context), told):
+    async with AsyncExitStack() as stack:
+        threads = ThreadPoolExecutor(settings.concurrency, "clip")
+        stack.callback(threads.shutdown, wait=False, cancel_futures=True)
+        tasks = {clips.TASK: clips.clip_task(clips.depth_of(context.triton), threads)}
+        await stack.enter_async_context(working(core, context, settings, tasks, told))
         cleaning = asyncio.create_task(_clean_up(core, days), name="expiry")
         try:
             yield
@@ -299,17 +298,17 @@ async def task(task_id: str, core: TheCore) -> Task:
 
 
 @_api.get("/result/{task_id}", response_class=FileResponse)
-async def result(task_id: str, core: TheCore) -> FileResponse:
+async def result(task_id: str, core: TheCore) -> OpenFile:
     """Return the clip."""
     job = await _found(core, task_id)
     if job.status not in (Status.COMPLETED, Status.SYNC_FAILED):
         state = Task.of(job).status
         raise _Refusal(400, "task_not_completed", f"The task is {state}.", status=state)
     kind = Task.of(job).parameters["output_format"]
-    path = await run_in_threadpool(core.store.file, job.job_id, f"clip.{kind}")
-    if path is None:
+    file = await run_in_threadpool(core.store.open, job.job_id, f"clip.{kind}")
+    if file is None:
         raise _Refusal(404, "result_not_found", "The clip is no longer there.", task_id=task_id)
-    return FileResponse(path, media_type=_MEDIA_TYPES[kind], filename=f"depthflow_{job.job_id}.{kind}")
+    return OpenFile(file, _MEDIA_TYPES[kind], f"depthflow_{job.job_id}.{kind}")
 
 
 @_api.delete("/task/{task_id}")

@@ -10,6 +10,8 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,17 +54,27 @@ def check_photo(data: bytes) -> None:
 
 
 def frame_size(photo: tuple[int, int], resolution: int | None) -> tuple[tuple[int, int], list[str]]:
-    """Return height and width of the frames, even, and what is to be said of them."""
+    """Return height and width of the frames, even and never more than was asked for, and what is to be said of them."""
     longest = max(photo)
     wanted = resolution or longest
     side = min(wanted, longest, _LONGEST_PX)
     notes = [] if side == wanted else [f"The long side is {side} pixels instead of {wanted}."]
-    height, width = (max(round(length * side / longest / 2) * 2, 16) for length in photo)
+    height, width = (_even(length * side / longest, min(length, side)) for length in photo)
     return (height, width), notes
 
 
-def clip_task(ask: AskDepth) -> Task:
-    """Return what makes a clip; `ask(photo, model, request_id)` gives its `Depth`, by the usual model for None."""
+def _even(wanted_px: float, most_px: int) -> int:
+    """Return the even number that is nearest, 16 at least and no more than may be."""
+    return min(max(round(wanted_px / 2) * 2, 16), most_px // 2 * 2)
+
+
+def clip_task(ask: AskDepth, threads: Executor) -> Task:
+    """Return what makes a clip.
+
+    Args:
+        ask: `ask(photo, model, request_id)` gives a photo's `Depth`, by the usual model for None.
+        threads: where clips are rendered, each for minutes; not the event loop's own, for all else waits for those.
+    """
 
     async def clip(attempt: Try) -> Mapping[str, Any]:
         started_s = time.monotonic()
@@ -71,7 +83,8 @@ def clip_task(ask: AskDepth) -> Task:
         depth = await ask(attempt.photo, model, attempt.job.job_id)
         stopped = threading.Event()
         try:
-            made = await asyncio.to_thread(_rendered, attempt, wanted, depth, stopped)
+            rendering = partial(_rendered, attempt, wanted, depth, stopped)
+            made = await asyncio.get_running_loop().run_in_executor(threads, rendering)
         except asyncio.CancelledError:
             stopped.set()
             raise

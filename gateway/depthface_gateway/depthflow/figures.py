@@ -101,7 +101,7 @@ def metrics(core: Core) -> dict[str, Any]:
             "average_processing_time": seconds,
         },
         "error_counts": {_ERROR_TYPE: failed} if failed else {},
-        "error_rates_5min": {_ERROR_TYPE: len(_failed(queue, _RATE_MS))} if failed else {},
+        "error_rates_5min": {_ERROR_TYPE: _failed(queue, _RATE_MS)[0]} if failed else {},
         "recent_metrics": {},
         "active_timers": [],
         "system_health": health_of(total, failed),
@@ -130,7 +130,8 @@ def health_of(total: int, failed: int) -> str:
 
 
 def errors(queue: Queue, hours: float) -> dict[str, Any]:
-    """Name the tasks that failed lately, the latest first."""
+    """Count the tasks that failed lately, and name the latest of them first."""
+    count, failed = _failed(queue, round(_HOUR_MS * hours))
     said = [
         {
             "timestamp": time_of(job.completed_at or job.created_at),
@@ -138,24 +139,26 @@ def errors(queue: Queue, hours: float) -> dict[str, Any]:
             "message": job.error_message,
             "task_id": job.job_id,
         }
-        for job in _failed(queue, round(_HOUR_MS * hours))
+        for job in failed
     ]
-    of_type = {"count": len(said), "percentage": 100.0, "latest_error": said[0]["message"] if said else None}
+    of_type = {"count": count, "percentage": 100.0, "latest_error": said[0]["message"] if said else None}
     return {
         "time_range": f"last {hours:g} h",
-        "total_errors": len(said),
+        "total_errors": count,
         "error_types": {_ERROR_TYPE: of_type} if said else {},
         "recent_errors": said[:_RECENT_ERRORS],
         "errors": said,
-        "total": len(said),
+        "total": count,
         "hours": hours,
     }
 
 
-def _failed(queue: Queue, within_ms: int) -> Sequence[Job]:
-    """Return the tasks that failed within so long, the latest first."""
+def _failed(queue: Queue, within_ms: int) -> tuple[int, Sequence[Job]]:
+    """Return how many tasks failed within so long, and the latest of them, the latest first."""
     mine = Job.task_type.in_(queue.task_types)
     with queue.database.reading() as session:
         since_ms = queue.database.now_ms(session) - within_ms
-        failed = select(Job).where(mine, Job.status == Status.ERROR, Job.completed_at >= since_ms)
-        return session.scalars(failed.order_by(Job.completed_at.desc(), Job.id.desc()).limit(_MOST_ERRORS)).all()
+        failed = (mine, Job.status == Status.ERROR, Job.completed_at >= since_ms)
+        count = session.scalar(select(func.count()).select_from(Job).where(*failed)) or 0
+        latest = select(Job).where(*failed).order_by(Job.completed_at.desc(), Job.id.desc()).limit(_MOST_ERRORS)
+        return count, session.scalars(latest).all()

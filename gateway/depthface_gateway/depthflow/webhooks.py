@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import aiohttp
 from yarl import URL
 
@@ -15,7 +13,7 @@ from depthface_gateway.outward import Networks, session
 
 __all__ = ["Webhooks", "check_url"]
 
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 30.0  # as the original waits
 
 
 class WebhookFailed(ClientError):
@@ -66,12 +64,11 @@ class Webhooks:
         url = str(parcel.parameters["webhook_url"])
         try:
             async with (
-                asyncio.timeout(_TIMEOUT_S),
-                session(self._networks) as client,
+                session(self._networks, _TIMEOUT_S) as client,
                 client.post(url, json=message, allow_redirects=False) as response,
             ):
                 status = response.status
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise WebhookFailed(f"the webhook cannot be told ({str(error) or type(error).__name__}).") from error
+            raise WebhookFailed(f"The webhook cannot be told ({str(error) or type(error).__name__}).") from error
         if not 200 <= status < 300:
-            raise WebhookFailed(f"the webhook answered {status}.")
+            raise WebhookFailed(f"The webhook answered {status}.")

@@ -75,6 +75,8 @@ class Parameters(BaseModel):
 class Process(BaseModel):
     """The form's field `request`."""
 
+    model_config = ConfigDict(extra="forbid")
+
     parameters: Parameters = Parameters()
     webhook_url: Annotated[str, Field(max_length=2000)] | None = None
 

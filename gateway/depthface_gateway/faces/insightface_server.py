@@ -22,6 +22,7 @@ from depthface.errors import (
     RequestTimeout,
     ServerOverloaded,
 )
+from depthface.families.insightface.facts import EMBEDDING_SIZE_FACT
 from depthface_client import Face
 from depthface_gateway.answers import Json, finite
 from depthface_gateway.faces.asking import Faces, by_area
@@ -87,13 +88,14 @@ def router(faces: Faces) -> APIRouter:
 
     def summary() -> dict[str, Any]:
         name = faces.model
-        weights = faces.context.triton.models[name].weights if name in faces.context.triton.models else ""
+        served = faces.context.triton.models.get(name)
+        weights, facts = (served.weights, served.facts) if served is not None else ("", {})
         part = {"model_id": name, "model_version": weights, "sha256": "", "task": "face_analysis"}
         return {
             "model_id": name,
             "model_version": weights,
             "model_digest": "",
-            "embedding_dimension": 512,
+            "embedding_dimension": int(facts.get(EMBEDDING_SIZE_FACT, 0)),  # 0: the pack has no recogniser
             "preprocessing_version": "insightface",
             "provider": "Triton",
             "models": [part],

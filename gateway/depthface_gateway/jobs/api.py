@@ -7,6 +7,7 @@ import logging
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import PurePath
 from typing import Annotated, Any
 
 from fastapi import Body, Depends, FastAPI, HTTPException, Request
@@ -26,6 +27,7 @@ from depthface_gateway.jobs.events import Hub
 from depthface_gateway.jobs.inference import TASKS, TritonModels, face_tasks
 from depthface_gateway.jobs.metrics import as_text
 from depthface_gateway.jobs.models import Job, Status
+from depthface_gateway.jobs.sending import OpenFile
 from depthface_gateway.jobs.settings import JobSettings
 from depthface_gateway.jobs.tokens import PERMISSION, BadToken, Caller, Tokens
 from depthface_gateway.jobs.wire import (
@@ -255,13 +257,13 @@ async def watch_job(job_id: JobId, request: Request, core: TheCore) -> Streaming
     response_class=FileResponse,
     responses=_FILE | _NOT_FOUND,
 )
-async def get_file(job_id: JobId, name: str, core: TheCore) -> FileResponse:
+async def get_file(job_id: JobId, name: str, core: TheCore) -> OpenFile:
     """Return one of a job's files: `embedding.bin`, `faces/0.bin`, `faces/0.jpg` …; who knows the job's id may ask."""
     await _found(core, job_id)
-    path = await run_in_threadpool(core.store.file, job_id, name)
-    if path is None:
+    file = await run_in_threadpool(core.store.open, job_id, name)
+    if file is None:
         raise HTTPException(404, "File not found")
-    return FileResponse(path, media_type=_MEDIA_TYPES[path.suffix])
+    return OpenFile(file, _MEDIA_TYPES[PurePath(name).suffix])
 
 
 # For admins

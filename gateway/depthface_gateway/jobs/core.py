@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,10 +52,8 @@ class Telling(Protocol):
 
 
 @asynccontextmanager
-async def opened(
-    context: Context, settings: JobSettings, storage: Path, tasks: Mapping[str, Task]
-) -> AsyncIterator[Core]:
-    """Open the tables and the files, and close them.
+async def opened(context: Context, settings: JobSettings, storage: Path, tasks: Iterable[str]) -> AsyncIterator[Core]:
+    """Open the tables and the files of some tasks, and close them.
 
     Raises:
         ConfigError: one of them cannot be used.

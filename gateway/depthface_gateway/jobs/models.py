@@ -8,7 +8,18 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer, String, Text, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-__all__ = ["ACTIVE", "FINISHED", "VERSION_TABLE", "Base", "Job", "QueueEntry", "Status", "SyncStatus", "WorkerRow"]
+__all__ = [
+    "ACTIVE",
+    "FINISHED",
+    "IS_ACTIVE",
+    "VERSION_TABLE",
+    "Base",
+    "Job",
+    "QueueEntry",
+    "Status",
+    "SyncStatus",
+    "WorkerRow",
+]
 
 VERSION_TABLE = "depthface_alembic_version"
 """Which of our steps was the last; `alembic_version` may be there already, with another service's steps."""
@@ -30,6 +41,9 @@ class Status:
 
 
 ACTIVE = (Status.PENDING, Status.PROCESSING)
+IS_ACTIVE = text("status IN ('pending', 'processing')")
+"""The condition of the index `uq_jobs_active`; a query that says it in these words can use that."""
+
 FINISHED = (Status.COMPLETED, Status.ERROR, Status.SYNC_FAILED, Status.CANCELLED)
 
 
@@ -77,8 +91,8 @@ class Job(Base):
             "task_type",
             "media_store_id",
             unique=True,
-            sqlite_where=text("status IN ('pending', 'processing')"),
-            postgresql_where=text("status IN ('pending', 'processing')"),
+            sqlite_where=IS_ACTIVE,
+            postgresql_where=IS_ACTIVE,
         ),
     )
 

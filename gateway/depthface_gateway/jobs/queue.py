@@ -4,7 +4,7 @@ A worker claims a job for the time of a lease and renews it while it works. When
 claims the job: a dead worker's job is done by another. So a job may be done twice, but only the holder of the latest
 claim can finish it, and its files and its row change in one transaction.
 
-Every transaction touches `queue` before `jobs`, so that no two wait for each other.
+Every transaction touches `queue` before `jobs` before `media_store_sync_status`, so that no two wait for each other.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from depthface.errors import DepthfaceError
 from depthface_gateway.jobs.claims import LONGEST_DELAY_MS, Claim, NewJob
 from depthface_gateway.jobs.database import Database
-from depthface_gateway.jobs.models import ACTIVE, FINISHED, Job, QueueEntry, Status, SyncStatus, WorkerRow
+from depthface_gateway.jobs.models import ACTIVE, FINISHED, IS_ACTIVE, Job, QueueEntry, Status, SyncStatus, WorkerRow
 
 __all__ = ["LEASE_MS", "JobExists", "Queue"]
 
@@ -165,8 +165,10 @@ class Queue:
     def workers(self) -> int:
         """How many workers of these tasks were heard of within a lease."""
         with self.database.reading() as session:
-            since_ms = self.database.now_ms(session) - self.lease_ms
-            living = select(func.count()).where(WorkerRow.seen_at >= since_ms, WorkerRow.tasks == self._tasks)
+            now_ms = self.database.now_ms(session)
+            # One that is of the future is of before the clock was set back.
+            lately = WorkerRow.seen_at.between(now_ms - self.lease_ms, now_ms + self.lease_ms)
+            living = select(func.count()).where(lately, WorkerRow.tasks == self._tasks)
             return session.scalar(living) or 0
 
     def active_claims(self) -> set[str]:
@@ -198,10 +200,14 @@ class Queue:
                 if taken.attempts <= taken.max_retries + 1:
                     return taken
                 session.execute(delete(QueueEntry).where(QueueEntry.job_id == taken.job_id))
-                message = f"Its worker was lost at each of {taken.attempts - 1} tries. The worker's log may say why."
+                tries = taken.attempts - 1
+                message = f"Its worker was lost at try {tries} of {tries}. The worker's log may say why."
                 self._fail(session, taken, message, syncs=syncs(taken))
 
     def _take(self, session: Session, worker_id: str, tasks: Collection[str]) -> Claim | None:
+        # `queue` does not say of which task a job is: who has none does not look through all those of another contract.
+        if session.scalar(select(Job.id).where(Job.task_type.in_(tasks), IS_ACTIVE).limit(1)) is None:
+            return None
         now_ms = self.database.now_ms(session)
         # The last conditions are for a clock that was set back: such a lease, or delay, would last for as long.
         free = or_(
@@ -274,8 +280,8 @@ class Queue:
         """Note a job's result, unless the claim is lost.
 
         Args:
-            publish: moves the files into place; called while nobody else can finish or delete this job. If it
-                raises, nothing is noted.
+            publish: moves the files into place; called while nobody else can finish or delete this job, nor, with
+                SQLite, write anything. If it raises, nothing is noted.
             syncs: whether somebody is to be told: the media store, a webhook.
 
         Returns:

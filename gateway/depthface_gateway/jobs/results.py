@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
@@ -17,7 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from io import BytesIO
+from io import BytesIO, FileIO
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ __all__ = ["ResultStore", "write_vector", "write_whole"]
 _PARTIAL, _UPLOADS = ".partial", ".uploads"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _RESULT = re.compile(r"embedding\.bin|faces/[0-9]{1,6}\.(bin|jpg)|clip\.(mp4|webm|gif)")
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)  # the last is a link's
 _YOUNG_S = 3600.0  # an upload without a job may have one in a moment
 
 
@@ -79,13 +81,18 @@ class ResultStore:
         folder.mkdir()
         return folder
 
-    def publish(self, partial: Path, job_id: str) -> None:
-        """Move what a try has written to where its job's files belong, in place of what an earlier try left there.
+    def ready(self, partial: Path, job_id: str) -> Callable[[], None]:
+        """Have what a try has written on the disk, which may take its time.
 
-        Only who holds the job's latest claim may call it.
+        Returns:
+            What moves it to where its job's files belong, in place of what an earlier try left there: it is quick, for
+            it is called inside a transaction. Only who holds the job's latest claim may call it.
         """
-        target = self.root / _checked(job_id)
         _flush(partial)
+        return lambda: self._publish(partial, job_id)
+
+    def _publish(self, partial: Path, job_id: str) -> None:
+        target = self.root / _checked(job_id)
         if target.exists():
             old = self.root / _PARTIAL / f"old-{uuid.uuid4().hex}"
             target.rename(old)
@@ -106,12 +113,19 @@ class ResultStore:
         self.drop_upload(job_id)
         return count
 
-    def file(self, job_id: str, name: str) -> Path | None:
-        """Return the path of one of a job's files by its name in the job's folder; None if there is no such file."""
+    def open(self, job_id: str, name: str) -> FileIO | None:
+        """Open one of a job's files by its name in the job's folder; None if there is no such file.
+
+        Whoever deletes it meanwhile takes nothing from who has it open.
+        """
         if not _UUID.fullmatch(job_id) or not _RESULT.fullmatch(name):
             return None
-        path = self.root / job_id / name
-        return path if path.is_file() and not path.is_symlink() else None
+        try:
+            return FileIO(self.root / job_id / name, opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW))
+        except OSError as error:
+            if error.errno in _NOT_THERE:
+                return None
+            raise
 
     # What is left over
 

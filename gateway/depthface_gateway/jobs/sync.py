@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from depthface.errors import DepthfaceError
@@ -54,11 +54,14 @@ class Outbox:
         """Return the next result that is due; None if there is none."""
         with self._database.writing() as session:
             now_ms = self._database.now_ms(session)
+            # The last condition is for a clock that was set back: such a wait would last for as long.
+            next_at = SyncStatus.next_retry_at
+            is_due = or_(next_at <= now_ms, next_at > now_ms + 2 * self._hold_ms)
             due = (
                 select(SyncStatus)
                 .join(Job, Job.job_id == SyncStatus.job_id)
                 .where(Job.task_type.in_(self._task_types))
-                .where(SyncStatus.sync_status == "pending", SyncStatus.next_retry_at <= now_ms)
+                .where(SyncStatus.sync_status == "pending", is_due)
                 .order_by(SyncStatus.next_retry_at, SyncStatus.id)
                 .limit(1)
                 .with_for_update(skip_locked=True, of=SyncStatus)
@@ -94,6 +97,12 @@ class Outbox:
         with self._database.writing() as session:
             now_ms = self._database.now_ms(session)
             is_last = tries >= _TRIES
+            if is_last:
+                session.execute(
+                    update(Job)
+                    .where(Job.job_id == parcel.job_id, Job.status == Status.COMPLETED)
+                    .values(status=Status.SYNC_FAILED, error_message=f"The result is here, but was not taken: {reason}")
+                )
             session.execute(
                 update(SyncStatus)
                 .where(SyncStatus.job_id == parcel.job_id)
@@ -104,12 +113,6 @@ class Outbox:
                     next_retry_at=None if is_last else now_ms + 1000 * 2**parcel.tries,
                 )
             )
-            if is_last:
-                session.execute(
-                    update(Job)
-                    .where(Job.job_id == parcel.job_id, Job.status == Status.COMPLETED)
-                    .values(status=Status.SYNC_FAILED, error_message=f"The result is here, but {reason}")
-                )
 
 
 async def deliver(outbox: Outbox, tell: Callable[[Parcel], Awaitable[None]], poll_s: float) -> None:
@@ -153,7 +156,7 @@ async def _told(outbox: Outbox, tell: Callable[[Parcel], Awaitable[None]], parce
         reason = str(error)
     except Exception:
         _log.exception("job %s: nobody could be told of its end", parcel.job_id)
-        reason = "the worker failed to tell of it; its log says why."
+        reason = "The worker failed to tell of it; its log says why."
     try:
         if reason is None:
             await asyncio.to_thread(outbox.delivered, parcel)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.functional_validators import AfterValidator
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
@@ -106,7 +106,7 @@ class Stats(BaseModel):
 
 
 class Cleanup(BaseModel):
-    """Which jobs to delete: those that meet all conditions.
+    """Which jobs to delete: those that meet all conditions. A misspelt one is refused, for it would hold back nothing.
 
     Attributes:
         older_than_seconds: since they were made; None for any age.
@@ -114,6 +114,8 @@ class Cleanup(BaseModel):
         remove_queue: those that wait or are worked on too; else only those that have ended.
         remove_orphaned_files: also files whose job is gone.
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     older_than_seconds: Annotated[float, Field(ge=0, le=1e10, allow_inf_nan=False)] | None = None
     status: Literal["all", "pending", "processing", "completed", "error", "sync_failed"] = "all"

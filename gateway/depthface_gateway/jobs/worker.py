@@ -224,7 +224,7 @@ class Worker:
 
         result = await self.tasks[claim.task_type](Try(claim, photo, folder, report))
         running.is_ending = True
-        publish = partial(self.store.publish, folder, claim.job_id)
+        publish = await asyncio.to_thread(self.store.ready, folder, claim.job_id)
         syncs = self._tells(claim, is_success=True)
         done = await asyncio.to_thread(partial(self.queue.finish, claim, result, publish, syncs=syncs))
         if done:

@@ -10,6 +10,7 @@ import os
 import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -99,6 +100,8 @@ def test_what_cannot_be_so_large_is_smaller_and_says_so(service: Service) -> Non
     assert frame_size((3000, 4001), None) == ((1536, 2048), ["The long side is 2048 pixels instead of 4001."])
     assert frame_size((3000, 4000), 720) == ((540, 720), [])
     assert frame_size((101, 333), None)[0] == (100, 332)
+    assert frame_size((103, 2047), None)[0] == (102, 2046), "never larger than the photo"
+    assert frame_size((3000, 4000), 1023)[0] == (768, 1022), "nor than what was asked for"
 
 
 @pytest.mark.parametrize(
@@ -129,6 +132,8 @@ BAD: dict[str, tuple[str, str]] = {
     "another movement": ('{"parameters": {"camera_movement": "fly"}}', "parameter_validation_error"),
     "a misspelt name": ('{"parameters": {"strength": 1}}', "parameter_validation_error"),
     "a webhook to a file": ('{"webhook_url": "file:///etc/passwd"}', "parameter_validation_error"),
+    "a parameter in the wrong place": ('{"depth_strength": 3}', "parameter_validation_error"),
+    "a misspelt webhook": ('{"webhook": "https://example.org/"}', "parameter_validation_error"),
     "many misspelt names": (
         json.dumps({"parameters": {f"x{index}": 1 for index in range(3000)}}),
         "parameter_validation_error",
@@ -208,10 +213,34 @@ def test_a_disk_that_is_full_in_the_middle_of_a_clip_costs_no_try(kind: str, sma
     (small_disk / "ballast").write_bytes(bytes(60 * 1024))
     asked = {"parameters": SHORT | {"output_format": kind}}
     attempt = Try(Claim("job", "claim", TASK, "m", asked, 1, 3, False), PHOTO, small_disk, lambda share: None)
+    clip = clip_task(depth_of(DrawnDepth()), ThreadPoolExecutor(1))  # type: ignore[arg-type]
     with pytest.raises(OutputError) as full:
-        asyncio.run(clip_task(depth_of(DrawnDepth()))(attempt))  # type: ignore[arg-type]
+        asyncio.run(clip(attempt))
     fate, told = verdict(full.value)
     assert fate is Fate.WAITS and "No space left" in told and str(small_disk) not in told
+
+
+def test_clips_take_no_thread_that_all_else_waits_for(tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def report(share: float) -> None:
+        begun.set()
+        go_on.wait(HANGS_AFTER_S)
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        clip = clip_task(depth_of(DrawnDepth()), ThreadPoolExecutor(1))  # type: ignore[arg-type]
+        attempt = Try(Claim("job", "claim", TASK, "m", {"parameters": SHORT}, 1, 3, False), PHOTO, tmp_path, report)
+        making = asyncio.ensure_future(clip(attempt))
+        try:
+            while not begun.is_set():
+                await asyncio.sleep(0.01)
+            assert await asyncio.wait_for(asyncio.to_thread(int), 10) == 0
+        finally:
+            go_on.set()
+        assert (await making)["frames"] == 15
+
+    asyncio.run(main())
 
 
 def test_a_photo_that_cannot_be_kept_is_refused_in_the_contracts_form(small_disk: Path, tmp_path: Path) -> None:

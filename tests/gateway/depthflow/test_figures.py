@@ -10,13 +10,17 @@ from pathlib import Path
 import pytest
 from fixtures.depthflow import BROKEN, FLAKY, SHORT, Service, serving
 from fixtures.waiting import until
+from prometheus_client import CollectorRegistry
 
 from depthface.cores import Cores
+from depthface_gateway.depthflow import figures
 from depthface_gateway.depthflow.clips import TASK
 from depthface_gateway.depthflow.figures import cpu_percent, errors, health_of, memory_percent
 from depthface_gateway.jobs.claims import NewJob
+from depthface_gateway.jobs.core import Core
 from depthface_gateway.jobs.database import Database
 from depthface_gateway.jobs.queue import Queue
+from depthface_gateway.jobs.results import ResultStore
 
 
 def test_figures(service: Service) -> None:
@@ -91,6 +95,23 @@ def test_an_error_is_as_old_as_the_failure(tmp_path: Path) -> None:
     assert errors(queue, 1)["total_errors"] == 1
     now_ms += hour_ms
     assert errors(queue, 1)["total_errors"] == 0
+    database.close()
+
+
+def test_all_errors_are_counted_though_only_the_latest_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "_MOST_ERRORS", 2)
+    database = Database(f"sqlite:///{tmp_path}/x.sqlite3")
+    core = Core(Queue(database, (TASK,)), ResultStore(tmp_path), CollectorRegistry())
+    for number in range(3):
+        core.queue.add(NewJob(str(uuid.uuid4()), TASK, "upload"))
+        claim = core.queue.claim("worker")
+        assert claim is not None and core.queue.fail(claim, f"{number} failed.")
+    report, told = errors(core.queue, 1), figures.metrics(core)
+    assert [one["message"] for one in report["errors"]] == ["2 failed.", "1 failed."]
+    assert report["total_errors"] == report["total"] == report["error_types"]["task_failed"]["count"] == 3
+    assert told["error_counts"] == told["error_rates_5min"] == {"task_failed": 3}
     database.close()
 
 

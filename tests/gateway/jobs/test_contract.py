@@ -331,10 +331,13 @@ def test_the_same_job_twice_is_refused_while_it_waits(face_server: Server, tmp_p
         orphan = tmp_path / "inference" / "jobs" / str(uuid.uuid4()) / "faces"
         orphan.mkdir(parents=True)
         (orphan / "0.jpg").write_bytes(b"x")
+        waiting = alone.ask("GET", "/health").json()["queue_size"]
+        bad = ({"older_than_second": 3600}, {"status": "odd"}, {"older_than_seconds": -1}, {"older_than_seconds": "x"})
+        for body in (*bad, [], "x"):
+            assert alone.ask("DELETE", "/admin/cleanup", json=body).status_code == 422
+        assert alone.ask("GET", "/health").json()["queue_size"] == waiting == 2, "nothing is deleted"
         wanted = {"status": "pending", "remove_orphaned_files": True}
         done = alone.ask("DELETE", "/admin/cleanup", json=wanted).json()
         assert done == {"jobs_deleted": 2, "files_deleted": 1, "queue_entries_removed": 2}
         assert not orphan.parent.exists() and list(uploads.iterdir()) == []
         assert alone.ask("DELETE", "/admin/cleanup").json()["jobs_deleted"] == 0
-        for body in ({"status": "odd"}, {"older_than_seconds": -1}, {"older_than_seconds": "x"}, [], "x"):
-            assert alone.ask("DELETE", "/admin/cleanup", json=body).status_code == 422

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
+from typing import Any
 
 import pytest
 from fixtures.waiting import HANGS_AFTER_S
+from sqlalchemy import event
 
 from depthface_gateway.jobs.claims import Claim, NewJob
 from depthface_gateway.jobs.database import Database
@@ -126,6 +128,16 @@ def test_a_clock_that_is_set_back_holds_no_job_for_ever(queue: Queue, clock) -> 
     assert {taken(queue, "other").job_id, taken(queue, "other").job_id} == {"a", "b"}
 
 
+def test_a_dead_worker_of_a_clock_that_is_set_back_does_not_live(queue: Queue, clock) -> None:
+    queue.renew("dead", {})
+    clock.now_ms -= LEASE_MS
+    assert queue.workers() == 1, "it may live, and says so again within a lease"
+    clock.now_ms -= 1
+    assert queue.workers() == 0
+    queue.renew("w", {})
+    assert queue.workers() == 1
+
+
 def test_a_retry_waits_counts_and_keeps_its_priority(queue: Queue, clock) -> None:
     add(queue, "a", priority=9)
     add(queue, "b")
@@ -161,7 +173,18 @@ def test_a_job_that_kills_its_workers_ends(queue: Queue, clock) -> None:
         clock.now_ms += LEASE_MS + 1
     assert taken(queue).job_id == "b"
     job = queue.get("a")
-    assert job is not None and job.status == "error" and "at each of 4 tries" in (job.error_message or "")
+    assert job is not None and job.status == "error" and "at try 4 of 4" in (job.error_message or "")
+
+
+def test_who_failed_before_its_worker_was_lost_is_not_said_to_have_lost_each(queue: Queue, clock) -> None:
+    add(queue, "a")
+    for _ in range(3):
+        queue.give_back(taken(queue), "The model failed.", counts=True)
+    taken(queue)
+    clock.now_ms += LEASE_MS + 1
+    assert queue.claim("w") is None
+    job = queue.get("a")
+    assert job is not None and (job.error_message or "").startswith("Its worker was lost at try 4 of 4. ")
 
 
 def test_the_end_of_a_job_that_kills_its_workers_is_told(queue: Queue, database: Database, clock) -> None:
@@ -175,7 +198,7 @@ def test_the_end_of_a_job_that_kills_its_workers_is_told(queue: Queue, database:
     outbox = Outbox(database, [T])
     parcel = outbox.take()
     assert parcel is not None and (parcel.job_id, parcel.status) == ("a", "error")
-    assert "at each of 4 tries" in (parcel.error_message or "") and outbox.take() is None
+    assert "at try 4 of 4" in (parcel.error_message or "") and outbox.take() is None
 
 
 def test_a_server_that_was_lost_is_noted_and_counts_as_no_try(queue: Queue, clock) -> None:
@@ -264,6 +287,27 @@ def test_tasks_of_others_are_not_seen(queue: Queue, database: Database) -> None:
     assert taken(other).job_id == "clip"
     other.renew("w", {})
     assert (queue.workers(), other.workers()) == (0, 1)
+
+
+def test_who_has_no_jobs_does_not_look_through_those_of_others(queue: Queue, database: Database) -> None:
+    asked: list[tuple[str, Any]] = []
+
+    def note(connection: object, cursor: object, statement: str, parameters: Any, *_: object) -> None:
+        asked.append((statement, parameters))
+
+    other = Queue(database, ["parallax"])
+    add(queue, "a")
+    event.listen(database.engine, "before_cursor_execute", note)
+    assert other.claim("w") is None
+    event.remove(database.engine, "before_cursor_execute", note)
+    assert not [statement for statement, _ in asked if "FROM queue" in statement]
+    if database.is_sqlite:
+        (looked,) = [one for one in asked if "FROM jobs" in one[0]]
+        with database.engine.connect() as connection:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {looked[0]}", looked[1]).all()
+        assert "uq_jobs_active (task_type=?)" in str(plan)
+    other.add(NewJob("clip", "parallax", "m"))
+    assert taken(other).job_id == "clip"
 
 
 def test_many_workers_take_each_job_once(queue: Queue) -> None:

@@ -36,10 +36,10 @@ def test_a_folder_appears_whole_and_replaces_what_an_earlier_try_left(files: Res
         (partial / "faces").mkdir()
         (partial / "faces" / "0.jpg").write_bytes(content)
         assert not (files.root / JOB).exists() or (files.root / JOB / "faces/0.jpg").read_bytes() == b"first"
-        files.publish(partial, JOB)
+        files.ready(partial, JOB)()
         assert (files.root / JOB / "faces/0.jpg").read_bytes() == content
     assert list((files.root / ".partial").iterdir()) == []
-    files.publish(files.begin("empty"), JOB)
+    files.ready(files.begin("empty"), JOB)()
     assert not (files.root / JOB).exists(), "a try without faces leaves no faces of an earlier one"
 
 
@@ -57,9 +57,12 @@ def test_only_files_of_a_job_are_given(files: ResultStore, name: str, tmp_path: 
     files.root.joinpath(JOB).mkdir()
     files.root.joinpath(JOB).rmdir()
     partial.rename(files.root / JOB)
-    assert files.file(JOB, "faces/0.jpg") is not None
-    assert files.file(JOB, name) is None
-    assert files.file("..", "embedding.bin") is None
+    good = files.open(JOB, "faces/0.jpg")
+    assert good is not None
+    with good:
+        assert good.read() == b"a face"
+    assert files.open(JOB, name) is None
+    assert files.open("..", "embedding.bin") is None
 
 
 @pytest.mark.parametrize("job_id", ["..", "a/b", "", ".uploads", JOB.upper() + "/", f"{JOB}\n"])

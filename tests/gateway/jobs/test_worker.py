@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from pathlib import Path
 
 import pytest
 from fixtures.waiting import HANGS_AFTER_S
 
+from depthface_gateway.jobs import results
 from depthface_gateway.jobs.database import Database
 from depthface_gateway.jobs.inference import Try
 from depthface_gateway.jobs.worker import Worker, WorkerOptions
@@ -51,6 +54,29 @@ def test_a_job_that_is_deleted_while_it_runs_is_dropped(world) -> None:
     world.run(lambda: world.status(others[0]) == "completed", delete)
     assert world.status(job_id) == "gone" and not (world.files.root / job_id).exists()
     assert list((world.files.root / ".partial").iterdir()) == []
+
+
+@on_both
+def test_a_slow_disk_costs_nobody_a_lease(world, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def flush(folder: Path) -> None:
+        begun.set()
+        go_on.wait(HANGS_AFTER_S)
+
+    monkeypatch.setattr(results, "_flush", flush)
+    job_id = world.add()
+
+    async def renew(worker: Worker) -> None:
+        try:
+            await asyncio.to_thread(begun.wait, HANGS_AFTER_S)
+            claims = dict.fromkeys(worker._running, 0.5)
+            beat = asyncio.to_thread(world.queue.renew, worker.worker_id, claims)
+            assert claims and await asyncio.wait_for(beat, 5) == set()
+        finally:
+            go_on.set()
+
+    world.run(lambda: world.status(job_id) == "completed", renew)
 
 
 def test_a_worker_that_stops_ends_what_it_does(world) -> None:
