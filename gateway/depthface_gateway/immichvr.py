@@ -234,7 +234,7 @@ def _router(depth: _Depth) -> APIRouter:
         key = model or next(iter(depth.ready()), depth.default)
         if key not in _MODELS:
             raise _Refusal(400, "Invalid model", f"Unknown model '{key}'. Available: {[*_MODELS]}")
-        turn = depth.begin() if model else depth.turn  # who names none changes nothing
+        turn = depth.begin() if model else depth.turn  # who names none gives way to who does
         try:
             png = await depth.png(await image.read(), key, turn, request_id(request))
         except (ModelUnavailable, ServerUnavailable) as error:

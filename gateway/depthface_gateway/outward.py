@@ -18,12 +18,14 @@ from yarl import URL
 from depthface.errors import ImageTooLarge, InvalidInput
 from depthface_gateway.settings import Environment, words
 
-__all__ = ["Networks", "allowed_networks", "fetch", "is_allowed", "session"]
+__all__ = ["PHOTO_TIMEOUT_S", "Networks", "allowed_networks", "fetch", "is_allowed", "session"]
 
 Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
 
+PHOTO_TIMEOUT_S = 15.0
+"""For what is fetched to be looked at."""
+
 _REDIRECTS = 3
-_TIMEOUT_S = 15.0
 _CHUNK_BYTES = 2**16
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
@@ -65,7 +67,7 @@ def is_allowed(address: str, networks: Networks = ()) -> bool:
     return ip.is_global and not ip.is_multicast
 
 
-def session(networks: Networks = (), timeout_s: float = _TIMEOUT_S) -> aiohttp.ClientSession:
+def session(networks: Networks, timeout_s: float) -> aiohttp.ClientSession:
     """Return a session that connects to allowed addresses only, follows no redirect by itself and keeps no cookie.
 
     Args:

@@ -157,7 +157,7 @@ class _Server(uvicorn.Server):
 
 
 async def serve(apps: Sequence[tuple[Listener, FastAPI]], say: Callable[[str], None]) -> None:
-    """Start every app, say `ready: NAME URL` for each, serve until SIGTERM or SIGINT, end what is in flight, stop.
+    """Start every app, say `ready: NAME URL` for each, serve until a signal ends it, end what is in flight, stop.
 
     Raises whatever an app's start raises.
     """
@@ -191,7 +191,7 @@ async def serve(apps: Sequence[tuple[Listener, FastAPI]], say: Callable[[str], N
 
 
 async def work(contract: Contract, context: Context, metrics_port: int | None, say: Callable[[str], None]) -> None:
-    """Do a contract's jobs, say `ready: WORKER`, until SIGTERM or SIGINT; then end what is in hand, within its grace.
+    """Do a contract's jobs, say `ready: WORKER`, until a signal ends it; then end what is in hand, within its grace.
 
     Args:
         metrics_port: of 127.0.0.1, where Prometheus is answered; None for nowhere.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -90,9 +90,11 @@ class LimitedCopy:
             except (DepthfaceError, OSError) as error:
                 problems.append(error)
         models: dict[str, Model] = {}
+        loaded = {name: known.get(EXPORTED_CONFIG, known[CONFIG_FILE]) for name, known in self._configs.items()}
+        parts = {name: config.parts_of(known) for name, known in loaded.items()}
         for name in self._configs:
             try:
-                models[name] = self._model(name)
+                models[name] = self._model(name, loaded, parts)
             except (DepthfaceError, OSError) as error:
                 problems.append(error)
                 read.pop(name, None)
@@ -109,10 +111,8 @@ class LimitedCopy:
         if problems:
             raise problems[0]
 
-    def _model(self, name: str) -> Model:
+    def _model(self, name: str, loaded: Mapping[str, config.ModelConfig], parts: Mapping[str, Sequence[str]]) -> Model:
         found = self._configs[name]
-        loaded = {each: known.get(EXPORTED_CONFIG, known[CONFIG_FILE]) for each, known in self._configs.items()}
-        parts = {each: config.parts_of(known) for each, known in loaded.items()}
         firsts = {steps[0] for steps in parts.values() if steps}
 
         def limited(each: str, one: config.ModelConfig) -> config.ModelConfig:

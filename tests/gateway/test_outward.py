@@ -103,7 +103,7 @@ def web() -> Iterator[ThreadingHTTPServer]:
 
 def fetched(url: str, networks=(), most: int = 1000, headers: dict[str, str] | None = None) -> bytes:
     async def run() -> bytes:
-        async with outward.session(networks) as client:
+        async with outward.session(networks, outward.PHOTO_TIMEOUT_S) as client:
             return await fetch(client, url, most, headers)
 
     return asyncio.run(run())

@@ -244,9 +244,9 @@ def lab(tmp_path_factory) -> Iterator[Lab]:
     def make_python(workspace: Workspace) -> Path:
         programs = usual(workspace)
         (packages,) = programs.parent.glob("lib/python*/site-packages")
-        (packages / "sitecustomize.py").write_text(
-            "from depthface import processor\n\nprocessor.multiplies_bf16 = lambda: True\n"
-        )
+        code = "from depthface import processor\n\nprocessor.multiplies_bf16 = lambda: True\n"
+        (packages / "quick_in_bf16.py").write_text(code)
+        (packages / "zz.pth").write_text("import quick_in_bf16\n")  # the last, or depthface is not found
         return programs
 
     with pytest.MonkeyPatch.context() as patch:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -52,6 +53,15 @@ def shm_regions(pid: int) -> list[Path]:
     return list(Path("/dev/shm").glob(f"depthface_{pid}_*"))
 
 
+@pytest.fixture
+def hang_up_is_not_ignored() -> Iterator[None]:
+    """As it may be of whoever began the tests, under `nohup`; who is started then ignores it too."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hang_up_is_not_ignored")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_it_starts_answers_and_ends_whole(repository, number):
     with serving(repository) as server:

@@ -48,7 +48,7 @@ def app(context: Context) -> FastAPI:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(context.triton)
             if is_fetching:
-                outside.session = await stack.enter_async_context(outward.session(networks))
+                outside.session = await stack.enter_async_context(outward.session(networks, outward.PHOTO_TIMEOUT_S))
             yield
 
     made = new_app(context, Frame(NAME, "Faces over REST", _answer, open_paths=_OPEN_PATHS), lifespan)

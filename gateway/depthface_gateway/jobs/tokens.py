@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from jwt.types import Options
 
 from depthface.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jwt.types import Options
 
 __all__ = ["PERMISSION", "BadToken", "Caller", "Tokens"]
 

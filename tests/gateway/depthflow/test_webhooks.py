@@ -7,7 +7,6 @@ from ipaddress import ip_network
 
 import pytest
 
-from depthface_gateway import outward
 from depthface_gateway.depthflow import webhooks
 from depthface_gateway.depthflow.webhooks import WebhookFailed, Webhooks
 from depthface_gateway.jobs.sync import Parcel
@@ -16,9 +15,8 @@ LOOPBACK = [ip_network("127.0.0.0/8")]
 SLOW_S = 0.5
 
 
-def told(monkeypatch: pytest.MonkeyPatch, *, photos_s: float, webhooks_s: float) -> None:
-    """Tell one who answers after `SLOW_S`, where photos and webhooks may take so long."""
-    monkeypatch.setattr(outward, "_TIMEOUT_S", photos_s)
+def told(monkeypatch: pytest.MonkeyPatch, webhooks_s: float) -> None:
+    """Tell one who answers after `SLOW_S`, where webhooks may take so long."""
     monkeypatch.setattr(webhooks, "_TIMEOUT_S", webhooks_s)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -38,11 +36,11 @@ def told(monkeypatch: pytest.MonkeyPatch, *, photos_s: float, webhooks_s: float)
     asyncio.run(main())
 
 
-def test_it_has_the_time_of_its_contract_whatever_photos_have(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_has_the_time_of_its_contract(monkeypatch: pytest.MonkeyPatch) -> None:
     assert webhooks._TIMEOUT_S == 30
-    told(monkeypatch, photos_s=SLOW_S / 5, webhooks_s=30.0)
+    told(monkeypatch, 30.0)
 
 
 def test_it_has_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WebhookFailed, match="The webhook cannot be told"):
-        told(monkeypatch, photos_s=30.0, webhooks_s=SLOW_S / 5)
+        told(monkeypatch, SLOW_S / 5)
