@@ -60,7 +60,7 @@ def publish(ip: str, port: int, key: str) -> None:
 def hide(ip: str, port: int, key: str) -> None:
     """Take the file away again, if it still has this key: another server may have put its own there."""
     with suppress(OSError):
-        if (path := _path(ip, port)).read_text() == key:
+        if (path := _path(ip, port)).read_text("utf-8", "replace") == key:
             path.unlink(missing_ok=True)
 
 

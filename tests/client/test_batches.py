@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -210,6 +211,11 @@ def test_the_photo_of_a_list_that_is_refused_is_named(photos):
 def in_this_process(*arguments: str) -> int:
     from depthface.cli import main
 
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return ended.value.code

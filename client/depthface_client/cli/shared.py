@@ -122,7 +122,7 @@ def _lost(client: Client, error: Exception) -> ClientError | None:
         return error
     if isinstance(error, ServerUnavailable):  # it may be this photo that breaks the connection, or ends the server
         try:
-            _patiently(client, client.loaded, ServerUnavailable)
+            _patiently(client, client.loaded, ClientError)
         except ClientError as gone:
             return gone
     return None

@@ -131,10 +131,11 @@ class EmbeddingMethods(Asker):
             model = model or (yield from self._serving(NAME, taking=["image"]))
             try:
                 found += yield from self._embed(model, "image", items, request_id)
-            except UNUSABLE:  # the server does not say which of a request's
-                for one, name, item in zip(some, names, items, strict=True) if len(photo) > 1 else ():
-                    yield from naming(self._embed(model, "image", [item], request_id), name, one)
-                raise
+            except UNUSABLE:  # the server does not say which of a request's; or the request itself was too large
+                if len(photo) == 1:
+                    raise
+                for one, name, item in zip(some, names, items, strict=True):
+                    found += yield from naming(self._embed(model, "image", [item], request_id), name, one)
         return found
 
     @operation_on_many

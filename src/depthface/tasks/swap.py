@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from depthface.asking import Asker, Description, Infer, Steps, bytes_tensor, operation
-from depthface.errors import InvalidInput
+from depthface.errors import ClientError, InvalidInput
 from depthface.operations import UNUSABLE, naming
 from depthface.photos import Photo
 from depthface.tasks import faces
@@ -58,9 +60,10 @@ class SwapMethods(Asker):
         try:
             png: bytes = (yield from self._infer(model, inputs, ("image",), {}, request_id))["image"][0, 0]
         except UNUSABLE:  # the server does not say which
-            for (which, photo), data in zip(given.items(), sent, strict=True):
-                look = faces.FaceMethods.faces.way(self, data, model=analysis, parts=(), request_id=request_id)
-                yield from naming(look, which, photo)
+            with suppress(ClientError):  # that one of them cannot be used is known
+                for (which, photo), data in zip(given.items(), sent, strict=True):
+                    look = faces.FaceMethods.faces.way(self, data, model=analysis, parts=(), request_id=request_id)
+                    yield from naming(look, which, photo)
             raise
         return png
 
