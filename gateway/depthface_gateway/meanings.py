@@ -11,7 +11,7 @@ from depthface.spec import HubWeights
 from depthface.tasks import embedding, faces, swap
 from depthface_client import ModelInfo
 
-__all__ = ["analyses", "embedding_models", "exportable", "hub_id", "swappers"]
+__all__ = ["analyses", "embedding_models", "embedding_pair", "exportable", "hub_id", "swappers"]
 
 
 def analyses(models: Mapping[str, ModelInfo]) -> dict[str, str]:
@@ -26,6 +26,13 @@ def embedding_models(models: Mapping[str, ModelInfo], taking: str) -> dict[str, 
     found = (model for model in models.values() if model.task == embedding.NAME and taking in model.inputs)
     ranked = sorted(found, key=lambda model: (model.rank, model.name))
     return {model.facts.get(embedding.SPACE, model.name): model.name for model in reversed(ranked)}
+
+
+def embedding_pair(models: Mapping[str, ModelInfo]) -> tuple[str, str] | None:
+    """Return the model of photos and the one of texts of the first space that has both; None if none has."""
+    eyes, words = embedding_models(models, "image"), embedding_models(models, "text")
+    pairs = [(eyes[space], words[space]) for space in eyes.keys() & words.keys()]
+    return min(pairs, key=lambda pair: (models[pair[0]].rank, pair[0]), default=None)
 
 
 def swappers(models: Iterable[ModelInfo]) -> list[ModelInfo]:

@@ -11,7 +11,7 @@ from depthface.errors import ModelUnavailable, ServerUnavailable
 from depthface_client import ModelInfo
 from depthface_gateway import immichvr
 from depthface_gateway.faces.asking import Faces
-from depthface_gateway.meanings import analyses, embedding_models, exportable, hub_id
+from depthface_gateway.meanings import analyses, embedding_models, embedding_pair, exportable, hub_id
 
 
 def model(name: str, task: str, **more: object) -> ModelInfo:
@@ -71,6 +71,24 @@ def test_of_a_space_the_lower_rank_is_taken():
         for name, taking, rank in (("b", "image", 1), ("a", "image", 2), ("c", "text", 0))
     ]
     assert embedding_models({one.name: one for one in served}, "image") == {"s": "b"}
+
+
+@pytest.mark.parametrize(
+    ("served", "pair"),
+    [
+        ("ai bt", None),  # each space lacks one
+        ("ai at bi", ("ai", "at")),
+        ("ai bi bt", ("bi", "bt")),  # the first has no words
+        ("bi bt ai at", ("ai", "at")),
+    ],
+)
+def test_photos_and_words_are_of_one_space(served, pair):
+    models = {
+        name: model(name, "embedding", inputs=(taking,), rank=ord(space) - ord("a"), facts={"space": space})
+        for name in served.split()
+        for space, taking in [(name[0], {"i": "image", "t": "text"}[name[1]])]
+    }
+    assert embedding_pair(models) == pair
 
 
 def test_what_can_be_exported_is_told_as_a_server_would():

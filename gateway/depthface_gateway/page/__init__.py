@@ -9,8 +9,8 @@ import asyncio
 import base64
 import hashlib
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,12 +21,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from depthface import image as pixels_of
-from depthface.errors import DepthfaceError, InvalidInput, ServerOverloaded
+from depthface.errors import ClientError, DepthfaceError, InvalidInput, ModelUnavailable, ServerOverloaded
 from depthface_client import Depth
 from depthface_gateway.answers import Json, finite
 from depthface_gateway.context import Context
+from depthface_gateway.faces.asking import Faces
 from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Frame, Problem, new_app, request_id
+from depthface_gateway.meanings import analyses, embedding_pair
 from depthface_render import PRESETS, Timing, parallax, video
 
 __all__ = ["DEFAULT_PORT", "NAME", "app"]
@@ -41,6 +43,12 @@ _MOST_CLIPS = 4
 
 _Photo = Annotated[UploadFile, File()]
 _Model = Annotated[str | None, Form()]
+
+
+class _NothingServed(ClientError):
+    """The caller named no model, and there is none to take."""
+
+    status = 503
 
 
 def app(context: Context) -> FastAPI:
@@ -61,6 +69,7 @@ def app(context: Context) -> FastAPI:
 def _router(context: Context) -> APIRouter:
     routes = new_router()
     page, policy = _page()
+    usual = Faces.of(context)
     rendering, waiting = asyncio.Semaphore(1), 0
 
     @routes.get("/", response_class=HTMLResponse)
@@ -76,26 +85,30 @@ def _router(context: Context) -> APIRouter:
 
     @routes.get("/api/models")
     async def models() -> dict[str, Any]:
-        """Name what is served, and the motions of a clip."""
+        """Name what is served, the model of each face pack, and the motions of a clip."""
         served = sorted(context.triton.models.values(), key=lambda model: (model.task, model.rank, model.name))
         rows = [
             {"name": one.name, "task": one.task, "ready": one.ready, "weights": one.weights, "takes": one.inputs}
             for one in served
         ]
-        return {"models": rows, "motions": list(PRESETS)}
+        packs = dict(sorted(analyses(context.triton.models).items()))
+        return {"models": rows, "packs": packs, "motions": list(PRESETS)}
 
     @routes.post("/api/depth", response_class=Response, responses={200: {"content": {"image/png": {}}}})
     async def depth(request: Request, image: _Photo, model: _Model = None) -> Response:
         """Return the depth of a photo as an 8-bit grey PNG of its size, the nearest white."""
         photo, id = await image.read(), request_id(request)
-        png = await context.triton.ask(lambda client: client.depth_png(photo, bits=8, model=model, request_id=id))
+        with _unless_named(model):
+            png = await context.triton.ask(lambda client: client.depth_png(photo, bits=8, model=model, request_id=id))
         return Response(png, media_type="image/png")
 
     @routes.post("/api/faces")
     async def faces(request: Request, image: _Photo, model: _Model = None) -> JSONResponse:
         """Return the faces of a photo, the surest first; coordinates are pixels of the upright photo."""
         photo, id = await image.read(), request_id(request)
-        found = await context.triton.ask(lambda client: client.faces(photo, model=model, request_id=id))
+        with _unless_named(model):
+            asked = model or (usual.model if analyses(context.triton.models) else None)
+            found = await context.triton.ask(lambda client: client.faces(photo, model=asked, request_id=id))
         return JSONResponse({"faces": [face.as_dict() for face in found]})
 
     @routes.post("/api/embed")
@@ -105,16 +118,25 @@ def _router(context: Context) -> APIRouter:
         text: Annotated[str | None, Form()] = None,
         model: _Model = None,
     ) -> JSONResponse:
-        """Return the vector of a photo, or of a text; the cosine of two says how well they belong together."""
+        """Return the vector of a photo, or of a text; the cosine of two says how well they belong together.
+
+        Only vectors of one `space` and of the same `weights` can be compared. Where no model is named, photos and texts
+        go to two models of one space.
+        """
         id = request_id(request)
-        if image is not None:
-            photo = await image.read()
-            found = await context.triton.ask(lambda client: client.embed(photo, model=model, request_id=id))
-        elif text is not None:
-            found = await context.triton.ask(lambda client: client.embed_text(text, model=model, request_id=id))
-        else:
-            raise InvalidInput("There is neither a photo nor a text.", "Send `image` or `text`.")
-        return Json({"model": found.model, "weights": found.weights, "vector": finite(found.vector)})
+        photo = await image.read() if image is not None else None
+        eyes, words = embedding_pair(context.triton.models) or (None, None)
+        with _unless_named(model):
+            if photo is not None:
+                found = await context.triton.ask(lambda client: client.embed(photo, model=model or eyes, request_id=id))
+            elif text is not None:
+                found = await context.triton.ask(
+                    lambda client: client.embed_text(text, model=model or words, request_id=id)
+                )
+            else:
+                raise InvalidInput("There is neither a photo nor a text.", "Send `image` or `text`.")
+        told = {"model": found.model, "space": found.space, "weights": found.weights}
+        return Json(told | {"vector": finite(found.vector)})
 
     @routes.post("/api/clip", response_class=Response, responses={200: {"content": {"video/mp4": {}}}, 503: {}})
     async def clip(
@@ -130,13 +152,25 @@ def _router(context: Context) -> APIRouter:
         waiting += 1
         try:
             async with rendering:
-                found = await context.triton.ask(lambda client: client.depth(photo, model=model, request_id=id))
+                with _unless_named(model):
+                    found = await context.triton.ask(lambda client: client.depth(photo, model=model, request_id=id))
                 data = await asyncio.to_thread(_clip, photo, found, motion)
         finally:
             waiting -= 1
         return Response(data, media_type="video/mp4")
 
     return routes
+
+
+@contextmanager
+def _unless_named(model: str | None) -> Iterator[None]:
+    """Answer 503 where a model is missing, unless the caller named it: then it stays 404."""
+    try:
+        yield
+    except ModelUnavailable as error:
+        if model is not None:
+            raise
+        raise _NothingServed(error.what, error.remedy) from error
 
 
 def _clip(photo: bytes, depth: Depth, motion: str) -> bytes:
