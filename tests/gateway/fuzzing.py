@@ -95,6 +95,8 @@ ASKED_FOR: Mapping[str, Callable[[requests.Response], bool]] = {
     ),
     "faces": lambda answer: answer.status_code == 503 and "No face swapper is served" in answer.text,
     "depthflow": lambda answer: answer.json()["error"] == "service_busy",
+    # No model was named, and none is served that does it.
+    "page": lambda answer: answer.status_code == 503 and " serves no model for " in answer.text,
 }
 
 
