@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from depthface.photos import Photo, upright
 from depthface.tasks.faces import Face
+from depthface.weights import source_of
 
 __all__ = ["banner", "beside", "faces", "labelled"]
 
@@ -76,7 +77,7 @@ def faces(photo: Photo, found: Sequence[Face]) -> Image.Image:
 def labelled(png: bytes, weights: str) -> bytes:
     """Return the PNG with a text chunk `Source` that says which weights made it (PNG specification, 11.3.4.3 tEXt)."""
     end_of_header = 8 + 25  # signature, IHDR
-    chunk = b"tEXt" + f"Source\0depthface: {weights}".encode("latin-1", "replace")
+    chunk = b"tEXt" + f"Source\0{source_of(weights)}".encode("latin-1", "replace")
     framed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
     return png[:end_of_header] + framed + png[end_of_header:]
 

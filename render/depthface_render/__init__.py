@@ -1,5 +1,6 @@
 """What people look at: clips in which a photo moves."""
 
+from depthface_render.clip import Clip
 from depthface_render.frames import Timing, parallax, parallax_with_masks
 from depthface_render.motion import (
     PRESETS,
@@ -10,15 +11,19 @@ from depthface_render.motion import (
     horizontal,
     orbital,
     static,
+    usual_path,
     vertical,
     zoom,
 )
 from depthface_render.project import QUALITIES
+from depthface_render.sources import Map
 
 __all__ = [
     "PRESETS",
     "QUALITIES",
     "CameraPath",
+    "Clip",
+    "Map",
     "Motion",
     "Timing",
     "circle",
@@ -28,6 +33,7 @@ __all__ = [
     "parallax",
     "parallax_with_masks",
     "static",
+    "usual_path",
     "vertical",
     "zoom",
 ]

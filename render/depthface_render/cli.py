@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -16,13 +16,13 @@ import numpy.typing as npt
 from depthface.cli import Number
 from depthface.image import size_of
 from depthface.photos import encoded
-from depthface.weights import depth_label_of
 from depthface_client import outputs
 from depthface_client.cli import shared
 from depthface_render import frames as framing
 from depthface_render import sources, video
+from depthface_render.clip import Clip, Watch
 from depthface_render.frames import Timing
-from depthface_render.motion import HIGHEST, PRESETS, CameraPath, Motion
+from depthface_render.motion import HIGHEST, PRESETS, CameraPath, usual_path
 from depthface_render.project import QUALITIES
 from depthface_render.sources import Map
 
@@ -33,9 +33,6 @@ Pixels = npt.NDArray[np.uint8]
 _LONG_SIDE_PX = 1920
 _PREVIEW_LONG_SIDE_PX, _PREVIEW_FPS = 480, 15.0
 _FPS = {".gif": 25.0}
-
-# Of a preset's own intensity, as DepthFlow's web service takes it for the strength that its users give.
-_STRENGTH = {"zoom": 0.3, "dolly": 0.5}
 
 _GOES_BY_HEIGHT = "zoom"
 """The motion that is a course of the height itself: a height of its own would stop it."""
@@ -127,64 +124,39 @@ def parallax(
     _check_outs(outs, timing, [photo, *([depth_file] if depth_file else [])])
     data = encoded(photo)  # once: it may be a pipe
     frame = _frame_size(size_of(data), size, _PREVIEW_LONG_SIDE_PX if preview else _LONG_SIDE_PX, outs)
-    clip = _Clip(
-        sources.photo_at_least(data, frame),
-        _depth(data, depth_file, url, timeout_s),
-        _path(motion, intensity, loop, height),
-        timing,
-        frame,
-        quality or ("draft" if preview else "normal"),
-    )
+    quality = quality or ("draft" if preview else "normal")
+    depth, path = _depth(data, depth_file, url, timeout_s), _path(motion, intensity, loop, height)
+    clip = Clip.of(data, depth, path, timing=timing, size=frame, quality=quality)
     del data  # of a large photo as much as all the rest
     _make(clip, out, mask)
     elapsed_s = time.monotonic() - started
     if as_json:
         facts: dict[str, object] = {"photo": str(photo), "out": str(out), "mask": mask and str(mask)}
-        facts |= clip.facts | {"motion": motion, "intensity": intensity, "elapsed_s": round(elapsed_s, 3)}
+        facts |= _facts(clip) | {"motion": motion, "intensity": intensity, "elapsed_s": round(elapsed_s, 3)}
         shared.say_json(facts)
     else:
-        shared.say(f"{photo} → {out} ({clip}, made in {elapsed_s:.1f} s)")
+        shared.say(f"{photo} → {out} ({_told(clip)}, made in {elapsed_s:.1f} s)")
     shared.warn(clip.depth.weights)
 
 
-@dataclass(frozen=True, eq=False)
-class _Clip:
-    """All that the frames of a clip, and of its mask, are made of.
+def _facts(clip: Clip) -> dict[str, object]:
+    """Return what programs are told of a clip."""
+    (height, width), timing = clip.size, clip.timing
+    return {
+        "size": [width, height],
+        "frames": clip.length,
+        "fps": float(timing.rate),
+        "seconds": float(clip.length / timing.rate),
+        "loop": timing.loop,
+        "reverse": timing.reverse,
+        "quality": clip.quality,
+        "weights": clip.depth.weights or None,
+    }
 
-    Attributes:
-        size: height and width of a frame.
-    """
 
-    pixels: Pixels
-    depth: Map
-    path: CameraPath
-    timing: Timing
-    size: tuple[int, int]
-    quality: str
-
-    @property
-    def frames(self) -> int:
-        """How many there are."""
-        return len(self.timing.times)
-
-    @property
-    def facts(self) -> dict[str, object]:
-        """What programs are told of it."""
-        height, width = self.size
-        return {
-            "size": [width, height],
-            "frames": self.frames,
-            "fps": float(self.timing.rate),
-            "seconds": float(self.frames / self.timing.rate),
-            "loop": self.timing.loop,
-            "reverse": self.timing.reverse,
-            "quality": self.quality,
-            "weights": self.depth.weights or None,
-        }
-
-    def __str__(self) -> str:
-        height, width = self.size
-        return f"{self.frames} frames of {width}×{height}, {float(self.frames / self.timing.rate):g} s"
+def _told(clip: Clip) -> str:
+    height, width = clip.size
+    return f"{clip.length} frames of {width}×{height}, {float(clip.length / clip.timing.rate):g} s"
 
 
 class _Stopped(click.ClickException):
@@ -192,7 +164,7 @@ class _Stopped(click.ClickException):
 
 
 def _path(motion: str, intensity: float, loop: bool, height: float | None) -> CameraPath:
-    path = PRESETS[motion](intensity * _STRENGTH.get(motion, 1.0), base=Motion(), loop=loop)
+    path = usual_path(motion, intensity, loop=loop)
     if height is None:
         return path
     return lambda time: replace(path(time), height=height)
@@ -243,39 +215,23 @@ def _say_if_resized(depth: Map, photo: tuple[int, int], path: Path) -> None:
     click.echo(f"{path} is {width}×{height}, the photo {photo[1]}×{photo[0]}: the map was resized.{doubt}", err=True)
 
 
-def _make(clip: _Clip, out: Path, mask: Path | None) -> None:
+def _make(clip: Clip, out: Path, mask: Path | None) -> None:
     """Write a clip, and then its mask, if there is to be one; raise `_Stopped` with what was kept on Ctrl-C."""
     kept: list[Path] = []
-    made_of = clip.pixels, clip.depth.array, clip.path
-    timing, size, quality = clip.timing, clip.size, clip.quality
     try:
-        frames = framing.parallax(*made_of, timing=timing, size=size, quality=quality)
-        _write(out, _labelled(frames, clip.depth, size), clip, kept)
+        clip.write(out, watch=_watch(clip, out), kept=kept)
         if mask is not None:
-            pairs = framing.parallax_with_masks(*made_of, timing=timing, size=size, quality=quality)
-            _write(mask, (_white(flags) for _, flags in pairs), clip, kept)
+            clip.write_mask(mask, watch=_watch(clip, mask), kept=kept)
     except KeyboardInterrupt:
         raise _Stopped(f"Stopped. {video.told(kept, 'the clip')}") from None
 
 
-def _labelled(frames: Iterable[Pixels], depth: Map, size: tuple[int, int]) -> Iterator[Pixels]:
-    """Yield the frames, and on each what its depth is worth if that is nothing."""
-    label = depth_label_of(depth.weights)
-    if label is None:
-        yield from frames
-        return
-    foot = sources.banner(*size, label)
-    for frame in frames:
-        frame[-len(foot) :] = foot
-        yield frame
+def _watch(clip: Clip, out: Path) -> Watch:
+    def shown(frames: Iterable[Pixels]) -> Iterator[Pixels]:
+        is_watched = sys.stderr is not None and sys.stderr.isatty()  # it is None where it was closed
+        with click.progressbar(
+            frames, length=clip.length, label=out.name, file=sys.stderr, hidden=not is_watched
+        ) as watched:
+            yield from watched
 
-
-def _white(flags: npt.NDArray[np.bool_]) -> Pixels:
-    return np.repeat((flags * np.uint8(255))[..., None], 3, axis=2)
-
-
-def _write(out: Path, frames: Iterable[Pixels], clip: _Clip, kept: list[Path]) -> None:
-    is_watched = sys.stderr is not None and sys.stderr.isatty()  # it is None where it was closed
-    with click.progressbar(frames, length=clip.frames, label=out.name, file=sys.stderr, hidden=not is_watched) as shown:
-        timing, source = clip.timing, f"depthface: {clip.depth.weights or 'unknown'}"
-        video.write(out, shown, rate=timing.rate, loop=timing.loop, source=source, kept=kept)
+    return shown

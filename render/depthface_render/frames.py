@@ -29,6 +29,7 @@ __all__ = [
     "Timing",
     "check_size",
     "covering_size",
+    "fitting_size",
     "parallax",
     "parallax_with_masks",
 ]
@@ -194,6 +195,22 @@ def check_size(size: tuple[int, int]) -> None:
         raise InvalidInput(
             f"Frames of {width}×{height} cannot be made.", f"Give sides from {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels."
         )
+
+
+def fitting_size(photo: tuple[int, int], long_side_px: int) -> tuple[int, int]:
+    """Return height and width of frames for a photo of this height and width.
+
+    They have its proportions, even sides of `MIN_SIDE_PX` at least, and are no longer than it or than `long_side_px`.
+    """
+    longest = max(photo)
+    side = min(long_side_px, longest)
+    height, width = (_even(length * side / longest, min(length, side)) for length in photo)
+    return height, width
+
+
+def _even(wanted_px: float, most_px: int) -> int:
+    """Return the even number that is nearest, among those that may be."""
+    return max(min(round(wanted_px / 2) * 2, most_px // 2 * 2), MIN_SIDE_PX)
 
 
 def _checked_photo(photo: Pixels) -> Pixels:

@@ -22,6 +22,7 @@ from depthface.errors import InvalidInput
 __all__ = [
     "HIGHEST",
     "PRESETS",
+    "STRENGTHS",
     "CameraPath",
     "Motion",
     "Point",
@@ -32,6 +33,7 @@ __all__ = [
     "orbital",
     "static",
     "strongest_zoom",
+    "usual_path",
     "vertical",
     "zoom",
 ]
@@ -208,6 +210,14 @@ PRESETS: dict[str, Callable[..., CameraPath]] = {
 }
 """Each is called with an intensity i, and optionally a `base` (what the preset leaves alone, and the phase) and
 `loop`. The paths are those of DepthFlow 0.9's presets."""
+
+STRENGTHS = {"zoom": 0.3, "dolly": 0.5}
+"""What a preset's intensity is for a strength of 1, if not 1: as DepthFlow's web service takes what its users give."""
+
+
+def usual_path(name: str, strength: float = 1.0, *, loop: bool = True) -> CameraPath:
+    """Return the path of a preset at a strength that is as strong for one preset as for another."""
+    return PRESETS[name](strength * STRENGTHS.get(name, 1.0), loop=loop)
 
 
 def _sine(turns: float) -> float:

@@ -15,6 +15,7 @@ from PIL import Image
 from depthface import image
 from depthface.errors import InvalidInput
 from depthface.photos import encoded
+from depthface.weights import origin_of
 from depthface_client import Client, draw
 from depthface_render.frames import AnyDepth, covering_size
 
@@ -72,7 +73,7 @@ def from_file(path: Path) -> Map:
                     f"{path} has colours and is not a depth map.", "Give the grey PNG of `depthface depth`, or a .npy."
                 )
             source = str(picture.info.get("Source", ""))
-            return Map(np.asarray(picture), source.removeprefix("depthface: "))
+            return Map(np.asarray(picture), origin_of(source))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InvalidInput(
             f"{path} is not a depth map that can be read.", "Give the grey PNG of `depthface depth`, or a .npy."

@@ -15,8 +15,12 @@ __all__ = [
     "depth_label_of",
     "is_meaningful",
     "label_of",
+    "origin_of",
+    "source_of",
     "warning_of",
 ]
+
+_SOURCE = "depthface: "
 
 _RANDOM = "random"
 _SYNTHETIC = "synthetic"
@@ -99,3 +103,13 @@ def depth_label_of(origin: str) -> str | None:
 def is_meaningful(origin: str) -> bool:
     """Return False for the weights of nobody: fine for plumbing and speed, not for looking at."""
     return warning_of(origin) is None
+
+
+def source_of(origin: str) -> str:
+    """Return what a file that was made with weights of this origin says of itself."""
+    return f"{_SOURCE}{origin or 'unknown'}"
+
+
+def origin_of(source: str) -> str:
+    """Return the origin that `source_of` has put into a file; another program's text as it is."""
+    return source.removeprefix(_SOURCE)

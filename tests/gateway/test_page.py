@@ -23,6 +23,9 @@ from fixtures.serving import serving
 from fixtures.waiting import HANGS_AFTER_S
 from PIL import Image
 
+from depthface.weights import depth_label_of, warning_of
+from depthface_render import sources
+
 
 @pytest.fixture(scope="module")
 def running(everything_server) -> Gateway:
@@ -34,7 +37,7 @@ def test_what_is_dropped_is_shown(running, tmp_path):
     async def look() -> None:
         async with opened_tab(running.urls["page"], tmp_path) as tab:
             await tab.until("served.length > 0")
-            assert "random" in await tab.evaluate("document.querySelector('#warning').textContent")
+            assert "RANDOM WEIGHTS" in await tab.evaluate("document.querySelector('#warning').textContent")
             assert await search(tab, "blue things") == "Drop some photos first."
             await drop(tab, PHOTOS)
             assert "the nearest is white" in await said(tab, "depth")
@@ -214,7 +217,7 @@ def test_what_is_served_later_is_found_without_opening_the_page_anew(repository,
                 await tab.until(models)
                 await drop(tab, {"five people.jpg": CROWD})
                 assert "the nearest is white" in await said(tab, "depth")
-                assert "random" in await tab.evaluate("document.querySelector('#warning').textContent")
+                assert "RANDOM WEIGHTS" in await tab.evaluate("document.querySelector('#warning').textContent")
 
     with gateway("page", url=f"127.0.0.1:{port}") as running:
         asyncio.run(look(running.urls["page"]))
@@ -228,6 +231,14 @@ def test_the_browser_lets_it_do_nothing_else(running):
     assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", answer.text)
 
 
+def test_a_clip_of_random_weights_is_labelled(running):
+    answer = requests.post(f"{running.urls['page']}/api/clip", files={"image": CROWD}, timeout=HANGS_AFTER_S)
+    with av.open(BytesIO(answer.content)) as clip:
+        frame = next(clip.decode(video=0)).to_ndarray(format="rgb24")
+    foot = sources.banner(*frame.shape[:2], depth_label_of("random, seed 0"))
+    assert float(np.abs(frame[-len(foot) :].astype(int) - foot).mean()) < 10
+
+
 def test_its_routes_by_themselves(running):
     url = running.urls["page"]
 
@@ -237,8 +248,9 @@ def test_its_routes_by_themselves(running):
         return requests.post(f"{url}/api/{path}", files=files, data=fields, timeout=HANGS_AFTER_S)
 
     assert requests.get(f"{url}/health", timeout=HANGS_AFTER_S).json() == {"status": "healthy"}
-    tasks = {model["task"] for model in requests.get(f"{url}/api/models", timeout=HANGS_AFTER_S).json()["models"]}
-    assert tasks == {"depth", "faces", "embedding", "swap"}
+    models = requests.get(f"{url}/api/models", timeout=HANGS_AFTER_S).json()["models"]
+    assert {model["task"] for model in models} == {"depth", "faces", "embedding", "swap"}
+    assert all(model["warning"] == warning_of(model["weights"]) for model in models)
     png = Image.open(BytesIO(post("depth", image=CROWD).content))
     assert (png.size, png.mode) == ((640, 480), "L")
     answers = [

@@ -8,13 +8,11 @@ from math import cos, isclose, pi, sin
 import pytest
 
 from depthface.errors import InvalidInput
-from depthface_render import PRESETS, Motion, circle, dolly, horizontal, orbital, static, vertical, zoom
+from depthface_render import PRESETS, Motion, circle, dolly, horizontal, orbital, static, usual_path, vertical, zoom
 from depthface_render.motion import HIGHEST, strongest_zoom
 
 TIMES = (0.0, 0.1, 0.25, 0.4, 0.5, 0.77)
 STRENGTHS = (0.3, 1.0)
-OF_THE_COMMAND = {"zoom": 0.3, "dolly": 0.5}
-"""What the command's --intensity is multiplied by."""
 
 
 @pytest.mark.parametrize("d", [0.0, 0.3, 1.0])
@@ -88,22 +86,28 @@ def test_a_looping_path_ends_where_it_began(preset):
         assert getattr(path(1.0), name) == pytest.approx(getattr(path(0.0), name), abs=1e-9)
 
 
-@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
-def test_no_intensity_of_the_command_leaves_the_camera_inside_out(preset):
+@pytest.mark.parametrize("name", PRESETS)
+def test_no_strength_leaves_the_camera_inside_out(name):
     for loop in (True, False):
         for intensity in (0.0, 1.0, 5.0):
-            path = preset(intensity * OF_THE_COMMAND.get(preset.__name__, 1.0), loop=loop)
+            path = usual_path(name, intensity, loop=loop)
             assert all(path(n / 20) for n in range(21))
 
 
-@pytest.mark.parametrize("preset", [preset for name, preset in PRESETS.items() if name != "static"])
-def test_a_strong_path_moves_from_its_start_to_its_end(preset):
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "static"])
+def test_a_strong_path_moves_from_its_start_to_its_end(name):
     """Between any two of 40 frames, none of which stands even with another around a turning point."""
     for loop in (True, False):
         for intensity in (2.0, 5.0):
-            path = preset(intensity * OF_THE_COMMAND.get(preset.__name__, 1.0), loop=loop)
+            path = usual_path(name, intensity, loop=loop)
             places = [path((n + 0.25) / 40) for n in range(40)]
             assert all(a != b for a, b in pairwise(places)), (loop, intensity)
+
+
+def test_strengths_are_those_of_depthflows_web_service():
+    factors = {"zoom": 0.3, "dolly": 0.5}
+    for name, preset in PRESETS.items():
+        assert usual_path(name, 2.0)(0.3) == preset(2.0 * factors.get(name, 1.0))(0.3)
 
 
 @pytest.mark.parametrize(("loop", "most"), [(True, 0.9), (False, 0.45)])

@@ -23,8 +23,9 @@ from depthface_client import Depth
 from depthface_gateway.depthflow.wire import USUAL_MODEL, USUAL_MOVEMENT, Parameters
 from depthface_gateway.jobs.inference import Task, Try
 from depthface_gateway.triton import Triton
-from depthface_render import PRESETS, CameraPath, Timing, parallax, video
-from depthface_render.motion import strongest_zoom
+from depthface_render import CameraPath, Clip, Map, Timing, usual_path, video
+from depthface_render.frames import fitting_size
+from depthface_render.motion import STRENGTHS, strongest_zoom
 
 __all__ = ["TASK", "check_photo", "clip_task", "depth_of", "frame_size", "path_of"]
 
@@ -32,10 +33,9 @@ TASK = "depthflow_clip"
 
 MIN_SIDE_PX, MAX_SIDE_PX = 100, 8192
 _LONGEST_PX = 2048
-_GIF_MOST_FPS = 50
 
-_PATHS = {"orbit": ("orbital", 1.0), "zoom": ("zoom", 0.3), "dolly": ("dolly", 0.5), "static": ("static", 1.0)}
-"""A movement to a preset of the renderer, and what the strength is multiplied by."""
+_PRESETS = {"orbit": "orbital", "zoom": "zoom", "dolly": "dolly", "static": "static"}
+"""A movement to a preset of the renderer."""
 
 AskDepth = Callable[[bytes, str | None, str], Any]
 
@@ -59,13 +59,7 @@ def frame_size(photo: tuple[int, int], resolution: int | None) -> tuple[tuple[in
     wanted = resolution or longest
     side = min(wanted, longest, _LONGEST_PX)
     notes = [] if side == wanted else [f"The long side is {side} pixels instead of {wanted}."]
-    height, width = (_even(length * side / longest, min(length, side)) for length in photo)
-    return (height, width), notes
-
-
-def _even(wanted_px: float, most_px: int) -> int:
-    """Return the even number that is nearest, 16 at least and no more than may be."""
-    return min(max(round(wanted_px / 2) * 2, 16), most_px // 2 * 2)
+    return fitting_size(photo, side), notes
 
 
 def clip_task(ask: AskDepth, threads: Executor) -> Task:
@@ -105,18 +99,15 @@ def depth_of(triton: Triton) -> AskDepth:
 def _rendered(attempt: Try, wanted: Parameters, depth: Depth, stopped: threading.Event) -> Mapping[str, Any]:
     photo = image.size_of(attempt.photo)
     size, notes = frame_size(photo, wanted.resolution)
-    fps = wanted.fps
-    if wanted.output_format == "gif" and fps > _GIF_MOST_FPS:
-        notes.append(f"A GIF shows {_GIF_MOST_FPS} frames a second instead of {fps}.")
-        fps = _GIF_MOST_FPS
+    out = attempt.folder / f"clip.{wanted.output_format}"
+    fps = min(wanted.fps, video.format_of(out).max_fps)
+    if fps < wanted.fps:
+        notes.append(f"A {wanted.output_format.upper()} shows {fps} frames a second instead of {wanted.fps}.")
     notes += _notes_of_path(wanted)
     timing = Timing(seconds=wanted.animation_duration, fps=fps, loop=wanted.loop)
-    count = len(timing.times)
-    pixels = image.decode(attempt.photo, at_least=size)
-    frames = parallax(pixels, depth.array, path_of(wanted), timing=timing, size=size)
-    out = attempt.folder / f"clip.{wanted.output_format}"
-    source = f"depthface: {depth.weights}"
-    video.write(out, _told(frames, count, attempt, stopped), rate=timing.rate, loop=wanted.loop, source=source)
+    made = Clip.of(attempt.photo, Map(depth.array, depth.weights), path_of(wanted), timing=timing, size=size)
+    count = made.length
+    made.write(out, watch=lambda frames: _told(frames, count, attempt, stopped))
     size_bytes = out.stat().st_size
     return {
         "width": size[1],
@@ -133,15 +124,17 @@ def _rendered(attempt: Try, wanted: Parameters, depth: Depth, stopped: threading
 
 def path_of(wanted: Parameters) -> CameraPath:
     """Return the camera's path."""
-    name, factor = _PATHS[wanted.camera_movement or USUAL_MOVEMENT]
-    return PRESETS[name](factor * wanted.depth_strength, loop=wanted.loop)
+    return usual_path(_preset(wanted), wanted.depth_strength, loop=wanted.loop)
+
+
+def _preset(wanted: Parameters) -> str:
+    return _PRESETS[wanted.camera_movement or USUAL_MOVEMENT]
 
 
 def _notes_of_path(wanted: Parameters) -> list[str]:
     """Return what is to be said of a camera that does not go as far as it was asked to."""
-    name, factor = _PATHS[wanted.camera_movement or USUAL_MOVEMENT]
-    most = strongest_zoom(wanted.loop) / factor
-    if name != "zoom" or wanted.depth_strength <= most:
+    most = strongest_zoom(wanted.loop) / STRENGTHS["zoom"]
+    if _preset(wanted) != "zoom" or wanted.depth_strength <= most:
         return []
     return [f"The zoom has the strength {most:g} instead of {wanted.depth_strength:g}: nearer it cannot go."]
 

@@ -20,8 +20,8 @@ from fastapi import APIRouter, FastAPI, File, Form, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
-from depthface import image as pixels_of
 from depthface.errors import ClientError, DepthfaceError, InvalidInput, ModelUnavailable, ServerOverloaded
+from depthface.weights import warning_of
 from depthface_client import Depth
 from depthface_gateway.answers import Json, finite
 from depthface_gateway.context import Context
@@ -29,7 +29,8 @@ from depthface_gateway.faces.asking import Faces
 from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Frame, Problem, new_app, request_id
 from depthface_gateway.meanings import analyses, embedding_pair
-from depthface_render import PRESETS, Timing, parallax, video
+from depthface_render import PRESETS, Clip, Map, Timing, usual_path
+from depthface_render.frames import fitting_size
 
 __all__ = ["DEFAULT_PORT", "NAME", "app"]
 
@@ -88,7 +89,14 @@ def _router(context: Context) -> APIRouter:
         """Name what is served, the model of each face pack, and the motions of a clip."""
         served = sorted(context.triton.models.values(), key=lambda model: (model.task, model.rank, model.name))
         rows = [
-            {"name": one.name, "task": one.task, "ready": one.ready, "weights": one.weights, "takes": one.inputs}
+            {
+                "name": one.name,
+                "task": one.task,
+                "ready": one.ready,
+                "weights": one.weights,
+                "warning": warning_of(one.weights),
+                "takes": one.inputs,
+            }
             for one in served
         ]
         packs = dict(sorted(analyses(context.triton.models).items()))
@@ -174,15 +182,10 @@ def _unless_named(model: str | None) -> Iterator[None]:
 
 
 def _clip(photo: bytes, depth: Depth, motion: str) -> bytes:
-    height, width = depth.size
-    scale = min(_LONGEST_PX / max(height, width), 1.0)
-    size = max(round(height * scale / 2) * 2, 16), max(round(width * scale / 2) * 2, 16)
-    frames = parallax(
-        pixels_of.decode(photo, at_least=size), depth.array, PRESETS[motion](1.0, loop=True), timing=_TIMING, size=size
-    )
+    path, size = usual_path(motion, loop=_TIMING.loop), fitting_size(depth.size, _LONGEST_PX)
     with TemporaryDirectory(prefix="depthface-") as folder:
         out = Path(folder, "clip.mp4")
-        video.write(out, frames, rate=_TIMING.rate, loop=True, source=f"depthface: {depth.weights}")
+        Clip.of(photo, Map(depth.array, depth.weights), path, timing=_TIMING, size=size).write(out)
         return out.read_bytes()
 
 
