@@ -14,9 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from depthface.errors import DepthfaceError
 from depthface_bench.setup import Tool
 
@@ -53,7 +50,6 @@ class Load:
     requests: int
     tolerance_percent: float = 10.0
     windows: int = 8
-    batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ class Measured:
     steps: tuple[Step, ...]
 
 
-def input_data(tensors: Sequence[Mapping[str, bytes | npt.NDArray[np.uint8]]]) -> str:
+def input_data(tensors: Sequence[Mapping[str, bytes]]) -> str:
     """The text of an `--input-data` file: one request for each entry, taken in turn.
 
     A BYTES element carries its length as 4 bytes, little-endian, in front (Triton's binary tensor extension).
@@ -109,7 +105,7 @@ def drive(tool: Tool, host: str, model: str, data: Path, load: Load, inside: Seq
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder, "report.csv")
         command = [
-            *(str(tool.binary), "-m", model, "-u", host, "--input-data", str(data.resolve()), "-b", str(load.batch)),
+            *(str(tool.binary), "-m", model, "-u", host, "--input-data", str(data.resolve())),
             *("--percentile", "50", "-s", str(load.tolerance_percent), "-r", str(load.windows), "-v"),
             *("-f", table.name),  # and beside it, in its working folder, one for each model inside
             *_arguments(load),
@@ -159,14 +155,8 @@ def _arguments(load: Load) -> tuple[str, ...]:
     return ("--request-rate-range", f"{load.value:g}", "--measurement-interval", str(window_ms))
 
 
-def _tensor(value: bytes | npt.NDArray[np.uint8]) -> dict[str, object]:
-    if isinstance(value, bytes):
-        return {"b64": _b64(struct.pack("<I", len(value)) + value), "shape": [1]}
-    return {"b64": _b64(value.tobytes()), "shape": list(value.shape)}
-
-
-def _b64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
+def _tensor(value: bytes) -> dict[str, object]:
+    return {"b64": base64.b64encode(struct.pack("<I", len(value)) + value).decode("ascii"), "shape": [1]}
 
 
 def _steps(text: str) -> tuple[Step, ...]:

@@ -19,7 +19,7 @@ from depthface import machine, manifest
 from depthface.config import read as read_config
 from depthface.contract import ENGINE_FILE, EXPORTED_CONFIG, MANIFEST_FILE, Precision
 from depthface.families import card_named
-from depthface.spec import EngineOptions, ModelCard, Network
+from depthface.spec import EngineOptions, ModelCard
 from depthface_bench.variants import Variant
 from depthface_export import configs, pipeline, texts
 from depthface_export.job import Engines, Job
@@ -45,7 +45,6 @@ __all__ = [
     "export_embeddings",
     "export_faces",
     "has_faces",
-    "network_named",
     "overridden",
     "write_pack",
 ]
@@ -127,11 +126,6 @@ def write_pack(folder: Path) -> Path:
     onnx.save(synthetic.detector(), pack / "detector.onnx")
     onnx.save(architectures.random_model("w600k_r50"), pack / "recognizer.onnx")
     return pack
-
-
-def network_named(card: ModelCard, kind: str) -> Network:
-    """The network of a card whose name ends with `kind`."""
-    return next(network for network in card.networks if network.name.endswith(f"_{kind}"))
 
 
 @dataclass(frozen=True)

@@ -30,14 +30,13 @@ from PIL import Image
 
 from depthface.errors import ClientError, InvalidInput, ServerOverloaded
 from depthface.families import card_named
-from depthface_bench.photos import jpeg
+from depthface_bench.photos import crowd, jpeg
 from depthface_bench.repositories import DEPTH
 from depthface_bench.servers import Process, serving
 from depthface_client import Client
 from depthface_export import pipeline
 from depthface_export.job import Job
 from depthface_export.weights import locate
-from depthface_standins.insightface import scenes
 
 PACK = "buffalo_l"
 MAX_GROWTH = 0.02
@@ -127,7 +126,7 @@ def _asks() -> dict[str, Ask]:
         for width, height in ((40, 30), (30, 40), (640, 480), (480, 640), (1920, 640), (4000, 3000))
     }
     photos["PNG"] = _png(table)
-    crowd = jpeg(Image.fromarray(scenes.draw_crowd(6, 0, (886, 1280)).image))
+    people = crowd(6)
     nobody = photos["640×480"]
     whole = photos["1920×640"]
     bad = {"empty": b"", "text": b"not a photo", "truncated": whole[: len(whole) // 2], "noise": bytes(range(256)) * 40}
@@ -137,7 +136,7 @@ def _asks() -> dict[str, Ask]:
         asks[f"depth {name}"] = lambda client, photo=photo: {"depth": client.depth(photo).array}  # type: ignore[misc]
         if name != "too narrow":  # which has room for a face
             asks[f"faces {name}"] = lambda client, photo=photo: _faces(client, photo)  # type: ignore[misc]
-    asks["faces crowd"] = lambda client: _faces(client, crowd)
+    asks["faces crowd"] = lambda client: _faces(client, people)
     asks["faces nobody"] = lambda client: _faces(client, nobody)
     asks["png 640×480"] = lambda client: {
         "png8": np.asarray(Image.open(BytesIO(client.depth_png(nobody, bits=8))), np.float32)

@@ -20,18 +20,16 @@ import click
 import numpy as np
 import numpy.typing as npt
 import psutil
-from PIL import Image
 
 from depthface.errors import DepthfaceError
 from depthface.families import card_named
-from depthface_bench.photos import jpeg
+from depthface_bench.photos import crowd
 from depthface_bench.servers import Process, serving
 from depthface_bench.soak import PACK
 from depthface_client import Client
 from depthface_export import pipeline
 from depthface_export.job import Job
 from depthface_export.weights import locate
-from depthface_standins.insightface import scenes
 
 MODEL = f"face_detection_{PACK}"
 SIZES = ((640, 640), (640, 320), (320, 640), (480, 320), (320, 480), (400, 400))
@@ -102,8 +100,7 @@ def _soak(url: str, seconds: float, threads: int, processes: int) -> Rounds:
 
 
 def _alone(width: int, height: int) -> Asked:
-    crowd = scenes.draw_crowd(3, width + height, (height, width)).image
-    photo = jpeg(Image.fromarray(crowd))
+    photo = crowd(3, width + height, (height, width))
     return Asked(photo, _boxes(photo))
 
 

@@ -100,7 +100,7 @@ def _tails(results: Results) -> Iterator[Target]:
 
 
 def _costs(results: Results) -> Iterator[Target]:
-    """Of what a server costs besides its answers (`costs.measure`)."""
+    """Of what a server costs besides its answers (`costs`)."""
     costs: Mapping[str, Any] = results.get("costs", {})
     for way, most in _OUTSIDE_MS.items():
         text = f"a photo of 4000×3000 outside the network, one core, {way}, ms"
