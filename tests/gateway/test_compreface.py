@@ -14,8 +14,10 @@ from fixtures.waiting import HANGS_AFTER_S
 from depthface.errors import InvalidInput
 from depthface_client import Face
 from depthface_gateway.faces import compreface
+from depthface_gateway.faces.similarity import similarity_of
 
 DETECT, VERIFY = "/api/v1/detection/detect", "/api/v1/verification/verify"
+VERIFY_EMBEDDINGS = "/api/v1/verification/embeddings/verify"
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +100,7 @@ def test_status_tells_of_what_was_asked_for(url, asked, told):
     [(1.0, 1.0), (0.5, 0.95498), (1 - 1.23132175**2 / 2, 0.5), (0.0, 0.08204), (-1.0, 0.00004), (1.0000001, 1.0)],
 )
 def test_it_has_a_scale_of_its_own(cosine, similarity):
-    assert compreface.similarity_of(cosine) == similarity
+    assert similarity_of(cosine) == similarity
 
 
 def test_it_verifies_the_biggest_face_first(url, face_client, biggest_first):
@@ -130,6 +132,50 @@ def test_the_limit_is_for_source_and_target(url):
     (match,) = result["face_matches"]
     assert match["box"] == result["source_image_face"]["box"]
     assert match["similarity"] == pytest.approx(1, abs=1e-4)
+
+
+def test_embeddings_are_compared_as_photos_are_the_most_similar_first(url):
+    def embedded(photo: bytes) -> list[list[float]]:
+        rows = post(url, f"{DETECT}?face_plugins=calculator", {"file": photo}).json()["result"]
+        return [row["embedding"] for row in rows]
+
+    (source,), targets = embedded(PORTRAIT), embedded(CROWD)
+    (verdict,) = post(url, VERIFY, {"source_image": PORTRAIT, "target_image": CROWD}).json()["result"]
+    pairs = [(match["similarity"], target) for match, target in zip(verdict["face_matches"], targets, strict=True)]
+    long = [[2.5 * number for number in target] for target in targets]  # theirs are not of unit length
+    for sent, scale in ((targets, 1.0), (long, 2.5)):
+        answer = requests.post(
+            f"{url}{VERIFY_EMBEDDINGS}", json={"source": source, "targets": sent}, timeout=HANGS_AFTER_S
+        )
+        assert set(answer.json()) == {"result"}
+        for row, (expected, target) in zip(answer.json()["result"], sorted(pairs, reverse=True), strict=True):
+            assert set(row) == {"embedding", "similarity"}
+            assert row["similarity"] == pytest.approx(expected, abs=1e-4)
+            np.testing.assert_allclose(row["embedding"], np.array(target) * scale)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ('{"source": [1, 2]}', 400, 5),
+        ('{"source": [], "targets": [[1]]}', 400, 5),
+        ('{"source": [1, 2], "targets": [[1, 2], [1]]}', 400, 0),
+        ('{"source": [1, 2], "targets": [[1, 2], []]}', 400, 0),
+        ('{"source": [0, 0], "targets": [[1, 2]]}', 400, 0),
+        ('{"source": [1, NaN], "targets": [[1, 2]]}', 400, 26),
+        ('{"source": [1, 1e300], "targets": [[1, 2]]}', 400, 26),
+        ('{"source": [1, "x"], "targets": 3}', 400, 26),
+        ("{", 400, 26),
+        ("[" * 5000, 400, 26),
+        ('{"source": [1], "targets": [[%s]]}' % ("1," * 100_001), 413, 0),
+    ],
+)  # fmt: skip
+def test_embeddings_that_cannot_be_compared(url, body, status, code):
+    headers = {"content-type": "application/json"}
+    answer = requests.post(f"{url}{VERIFY_EMBEDDINGS}", data=body, headers=headers, timeout=HANGS_AFTER_S)
+    assert set(answer.json()) == {"message", "code"}
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert len(answer.content) < 1000
 
 
 # What may be asked.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import Annotated, Any
 
@@ -24,17 +25,15 @@ from depthface_client import Face
 from depthface_gateway.answers import Json, finite
 from depthface_gateway.edge import NoKey
 from depthface_gateway.faces.asking import Faces, by_area
-from depthface_gateway.forms import new_router
+from depthface_gateway.faces.similarity import MOST_NUMBERS, Embeddings, compared, similarity_of
+from depthface_gateway.forms import check_values, new_router
 from depthface_gateway.frame import Problem, request_id
 from depthface_gateway.photos import from_base64
 from depthface_gateway.settings import Environment, text
 
-__all__ = ["PREFIX", "answer", "max_file_bytes", "router", "similarity_of"]
+__all__ = ["PREFIX", "answer", "max_file_bytes", "router"]
 
 PREFIX = "/api/v1"
-
-_MIDDLE_DISTANCE, _STEEPNESS = 1.23132175, 6.602259425
-"""CompreFace's `similarity_coefficients` of `arcface_r100_v1`."""
 
 _UNITS = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
 
@@ -96,11 +95,18 @@ async def _options(request: Request) -> _Options:
         RequestValidationError: one is not what it can be.
     """
     sent = [*(await request.form()).multi_items(), *request.query_params.multi_items()]
-    try:
+    with _told_as("query"):
         return _Options.model_validate({name: said for name, said in sent if isinstance(said, str) and said.strip()})
+
+
+@contextmanager
+def _told_as(place: str) -> Iterator[None]:
+    """Raise what Pydantic finds as FastAPI does; `place` is where it was said."""
+    try:
+        yield
     except ValidationError as error:
         told = error.errors(include_url=False, include_context=False)
-        raise RequestValidationError([{**one, "loc": ("query", *one["loc"])} for one in told]) from error
+        raise RequestValidationError([{**one, "loc": (place, *one["loc"])} for one in told]) from error
 
 
 _Asked = Annotated[_Options, Depends(_options)]
@@ -150,18 +156,19 @@ def router(faces: Faces) -> APIRouter:
         verdict = {"source_image_face": row, "face_matches": matches}
         return Json({"result": [_with_status(verdict, [row, *matches], options, started, "calculator")]})
 
+    @routes.post("/verification/embeddings/verify", openapi_extra=_json_of(Embeddings))
+    async def verify_embeddings(request: Request) -> JSONResponse:
+        """Compare `source` with each of `targets`, the most similar first."""
+        body = await request.body()
+        check_values(body, MOST_NUMBERS)
+        with _told_as("body"):
+            embeddings = Embeddings.model_validate_json(body)
+        for name in ("source", "targets"):
+            if not getattr(embeddings, name):
+                raise _Refusal(_Code.EMPTY_FIELD, f"Field {name} cannot be empty")
+        return Json({"result": compared(embeddings)})
+
     return routes
-
-
-def similarity_of(cosine: float) -> float:
-    """Return how similar CompreFace calls two faces, 0…1, of the cosine of their embeddings, −1…1.
-
-    It is (tanh((c₀ − d) c₁) + 1) / 2 of the distance d = √(2 − 2 cos) of vectors of unit length, as in its
-    `EuclideanDistanceClassifier`; c₀ and c₁ are those of its InsightFace plugin for `arcface_r100_v1`. So a threshold
-    that its users have set stays right: 0.5 is where the distance is c₀, at a cosine of 0.24.
-    """
-    distance = math.sqrt(max(2 - 2 * cosine, 0.0))
-    return round((math.tanh((_MIDDLE_DISTANCE - distance) * _STEEPNESS) + 1) / 2, 5)
 
 
 def answer(problem: Problem) -> Response:
@@ -277,3 +284,8 @@ def _described(*names: str) -> dict[str, Any]:
     }
     query = [{"name": name, "in": "query", "required": False, "schema": one} for name, one in options.items()]
     return {"parameters": query, "requestBody": {"required": True, "content": content}}
+
+
+def _json_of(model: type[BaseModel]) -> dict[str, Any]:
+    """Return what OpenAPI says of a body that is read by hand."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
