@@ -1,4 +1,4 @@
-"""Faces over REST: InsightFace-REST and CompreFace, held against our client's answers."""
+"""Faces over REST: InsightFace-REST, held against our client's answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import msgpack
 import numpy as np
 import pytest
 import requests
-from fixtures.gateways import CROWD, MODEL, NO_PHOTO, NOBODY, PORTRAIT, post
+from fixtures.gateways import CROWD, NO_PHOTO, NOBODY, post
 from fixtures.waiting import HANGS_AFTER_S
 from PIL import Image
 from starlette.requests import Request
@@ -28,7 +28,7 @@ from depthface.errors import (
 )
 from depthface.tasks.faces import Options
 from depthface_client import ModelInfo
-from depthface_gateway.faces import compreface, insightface_rest
+from depthface_gateway.faces import insightface_rest
 from depthface_gateway.faces.asking import Faces
 
 
@@ -271,83 +271,3 @@ def test_info(url):
     info = requests.get(f"{url}/info", timeout=HANGS_AFTER_S).json()
     assert info["models"]["inference_backend"] == "triton"
     assert info["defaults"]["det_thresh"] == 0.6
-
-
-# CompreFace.
-
-
-def test_compreface_detects(url, people):
-    path = "/api/v1/detection/detect?face_plugins=landmarks,calculator,age,gender,pose&status=true"
-    body = post(url, path, {"file": CROWD}).json()
-    assert set(body) == {"result", "plugins_versions"}
-    expected = sorted(people, key=lambda face: -face.area)
-    for row, face in zip(body["result"], expected, strict=True):
-        box = row["box"]
-        assert [box[name] for name in ("x_min", "y_min", "x_max", "y_max")] == [round(float(side)) for side in face.box]
-        assert row["landmarks"] == face.keypoints.round().astype(int).tolist()
-        np.testing.assert_allclose(row["embedding"], face.embedding, atol=1e-4)
-        assert row["gender"]["value"] == face.gender
-        assert row["age"]["low"] <= face.age <= row["age"]["high"]
-        assert set(row["pose"]) == {"pitch", "yaw", "roll"}
-        assert "execution_time" in row
-    bare = post(url, "/api/v1/detection/detect?limit=2", {"file": CROWD}).json()
-    assert set(bare) == {"result"}
-    assert len(bare["result"]) == 2
-    assert set(bare["result"][0]) == {"box"}
-
-
-@pytest.mark.parametrize(
-    ("cosine", "similarity"),
-    [(1.0, 1.0), (0.5, 0.95498), (1 - 1.23132175**2 / 2, 0.5), (0.0, 0.08204), (-1.0, 0.00004), (1.0000001, 1.0)],
-)
-def test_compreface_has_a_scale_of_its_own(cosine, similarity):
-    assert compreface.similarity_of(cosine) == similarity
-
-
-def test_compreface_verifies_and_takes_base64(url, face_client):
-    photos = {"source_image": PORTRAIT, "target_image": CROWD}
-    (result,) = post(url, "/api/v1/verification/verify", photos).json()["result"]
-    similarities = [match["similarity"] for match in result["face_matches"]]
-    assert similarities == sorted(similarities, reverse=True)
-    (source,) = face_client.faces(PORTRAIT, model=MODEL, parts=["embedding"], det_size=640)
-    targets = face_client.faces(CROWD, model=MODEL, parts=["embedding"], det_size=640)
-    distances = sorted(float(np.linalg.norm(source.embedding - face.embedding)) for face in targets)
-    expected = [(np.tanh((1.23132175 - distance) * 6.602259425) + 1) / 2 for distance in distances]
-    np.testing.assert_allclose(similarities, expected, atol=5e-3)
-    assert "embedding" not in result["source_image_face"]
-    encoded = {name: base64.encodebytes(photo).decode() for name, photo in photos.items()}
-    answer = requests.post(f"{url}/api/v1/verification/verify", json=encoded, timeout=HANGS_AFTER_S)
-    assert len(answer.json()["result"][0]["face_matches"]) == len(similarities)
-    (same,) = post(url, "/api/v1/verification/verify", dict.fromkeys(photos, PORTRAIT)).json()["result"]
-    assert same["face_matches"][0]["similarity"] == pytest.approx(1, abs=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("path", "files", "status", "code"),
-    [
-        ("/detection/detect", {"file": NOBODY}, 400, 28),
-        ("/detection/detect", {}, 400, 34),
-        ("/detection/detect", {"file": NO_PHOTO}, 400, 0),
-        ("/detection/detect?limit=-1", {"file": CROWD}, 400, 26),
-        ("/detection/detect?det_prob_threshold=nan", {"file": CROWD}, 400, 26),
-        ("/detection/detect", {"file": bytes(6 * 2**20)}, 413, 0),
-        ("/verification/verify", {"source_image": PORTRAIT, "target_image": NOBODY}, 400, 28),
-        ("/verification/verify", {"source_image": PORTRAIT}, 400, 34),
-        ("/recognition/recognize", {"file": CROWD}, 404, 0),
-    ],
-)
-def test_compreface_refuses_with_message_and_code(url, path, files, status, code):
-    answer = post(url, f"/api/v1{path}", files)
-    assert answer.status_code == status
-    assert set(answer.json()) == {"message", "code"}
-    assert answer.json()["code"] == code
-    if code == 28:
-        assert answer.json()["message"] == "No face is found in the given image"
-
-
-def test_compreface_refuses_json_that_is_none(url):
-    for body in ("{", "[" * 5000, "[]", '{"file": 3}', '{"file": "no base64!"}', '{"file": ""}'):
-        headers = {"content-type": "application/json"}
-        answer = requests.post(f"{url}/api/v1/detection/detect", data=body, headers=headers, timeout=HANGS_AFTER_S)
-        assert answer.status_code == 400
-        assert set(answer.json()) == {"message", "code"}

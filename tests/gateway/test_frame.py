@@ -86,6 +86,7 @@ def test_an_address_is_what_was_told_or_what_the_users_variables_say(variables, 
         (("immich", "--port", "0", "--upstream", "x"), {}, "--upstream x is no address"),
         (("immichvr", "--port", "0"), {"DEPTH_MODEL": "huge"}, "DEPTH_MODEL is 'huge'"),
         (("faces", "--port", "0"), {"DEF_DET_THRESH": "2"}, "DEF_DET_THRESH is '2'"),
+        (("faces", "--port", "0"), {"MAX_FILE_SIZE": "5 apples"}, "MAX_FILE_SIZE is '5 apples'"),
         (("depthflow", "--port", "0"), {"API_KEY_ENABLED": "1"}, "API_KEY_ENABLED is set, and API_KEY is empty"),
     ],
 )
