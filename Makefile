@@ -41,7 +41,7 @@ setup-gpu: setup  ## onnxruntime-gpu in onnxruntime's place
 	$(BIN)/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-gpu
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[gpu]'
 
-export: setup  ## weights to model_repository/ (MODELS=… WEIGHTS=hub|random|PATH PRECISION=fp32|fp16|bf16|int8|auto)
+export: setup  ## weights to model_repository/ (MODELS=… WEIGHTS=hub|random|synthetic|PATH PRECISION=fp32|fp16|bf16|int8|auto)
 	$(BIN)/depthface export $(MODELS) $(addprefix --weights ,$(filter-out hub,$(WEIGHTS))) --precision $(PRECISION) --repository $(REPOSITORY)
 
 verify: setup  ## every artefact against its manifest, every engine against this machine

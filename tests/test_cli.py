@@ -205,7 +205,7 @@ def test_a_lack_of_memory_is_one_sentence_and_what_to_do(arguments):
     done = misbehave(*arguments)
     assert done.returncode == 1
     (line,) = done.stderr.decode().splitlines()
-    assert line.startswith("Error: There is not the memory for this.")
+    assert line.startswith("Error: There is not enough memory for this.")
     assert "smaller photo" in line
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from depthface.cli import group
 from depthface.commands import COMMANDS
+from depthface.limits import Limits
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -86,7 +87,7 @@ def variables_read(*rooms: str) -> set[str]:
 
 
 def test_the_page_of_the_client_has_every_variable_that_is_read():
-    read = variables_read("src", "client", "export", "server")
+    read = variables_read("src", "client", "export", "server") | Limits().environment().keys()
     internal = {name for name in read if re.search(r"DEPTHFACE_(RECOVERIES|RESTARTS|IDLE_MINUTES)", name)}
     assert read - internal <= variables_said("client.md")
 

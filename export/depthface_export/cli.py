@@ -32,8 +32,9 @@ __all__ = ["export"]
     default="hub",
     show_default=True,
     metavar="hub|random|synthetic|PATH",
-    help="Published weights, random ones in the true architecture, or a folder in the format of transformers; for "
-    "models given by name. A folder in the place of a name is its own weights.",
+    help="Of models given by name. hub: the published weights. random: the true architecture with meaningless "
+    "answers. synthetic (faces, CLIP): weights that know drawn pictures. PATH: a folder (of transformers, or of a "
+    "pack's ONNX files), or a face swapper's file. A folder given as MODEL brings its own weights.",
 )
 @click.option(
     "--precision",
@@ -49,8 +50,8 @@ __all__ = ["export"]
     type=click.Choice(get_args(Form)),
     default=forms.DEFAULT,
     show_default=True,
-    help="How a model is laid out: a pipeline is one process that asks the network; an ensemble is steps that Triton "
-    "goes along. The answers are the same.",
+    help="How a model is laid out: a pipeline is one process that asks the network; an ensemble is a chain of steps "
+    "that Triton runs. The answers are the same.",
 )
 @click.option(
     "--repository",
@@ -62,6 +63,7 @@ __all__ = ["export"]
     "--accept-license",
     is_flag=True,
     envvar="DEPTHFACE_ACCEPT_LICENSE",
+    show_envvar=True,
     help="Accept the licence of weights that are not open.",
 )
 @click.option("--engine", is_flag=True, help="Build TensorRT engines too, for the GPU and TensorRT of this machine.")

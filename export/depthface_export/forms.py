@@ -27,6 +27,6 @@ def check(card: ModelCard, asked: Form) -> None:
     """Raise `ExportError` if nothing of a card can be an ensemble, and one is asked for."""
     if asked == ENSEMBLE and len(staying(card, asked)) == len(card.pipelines):
         raise ExportError(
-            f"{card.title} cannot be an ensemble: what it does is no straight line.",
+            f"{card.title} cannot be an ensemble: its steps depend on what is found in the photo.",
             "Export it as a pipeline, without --form.",
         )

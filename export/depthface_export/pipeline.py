@@ -40,7 +40,7 @@ def export(job: Job) -> Outcome:
     weights_stage.check_license(job.card, job.weights, job.accepts_license)
     _check_wishes(job)
     for name in forms.staying(job.card, job.form):
-        job.report(f"{name}: stays a pipeline, what it does is no straight line")
+        job.report(f"{name}: stays a pipeline, its steps depend on what is found in the photo")
     with staging.stage(job.target) as build:
         job, is_made = _in_its_precision(job, build)
         changes, other_form = _changes(job), layout.changes(job)

@@ -50,7 +50,7 @@ def locate(card: ModelCard, choice: str) -> Weights:
     if choice in stand_ins:
         if choice not in card.stand_ins:
             raise WeightsUnavailable(
-                f"{card.title} has no {choice} weights.", f"Choose from: {', '.join(card.stand_ins)}."
+                f"{card.title} has no {choice} weights.", f"Choose from: {', '.join(_words(card))}, or give a path."
             )
         return stand_ins[choice]
     if choice != "hub":
@@ -65,10 +65,9 @@ def locate(card: ModelCard, choice: str) -> Weights:
 
 def _in_folder(card: ModelCard, folder: Path) -> Folder:
     names = [file.name for file in card.weights.files]
-    words = [*(["hub"] if card.is_published else []), *card.stand_ins]
     remedy = (
         f"Give --weights a folder with {' and '.join(names)} (what {card.weights.origin} holds), or "
-        f"{' or '.join(f'`{word}`' for word in words)}."
+        f"{' or '.join(f'`{word}`' for word in _words(card))}."
     )
     if folder.is_file():
         if folder.name not in names:  # else another file beside it would be taken
@@ -81,6 +80,11 @@ def _in_folder(card: ModelCard, folder: Path) -> Folder:
     # Of a file whose published sha256 is not known nobody can say that it is the published one.
     is_published = all(file.sha256 == sha256[file.name] for file in card.weights.files)
     return Folder(folder, card.weights.origin if is_published else f"folder {folder.resolve().name}", sha256)
+
+
+def _words(card: ModelCard) -> list[str]:
+    """Return what can be said in the place of a path."""
+    return [*(["hub"] if card.is_published else []), *card.stand_ins]
 
 
 def fetch(card: ModelCard, weights: Weights) -> Folder | Random | Synthetic:

@@ -25,5 +25,5 @@ class Json(JSONResponse):
 def finite(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return the array, contiguous; raises `ServerFault` if it holds what is no number, which JSON does not have."""
     if not np.isfinite(array).all():
-        raise ServerFault("The model answered with numbers that are none.", "Export it again and check its parity.")
+        raise ServerFault("The model's answer holds NaN or infinity.", "Export it again and check its parity.")
     return np.ascontiguousarray(array)

@@ -77,11 +77,12 @@ def _takes_context(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @click.argument("names", nargs=-1, required=True, type=click.Choice(NAMES), metavar="NAME…")
 @click.option(
-    "--host", help="Address to listen on, 0.0.0.0 for all.  [default: what the contract's variable says, or 127.0.0.1]"
+    "--host",
+    help="Address to listen on, 0.0.0.0 for all.  [default: the replaced service's own variable, or 127.0.0.1]",
 )
 @click.option(
     "--port", type=click.IntRange(0, 65535),
-    help="Port of the one contract that is named; 0: a free one.  [default: the contract's own]",
+    help="Port, if you give one NAME; 0: a free one.  [default: the usual port of that NAME]",
 )  # fmt: skip
 @click.option(
     "--with-worker/--without-worker", default=None,
@@ -130,7 +131,7 @@ def gateway_worker(name: str, metrics_port: int | None, context: Context) -> Non
     """Do the jobs that `depthface gateway jobs` takes.
 
     Start as many as you like, on one machine with SQLite, on several with PostgreSQL and a shared data folder.
-    SIGTERM lets it end what it does.
+    On SIGTERM it finishes its jobs, or puts them back.
 
     Example: depthface gateway-worker jobs --data gateway-data --database postgresql://anna@db/jobs
     """

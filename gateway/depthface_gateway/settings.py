@@ -49,7 +49,9 @@ def number(
     except ValueError:
         value = float("nan")
     if not least <= value <= most:  # NaN is in no range
-        raise InvalidInput(f"{name} is {said!r}, which is no number from {least:g} to {most:g}.", "Set it to one.")
+        raise InvalidInput(
+            f"{name} is {said!r}, which is not a number from {least:g} to {most:g}.", "Give one, or leave it out."
+        )
     return value
 
 

@@ -123,7 +123,7 @@ class Triton:
 
     def __init__(self, urls: Sequence[str], settings: Settings, admin_key: str | None = None) -> None:
         if not urls:
-            raise InvalidInput("There is no Triton to ask.", "Give its address: --url HOST:PORT.")
+            raise InvalidInput("No address of a Triton server is given.", "Give its address: --url HOST:PORT.")
         self._settings = settings
         self._servers = [
             _Server(

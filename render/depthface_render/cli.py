@@ -61,7 +61,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 @click.option(
     "--height",
     type=Number(0, HIGHEST),
-    help="How far the near stands out; not for zoom, which goes by it. [default: the motion's]",
+    help="How far near things stand out; not for zoom, which changes the height itself. [default: the motion's]",
 )
 @click.option("--seconds", type=float, default=Timing.seconds, show_default=True)
 @click.option("--fps", type=float, help=f"Frames a second.  [default: {Timing.fps:g}; for a GIF {_FPS['.gif']:g}]")
@@ -80,7 +80,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
     "depth_file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A depth map that is there (PNG or .npy), instead of asking the server.",
+    help="A file with the depth map (PNG or .npy); the server is then not asked.",
 )
 @click.option(
     "--mask", type=click.Path(path_type=Path), metavar="OUT", help="Also a clip of what was invented, in white."

@@ -221,7 +221,7 @@ class NetworkBackend(ABC):
             return _refusal(encode(InvalidInput("The network cannot run on tensors of these shapes.", "Send others.")))
         self._report.record_failure(request, repr(answer))
         if is_of_memory(answer):
-            text = "There is not the memory for this request. Send fewer or smaller photos."
+            text = "There is not enough memory for this request. Send fewer or smaller photos."
         else:
             text = "The network failed on this request; the server's log says why."
         return pb_utils.InferenceResponse([], pb_utils.TritonError(text))

@@ -81,7 +81,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--queue-size", type=click.IntRange(0, 2**31 - 1),
-            help="Requests that wait before one pipeline; 0: no limit, of time neither.  "
+            help="Most requests that wait before one pipeline; 0: no limit of number or time.  "
             "[default: the repository's, 256]",
         ),
         click.option(
@@ -93,7 +93,8 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--idle-minutes", default=0.0, show_default=True, type=Number(0, _MOST_MINUTES),
-            help="A network that nobody asks for so long leaves memory until the next request; 0: never.",
+            help="Minutes without a request after which a network leaves memory. The next request loads it again; "
+            "0: never.",
         ),
         click.option(
             "--log-format", default="text", show_default=True, type=click.Choice(["text", "json"]),
@@ -118,10 +119,10 @@ def serve(
     explain: bool,
     **settings: Any,
 ) -> None:
-    """Serve the exported models: with an embedded Triton, no Docker, no GPU; or, in NVIDIA's container, with its.
+    """Serve the exported models with an embedded Triton (no Docker, no GPU), or with NVIDIA's Triton in its container.
 
-    Who may load and unload models, or use shared memory, tracing and logging, shows the key in DEPTHFACE_ADMIN_KEY;
-    without one the server makes one up, which this user's own commands on this machine find by themselves.
+    Loading and unloading models, shared memory, tracing and logging need the key in DEPTHFACE_ADMIN_KEY. Without that
+    variable the server makes a random key. Commands of the same user on this machine find it.
 
     Example: depthface serve --repository model_repository --http-port 8000
     """
@@ -188,13 +189,16 @@ def _run(triton: Triton, found: Contents, stop: threading.Event, *, is_json: boo
 @click.command()
 @_repository
 def verify(repository: Path) -> None:
-    """Hold every artefact against its manifest, and every engine against this machine; `serve` does so too.
+    """Compare every exported file with its manifest, and every engine with this machine; `serve` does so too.
 
     Example: depthface verify --repository model_repository
     """
     found = verdicts(repository)
     if not found:
-        raise MismatchError(f"There is no exported model in {repository.resolve().name}/.")
+        raise MismatchError(
+            f"There is no exported model in {repository.resolve().name}/.",
+            f"Export one first: depthface export MODEL --repository {repository}",
+        )
     for verdict in found:
         if not verdict.problems:
             click.echo(str(verdict))

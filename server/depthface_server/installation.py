@@ -110,7 +110,7 @@ def _native(folder: Path) -> Installation:
     if linked and linked[1].decode() != _PYTHON:
         raise ServeError(
             f"The Triton in {folder} runs Python {linked[1].decode()} and this is Python {_PYTHON}.",
-            "Install depthface for that one.",
+            "Install depthface in an environment with that version of Python.",
         )
     return Installation(program, folder / "backends", (folder / "lib", *_libpython()), is_native=True)
 

@@ -123,7 +123,7 @@ class Pipeline:
             columns.append(None if tensor is None else _items(name, tensor, data_type))
         counts = {len(column) for column in columns if column is not None}
         if len(counts) != 1 or counts == {0}:
-            raise InvalidInput("The inputs are not of the same number of photos.", "Send one item of each for a photo.")
+            raise InvalidInput("The inputs hold different numbers of photos.", "Send one item of each for a photo.")
         missing: list[Value | None] = [None] * counts.pop()
         return list(zip(*(missing if column is None else column for column in columns), strict=True))
 

@@ -225,7 +225,7 @@ def _started(format: str) -> _Worker:
 
 
 def _no_memory(format: str) -> MemoryError:
-    return MemoryError(f"There is not the memory to decode this {format}.")
+    return MemoryError(f"There is not enough memory to decode this {format}.")
 
 
 def _let_go() -> int | None:

@@ -24,7 +24,9 @@ from depthface.errors import DepthfaceError
 
 __all__ = ["Number", "ending_signals", "group", "main", "said"]
 
-_NO_MEMORY = "There is not the memory for this. End other programs, give a smaller photo, or take a larger machine."
+_NO_MEMORY = (
+    "There is not enough memory for this. Close other programs, use a smaller photo, or use a machine with more memory."
+)
 
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 
@@ -230,4 +232,4 @@ def _set_up_log(ctx: click.Context, param: click.Parameter, value: int) -> None:
 )
 @click.version_option(package_name="depthface")
 def group() -> None:
-    """Depth Anything V2 and InsightFace on Triton: export, serve, ask."""
+    """Export, serve and use Depth Anything V2, InsightFace, CLIP and SigLIP 2 on Triton."""

@@ -108,7 +108,7 @@ def _bytes(data: bytes | bytearray | memoryview) -> bytes:
         return bytes(data)
     except ValueError as error:  # a memoryview after its release
         raise InvalidImage(
-            f"The bytes of the photo cannot be read ({error}).", "Give them while they are held."
+            f"The bytes of the photo cannot be read ({error}).", "Pass the bytes before their buffer is released."
         ) from error
 
 

@@ -263,7 +263,7 @@ def _raise_lack_of_memory(error: Exception, pixels: int) -> None:
     if there is not the memory now that a decoder takes for so many pixels.
     """
     if says_no_memory(error) or not has_memory_for(pixels):
-        raise MemoryError("There is not the memory for this photo.") from error
+        raise MemoryError("There is not enough memory for this photo.") from error
 
 
 def says_no_memory(error: Exception) -> bool:

@@ -102,6 +102,6 @@ def test_a_photo_that_there_is_no_memory_for_stops_no_other(capsys):
 
     with Client("127.0.0.1:9") as client:  # which is not asked
         first, second = shared.for_each(client, [Path("large.png"), Path("small.png")], work)
-    assert "not the memory" in first["error"]
+    assert "not enough memory" in first["error"]
     assert second == {"photo": "small.png", "done": True}
-    assert capsys.readouterr().err.startswith("Error: large.png: There is not the memory for this.")
+    assert capsys.readouterr().err.startswith("Error: large.png: There is not enough memory for this.")

@@ -203,7 +203,7 @@ def test_a_users_own_folder_of_a_steps_name_stays(tiny, copy, run):
 
 def test_what_cannot_be_an_ensemble_says_so_in_one_sentence(tiny, copy, tmp_path, run):
     card = card_named("inswapper_128")
-    with pytest.raises(ExportError, match="cannot be an ensemble: what it does is no straight line"):
+    with pytest.raises(ExportError, match="cannot be an ensemble: its steps depend on what is found in the photo"):
         forms.check(card, ENSEMBLE)
     done = depthface("export", "inswapper_128", "--form", "ensemble", "--repository", tmp_path / "new")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)

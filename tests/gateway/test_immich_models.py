@@ -129,5 +129,5 @@ def test_a_pack_that_does_not_fit_immichs_column_is_refused_at_the_start():
 
 @pytest.mark.parametrize("upstream", ["immich-ml:3003", "ftp://immich-ml", "http://"])
 def test_an_upstream_that_cannot_be_is_refused(upstream):
-    with pytest.raises(InvalidInput, match="no address of HTTP"):
+    with pytest.raises(InvalidInput, match="not an HTTP address"):
         immich.Upstream(upstream, 1.0)

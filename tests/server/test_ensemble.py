@@ -30,7 +30,7 @@ from depthface_standins.insightface import scenes, synthetic
 
 DEPTH = TINY.name
 STEPS = (f"{DEPTH}_prepare", f"{DEPTH}_finish")
-STAYS = "stays a pipeline, what it does is no straight line"
+STAYS = "stays a pipeline, its steps depend on what is found in the photo"
 CROWD = scenes.draw_crowd(6)
 OUTPUTS = {"depth": ("depth", "size", "png16", "png8"), "faces": ("boxes", "scores", "keypoints", "size")}
 SHAPES = ("landscape JPEG", "portrait JPEG", "tiny 40×30", "wide 3:1", "grey PNG", "EXIF 6")

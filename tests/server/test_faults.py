@@ -113,7 +113,7 @@ def test_a_lack_of_memory_is_the_servers_fault_and_passes(server):
         network.rlimit(psutil.RLIMIT_AS, (network.memory_info().vms + 500 * 2**20, whole[1]))
         try:
             # Where it is that memory fails is chance, and not each place says why: test_failures.py.
-            said = "not the memory for this request|The network failed on this request"
+            said = "not enough memory for this request|The network failed on this request"
             with pytest.raises(InferenceServerException, match=said) as caught:
                 raw.infer(f"{MODEL}_network", [large])
         finally:

@@ -93,7 +93,7 @@ class GrpcCodec:
         if code is grpc.StatusCode.UNIMPLEMENTED or (code is grpc.StatusCode.UNKNOWN and "HTTP" in text):
             return no_triton(self._server, "it speaks gRPC, but not Triton's")
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return ImageTooLarge(f"{self._server} takes no request as long as this one.", "Send a smaller photo.")
+            return ImageTooLarge(f"{self._server} accepts no request as large as this one.", "Send a smaller photo.")
         is_lost = code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
         if is_lost and not any(sign in text for sign in _OF_TRITON):
             return no_answer(self._server, RuntimeError(text))

@@ -136,7 +136,8 @@ class HttpCodec:
             )
         if status == 413:
             return ImageTooLarge(
-                f"Something before {server} takes no request as long as this one (HTTP 413).", "Send a smaller photo."
+                f"Something before {server} accepts no request as large as this one (HTTP 413).",
+                "Send a smaller photo.",
             )
         if status == 429:
             return ServerOverloaded(

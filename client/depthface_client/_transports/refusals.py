@@ -46,7 +46,9 @@ def error_from_text(server: str, model: str | None, status: int, text: str) -> D
             "Start it with `depthface serve`, or with --model-control-mode=explicit.",
         )
     if WAITED_TOO_LONG in text:
-        return ServerOverloaded(f"{server} did not come to this request in time.", "Send it again in a moment.")
+        return ServerOverloaded(
+            f"{server} had no time for this request: it waited too long in the queue.", "Send it again in a moment."
+        )
     if status == 503 or QUEUE_FULL in text:
         return ServerOverloaded(
             f"{server} has as many requests waiting as it takes.", "Send this one again in a moment."

@@ -62,7 +62,7 @@ def faces(
     url: str,
     **asked: Any,
 ) -> None:
-    """Faces in photos: where they are and, as far as the model can tell, whose.
+    """Find the faces in photos: box, score and, if the model gives them, gender, age and pose.
 
     Coordinates are pixels of the upright photo, x to the right and y down; a box is x1 y1 x2 y2.
 

@@ -18,7 +18,7 @@ __all__ = ["health", "load", "models", "unload"]
 @shared.as_json
 @shared.url
 def unload(model: str, as_json: bool, url: str) -> None:
-    """Have the server give back the memory of a model, until `load`; a face swapper comes again by itself.
+    """Take a model out of the server's memory until `load`. A face swapper is loaded again when it is used.
 
     Example: depthface unload face_swap_inswapper_128
     """

@@ -29,7 +29,10 @@ def check_url(url: str) -> None:
     except ValueError as error:
         raise InvalidInput(f"webhook_url is no address ({error}).", "Give http://… or https://….") from error
     if parsed.scheme not in ("http", "https") or not parsed.host or parsed.user is not None:
-        raise InvalidInput("webhook_url is no address of HTTP.", "Give http://… or https://…, without a user.")
+        raise InvalidInput(
+            "webhook_url does not begin with http:// or https://, names no host, or names a user.",
+            "Give http://… or https://…, without a user.",
+        )
 
 
 class Webhooks:

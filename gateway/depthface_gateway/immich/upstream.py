@@ -31,7 +31,7 @@ class Upstream:
         except ValueError:
             is_whole = False
         if not is_whole:
-            raise InvalidInput(f"--upstream {url} is no address of HTTP.", "Give one such as http://immich-ml:3003.")
+            raise InvalidInput(f"--upstream {url} is not an HTTP address.", "Give one such as http://immich-ml:3003.")
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, connect=10)
         self._session: aiohttp.ClientSession | None = None
 

@@ -162,5 +162,5 @@ def _corners(face: Face, size: tuple[int, int]) -> tuple[int, int, int, int]:
 def _finite(array: Vector) -> Vector:
     """Return the array; raises `ServerFault` if it holds what is no number."""
     if not bool(np.isfinite(array).all()):
-        raise ServerFault("The model answered with what is no number.")
+        raise ServerFault("The model's answer holds NaN or infinity. Export the model again and check its parity.")
     return array

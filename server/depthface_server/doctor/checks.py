@@ -132,7 +132,7 @@ def _numpy() -> Finding:
         return Finding("numpy", "missing", "pip install 'numpy<2'")
     if int(found.partition(".")[0]) >= 2:
         return Finding(
-            "numpy", found, "pip install 'numpy<2': Triton's Python stub hands corrupted arrays to numpy 2, unsaid"
+            "numpy", found, "pip install 'numpy<2': Triton's Python stub corrupts arrays of numpy 2 without an error"
         )
     return Finding("numpy", found)
 
