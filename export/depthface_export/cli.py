@@ -15,7 +15,7 @@ from rich.console import Console
 from depthface.cache import expanded
 from depthface.contract import Form, Precision
 from depthface.families import all_cards, card_named
-from depthface.spec import EngineOptions
+from depthface.spec import EngineOptions, HardwareCompatible
 from depthface.weights import warning_of
 from depthface_export import forms, pipeline, quickest
 from depthface_export import weights as weights_stage
@@ -71,7 +71,7 @@ __all__ = ["export"]
 @click.option("--version-compatible", is_flag=True, help="Engines for later versions of TensorRT too; slower.")
 @click.option(
     "--hardware-compatible",
-    type=click.Choice(["none", "same_compute_capability", "ampere_plus"]),
+    type=click.Choice(get_args(HardwareCompatible)),
     default="none",
     show_default=True,
     help="Engines for other GPUs than this one's kind too; slower.",

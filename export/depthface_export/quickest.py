@@ -19,6 +19,7 @@ import numpy as np
 from depthface import machine, manifest
 from depthface.contract import GPU_PRECISIONS, MODEL_VERSION, Precision
 from depthface.errors import ExportError, ParityError
+from depthface.processor import multiplies_bf16
 from depthface.spec import ModelCard, Network
 from depthface_export.interrupts import hold_signals
 from depthface_export.job import Job, NetworkJob
@@ -49,7 +50,7 @@ def candidates(card: ModelCard, *, with_engines: bool = False) -> tuple[Precisio
     if with_engines or _has_cuda():
         likely: tuple[Precision, ...] = ("fp16", "fp32")
     else:
-        likely = (*(("bf16",) if "BF16" in _cpu_capabilities() else ()), "int8", "fp32")
+        likely = (*(("bf16",) if multiplies_bf16() else ()), "int8", "fp32")
     return tuple(precision for precision in likely if precision in card.tolerances)
 
 
@@ -217,11 +218,3 @@ def _by_openvino(making: NetworkJob, usual: Mapping[str, Any]) -> Callable[[dict
         network = fixed(network, {name: value.shape for name, value in usual.items()})
     request = core.compile_model(network, "CPU", options(is_bf16=is_bf16)).create_infer_request()
     return lambda feed: request.infer(feed, share_inputs=True, share_outputs=True)
-
-
-def _cpu_capabilities() -> Sequence[str]:
-    """Return what OpenVINO says that this processor computes natively."""
-    from depthface.openvino import openvino
-
-    found: Sequence[str] = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return found

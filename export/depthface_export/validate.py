@@ -115,7 +115,7 @@ class Check:
 
 
 def runner(model: Path | bytes, precision: Precision = "fp32", *, by_openvino: bool = False) -> Run:
-    """Return what will serve it on a CPU, as a function from inputs by name to outputs by name.
+    """Return it in a runtime of the CPU, as a function from inputs by name to outputs by name.
 
     Args:
         by_openvino: as bf16 is anyway, instead of by ONNX Runtime.
@@ -204,10 +204,11 @@ def _openvino(path: Path | bytes, *, is_bf16: bool) -> Run:
 
 
 def prove_as_served(making: NetworkJob) -> list[Check]:
-    """Return the checks of `prove` of every way in which the file is computed when it is served.
+    """Return the checks of `prove` by ONNX Runtime, or in bf16 by OpenVINO, of what cannot be served without them.
 
-    In bf16 that is two: OpenVINO's graphs for any shape and for one alone have other kernels, and round otherwise. What
-    CUDA serves here is proven there too: a CPU computes fp16 in fp32, where nothing is past the largest of fp16.
+    In bf16 that is two ways: OpenVINO's graphs for any shape and for one alone have other kernels, and round
+    otherwise. What CUDA serves here is proven there too: a CPU computes fp16 in fp32, where nothing is past the largest
+    of fp16.
     """
     making.report("validate: on the CPU, against the reference, on photographs")
     checks = prove(making, runner(making.model, making.precision))

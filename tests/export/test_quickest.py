@@ -16,6 +16,7 @@ from fixtures.exporting import job_of
 from depthface import machine, manifest
 from depthface.errors import ExportError, ParityError
 from depthface.families import all_cards, card_named
+from depthface.processor import multiplies_bf16
 from depthface.spec import EngineOptions
 from depthface_export import pipeline, quickest
 from depthface_export.cli import export
@@ -159,8 +160,8 @@ def test_where_none_holds_nothing_has_changed(tiny, tiny_repository, run, timed,
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_network_is_timed_as_it_is_served(tiny, monkeypatch, tmp_path, precision):
     """By real runs, on the shape that the card says is usual."""
-    if precision == "bf16" and "BF16" not in quickest._cpu_capabilities():
-        pytest.skip("This processor has no bf16 arithmetic.")
+    if precision == "bf16" and not multiplies_bf16():
+        pytest.skip("This processor is no quicker in bf16, so that a server computes such a file in fp32.")
     seen = []
     taken_s = quickest._taken_s
 
@@ -175,19 +176,19 @@ def test_a_network_is_timed_as_it_is_served(tiny, monkeypatch, tmp_path, precisi
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "has_cuda", "engines", "model", "expected"),
+    ("is_quick_at_bf16", "has_cuda", "engines", "model", "expected"),
     [
-        (("FP32", "INT8", "BF16"), False, False, "depth_anything_v2_small", ("bf16", "int8", "fp32")),
-        (("FP32", "INT8"), False, False, "depth_anything_v2_small", ("int8", "fp32")),
-        (("FP32", "INT8", "BF16"), False, False, "buffalo_l", ("bf16", "fp32")),
-        (("FP32", "INT8", "BF16"), True, False, "depth_anything_v2_small", ("fp16", "fp32")),
-        (("FP32",), False, True, "clip_vit_b_32", ("fp16", "fp32")),
+        (True, False, False, "depth_anything_v2_small", ("bf16", "int8", "fp32")),
+        (False, False, False, "depth_anything_v2_small", ("int8", "fp32")),
+        (True, False, False, "buffalo_l", ("bf16", "fp32")),
+        (True, True, False, "depth_anything_v2_small", ("fp16", "fp32")),
+        (False, False, True, "clip_vit_b_32", ("fp16", "fp32")),
     ],
 )
 def test_the_candidates_are_what_a_machine_and_a_card_have(
-    monkeypatch, capabilities, has_cuda, engines, model, expected
+    monkeypatch, is_quick_at_bf16, has_cuda, engines, model, expected
 ):
-    monkeypatch.setattr(quickest, "_cpu_capabilities", lambda: capabilities)
+    monkeypatch.setattr(quickest, "multiplies_bf16", lambda: is_quick_at_bf16)
     monkeypatch.setattr(quickest, "_has_cuda", lambda: has_cuda)
     assert quickest.candidates(card_named(model), with_engines=engines) == expected
 
@@ -202,7 +203,7 @@ def test_a_gpu_that_cannot_be_timed_is_no_machine_for_auto(monkeypatch):
 
 
 def test_every_card_has_a_candidate_on_every_machine(monkeypatch):
-    monkeypatch.setattr(quickest, "_cpu_capabilities", lambda: ())
+    monkeypatch.setattr(quickest, "multiplies_bf16", lambda: False)
     for card in all_cards().values():
         assert quickest.candidates(card)[-1] == "fp32"
         assert quickest.candidates(card, with_engines=True)[-1] == "fp32"
@@ -213,7 +214,7 @@ def test_every_card_has_a_candidate_on_every_machine(monkeypatch):
 def test_the_command_takes_auto(monkeypatch, tmp_path):
     jobs = []
     monkeypatch.setattr(pipeline, "export", lambda job: jobs.append(job) or "unchanged")
-    monkeypatch.setattr(quickest, "_cpu_capabilities", lambda: ("BF16",))
+    monkeypatch.setattr(quickest, "multiplies_bf16", lambda: True)
     words = ["depth_anything_v2_small", "--weights", "random", "--repository", str(tmp_path)]
     done = CliRunner().invoke(export, [*words, "--precision", "auto"])
     assert done.exit_code == 0, done.output

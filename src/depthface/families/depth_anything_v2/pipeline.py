@@ -35,7 +35,7 @@ async def estimate(
         fast_decode: a request's own wish; see `preprocess`.
 
     Returns:
-        The public outputs that are in `wanted`; `size` is `(2,) int32`, the upright photo's height and width.
+        The public outputs in `wanted`, and `size`: `(2,) int32`, the upright photo's height and width.
 
     Raises:
         InvalidInput: as `preprocess`.

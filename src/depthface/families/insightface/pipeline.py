@@ -66,7 +66,8 @@ async def analyse(
             `tasks.faces.Options`.
 
     Returns:
-        The public outputs that are in `wanted`; `size` is `(2,) int32`, the upright photo's height and width.
+        The public outputs in `wanted`, and what came with them; `size` is `(2,) int32`, the upright photo's height and
+        width.
 
     Raises:
         InvalidInput: not a photo, over a limit, an option out of range, or more faces than this server analyses.

@@ -15,8 +15,6 @@ import onnx
 import onnx.parser
 from onnx import numpy_helper, version_converter
 
-from depthface.errors import ExportError
-
 __all__ = [
     "IR",
     "OPSET",
@@ -75,10 +73,6 @@ def network(model: onnx.ModelProto, prefix: str = "net/") -> Part:
     """Return a published network as a part: at `OPSET`, any batch size, every name prefixed. `model` stays as it is."""
     model = _let_batch_vary(_at_opset(model))
     graph = model.graph
-    if any(
-        attribute.type in (attribute.GRAPH, attribute.GRAPHS) for node in graph.node for attribute in node.attribute
-    ):
-        raise ExportError("The network has control flow (If, Loop or Scan), which no InsightFace file has.")
     names = {name: prefix + name for node in graph.node for name in (*node.input, *node.output) if name}
     initializers = []
     for tensor in graph.initializer:
@@ -176,9 +170,6 @@ def assemble(
 
 def _at_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     opsets = {each.domain: each.version for each in model.opset_import}
-    foreign = sorted(set(opsets) - {"", "ai.onnx"})
-    if any(node.domain in foreign for node in model.graph.node):
-        raise ExportError(f"The network uses operators outside ONNX ({', '.join(foreign)}), which InsightFace has not.")
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     # Declared shapes of intermediate tensors are for one batch size, and wrong at other picture sizes.
