@@ -13,13 +13,16 @@ import subprocess
 import sys
 from collections import namedtuple
 from contextlib import ExitStack
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from fixtures.serving import depthface
+from packaging import markers, requirements
 
 from depthface.families import card_named
+from depthface.machine import installed
 from depthface_server.doctor import checks, exports
 from depthface_server.doctor.cli import doctor
 from depthface_server.installation import FOLDER
@@ -124,18 +127,96 @@ def test_it_looks_at_a_machine_on_which_nothing_heavy_can_be_imported():
     assert sum(name.startswith("port ") for name in names) == 3
 
 
-def test_numpy_2_is_to_be_mended(monkeypatch):
-    monkeypatch.setattr(checks, "version", lambda name: "2.1.0")
+ALONE = ("numpy", "pillow", "click")
+CLIENT = (*ALONE, "tritonclient", "urllib3")
+STEPS = (*CLIENT, "cykooz-resizer", "isal", "opencv-python-headless", "pillow-heif", "simplejpeg", "tokenizers")
+SERVER = (*STEPS, "nvidia-pytriton", "onnxruntime", "openvino")
+EXPORT = (
+    "huggingface-hub", "insightface", "onnx", "onnxscript", "polygraphy", "requests", "rich", "scikit-image", "torch",
+    "transformers",
+)  # fmt: skip
+VERSIONS = {name: installed(name) for name in (*SERVER, *EXPORT)} | {"onnxruntime-gpu": installed("onnxruntime")}
+
+
+@pytest.fixture
+def environment(monkeypatch, tmp_path):
+    """Make the environment of a Python in which these packages are installed, beside depthface; and take its findings.
+
+    They are there by what pip writes of them, which is all that the check reads.
+    """
+
+    def make(*names: str, **versions: str) -> dict[str, checks.Finding]:
+        own = distribution("depthface").metadata.as_string()
+        of_others = {name: f"Name: {name}\nVersion: {versions.get(name, VERSIONS[name])}\n" for name in names}
+        for name, text in {"depthface": own, **of_others}.items():
+            folder = tmp_path / f"{name.replace('-', '_')}-1.dist-info"
+            folder.mkdir()
+            (folder / "METADATA").write_text(text)
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "path", [str(tmp_path)])
+            patched.setitem(sys.modules, "packaging.requirements", requirements)
+            return {finding.name.removeprefix("packages "): finding for finding in checks._packages()}
+
+    return make
+
+
+def test_numpy_2_is_to_be_mended(environment, monkeypatch):
+    found = environment(*SERVER, *EXPORT, numpy="2.1.0")
+    for extra in ("[steps]", "[server]"):
+        assert found[extra].found == "numpy<2 (2.1.0 is here)"
+        assert found[extra].remedy == "pip install 'numpy<2'"
+    assert not found["[client]"].remedy and not found["[export]"].remedy
+    monkeypatch.setattr(checks, "installed", lambda name: "2.1.0")
     assert "numpy<2" in by_name("numpy").remedy
-    assert "numpy" in by_name("packages [export]").remedy or "(2.1.0 is here)" in by_name("packages [export]").found
 
 
-def test_a_half_installed_extra_is_to_be_mended_and_an_absent_one_is_not(monkeypatch):
-    monkeypatch.setattr(checks, "_version", lambda name: None if name == "simplejpeg" else "4.10")
-    assert "simplejpeg is missing" in by_name("packages [server]").found
-    monkeypatch.setattr(checks, "_version", lambda name: None)
-    assert not by_name("packages [server]").remedy
-    assert by_name("numpy").remedy
+def test_a_half_installed_extra_is_to_be_mended_and_what_is_whole_is_not(environment):
+    here = {*SERVER, *EXPORT} - {"simplejpeg", "torch"}
+    found = environment(*here)
+    for extra, lacking in {
+        "[steps]": ["simplejpeg"],
+        "[server]": ["simplejpeg"],
+        "[export]": ["simplejpeg", "torch"],
+    }.items():
+        assert found[extra].found == ", ".join(f"{name} is missing" for name in lacking)
+        assert found[extra].remedy.startswith("pip install 'simplejpeg>=")
+        assert "depthface" not in found[extra].remedy
+    assert found["[client]"].found == "2 of 2"
+
+
+@pytest.mark.parametrize(
+    ("here", "whole"),
+    [
+        (ALONE, ()),
+        (CLIENT, ("[client]",)),
+        # What others bring: the project around a client, and what tokenizers needs.
+        ((*CLIENT, "requests", "torch", "onnxruntime"), ("[client]",)),
+        ((*STEPS, "huggingface-hub"), ("[client]", "[steps]")),
+        ((*SERVER, "huggingface-hub"), ("[client]", "[steps]", "[server]")),
+        ({*SERVER, *EXPORT} - {"nvidia-pytriton"}, ("[client]", "[steps]", "[export]")),
+        ((*SERVER, *EXPORT), ("[client]", "[steps]", "[server]", "[export]")),
+        ((*SERVER, *EXPORT, "onnxruntime-gpu"), ("[client]", "[steps]", "[server]", "[export]")),
+    ],
+    ids=["itself", "a client", "a project", "NVIDIA's container", "a server", "an export", "all", "both runtimes"],
+)
+def test_an_extra_that_nobody_asked_for_is_no_fault(environment, here, whole):
+    found = environment(*here)
+    assert {extra for extra, finding in found.items() if not finding.found.startswith("not installed")} == {*whole}
+    assert not any(finding.remedy for finding in found.values())
+
+
+def test_the_gpus_onnxruntime_stands_for_the_other(environment):
+    found = environment(*({*SERVER, *EXPORT, "onnxruntime-gpu"} - {"onnxruntime"}))
+    assert not any(finding.remedy for finding in found.values()), found
+    assert not any(finding.found.startswith("not installed") for finding in found.values())
+
+
+def test_what_has_no_wheel_for_a_machine_is_not_missed_there(environment, monkeypatch):
+    arm = markers.default_environment() | {"platform_machine": "aarch64"}
+    monkeypatch.setattr(markers, "default_environment", lambda: arm)
+    found = environment(*({*SERVER, *EXPORT} - {"cykooz-resizer", "nvidia-pytriton"}))
+    assert not any(finding.remedy for finding in found.values()), found
+    assert not any(finding.found.startswith("not installed") for finding in found.values())
 
 
 def test_another_python_glibc_or_cpu_is_to_be_mended(monkeypatch):

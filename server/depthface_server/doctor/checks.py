@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -15,11 +16,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires
 from pathlib import Path
 
 from depthface.cores import Cores
 from depthface.errors import DepthfaceError, ServeError
+from depthface.machine import installed
 from depthface.processor import multiplies_bf16
 from depthface_server.installation import Installation
 
@@ -95,39 +97,51 @@ def _python() -> Finding:
 
 
 def _packages() -> Iterator[Finding]:
-    """Each extra: whole, absent, or half there."""
-    for extra in EXTRAS:
-        wanted = [line for line in requires("depthface") or [] if f"extra == '{extra}'" in line.replace('"', "'")]
-        names = {re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]: line.partition(";")[0].strip() for line in wanted}
-        lacking = [name for name in names if _version(name) is None]
-        remedy = f"pip install 'depthface[{extra}]', or `make setup` in a checkout"
-        if len(lacking) == len(names):
-            yield Finding(f"packages [{extra}]", f"not installed ({remedy})")
-            continue
-        wrong = [f"{line} ({_version(name)} is here)" for name, line in names.items() if not _satisfies(name, line)]
-        bad = [f"{name} is missing" for name in lacking] + wrong
-        yield Finding(f"packages [{extra}]", ", ".join(bad) or f"{len(names)} of {len(names)}", remedy if bad else "")
+    """Each extra: whole, half there, or not asked for.
 
-
-def _satisfies(name: str, requirement: str) -> bool:
-    """Return False if the version that is here is known not to be one of those asked for."""
-    found = _version(name)
+    What pip was asked for is written nowhere. An extra was not if more than half is missing of what it adds to the
+    package itself and to the extras that are whole: some of that comes with other packages.
+    """
     try:
         from packaging.requirements import Requirement
     except ModuleNotFoundError:
-        return True
-    return found is None or Requirement(requirement).specifier.contains(found, prereleases=True)
+        yield Finding("packages", "not looked at: packaging is missing", "pip install packaging")
+        return
+    lines = [Requirement(line) for line in requires("depthface") or []]
+
+    def needed(extra: str) -> list[Requirement]:
+        """Return what this machine needs for an extra; without one, for the package itself."""
+        return [line for line in lines if line.marker is None or line.marker.evaluate({"extra": extra})]
+
+    def is_right(line: Requirement) -> bool:
+        found = installed(line.name)
+        return found is not None and line.specifier.contains(found, prereleases=True)
+
+    base = needed("")
+    extras = {extra: [line for line in needed(extra) if line not in base] for extra in EXTRAS}
+    whole = [line for added in extras.values() if all(map(is_right, added)) for line in added]
+    there = {line.name for line in (*base, *whole)}
+    for extra, added in extras.items():
+        wrong = [line for line in added if not is_right(line)]
+        own = {line.name for line in added} - there
+        if 2 * sum(installed(name) is None for name in own) > len(own):
+            yield Finding(f"packages [{extra}]", f"not installed (pip install 'depthface[{extra}]')")
+        elif wrong:
+            # By name: to install the extra again would lay onnxruntime over onnxruntime-gpu.
+            remedy = "pip install " + shlex.join(f"{line.name}{line.specifier}" for line in wrong)
+            said = ", ".join(_not_right(line.name, f"{line.name}{line.specifier}") for line in wrong)
+            yield Finding(f"packages [{extra}]", said, remedy)
+        else:
+            yield Finding(f"packages [{extra}]", f"{len(added)} of {len(added)}")
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+def _not_right(name: str, wanted: str) -> str:
+    found = installed(name)
+    return f"{name} is missing" if found is None else f"{wanted} ({found} is here)"
 
 
 def _numpy() -> Finding:
-    found = _version("numpy")
+    found = installed("numpy")
     if found is None:
         return Finding("numpy", "missing", "pip install 'numpy<2'")
     if int(found.partition(".")[0]) >= 2:
