@@ -75,6 +75,12 @@ class HubFile:
     size_bytes: int | None
     sha256: str | None
 
+    def is_of(self, size_bytes: int, sha256: str) -> bool | None:
+        """Return whether what has this size and this sha256 is the published file; None where nobody can say."""
+        if self.size_bytes not in (None, size_bytes):
+            return False
+        return None if self.sha256 is None else self.sha256 == sha256
+
 
 @dataclass(frozen=True)
 class HubWeights:

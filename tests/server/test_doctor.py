@@ -23,6 +23,7 @@ from packaging import markers, requirements
 
 from depthface.families import card_named
 from depthface.machine import installed
+from depthface_export.weights import locate
 from depthface_server.doctor import checks, exports
 from depthface_server.doctor.cli import doctor
 from depthface_server.installation import FOLDER
@@ -269,6 +270,21 @@ def test_weights_in_the_caches_are_checked(monkeypatch, tmp_path):
     path.parent.mkdir(parents=True)
     path.write_text("{}")
     assert f"Delete {path}" in by_name(f"weights {card.name}").remedy
+
+
+def test_weights_without_a_recorded_checksum_are_not_called_published(monkeypatch, tmp_path):
+    card = card_named("depth_anything_v2_base")
+    assert {file.sha256 for file in card.weights.files} == {None}
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    for file in card.weights.files:
+        path = exports._cached(card, file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("anything")
+    found = by_name(f"weights {card.name}")
+    assert found.found == "in the cache; no checksum is recorded of config.json, model.safetensors"
+    assert not found.remedy
+    assert locate(card, str(path.parent)).origin.startswith("folder "), "an export of that folder says the same"
 
 
 def test_weights_are_looked_for_where_nobody_has_a_home(monkeypatch, tmp_path):

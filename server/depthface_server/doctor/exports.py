@@ -33,11 +33,15 @@ def of_weights() -> Iterator[Words]:
         if not present:
             absent.append(card.name)
             continue
-        wrong = [path for file, path in present if not _is_published(file, path)]
+        known = {path: file.is_of(path.stat().st_size, manifest.sha256_of(path)) for file, path in present}
+        wrong = [path for path, is_published in known.items() if is_published is False]
+        unknown = [path.name for path, is_published in known.items() if is_published is None]
         if wrong:
             yield f"weights {card.name}", f"{wrong[0].name} is not the published file", f"Delete {wrong[0]}"
         elif len(present) < len(card.weights.files):
             yield f"weights {card.name}", "not complete; an export fetches the rest"
+        elif unknown:
+            yield f"weights {card.name}", f"in the cache; no checksum is recorded of {', '.join(unknown)}"
         else:
             yield f"weights {card.name}", "in the cache, as published"
     if absent:
@@ -58,12 +62,6 @@ def _hub() -> Path:
     home = os.environ.get("HF_HOME", str(Path(cache, "huggingface")))
     older = os.environ.get("HUGGINGFACE_HUB_CACHE", str(Path(home, "hub")))
     return expanded(os.path.expandvars(os.environ.get("HF_HUB_CACHE", older)))
-
-
-def _is_published(file: HubFile, path: Path) -> bool:
-    if file.size_bytes not in (None, path.stat().st_size):
-        return False
-    return file.sha256 is None or manifest.sha256_of(path) == file.sha256
 
 
 def of_repository(repository: Path) -> Iterator[Words]:
