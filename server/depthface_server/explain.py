@@ -69,7 +69,7 @@ def _network(found: config.ModelConfig, installation: Installation, cores: Cores
 
 
 def _arithmetic(found: config.ModelConfig, installation: Installation) -> str:
-    parameters = _texts(found)
+    parameters = config.texts_of(found)
     if installation.is_native or not grids.wants_bf16(parameters):
         return ""
     if grids.computes_in_bf16(parameters):
@@ -77,16 +77,12 @@ def _arithmetic(found: config.ModelConfig, installation: Installation) -> str:
     return ", in fp32, because this processor is no quicker in bf16"
 
 
-def _texts(found: config.ModelConfig) -> dict[str, str]:
-    return {key: value.string_value for key, value in found.parameters.items()}
-
-
 def _graphs(folder: Path, found: config.ModelConfig, installation: Installation, *, on_gpu: bool) -> str:
     path = folder / MODEL_VERSION / ONNX_FILE
     if installation.is_native or found.backend == "tensorrt" or not path.is_file():
         return ""
     try:
-        room = (grids.room_on_gpu if on_gpu else grids.room_of)(path, _texts(found))
+        room = (grids.room_on_gpu if on_gpu else grids.room_of)(path, config.texts_of(found))
     except ValueError as error:
         return f"; it will not load: {error}"
     if not room:

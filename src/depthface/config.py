@@ -26,6 +26,7 @@ __all__ = [
     "read",
     "set_parameters",
     "text_from_config",
+    "texts_of",
     "with_inflight_limit",
     "with_queue",
 ]
@@ -73,7 +74,12 @@ def text_from_config(config: pb.ModelConfig) -> str:
 
 def parameters_of(config: pb.ModelConfig) -> Parameters:
     """Return depthface's parameters of a model."""
-    return Parameters.of_texts({name: value.string_value for name, value in config.parameters.items()})
+    return Parameters.of_texts(texts_of(config))
+
+
+def texts_of(config: pb.ModelConfig) -> dict[str, str]:
+    """Return all parameters of a model, those of its backend too."""
+    return {name: value.string_value for name, value in config.parameters.items()}
 
 
 def parts_of(config: pb.ModelConfig) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ __all__ = [
     "Form",
     "Parameters",
     "Precision",
+    "texts_of",
 ]
 
 CONFIG_FILE = "config.pbtxt"
@@ -163,9 +164,10 @@ class Parameters:
 
     @classmethod
     def of_config(cls, config: Mapping[str, Any]) -> Parameters:
-        """Read them from a config as Triton tells it in JSON, to its clients and to its Python models.
+        """Read them from a config as Triton tells it in JSON, to its clients and to its Python models."""
+        return cls.of_texts(texts_of(config))
 
-        protobuf leaves empty texts out, those of others' parameters too.
-        """
-        parameters = config.get("parameters", {})
-        return cls.of_texts({name: value.get("string_value", "") for name, value in parameters.items()})
+
+def texts_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return all parameters, others' too, of a config as Triton tells it in JSON: protobuf leaves empty texts out."""
+    return {name: value.get("string_value", "") for name, value in config.get("parameters", {}).items()}

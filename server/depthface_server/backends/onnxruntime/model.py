@@ -27,6 +27,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 
+from depthface.contract import Parameters
 from depthface.cores import Cores
 from depthface.machine import CUDA_OPTIONS, CUDA_PROVIDER
 from depthface_server import grids
@@ -78,7 +79,7 @@ class TritonPythonModel(NetworkBackend):
         self, path: Path, config: dict[str, Any], parameters: Mapping[str, str], args: Mapping[str, str]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Load the file; return its inputs and outputs."""
-        if parameters.get("cpu_runtime") == "openvino" and args["model_instance_kind"] != "GPU":
+        if Parameters.of_texts(parameters).cpu_runtime == "openvino" and args["model_instance_kind"] != "GPU":
             from depthface_server.backends.openvino.model import TritonPythonModel as OpenVino  # or memory is lost
 
             self._openvino = OpenVino()
