@@ -5,19 +5,21 @@ An edit that would change nothing is an error: what was asked for would be ignor
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from google.protobuf import text_format
 
 from depthface.alone import import_alone
-from depthface.contract import CONFIG_FILE, EXPORTED_CONFIG, Parameters
+from depthface.contract import CONFIG_FILE, ENSEMBLE, EXPORTED_CONFIG, Form, Parameters
 from depthface.errors import ConfigError
 from depthface.spec import TensorSpec
 
 __all__ = [
     "ModelConfig",
     "config_from_text",
+    "form_in",
     "input_from_spec",
     "of_model",
     "output_from_spec",
@@ -60,6 +62,14 @@ def of_model(folder: Path) -> pb.ModelConfig:
     """Read the config that Triton takes of the model in a folder: that of its export, if there is one."""
     exported = folder / EXPORTED_CONFIG
     return read(exported if exported.is_file() else folder / CONFIG_FILE)
+
+
+def form_in(folder: Path) -> Form | None:
+    """Return the form in which a public model lies in a folder; None if it cannot be told."""
+    try:
+        return ENSEMBLE if read(folder / CONFIG_FILE).platform == ENSEMBLE else "pipeline"
+    except ConfigError:
+        return None
 
 
 def config_from_text(text: str) -> pb.ModelConfig:
@@ -115,8 +125,7 @@ def with_inflight_limit(config: pb.ModelConfig, first: pb.ModelConfig) -> pb.Mod
     Args:
         first: the config of the first step; without a limit of its queue there is no bound either.
     """
-    copy = pb.ModelConfig()
-    copy.CopyFrom(config)
+    copy = deepcopy(config)
     size = first.dynamic_batching.default_queue_policy.max_queue_size
     instances = sum(group.count for group in first.instance_group)
     copy.ensemble_scheduling.max_inflight_requests = size + instances + 1 if size else 0
@@ -133,8 +142,7 @@ def with_queue(config: pb.ModelConfig, size: int | None, time_s: float | None) -
     Raises:
         ConfigError: the config has no queue with a limit, so that nothing would change.
     """
-    copy = pb.ModelConfig()
-    copy.CopyFrom(config)
+    copy = deepcopy(config)
     if not copy.dynamic_batching.HasField("default_queue_policy"):
         raise ConfigError(f"{config.name} has no queue whose limit could be changed.", "Export the model again.")
     policy = copy.dynamic_batching.default_queue_policy

@@ -30,6 +30,7 @@ __all__ = [
     "ONNX_FILE",
     "QUEUE_FULL",
     "RESTRICTED",
+    "STAGING_FOLDER",
     "UNKNOWN_WEIGHTS",
     "WAITED_TOO_LONG",
     "CpuRuntime",
@@ -53,6 +54,9 @@ MODEL_VERSION = "1"
 ONNX_FILE = "model.onnx"
 ENGINE_FILE = "model.plan"
 MANIFEST_FILE = "manifest.json"
+
+STAGING_FOLDER = ".export"
+"""In a repository: where an export is at work. What a killed one leaves there, the next one sweeps up."""
 
 ADMIN_HEADER = "x-depthface-admin"
 """The HTTP header that carries an operator's key; in gRPC the metadata `triton-grpc-protocol-x-depthface-admin`."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from depthface import manifest
 from depthface.cache import expanded
-from depthface.contract import MANIFEST_FILE
+from depthface.contract import STAGING_FOLDER
 from depthface.families import all_cards
 from depthface.spec import HubFile, HubWeights, ModelCard
 from depthface.verify import verdicts
@@ -67,12 +67,12 @@ def _hub() -> Path:
 def of_repository(repository: Path) -> Iterator[Words]:
     """Yield what is wrong with a repository, or what it holds."""
     name = f"repository {repository}"
-    if not list(repository.glob(f"[!.]*/*/{MANIFEST_FILE}")):
+    if not manifest.folders(repository):
         yield name, "nothing exported yet (depthface export MODEL)"
         return
     for verdict in verdicts(repository):
         if verdict.problems:
             yield name, f"{verdict.network}: {'; '.join(verdict.problems)}", f"Run {verdict.command}"
     yield name, f"has {', '.join(contents(repository).exported)}"
-    if (repository / ".export").exists():
+    if (repository / STAGING_FOLDER).exists():
         yield name, "an export is at work, or was killed; the next one sweeps up after it"
