@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 from depthface.machine import CUDA_OPTIONS
 from depthface_server.grids import ON_GPU
 from depthface_server.installation import Installation
+from depthface_server.workspace import Workspace
 
 BACKEND = Path(__file__).parents[2] / "server" / "depthface_server" / "backends" / "onnxruntime" / "model.py"
 GPU = {"model_instance_kind": "GPU", "model_instance_device_id": "1"}
@@ -79,9 +80,11 @@ def test_gpus_have_the_numbers_that_nvidia_smi_gives_them_unless_the_user_has_sa
     """Or the GPU that `verify` holds an engine against is not the one that runs it."""
     found = Installation(tmp_path / "tritonserver", tmp_path)
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
-    assert found.environment["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    with Workspace.temporary() as workspace:
+        assert found.environment_in(workspace)["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
-    assert found.environment["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
+    with Workspace.temporary() as workspace:
+        assert found.environment_in(workspace)["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
 
 
 def test_cuda_alone_where_nothing_is_said(backend):
