@@ -23,6 +23,7 @@ from depthface.cores import Cores
 from depthface.errors import DepthfaceError, ServeError
 from depthface.machine import installed
 from depthface.processor import multiplies_bf16
+from depthface_server.address import PORTS
 from depthface_server.installation import Installation
 
 __all__ = ["Finding", "findings"]
@@ -41,8 +42,6 @@ MIN_DISK_BYTES = 4 * 2**30
 MIN_SHM_BYTES = 512 * 2**20
 """Room for eight of the largest photos that are accepted (64 MiB) between steps; Docker gives 64 MiB in all."""
 
-PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -53,7 +52,7 @@ class Finding:
     remedy: str = ""
 
 
-def findings(repository: Path, host: str = "127.0.0.1") -> Iterator[Finding]:
+def findings(repository: Path) -> Iterator[Finding]:
     """All checks, in the order of the way from Python to ports; one that fails is a finding, and ends no other."""
     checks: dict[str, Callable[[], Finding | Iterator[Finding]]] = {
         "Python": _python,
@@ -67,7 +66,7 @@ def findings(repository: Path, host: str = "127.0.0.1") -> Iterator[Finding]:
         "temporary folder": lambda: _room("temporary folder", Path(tempfile.gettempdir()), MIN_DISK_BYTES),
         "/dev/shm": _shm,
         "exports": lambda: _exports(repository),
-        **{f"port {port}": partial(_port, name, host, port) for name, port in PORTS.items()},
+        **{f"port {port}": partial(_port, name, port) for name, port in PORTS.items()},
     }
     for name, check in checks.items():
         try:
@@ -245,11 +244,11 @@ def _exports(repository: Path) -> Iterator[Finding]:
             yield Finding(name, what, "Let this user read it")
 
 
-def _port(name: str, host: str, port: int) -> Finding:
+def _port(name: str, port: int) -> Finding:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
+            probe.bind(("127.0.0.1", port))
         except OSError as error:
             remedy = f"Stop what listens there, or serve with another --{name}-port"
             return Finding(f"port {port}", f"{name}: {(error.strerror or 'in use').lower()}", remedy)
