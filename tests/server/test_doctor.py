@@ -167,7 +167,7 @@ def test_numpy_2_is_to_be_mended(environment, monkeypatch):
         assert found[extra].found == "numpy<2 (2.1.0 is here)"
         assert found[extra].remedy == "pip install 'numpy<2'"
     assert not found["[client]"].remedy and not found["[export]"].remedy
-    monkeypatch.setattr(checks, "installed", lambda name: "2.1.0")
+    monkeypatch.setattr(checks.machine, "installed", lambda name: "2.1.0")
     assert "numpy<2" in by_name("numpy").remedy
 
 
@@ -249,16 +249,24 @@ def test_too_little_room_is_to_be_mended(monkeypatch):
 
 @pytest.mark.parametrize(
     ("script", "said"),
-    [("exit 9", "fails"), ("echo 'NVIDIA X, 550.1, 24564 MiB'", "NVIDIA X"), ("echo broken >&2; exit 1", "broken")],
+    [
+        ("exit 9", "fails"),
+        ("echo broken >&2; exit 1", "broken"),
+        ("echo 'NVIDIA X, 9.0, 550.1'", "NVIDIA X, 9.0, driver 550.1"),
+    ],
 )
 def test_a_gpu_is_named_and_a_broken_driver_is_to_be_mended(monkeypatch, tmp_path, script, said):
     tool = tmp_path / "nvidia-smi"
     tool.write_text(f"#!/bin/sh\n{script}\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     found = by_name("GPU")
     assert said in found.found
     assert bool(found.remedy) == ("exit" in script)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    if not found.remedy:
+        assert by_name("GPU").found == "none that CUDA_VISIBLE_DEVICES= allows: models run on the CPU"
 
 
 def test_weights_in_the_caches_are_checked(monkeypatch, tmp_path):

@@ -5,6 +5,7 @@ Nothing heavy is imported: a check may be of what cannot be.
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import shlex
@@ -19,9 +20,9 @@ from functools import partial
 from importlib.metadata import requires
 from pathlib import Path
 
+from depthface import machine
 from depthface.cores import Cores
 from depthface.errors import DepthfaceError, ServeError
-from depthface.machine import installed
 from depthface.processor import multiplies_bf16
 from depthface_server.address import PORTS
 from depthface_server.installation import Installation
@@ -113,7 +114,7 @@ def _packages() -> Iterator[Finding]:
         return [line for line in lines if line.marker is None or line.marker.evaluate({"extra": extra})]
 
     def is_right(line: Requirement) -> bool:
-        found = installed(line.name)
+        found = machine.installed(line.name)
         return found is not None and line.specifier.contains(found, prereleases=True)
 
     base = needed("")
@@ -123,7 +124,7 @@ def _packages() -> Iterator[Finding]:
     for extra, added in extras.items():
         wrong = [line for line in added if not is_right(line)]
         own = {line.name for line in added} - there
-        if 2 * sum(installed(name) is None for name in own) > len(own):
+        if 2 * sum(machine.installed(name) is None for name in own) > len(own):
             yield Finding(f"packages [{extra}]", f"not installed (pip install 'depthface[{extra}]')")
         elif wrong:
             # By name: to install the extra again would lay onnxruntime over onnxruntime-gpu.
@@ -135,12 +136,12 @@ def _packages() -> Iterator[Finding]:
 
 
 def _not_right(name: str, wanted: str) -> str:
-    found = installed(name)
+    found = machine.installed(name)
     return f"{name} is missing" if found is None else f"{wanted} ({found} is here)"
 
 
 def _numpy() -> Finding:
-    found = installed("numpy")
+    found = machine.installed("numpy")
     if found is None:
         return Finding("numpy", "missing", "pip install 'numpy<2'")
     if int(found.partition(".")[0]) >= 2:
@@ -197,16 +198,18 @@ def _gpu() -> Finding:
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return Finding("GPU", "none (no nvidia-smi): models run on the CPU")
-    query = [tool, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return Finding("GPU", f"nvidia-smi does not answer ({error})", "Reinstall NVIDIA's driver")
-    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-    if done.returncode or not lines:
+    if done.returncode or not done.stdout.strip():
         said = (done.stderr or done.stdout).strip().partition("\n")[0]
         return Finding("GPU", f"nvidia-smi fails: {said}", "Load or reinstall NVIDIA's driver; or use the CPU alone")
-    return Finding("GPU", "; ".join(lines))
+    seen = machine.gpus()  # what exports, `verify` and `serve` go by
+    if not seen:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        return Finding("GPU", f"none that CUDA_VISIBLE_DEVICES={visible} allows: models run on the CPU")
+    return Finding("GPU", "; ".join(f"{gpu.name}, {gpu.compute_capability}, driver {gpu.driver}" for gpu in seen))
 
 
 def _room(name: str, path: Path, wanted_bytes: int) -> Finding:
