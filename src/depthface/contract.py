@@ -109,7 +109,8 @@ class Parameters:
         rank: which one a request takes that names no model, of several that do the same: the lowest.
         counted: the output whose length is counted in the metrics: the faces of a photo.
         part_of: of a step of an ensemble: the public model, under whose name it answers and counts.
-        gathers: what its photos ask a network at the same moment is one batch.
+        gathers: what its photos ask a network at the same moment is one batch, and not one after the other: a CPU gains
+            by that where a network is small, since it reads the weights once.
         weights: where the weights came from, such as `<hub id>@<revision>` or `random, seed 0`.
         precision: of the networks; None in a config that no export has written.
         cpu_runtime: what computes the network on a CPU in the place of ONNX Runtime, which an embedded server heeds.
