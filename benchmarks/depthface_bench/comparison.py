@@ -24,7 +24,7 @@ from depthface_bench.servers import Process
 from depthface_bench.tasks import Items, Task
 from depthface_bench.variants import FP32, Variant
 from depthface_client import Client
-from depthface_server import grids
+from depthface_server import static_graphs
 
 __all__ = ["Compared", "Ground", "compare", "gflop", "lost", "started"]
 
@@ -199,7 +199,7 @@ def _ours(task: Task, ground: Ground, stack: ExitStack, lose: Lose) -> list[Way]
             found.append(Way(ways.PLAIN, variant.name, lambda item, answer=answer: task.taken(answer(item))))  # type: ignore[misc]
     for variant in exported:
         # In bf16 on a CPU, and on a GPU, shapes that come again get graphs of their own: a library's first minute.
-        warm_up = grids.ON_CPU.asked if variant.name == "bf16" or variant.provider == "cuda" else 0
+        warm_up = static_graphs.ON_CPU.asked if variant.name == "bf16" or variant.provider == "cuda" else 0
         found.append(Way(ways.SERVER, variant.name, task.ask(ground.clients[variant]), warm_up=warm_up))
     return found
 

@@ -49,7 +49,7 @@ def plain_pipeline(
         runs: makes each network that it asks into a function.
     """
     pipeline = next(one for one in card.pipelines if one.name == public)
-    asked = set(pipeline.networks.values())
+    asked = set(pipeline.parameters.networks.values())
     networks = {network.name: runs(network) for network in card.networks if network.name in asked}
     parameters = replace(config.parameters_of(config.of_model(repository / public)), repository=repository)
     module, _, function = pipeline.function.partition(":")

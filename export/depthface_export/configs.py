@@ -113,17 +113,17 @@ def public_configs(card: ModelCard, pipeline: Pipeline, form: Form = "pipeline")
 
 
 def _network_of(card: ModelCard, pipeline: Pipeline) -> Network:
-    (name,) = pipeline.networks.values()
+    (name,) = pipeline.parameters.networks.values()
     return next(network for network in card.networks if network.name == name)
 
 
 def _step_configs(pipeline: Pipeline, steps: Sequence[Step]) -> dict[str, pb.ModelConfig]:
     """Return the configs of an ensemble's own steps; the first has the queue with an end: an ensemble has none."""
-    configs = {}
+    configs, whole = {}, pipeline.parameters
     for step in steps:
         config = _python_config(pipeline, step.name, step.inputs, step.outputs)
-        counted = pipeline.counted if pipeline.counted in {tensor.name for tensor in step.outputs} else None
-        known = Parameters(networks=pipeline.networks, part_of=pipeline.name, counted=counted, facts=pipeline.facts)
+        counted = whole.counted if whole.counted in {tensor.name for tensor in step.outputs} else None
+        known = Parameters(networks=whole.networks, part_of=pipeline.name, counted=counted, facts=whole.facts)
         set_parameters(config, known)
         configs[step.name] = config
     _limit_queue(configs[steps[0].name])

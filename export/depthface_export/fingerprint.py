@@ -12,10 +12,10 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 from importlib.machinery import PathFinder
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from depthface.families import module_of
+from depthface.machine import installed
 from depthface.spec import Makers, Network
 from depthface.weights import Random, Synthetic
 from depthface_export.job import Job
@@ -35,9 +35,6 @@ ENGINE = Makers(
     packages=("polygraphy",),  # of TensorRT itself the manifest tells more
 )
 STANDINS = "depthface_standins"
-
-_REPLACED_BY = {"onnxruntime": "onnxruntime-gpu"}
-"""A package that another may stand for, with the same files."""
 
 
 def makers(job: Job, network: Network) -> dict[str, Makers]:
@@ -118,12 +115,7 @@ def _modules_below(package: str) -> tuple[str, ...]:
 
 
 def _version(name: str) -> str:
-    for candidate in (name, _REPLACED_BY.get(name, name)):
-        try:
-            return version(candidate)
-        except PackageNotFoundError:
-            continue
-    return "none"
+    return installed(name) or "none"
 
 
 def _hash(parts: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tritonclient.grpc import model_config_pb2 as pb
 
 from depthface import config, manifest
-from depthface.contract import CONFIG_FILE, ENSEMBLE, EXPORTED_CONFIG, Form
+from depthface.contract import CONFIG_FILE, ENSEMBLE, EXPORTED_CONFIG
 from depthface.errors import ConfigError
 from depthface.spec import Pipeline
 from depthface_export import staging, texts
@@ -25,7 +25,7 @@ def changes(job: Job) -> list[str]:
     return [
         f"{pipeline.name}: {'an ensemble' if found == ENSEMBLE else 'a pipeline'} before"
         for pipeline in job.card.pipelines
-        if (found := _form_in(job.target / pipeline.name)) not in (None, form_of(pipeline, job.form))
+        if (found := config.form_in(job.target / pipeline.name)) not in (None, form_of(pipeline, job.form))
     ]
 
 
@@ -54,15 +54,7 @@ def install(job: Job, build: Path, exported: Mapping[str, pb.ModelConfig]) -> No
 
 
 def _changes_form(job: Job, pipeline: Pipeline) -> bool:
-    return _form_in(job.target / pipeline.name) != form_of(pipeline, job.form)
-
-
-def _form_in(folder: Path) -> Form | None:
-    """Return the form in which a public model lies in a folder; None if it cannot be told."""
-    try:
-        return ENSEMBLE if config.read(folder / CONFIG_FILE).platform == ENSEMBLE else "pipeline"
-    except ConfigError:
-        return None
+    return config.form_in(job.target / pipeline.name) != form_of(pipeline, job.form)
 
 
 def _sweep(repository: Path, pipeline: Pipeline, kept: set[str]) -> None:

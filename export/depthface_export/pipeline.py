@@ -61,7 +61,7 @@ def export(job: Job) -> Outcome:
             if made.openvino_checks is None:
                 configs.leave_to_onnxruntime(exported[network.name])
             for pipeline in job.card.pipelines:
-                if network.name in pipeline.networks.values():
+                if network.name in pipeline.parameters.networks.values():
                     configs.add_facts(exported[pipeline.name], made.facts)
         _install(job, build, exported, job.card.networks if changes else ())
         if other_form and not changes:

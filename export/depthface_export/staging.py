@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from depthface.contract import STAGING_FOLDER
 from depthface.errors import ExportError
 
 __all__ = ["install", "install_all", "stage", "write_whole"]
@@ -25,7 +26,7 @@ def stage(repository: Path) -> Iterator[Path]:
     Raises:
         ExportError: another export is at work in this repository, or it cannot be written to, now or later.
     """
-    root = repository / ".export"
+    root = repository / STAGING_FOLDER
     try:
         lock = _lock(root)
     except BlockingIOError as error:

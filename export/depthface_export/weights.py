@@ -76,9 +76,9 @@ def _in_folder(card: ModelCard, folder: Path) -> Folder:
     for name in names:
         if not (folder / name).is_file():
             raise WeightsUnavailable(f"There is no {name} in {folder}.", remedy)
-    sha256 = {file.name: sha256_of(folder / file.name) for file in card.weights.files}
-    # Of a file whose published sha256 is not known nobody can say that it is the published one.
-    is_published = all(file.sha256 == sha256[file.name] for file in card.weights.files)
+    found = {file: _measured(folder / file.name) for file in card.weights.files}
+    sha256 = {file.name: digest for file, (_, digest) in found.items()}
+    is_published = all(file.is_of(*measured) for file, measured in found.items())
     return Folder(folder, card.weights.origin if is_published else f"folder {folder.resolve().name}", sha256)
 
 
@@ -109,15 +109,21 @@ def _check_files(published: HubWeights | PublishedPack, folder: Path, remedy: st
     found = {}
     for file in published.files:
         path = folder / file.name
-        size_bytes = path.stat().st_size if path.is_file() else 0
-        found[file.name] = sha256_of(path) if path.is_file() else "none"
-        if file.sha256 not in (None, found[file.name]) or file.size_bytes not in (None, size_bytes):
+        size_bytes, found[file.name] = _measured(path) if path.is_file() else (0, "none")
+        if file.is_of(size_bytes, found[file.name]) is False:
+            known = [f"{file.size_bytes} bytes"] if file.size_bytes else []
+            known += [f"sha256 {file.sha256}"] if file.sha256 else []
             raise WeightsCorrupt(
                 f"{file.name} of {published.origin} is not the published file: {size_bytes} bytes, sha256 "
-                f"{found[file.name]}; expected were {file.size_bytes or 'any number of'} bytes and {file.sha256}.",
+                f"{found[file.name]}; published were {', '.join(known)}.",
                 remedy or f"Delete {path.resolve()} and export again.",
             )
     return found
+
+
+def _measured(path: Path) -> tuple[int, str]:
+    """Return the size of a file in bytes, and its sha256."""
+    return path.stat().st_size, sha256_of(path)
 
 
 def _hub_file(published: HubWeights, file: HubFile) -> Path:

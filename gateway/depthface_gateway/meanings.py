@@ -48,13 +48,13 @@ def exportable() -> Mapping[str, ModelInfo]:
             name=pipeline.name,
             ready=False,
             weights=card.weights.repo_id if isinstance(card.weights, HubWeights) else card.name,
-            task=pipeline.task,
+            task=pipeline.parameters.task or "",
             precision="",
-            is_lazy=pipeline.is_lazy,
-            rank=pipeline.rank,
+            is_lazy=pipeline.parameters.is_lazy,
+            rank=pipeline.parameters.rank,
             inputs=tuple(tensor.name for tensor in pipeline.inputs),
             outputs=tuple(tensor.name for tensor in pipeline.outputs),
-            facts=pipeline.facts,
+            facts=pipeline.parameters.facts,
         )
         for card in all_cards().values()
         for pipeline in card.pipelines

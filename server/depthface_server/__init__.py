@@ -1,1 +1,1 @@
-"""The server's side: the embedded Triton, its onnxruntime backend, the glue of the pipelines, the watchdog."""
+"""The server's side: the embedded Triton, its two backends, the glue of the pipelines, the watchdog."""

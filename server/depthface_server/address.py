@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 from depthface.errors import ServeError
 
-__all__ = ["Address"]
+__all__ = ["PORTS", "Address"]
+
+PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
+"""Where `serve` listens unless told otherwise."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from depthface import heap
-from depthface.contract import MANIFEST_FILE, ONNX_FILE
+from depthface.contract import MANIFEST_FILE, ONNX_FILE, texts_of
 from depthface.errors import InvalidInput, encode
 from depthface_server.failures import is_of_memory, is_of_shapes
 from depthface_server.options import IDLE_MINUTES
@@ -87,7 +87,7 @@ class NetworkBackend(ABC):
         """Load the file and hold it against the config; raises `TritonModelException` where they differ."""
         config = json.loads(args["model_config"])
         name = config["name"]
-        parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
+        parameters = texts_of(config)
         file_name = config.get("default_model_filename") or ONNX_FILE
         path = Path(args["model_repository"], args["model_version"], file_name)
         self._report = Report(name)

@@ -18,7 +18,7 @@ from depthface.errors import MismatchError
 from depthface.limits import LARGEST_PIXELS, MAX_FACES, Limits
 from depthface.verify import refuse_mismatches, verdicts
 from depthface.weights import warning_of
-from depthface_server.address import Address
+from depthface_server.address import PORTS, Address
 from depthface_server.embedded import Triton
 from depthface_server.installation import FOLDER, Installation
 from depthface_server.log import follow, rendering
@@ -63,20 +63,21 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             help="Address or name of this machine to listen on; 0.0.0.0 for all.",
         ),
         click.option(
-            "--http-port", default=8000, show_default=True, type=_PORT, help="0 takes a free one, here and below."
+            "--http-port", default=PORTS["http"], show_default=True, type=_PORT,
+            help="0 takes a free one, here and below.",
         ),
-        click.option("--grpc-port", default=8001, show_default=True, type=_PORT),
-        click.option("--metrics-port", default=8002, show_default=True, type=_PORT),
+        click.option("--grpc-port", default=PORTS["grpc"], show_default=True, type=_PORT),
+        click.option("--metrics-port", default=PORTS["metrics"], show_default=True, type=_PORT),
         click.option(
             "--max-mib", default=Limits().max_bytes / _MIB, show_default=True,
             type=Number(0, _MOST_MIB, min_open=True, max_open=True), help="Largest encoded photo.",
         ),
         click.option(
-            "--max-megapixels", default=LARGEST_PIXELS / 1e6, type=Number(0, LARGEST_PIXELS / 1e6, min_open=True),
-            help="Largest photo, looked at before it is decoded.  [default and most: 89.478485]",
+            "--max-megapixels", default=Limits().max_pixels / 1e6, type=Number(0, LARGEST_PIXELS / 1e6, min_open=True),
+            help=f"Largest photo, looked at before it is decoded.  [default and most: {LARGEST_PIXELS / 1e6}]",
         ),
         click.option(
-            "--max-faces", default=MAX_FACES, show_default=True, type=click.IntRange(1, MAX_FACES),
+            "--max-faces", default=Limits().max_faces, show_default=True, type=click.IntRange(1, MAX_FACES),
             help="Most faces in a photo; one with more is refused unless it asks for fewer.",
         ),
         click.option(
@@ -89,10 +90,11 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             help="How long one may wait there, up to a day.  [default: the repository's, 300]",
         ),
         click.option(
-            "--load-threads", default=4, show_default=True, type=click.IntRange(1, 128), help="Models loaded at once."
+            "--load-threads", default=Options.load_threads, show_default=True, type=click.IntRange(1, 128),
+            help="Models loaded at once.",
         ),
         click.option(
-            "--idle-minutes", default=0.0, show_default=True, type=Number(0, _MOST_MINUTES),
+            "--idle-minutes", default=Options.idle_minutes, show_default=True, type=Number(0, _MOST_MINUTES),
             help="Minutes without a request after which a network leaves memory. The next request loads it again; "
             "0: never.",
         ),

@@ -8,7 +8,7 @@ from pathlib import Path
 from depthface import config, machine
 from depthface.contract import MODEL_VERSION, ONNX_FILE
 from depthface.cores import Cores
-from depthface_server import grids
+from depthface_server import static_graphs
 from depthface_server.installation import Installation
 from depthface_server.options import Options
 from depthface_server.repository import Contents
@@ -69,16 +69,12 @@ def _network(found: config.ModelConfig, installation: Installation, cores: Cores
 
 
 def _arithmetic(found: config.ModelConfig, installation: Installation) -> str:
-    parameters = _texts(found)
-    if installation.is_native or not grids.wants_bf16(parameters):
+    parameters = config.texts_of(found)
+    if installation.is_native or not static_graphs.wants_bf16(parameters):
         return ""
-    if grids.computes_in_bf16(parameters):
+    if static_graphs.computes_in_bf16(parameters):
         return ", in bf16"
     return ", in fp32, because this processor is no quicker in bf16"
-
-
-def _texts(found: config.ModelConfig) -> dict[str, str]:
-    return {key: value.string_value for key, value in found.parameters.items()}
 
 
 def _graphs(folder: Path, found: config.ModelConfig, installation: Installation, *, on_gpu: bool) -> str:
@@ -86,7 +82,7 @@ def _graphs(folder: Path, found: config.ModelConfig, installation: Installation,
     if installation.is_native or found.backend == "tensorrt" or not path.is_file():
         return ""
     try:
-        room = (grids.room_on_gpu if on_gpu else grids.room_of)(path, _texts(found))
+        room = (static_graphs.room_on_gpu if on_gpu else static_graphs.room_of)(path, config.texts_of(found))
     except ValueError as error:
         return f"; it will not load: {error}"
     if not room:

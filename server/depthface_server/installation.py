@@ -14,7 +14,6 @@ import shutil
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,15 +50,21 @@ class Installation:
     libraries: tuple[Path, ...] = ()
     is_native: bool = False
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """This process's environment, made fit for this Triton."""
-        return _environment(self.libraries, Path(sys.executable).parent)
-
     def environment_in(self, workspace: Workspace) -> dict[str, str]:
-        """Return the environment for a run in a workspace, where every path has a plain name."""
-        links = [workspace.plain(f"lib-{number}", folder) for number, folder in enumerate(self.libraries)]
-        return _environment(links, workspace.make_python())
+        """Return this process's environment, made fit for a run of this Triton in a workspace.
+
+        Every path in it has a plain name.
+        """
+        libraries = [workspace.plain(f"lib-{number}", folder) for number, folder in enumerate(self.libraries)]
+        # What names other code than that of this environment is left out.
+        kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+        # By itself CUDA takes the fastest GPU for the first; nvidia-smi, and so `machine.gpus`, goes by the bus.
+        kept.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        return kept | {
+            # The stub runs the first python3 on PATH and so finds the packages of this one.
+            "PATH": f"{workspace.make_python()}:{os.environ.get('PATH', '')}",
+            "LD_LIBRARY_PATH": ":".join([*map(str, libraries), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]),
+        }
 
     @classmethod
     def find(cls, folder: Path | None = None) -> Installation:
@@ -154,19 +159,6 @@ def _lay_out(wheel: Path) -> Path:
             with suppress(OSError):  # another server was first
                 aside.rename(backends)
     return backends
-
-
-def _environment(libraries: Sequence[Path], python: Path) -> dict[str, str]:
-    """Return this process's environment for a Triton that needs the folders `libraries`, and the Python in `python`."""
-    # What names other code than that of this environment is left out.
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    # By itself CUDA takes the fastest GPU for the first; nvidia-smi, and so `machine.gpus`, goes by the bus.
-    kept.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    return kept | {
-        # The stub runs the first python3 on PATH and so finds the packages of this one.
-        "PATH": f"{python}:{os.environ.get('PATH', '')}",
-        "LD_LIBRARY_PATH": ":".join([*map(str, libraries), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]),
-    }
 
 
 def _libpython() -> list[Path]:

@@ -1,12 +1,8 @@
-"""The photos of one request, and its parameters: what a pipeline's coroutine is given, checked first."""
+"""The photos of one request, each run by a coroutine of its own: all are fit to be answered together, or none is."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
-import math
-import types
-import typing
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -15,28 +11,11 @@ import numpy.typing as npt
 from depthface.errors import InvalidInput
 from depthface.spec import AskNetwork
 
-__all__ = ["Value", "checked_options", "mixed_shapes", "run_together", "types_of_options"]
+__all__ = ["Value", "mixed_shapes", "run_together"]
 
 Array = npt.NDArray[Any]
 Value = Array | bytes
 Inputs = tuple[Value | None, ...]
-
-_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-
-
-def types_of_options(run: Callable[..., Any]) -> dict[str, type]:
-    """Return the keyword-only arguments of a coroutine and their types: bool, int, float or str, each or None."""
-    hints = typing.get_type_hints(run)
-    return {name: _plain(hints[name]) for name in inspect.getfullargspec(run).kwonlyargs}
-
-
-def checked_options(parameters: Mapping[str, object], known: Mapping[str, type]) -> dict[str, Any]:
-    """Return the parameters of a request that are known; raises `InvalidInput` for one of another type."""
-    options = {name: parameters[name] for name in known if name in parameters}
-    for name, value in options.items():
-        if not _is(value, known[name]):
-            raise InvalidInput(f"The parameter {name} is {value!r:.60}.", f"Give it {_NAMES[known[name]]}.")
-    return options
 
 
 def mixed_shapes() -> InvalidInput:
@@ -123,19 +102,3 @@ class _Meeting:
     def spoil(self) -> None:
         """Send everybody home: the request is refused as a whole."""
         self._is_spoilt = True
-
-
-def _plain(hint: Any) -> type:
-    """Return the one type of an annotation, without None."""
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        (hint,) = (part for part in typing.get_args(hint) if part is not types.NoneType)
-    if hint not in _NAMES:
-        raise TypeError(f"a parameter of a request cannot be {hint}")
-    found: type = hint
-    return found
-
-
-def _is(value: object, kind: type) -> bool:
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import json
 import threading
 import traceback
@@ -33,7 +34,7 @@ from depthface.contract import (
 from depthface.errors import InvalidInput, decode, encode
 from depthface.spec import AskNetwork
 from depthface_server.gathering import Gathering
-from depthface_server.photos import Value, checked_options, mixed_shapes, run_together, types_of_options
+from depthface_server.photos import Value, mixed_shapes, run_together
 from depthface_server.reporting import Report
 from depthface_server.tensors import array_of
 
@@ -48,8 +49,8 @@ class Pipeline:
     `run` gets the names of the outputs asked for; `infer(model, inputs, outputs)`, which takes batched arrays by name
     and gives those asked for (Triton's BLS); the config's `Parameters`; and, in the order of the config, each input of
     **one** photo: an array without batch dimension, `bytes`, or None for an optional input that was left out. Its
-    keyword-only arguments are the parameters of the request that it knows; one of another type than its annotation is
-    refused. It returns arrays or `bytes` by output name, those asked for among them, and raises `InvalidInput`.
+    keyword-only arguments are the parameters of the request that it knows, of whatever type they came: it looks at them
+    itself. It returns arrays or `bytes` by output name, those asked for among them, and raises `InvalidInput`.
 
     Of a request with several photos each runs up to its first question to a network; if these are of different shapes,
     so that the answers could not be one tensor, the request is refused before a network has computed.
@@ -69,7 +70,7 @@ class Pipeline:
         self._model: str = config["name"]
         self._name = self._parameters.part_of or self._model
         _refuse_templates(self._name, repository, self._parameters.networks.values())
-        self._types = types_of_options(type(self).run)
+        self._options = inspect.getfullargspec(type(self).run).kwonlyargs
         counts_faces = self._parameters.counted is not None
         self._report = Report(self._model, part_of=self._parameters.part_of, counts_faces=counts_faces)
         heap.keep()
@@ -92,7 +93,8 @@ class Pipeline:
             wanted = [name for name in self._outputs if name in asked]
             asked_by = _asked_by(self._model, [request])
             infer = together or functools.partial(_infer, asked_by, self._parameters.networks.values())
-            options = checked_options(json.loads(request.parameters() or "{}"), self._types)
+            given = json.loads(request.parameters() or "{}")
+            options = {name: given[name] for name in self._options if name in given}
 
             def run(infer: AskNetwork, inputs: tuple[Value | None, ...]) -> Awaitable[Mapping[str, Value]]:
                 return type(self).run(frozenset(wanted), infer, self._parameters, *inputs, **options)  # type: ignore[no-any-return]
@@ -104,8 +106,6 @@ class Pipeline:
 
     def _response(self, wanted: Sequence[str], photos: list[Mapping[str, Value]]) -> Any:
         columns = {name: [photo[name] for photo in photos] for name in wanted}
-        if self._parameters.part_of and not all(map(_is_one_shape, columns.values())):
-            raise mixed_shapes()
         response = pb_utils.InferenceResponse([_tensor(name, column) for name, column in columns.items()])
         counted = self._parameters.counted
         if counted and counted in wanted:
@@ -262,20 +262,13 @@ def _items(name: str, tensor: Any, data_type: str) -> list[Value]:
     return items
 
 
-def _is_one_shape(values: Sequence[Value]) -> bool:
-    return len({value.shape for value in values if isinstance(value, np.ndarray)}) <= 1
-
-
 def _tensor(name: str, values: list[Value]) -> Any:
     """Return the photos' values as one batched tensor."""
     arrays = [value for value in values if isinstance(value, np.ndarray)]
     if not arrays:
         return pb_utils.Tensor(name, np.array([[value] for value in values], np.object_))
-    if not _is_one_shape(values):
-        raise InvalidInput(
-            f"The photos of one request have {name} of different shapes.",
-            "Send them in requests of their own; the server batches them.",
-        )
+    if len({array.shape for array in arrays}) > 1:
+        raise mixed_shapes()
     return pb_utils.Tensor(name, np.stack(arrays))
 
 

@@ -2,8 +2,11 @@
 
 Metrics, each by `model`, all there from the load on:
 
-    depthface_refused_total           requests refused, by `reason`: a code of `depthface.errors`, or `overloaded`
-    depthface_decode_failures_total   of those, photos that could not be decoded
+    depthface_refused_total           requests refused, by `reason`: a code of `depthface.errors`; or `overloaded`,
+                                      where a model that a pipeline asks is. A full queue of the model itself is not
+                                      in it: Triton refuses before any Python runs, and counts that in
+                                      nv_inference_request_failure{reason="REJECTED"}
+    depthface_decode_failures_total   of those, photos refused as unusable: no photo, damaged, too small or too long
     depthface_failed_total            requests answered 500
     depthface_faces_per_photo         histogram, of a model that counts faces
     depthface_recoveries              gauge: restarts of the model's process by the watchdog since `serve` started; of
@@ -48,9 +51,7 @@ class Report:
         self._model = part_of or model
         self._set("depthface_recoveries", model, "Restarts by the watchdog", recoveries.of_model(model))
         self._set("depthface_restarts", model, "Restarts of Triton", recoveries.restarts())
-        self._decode_failures = self._metric(
-            "depthface_decode_failures_total", "Photos that could not be decoded", "COUNTER"
-        )
+        self._decode_failures = self._metric("depthface_decode_failures_total", "Photos refused as unusable", "COUNTER")
         self._failures = self._metric("depthface_failed_total", "Requests answered 500", "COUNTER")
         self._refusals = {reason: self._refusals_of(reason) for reason in (*_codes(InvalidInput), _OVERLOADED)}
         self._faces = None
@@ -64,7 +65,7 @@ class Report:
         self._refuse(request, error.code, str(error))
 
     def record_overload(self, request: Any, text: str) -> None:
-        """Record a request that found a queue full."""
+        """Record a request for which a model that the pipeline asks has a full queue, or let it wait too long."""
         self._refuse(request, _OVERLOADED, text)
 
     def record_failure(self, request: Any, trace: str) -> None:

@@ -29,7 +29,8 @@ from pathlib import Path
 
 from PIL import Image, features
 
-from depthface.errors import ImageTooLarge, InvalidImage
+from depthface.errors import InvalidImage
+from depthface.limits import too_large
 
 __all__ = ["ANSWER", "ASK", "TIME_LIMIT_S", "WAIT_FACTOR", "decode", "size_of"]
 
@@ -177,9 +178,7 @@ def _ask(data: bytes, format: str, wanted: bytes, max_pixels: int) -> tuple[int,
         raise _no_memory(format)
     text = body.decode("utf-8", "replace")
     if status == b"l":
-        raise ImageTooLarge(
-            f"The photo is {width}×{height}, the limit is {max_pixels / 1e6:.4g} megapixels.", "Scale it down first."
-        )
+        raise too_large(width, height, max_pixels)
     why = f" ({text})" if text else ""
     raise InvalidImage(f"This {format} is damaged, or of a kind that cannot be read{why}.", "Save the photo as JPEG.")
 

@@ -5,19 +5,21 @@ An edit that would change nothing is an error: what was asked for would be ignor
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from google.protobuf import text_format
 
 from depthface.alone import import_alone
-from depthface.contract import CONFIG_FILE, EXPORTED_CONFIG, Parameters
+from depthface.contract import CONFIG_FILE, ENSEMBLE, EXPORTED_CONFIG, Form, Parameters
 from depthface.errors import ConfigError
 from depthface.spec import TensorSpec
 
 __all__ = [
     "ModelConfig",
     "config_from_text",
+    "form_in",
     "input_from_spec",
     "of_model",
     "output_from_spec",
@@ -26,6 +28,7 @@ __all__ = [
     "read",
     "set_parameters",
     "text_from_config",
+    "texts_of",
     "with_inflight_limit",
     "with_queue",
 ]
@@ -61,6 +64,14 @@ def of_model(folder: Path) -> pb.ModelConfig:
     return read(exported if exported.is_file() else folder / CONFIG_FILE)
 
 
+def form_in(folder: Path) -> Form | None:
+    """Return the form in which a public model lies in a folder; None if it cannot be told."""
+    try:
+        return ENSEMBLE if read(folder / CONFIG_FILE).platform == ENSEMBLE else "pipeline"
+    except ConfigError:
+        return None
+
+
 def config_from_text(text: str) -> pb.ModelConfig:
     """Parse Triton's text format."""
     return text_format.Parse(text, pb.ModelConfig())
@@ -73,7 +84,12 @@ def text_from_config(config: pb.ModelConfig) -> str:
 
 def parameters_of(config: pb.ModelConfig) -> Parameters:
     """Return depthface's parameters of a model."""
-    return Parameters.of_texts({name: value.string_value for name, value in config.parameters.items()})
+    return Parameters.of_texts(texts_of(config))
+
+
+def texts_of(config: pb.ModelConfig) -> dict[str, str]:
+    """Return all parameters of a model, those of its backend too."""
+    return {name: value.string_value for name, value in config.parameters.items()}
 
 
 def parts_of(config: pb.ModelConfig) -> tuple[str, ...]:
@@ -109,8 +125,7 @@ def with_inflight_limit(config: pb.ModelConfig, first: pb.ModelConfig) -> pb.Mod
     Args:
         first: the config of the first step; without a limit of its queue there is no bound either.
     """
-    copy = pb.ModelConfig()
-    copy.CopyFrom(config)
+    copy = deepcopy(config)
     size = first.dynamic_batching.default_queue_policy.max_queue_size
     instances = sum(group.count for group in first.instance_group)
     copy.ensemble_scheduling.max_inflight_requests = size + instances + 1 if size else 0
@@ -127,8 +142,7 @@ def with_queue(config: pb.ModelConfig, size: int | None, time_s: float | None) -
     Raises:
         ConfigError: the config has no queue with a limit, so that nothing would change.
     """
-    copy = pb.ModelConfig()
-    copy.CopyFrom(config)
+    copy = deepcopy(config)
     if not copy.dynamic_batching.HasField("default_queue_policy"):
         raise ConfigError(f"{config.name} has no queue whose limit could be changed.", "Export the model again.")
     policy = copy.dynamic_batching.default_queue_policy

@@ -30,12 +30,14 @@ __all__ = [
     "ONNX_FILE",
     "QUEUE_FULL",
     "RESTRICTED",
+    "STAGING_FOLDER",
     "UNKNOWN_WEIGHTS",
     "WAITED_TOO_LONG",
     "CpuRuntime",
     "Form",
     "Parameters",
     "Precision",
+    "texts_of",
 ]
 
 CONFIG_FILE = "config.pbtxt"
@@ -52,6 +54,9 @@ MODEL_VERSION = "1"
 ONNX_FILE = "model.onnx"
 ENGINE_FILE = "model.plan"
 MANIFEST_FILE = "manifest.json"
+
+STAGING_FOLDER = ".export"
+"""In a repository: where an export is at work. What a killed one leaves there, the next one sweeps up."""
 
 ADMIN_HEADER = "x-depthface-admin"
 """The HTTP header that carries an operator's key; in gRPC the metadata `triton-grpc-protocol-x-depthface-admin`."""
@@ -104,7 +109,8 @@ class Parameters:
         rank: which one a request takes that names no model, of several that do the same: the lowest.
         counted: the output whose length is counted in the metrics: the faces of a photo.
         part_of: of a step of an ensemble: the public model, under whose name it answers and counts.
-        gathers: what its photos ask a network at the same moment is one batch.
+        gathers: what its photos ask a network at the same moment is one batch, and not one after the other: a CPU gains
+            by that where a network is small, since it reads the weights once.
         weights: where the weights came from, such as `<hub id>@<revision>` or `random, seed 0`.
         precision: of the networks; None in a config that no export has written.
         cpu_runtime: what computes the network on a CPU in the place of ONNX Runtime, which an embedded server heeds.
@@ -163,9 +169,10 @@ class Parameters:
 
     @classmethod
     def of_config(cls, config: Mapping[str, Any]) -> Parameters:
-        """Read them from a config as Triton tells it in JSON, to its clients and to its Python models.
+        """Read them from a config as Triton tells it in JSON, to its clients and to its Python models."""
+        return cls.of_texts(texts_of(config))
 
-        protobuf leaves empty texts out, those of others' parameters too.
-        """
-        parameters = config.get("parameters", {})
-        return cls.of_texts({name: value.get("string_value", "") for name, value in parameters.items()})
+
+def texts_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return all parameters, others' too, of a config as Triton tells it in JSON: protobuf leaves empty texts out."""
+    return {name: value.get("string_value", "") for name, value in config.get("parameters", {}).items()}

@@ -1,4 +1,4 @@
-"""What of this machine an export depends on: its GPUs, and for an engine its TensorRT."""
+"""What of this machine an export depends on: its packages, its GPUs, and for an engine its TensorRT."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import importlib.util
 import os
 import subprocess
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["CUDA_OPTIONS", "CUDA_PROVIDER", "TENSORRT_MAJORS", "Gpu", "Machine", "gpus", "read"]
+__all__ = ["CUDA_OPTIONS", "CUDA_PROVIDER", "TENSORRT_MAJORS", "Gpu", "Machine", "gpus", "installed", "read"]
 
 TENSORRT_MAJORS = (11, 10)
 """The major versions of TensorRT that depthface builds with, the newest first."""
@@ -19,6 +20,9 @@ CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 """ONNX Runtime's name of CUDA, and how every session of ours has it. By itself it multiplies fp32 in TF32, whose ten
 bits of fraction no fp32 of a card holds; and it searches for convolutions, and finds slower ones than cuDNN's
 heuristics do."""
+
+_REPLACED_BY = {"onnxruntime": "onnxruntime-gpu"}
+"""A package that another may stand for, with the same files: there is one of the two at a time."""
 
 _TIMEOUT_S = 60.0
 """The first call after a boot wakes the driver, which can take half a minute on a machine with many GPUs."""
@@ -39,6 +43,16 @@ class Machine:
 
     tensorrt: str | None
     gpus: tuple[Gpu, ...]
+
+
+def installed(package: str) -> str | None:
+    """Return the version of a package, or of the one that stands for it here; None if there is neither."""
+    for name in (package, _REPLACED_BY.get(package, package)):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return None
 
 
 def read() -> Machine:

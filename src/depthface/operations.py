@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, SupportsIndex, TypeVar, overload
 
-from depthface.asking import Asynchronous, Blocking, Steps
+from depthface.asking import Asynchronous, Blocking, Steps, operation
 from depthface.errors import ImageTooLarge, InvalidImage
 from depthface.photos import Photo, shown
 
@@ -66,14 +66,8 @@ class OneOrManyAwaited(Protocol[Taken, P, R]):
     def __call__(self, item: Taken, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
 
 
-class operation_on_many(Generic[I, P, R]):  # noqa: N801 (a decorator)
+class operation_on_many(operation[Concatenate[list[I], P], list[R]], Generic[I, P, R]):  # noqa: N801 (a decorator)
     """As `operation`, of a generator that takes a list of items and comes to the list of their answers."""
-
-    def __init__(self, way: Callable[Concatenate[Any, list[I], P], Steps[list[R]]]) -> None:
-        self.way = way
-        self.__doc__ = way.__doc__
-        self.__wrapped__ = way
-        self.__name__ = way.__name__
 
     @overload
     def __get__(self, instance: None, owner: type) -> operation_on_many[I, P, R]: ...

@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from depthface import apart, containers, formats
 from depthface.errors import ImageTooLarge, InvalidImage, InvalidInput
-from depthface.limits import LARGEST_PIXELS
+from depthface.limits import LARGEST_PIXELS, refuse_too_large
 
 __all__ = [
     "TURNING",
@@ -27,7 +27,6 @@ __all__ = [
     "has_memory_for",
     "opened",
     "orientation_of",
-    "refuse_too_large",
     "rgb",
     "says_no_memory",
     "turned",
@@ -220,14 +219,6 @@ def orientation_of(picture: Image.Image) -> int:
     except Exception:  # as above
         xmp = picture.info.get("xmp")
         return containers.turned(block, xmp if isinstance(xmp, bytes) else None)
-
-
-def refuse_too_large(width: int, height: int, max_pixels: int) -> None:
-    """Raise `ImageTooLarge` for a photo of more than `max_pixels`."""
-    if width * height > max_pixels:
-        raise ImageTooLarge(
-            f"The photo is {width}×{height}, the limit is {max_pixels / 1e6:.4g} megapixels.", "Scale it down first."
-        )
 
 
 def _refuse_too_large_tiles(width: int, height: int, max_pixels: int) -> None:

@@ -75,6 +75,12 @@ class HubFile:
     size_bytes: int | None
     sha256: str | None
 
+    def is_of(self, size_bytes: int, sha256: str) -> bool | None:
+        """Return whether what has this size and this sha256 is the published file; None where nobody can say."""
+        if self.size_bytes not in (None, size_bytes):
+            return False
+        return None if self.sha256 is None else self.sha256 == sha256
+
 
 @dataclass(frozen=True)
 class HubWeights:
@@ -185,16 +191,9 @@ class Pipeline:
     It is called for one photo at a time, and is told by its `Parameters` what it needs besides its inputs.
 
     Attributes:
-        task: what it does, a name of `depthface.tasks`.
-        networks: what it asks, by the role that each plays in it.
-        rank: which one a request takes that names no model, of several that do the same: the lowest.
-        counted: the output whose length is the number of faces, for the metrics.
-        facts: whatever else its function needs to know.
-        is_lazy: its networks are not loaded when the server starts, but when it is first used.
-        gathers: what the items of a request ask a network together is one batch, and not one after the other: a CPU
-            gains by that where a network is small, since it reads the weights once.
-        takes_together: so many requests, at the most, are taken at once for that. They wait for one another, so that it
-            is for what costs little before a network is asked.
+        parameters: what its config says to everyone; an export adds what it alone knows.
+        takes_together: so many requests, at the most, are taken at once, for `Parameters.gathers`. They wait for one
+            another, so that it is for what costs little before a network is asked.
         instances: how many processes run it, each with one request, so that one decodes while the other waits for a
             network; for a GPU they are more.
         line: the same work as a straight line; None where what is done depends on what is found, or has
@@ -202,33 +201,14 @@ class Pipeline:
     """
 
     name: str
-    task: str
     function: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int
-    networks: Mapping[str, str]
-    rank: int = 0
-    counted: str | None = None
-    facts: Mapping[str, str] = field(default_factory=dict)
-    is_lazy: bool = False
-    gathers: bool = False
+    parameters: Parameters
     takes_together: int = 1
     instances: int = 2
     line: Line | None = None
-
-    @property
-    def parameters(self) -> Parameters:
-        """What its config says to everyone."""
-        return Parameters(
-            task=self.task,
-            networks=self.networks,
-            is_lazy=self.is_lazy,
-            rank=self.rank,
-            counted=self.counted,
-            gathers=self.gathers,
-            facts=self.facts,
-        )
 
 
 @dataclass(frozen=True)
@@ -260,7 +240,7 @@ class ModelCard:
     @property
     def serves(self) -> dict[str, tuple[str, ...]]:
         """The networks that each public model needs."""
-        return {pipeline.name: tuple(pipeline.networks.values()) for pipeline in self.pipelines}
+        return {pipeline.name: tuple(pipeline.parameters.networks.values()) for pipeline in self.pipelines}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from typing import Any
 
 from depthface import config, machine, manifest
 from depthface.contract import (
-    CONFIG_FILE,
     ENSEMBLE,
     EXPORTED_CONFIG,
     MANIFEST_FILE,
@@ -133,15 +132,9 @@ def _guess(network: Path) -> list[str]:
     else:
         weights = "hub" if known.weights in (card.weights.origin, UNKNOWN_WEIGHTS) else "FOLDER"
     precision = ["--precision", known.precision] if known.precision else []
-    form = ["--form", ENSEMBLE] if any(_is_ensemble(network.parent / public) for public in card.serves) else []
+    forms = {config.form_in(network.parent / public) for public in card.serves}
+    form = ["--form", ENSEMBLE] if ENSEMBLE in forms else []
     return ["depthface", "export", card.name, "--weights", weights, *precision, *form]
-
-
-def _is_ensemble(folder: Path) -> bool:
-    try:
-        return bool(config.read(folder / CONFIG_FILE).platform == ENSEMBLE)
-    except ConfigError:
-        return False
 
 
 def _runs_under(built: str, here: str, is_version_compatible: bool) -> bool:

@@ -24,6 +24,7 @@ from depthface.errors import ServeError
 from depthface_server import embedded, installation
 from depthface_server.address import Address
 from depthface_server.installation import Installation
+from depthface_server.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 
@@ -134,9 +135,11 @@ def test_nvidias_is_taken_where_it_is(triton, monkeypatch):
     found = Installation.find()
     assert (found.program, found.backends) == (triton / "bin" / "tritonserver", triton / "backends")
     assert wheel.program != found.program
-    assert found.environment["LD_LIBRARY_PATH"].startswith(str(triton / "lib"))
     assert (found.is_native, wheel.is_native) == (True, False)
-    assert not [name for name in found.environment if name.startswith("MALLOC_") and name not in os.environ]
+    with Workspace.temporary() as workspace:
+        environment = found.environment_in(workspace)
+    assert environment["LD_LIBRARY_PATH"].startswith(str(triton / "lib"))
+    assert not [name for name in environment if name.startswith("MALLOC_") and name not in os.environ]
 
 
 def test_what_nvidias_backends_do_not_know_is_said_and_what_they_need_is_given(triton, tmp_path, repository):

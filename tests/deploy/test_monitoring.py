@@ -210,6 +210,7 @@ def test_our_own_counters_are_there_from_the_load_on(server):
         names += [f'depthface_{name}{{model="{model}"}}' for name in ("recoveries", "restarts")]
         for reason in ("invalid_input", "invalid_image", "image_too_large", "no_face_found", "overloaded"):
             names.append(f'depthface_refused_total{{model="{model}",reason="{reason}"}}')
+            assert f"`{reason}`" in (DEPLOY.parent / "docs" / "operating.md").read_text()
         assert set(names) <= set(metrics), set(names) - set(metrics)
     assert metrics['depthface_restarts{model="depth_anything_v2_small"}'] == 0
 

@@ -18,7 +18,7 @@ from fixtures.exporting import job_of
 from fixtures.serving import COMMAND
 from fixtures.waiting import HANGS_AFTER_S
 
-from depthface import manifest
+from depthface import machine, manifest
 from depthface.families import all_cards, card_named
 from depthface.spec import EngineOptions
 from depthface_export import fingerprint
@@ -237,20 +237,20 @@ def test_another_version_of_a_package_makes_a_pack_stale_and_depth_only_by_its_o
     def prints() -> dict[str, dict[str, str]]:
         return {name: fingerprint.fingerprint(job, job.card.networks[0]) for name, job in jobs.items()}
 
-    before, version = prints(), fingerprint.version
-    monkeypatch.setattr(fingerprint, "version", lambda name: "99" if name == package else version(name))
+    before, version = prints(), machine.version
+    monkeypatch.setattr(machine, "version", lambda name: "99" if name == package else version(name))
     assert stale(before, prints()) == ({FACES} if package == "insightface" else {DEPTH, FACES})
-    monkeypatch.setattr(fingerprint, "version", lambda name: "99" if name in ("torch", "depthface") else version(name))
+    monkeypatch.setattr(machine, "version", lambda name: "99" if name in ("torch", "depthface") else version(name))
     assert stale(before, prints()) == {DEPTH}
 
 
 def test_onnxruntime_may_be_the_one_for_gpus(monkeypatch):
     def version(name: str) -> str:
         if name == "onnxruntime":
-            raise fingerprint.PackageNotFoundError(name)
+            raise machine.PackageNotFoundError(name)
         return "1.27"
 
-    monkeypatch.setattr(fingerprint, "version", version)
+    monkeypatch.setattr(machine, "version", version)
     assert fingerprint._version("onnxruntime") == "1.27"
 
 

@@ -41,7 +41,7 @@ def test_what_is_no_straight_line_is_named():
     lines = {pipeline.name for _, pipeline in (param.values for param in LINES)}
     assert {"depth_anything_v2_large", "face_detection_buffalo_l", "clip_vit_b_32_image"} <= lines
     others = [each for card in all_cards().values() for each in card.pipelines if each.name not in lines]
-    assert {pipeline.task for pipeline in others} == {"faces", "swap", "embedding"}
+    assert {pipeline.parameters.task for pipeline in others} == {"faces", "swap", "embedding"}
     assert all(each.name.startswith(("face_analysis_", "face_swap_")) or each.name.endswith("_text") for each in others)
 
 

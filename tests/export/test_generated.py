@@ -77,7 +77,7 @@ def test_the_limits_of_a_photo_are_those_that_the_docs_say():
     from depthface.families.depth_anything_v2 import processing
     from depthface.limits import MAX_FACES, Limits
 
-    assert Limits() == Limits(max_bytes=64 * 2**20, max_pixels=89_478_485, max_faces=0)
+    assert Limits() == Limits(max_bytes=64 * 2**20, max_pixels=89_478_485, max_faces=512)
     assert (processing.MAX_ASPECT, processing.MAX_GRID_SIDE_PX, MAX_FACES) == (10, 1554, 512)
     assert (stated("--max-mib"), stated("--max-megapixels"), stated("--max-faces")) == ("64", "89", "512")
     for words in ("64 MiB", "longer than 10:1", "at most 512 faces"):

@@ -63,6 +63,14 @@ def test_a_file_that_is_not_the_published_one_is_refused_by_name(hub, content):
         weights.fetch(card, weights.locate(card, "hub"))
 
 
+def test_a_refusal_names_what_is_known_of_the_published_file(hub):
+    card, _, _ = hub
+    files = (HubFile("config.json", 3, None),)
+    card = dataclasses.replace(card, weights=dataclasses.replace(card.weights, files=files))
+    with pytest.raises(WeightsCorrupt, match=r"is not the published file: 2 bytes, .*; published were 3 bytes\."):
+        weights.fetch(card, weights.locate(card, "hub"))
+
+
 def test_an_unreachable_hub_says_what_to_do_instead(hub, monkeypatch):
     card, _, _ = hub
 

@@ -98,6 +98,12 @@ def test_a_good_model_serves(lab, backend):
     np.testing.assert_array_equal(lab.run(f"good_{backend}", x), 2 * x)
 
 
+def test_a_parameter_of_others_that_is_empty_does_no_harm(lab, backend):
+    name = f"noted_{backend}"
+    lab.load(name, doubling(), backend=backend, more='parameters { key: "note" value { string_value: "" } }')
+    assert lab.run(name, np.ones((1, 4), np.float32)).tolist() == [[2, 2, 2, 2]]
+
+
 REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], dict[str, object], str]] = {
     "input_name": (doubling, {"config": CONFIG.replace('"x"', '"z"')}, "no input 'z'"),
     "output_name": (doubling, {"config": CONFIG.replace('"y"', '"z"')}, "no output 'z'"),
@@ -224,7 +230,7 @@ def test_openvino_computes_in_bf16_only_where_the_config_says_so_and_it_is_quick
 
 
 CYCLES = int(os.environ.get("DEPTHFACE_CYCLES", "12"))
-"""Loads and unloads; `make soak` has 60 of them."""
+"""Loads and unloads; `make soak` has more of them."""
 
 
 def widening(width: int) -> onnx.ModelProto:

@@ -13,13 +13,17 @@ import subprocess
 import sys
 from collections import namedtuple
 from contextlib import ExitStack
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from fixtures.serving import depthface
+from packaging import markers, requirements
 
 from depthface.families import card_named
+from depthface.machine import installed
+from depthface_export.weights import locate
 from depthface_server.doctor import checks, exports
 from depthface_server.doctor.cli import doctor
 from depthface_server.installation import FOLDER
@@ -124,18 +128,96 @@ def test_it_looks_at_a_machine_on_which_nothing_heavy_can_be_imported():
     assert sum(name.startswith("port ") for name in names) == 3
 
 
-def test_numpy_2_is_to_be_mended(monkeypatch):
-    monkeypatch.setattr(checks, "version", lambda name: "2.1.0")
+ALONE = ("numpy", "pillow", "click")
+CLIENT = (*ALONE, "tritonclient", "urllib3")
+STEPS = (*CLIENT, "cykooz-resizer", "isal", "opencv-python-headless", "pillow-heif", "simplejpeg", "tokenizers")
+SERVER = (*STEPS, "nvidia-pytriton", "onnxruntime", "openvino")
+EXPORT = (
+    "huggingface-hub", "insightface", "onnx", "onnxscript", "polygraphy", "requests", "rich", "scikit-image", "torch",
+    "transformers",
+)  # fmt: skip
+VERSIONS = {name: installed(name) for name in (*SERVER, *EXPORT)} | {"onnxruntime-gpu": installed("onnxruntime")}
+
+
+@pytest.fixture
+def environment(monkeypatch, tmp_path):
+    """Make the environment of a Python in which these packages are installed, beside depthface; and take its findings.
+
+    They are there by what pip writes of them, which is all that the check reads.
+    """
+
+    def make(*names: str, **versions: str) -> dict[str, checks.Finding]:
+        own = distribution("depthface").metadata.as_string()
+        of_others = {name: f"Name: {name}\nVersion: {versions.get(name, VERSIONS[name])}\n" for name in names}
+        for name, text in {"depthface": own, **of_others}.items():
+            folder = tmp_path / f"{name.replace('-', '_')}-1.dist-info"
+            folder.mkdir()
+            (folder / "METADATA").write_text(text)
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "path", [str(tmp_path)])
+            patched.setitem(sys.modules, "packaging.requirements", requirements)
+            return {finding.name.removeprefix("packages "): finding for finding in checks._packages()}
+
+    return make
+
+
+def test_numpy_2_is_to_be_mended(environment, monkeypatch):
+    found = environment(*SERVER, *EXPORT, numpy="2.1.0")
+    for extra in ("[steps]", "[server]"):
+        assert found[extra].found == "numpy<2 (2.1.0 is here)"
+        assert found[extra].remedy == "pip install 'numpy<2'"
+    assert not found["[client]"].remedy and not found["[export]"].remedy
+    monkeypatch.setattr(checks.machine, "installed", lambda name: "2.1.0")
     assert "numpy<2" in by_name("numpy").remedy
-    assert "numpy" in by_name("packages [export]").remedy or "(2.1.0 is here)" in by_name("packages [export]").found
 
 
-def test_a_half_installed_extra_is_to_be_mended_and_an_absent_one_is_not(monkeypatch):
-    monkeypatch.setattr(checks, "_version", lambda name: None if name == "simplejpeg" else "4.10")
-    assert "simplejpeg is missing" in by_name("packages [server]").found
-    monkeypatch.setattr(checks, "_version", lambda name: None)
-    assert not by_name("packages [server]").remedy
-    assert by_name("numpy").remedy
+def test_a_half_installed_extra_is_to_be_mended_and_what_is_whole_is_not(environment):
+    here = {*SERVER, *EXPORT} - {"simplejpeg", "torch"}
+    found = environment(*here)
+    for extra, lacking in {
+        "[steps]": ["simplejpeg"],
+        "[server]": ["simplejpeg"],
+        "[export]": ["simplejpeg", "torch"],
+    }.items():
+        assert found[extra].found == ", ".join(f"{name} is missing" for name in lacking)
+        assert found[extra].remedy.startswith("pip install 'simplejpeg>=")
+        assert "depthface" not in found[extra].remedy
+    assert found["[client]"].found == "2 of 2"
+
+
+@pytest.mark.parametrize(
+    ("here", "whole"),
+    [
+        (ALONE, ()),
+        (CLIENT, ("[client]",)),
+        # What others bring: the project around a client, and what tokenizers needs.
+        ((*CLIENT, "requests", "torch", "onnxruntime"), ("[client]",)),
+        ((*STEPS, "huggingface-hub"), ("[client]", "[steps]")),
+        ((*SERVER, "huggingface-hub"), ("[client]", "[steps]", "[server]")),
+        ({*SERVER, *EXPORT} - {"nvidia-pytriton"}, ("[client]", "[steps]", "[export]")),
+        ((*SERVER, *EXPORT), ("[client]", "[steps]", "[server]", "[export]")),
+        ((*SERVER, *EXPORT, "onnxruntime-gpu"), ("[client]", "[steps]", "[server]", "[export]")),
+    ],
+    ids=["itself", "a client", "a project", "NVIDIA's container", "a server", "an export", "all", "both runtimes"],
+)
+def test_an_extra_that_nobody_asked_for_is_no_fault(environment, here, whole):
+    found = environment(*here)
+    assert {extra for extra, finding in found.items() if not finding.found.startswith("not installed")} == {*whole}
+    assert not any(finding.remedy for finding in found.values())
+
+
+def test_the_gpus_onnxruntime_stands_for_the_other(environment):
+    found = environment(*({*SERVER, *EXPORT, "onnxruntime-gpu"} - {"onnxruntime"}))
+    assert not any(finding.remedy for finding in found.values()), found
+    assert not any(finding.found.startswith("not installed") for finding in found.values())
+
+
+def test_what_has_no_wheel_for_a_machine_is_not_missed_there(environment, monkeypatch):
+    arm = markers.default_environment() | {"platform_machine": "aarch64"}
+    monkeypatch.setattr(markers, "default_environment", lambda: arm)
+    found = environment(*({*SERVER, *EXPORT} - {"cykooz-resizer", "nvidia-pytriton"}))
+    assert not any(finding.remedy for finding in found.values()), found
+    assert not any(finding.found.startswith("not installed") for finding in found.values())
 
 
 def test_another_python_glibc_or_cpu_is_to_be_mended(monkeypatch):
@@ -167,16 +249,24 @@ def test_too_little_room_is_to_be_mended(monkeypatch):
 
 @pytest.mark.parametrize(
     ("script", "said"),
-    [("exit 9", "fails"), ("echo 'NVIDIA X, 550.1, 24564 MiB'", "NVIDIA X"), ("echo broken >&2; exit 1", "broken")],
+    [
+        ("exit 9", "fails"),
+        ("echo broken >&2; exit 1", "broken"),
+        ("echo 'NVIDIA X, 9.0, 550.1'", "NVIDIA X, 9.0, driver 550.1"),
+    ],
 )
 def test_a_gpu_is_named_and_a_broken_driver_is_to_be_mended(monkeypatch, tmp_path, script, said):
     tool = tmp_path / "nvidia-smi"
     tool.write_text(f"#!/bin/sh\n{script}\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     found = by_name("GPU")
     assert said in found.found
     assert bool(found.remedy) == ("exit" in script)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    if not found.remedy:
+        assert by_name("GPU").found == "none that CUDA_VISIBLE_DEVICES= allows: models run on the CPU"
 
 
 def test_weights_in_the_caches_are_checked(monkeypatch, tmp_path):
@@ -188,6 +278,21 @@ def test_weights_in_the_caches_are_checked(monkeypatch, tmp_path):
     path.parent.mkdir(parents=True)
     path.write_text("{}")
     assert f"Delete {path}" in by_name(f"weights {card.name}").remedy
+
+
+def test_weights_without_a_recorded_checksum_are_not_called_published(monkeypatch, tmp_path):
+    card = card_named("depth_anything_v2_base")
+    assert {file.sha256 for file in card.weights.files} == {None}
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    for file in card.weights.files:
+        path = exports._cached(card, file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("anything")
+    found = by_name(f"weights {card.name}")
+    assert found.found == "in the cache; no checksum is recorded of config.json, model.safetensors"
+    assert not found.remedy
+    assert locate(card, str(path.parent)).origin.startswith("folder "), "an export of that folder says the same"
 
 
 def test_weights_are_looked_for_where_nobody_has_a_home(monkeypatch, tmp_path):

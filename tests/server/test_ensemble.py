@@ -165,7 +165,7 @@ def test_a_parameter_of_a_wrong_type_is_the_same_error(served):
     image = {"image": VARIETY["tiny 40×30"]}
     found = both(served, DEPTH, image, ("size",), parameters={"fast_decode": 3})
     assert found[0] == "400"
-    assert found[1].startswith("invalid_input: The parameter fast_decode is 3.")
+    assert found[1].startswith("invalid_input: fast_decode is 3.")
 
 
 DETECTION = "face_detection_drawn"

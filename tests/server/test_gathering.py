@@ -100,5 +100,6 @@ def test_one_that_is_refused_takes_nobody_along():
 def test_no_more_is_gathered_than_a_network_takes(card):
     networks = {network.name: network for network in card.networks}
     for pipeline in card.pipelines:
-        if pipeline.gathers:
-            assert all(networks[name].max_batch_size >= pipeline.max_batch_size for name in pipeline.networks.values())
+        if pipeline.parameters.gathers:
+            asked = [networks[name] for name in pipeline.parameters.networks.values()]
+            assert all(network.max_batch_size >= pipeline.max_batch_size for network in asked)

@@ -17,8 +17,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from depthface.machine import CUDA_OPTIONS
-from depthface_server.grids import ON_GPU
 from depthface_server.installation import Installation
+from depthface_server.static_graphs import ON_GPU
+from depthface_server.workspace import Workspace
 
 BACKEND = Path(__file__).parents[2] / "server" / "depthface_server" / "backends" / "onnxruntime" / "model.py"
 GPU = {"model_instance_kind": "GPU", "model_instance_device_id": "1"}
@@ -79,9 +80,11 @@ def test_gpus_have_the_numbers_that_nvidia_smi_gives_them_unless_the_user_has_sa
     """Or the GPU that `verify` holds an engine against is not the one that runs it."""
     found = Installation(tmp_path / "tritonserver", tmp_path)
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
-    assert found.environment["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    with Workspace.temporary() as workspace:
+        assert found.environment_in(workspace)["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
-    assert found.environment["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
+    with Workspace.temporary() as workspace:
+        assert found.environment_in(workspace)["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
 
 
 def test_cuda_alone_where_nothing_is_said(backend):
@@ -171,8 +174,8 @@ def asked(model, count: int, seed: int = 0) -> None:
 
 
 def shapes_with_sessions(model) -> set[tuple[int, ...]]:
-    model._grids.wait()
-    return {shapes[0][1] for shapes, grid in model._grids._grids.items() if grid.graph is not None}
+    model._graphs.wait()
+    return {shapes[0][1] for shapes, known in model._graphs._known.items() if known.graph is not None}
 
 
 def test_a_shape_that_is_asked_for_again_has_a_session_of_its_own(by_shape):
@@ -180,16 +183,16 @@ def test_a_shape_that_is_asked_for_again_has_a_session_of_its_own(by_shape):
     assert shapes_with_sessions(by_shape) == set()
     asked(by_shape, 1, seed=1)
     assert shapes_with_sessions(by_shape) == {(1, 4)}
-    assert len(by_shape._grids.graphs()) == 1
+    assert len(by_shape._graphs.graphs()) == 1
     asked(by_shape, 1, seed=2)  # by that one
-    (grid,) = by_shape._grids._grids.values()
-    assert grid.uses == 1
+    (known,) = by_shape._graphs._known.values()
+    assert known.uses == 1
 
 
 def test_batches_are_made_up_to_powers_of_two_and_answer_for_their_own(by_shape):
     for count in (*range(1, 9), *range(8, 0, -1)):
         asked(by_shape, count, seed=count)
-        by_shape._grids.wait()
+        by_shape._graphs.wait()
     assert shapes_with_sessions(by_shape) == {(1, 4), (2, 4), (4, 4), (8, 4)}
 
 
@@ -204,28 +207,28 @@ def test_a_session_that_fails_leaves_its_shape_to_the_common_one(by_shape):
 
     for seed in range(2):
         asked(by_shape, 1, seed)
-    by_shape._grids.wait()
-    (grid,) = by_shape._grids._grids.values()
-    grid.graph = Failing()
+    by_shape._graphs.wait()
+    (known,) = by_shape._graphs._known.values()
+    known.graph = Failing()
     asked(by_shape, 1)
-    assert (grid.graph, grid.is_refused) == (None, True)
+    assert (known.graph, known.is_refused) == (None, True)
     for seed in range(3):
         asked(by_shape, 1, seed)
-    assert by_shape._grids.graphs() == []
+    assert by_shape._graphs.graphs() == []
 
 
 def test_where_memory_runs_out_the_other_shapes_sessions_go_and_fewer_come_again(by_shape, monkeypatch):
     for count in (1, 1, 2, 2, 4, 4):
         asked(by_shape, count)
-        by_shape._grids.wait()
-    assert len(by_shape._grids.graphs()) == 3
+        by_shape._graphs.wait()
+    assert len(by_shape._graphs.graphs()) == 3
     common, tries = by_shape._session, []
 
     class Full:
         """As on a GPU that is full, until the sessions have gone."""
 
         def run(self, *given: object) -> list:
-            tries.append(len(by_shape._grids.graphs()))
+            tries.append(len(by_shape._graphs.graphs()))
             if tries[-1]:
                 raise RuntimeError("Failed to allocate memory for requested buffer of size 1")
             return common.run(*given)
@@ -233,13 +236,13 @@ def test_where_memory_runs_out_the_other_shapes_sessions_go_and_fewer_come_again
     monkeypatch.setattr(by_shape, "_session", Full())
     asked(by_shape, 8)
     assert tries == [3, 0]
-    assert by_shape._grids._room == 1
+    assert by_shape._graphs._room == 1
 
 
 def test_what_fails_for_another_reason_is_not_tried_again(by_shape, monkeypatch):
     for _ in range(2):
         asked(by_shape, 1)
-    by_shape._grids.wait()
+    by_shape._graphs.wait()
     tries = []
 
     class Failing:
@@ -251,7 +254,7 @@ def test_what_fails_for_another_reason_is_not_tried_again(by_shape, monkeypatch)
     with pytest.raises(RuntimeError, match="a kernel failed"):
         asked(by_shape, 2)
     assert tries == [1]
-    assert len(by_shape._grids.graphs()) == 1
+    assert len(by_shape._graphs.graphs()) == 1
 
 
 def put_another(folder: Path) -> None:
@@ -268,8 +271,8 @@ def test_sessions_are_of_the_file_that_was_loaded_whatever_an_export_has_put_the
     put_another(tmp_path)
     for _ in range(3):
         asked(by_shape, 1)
-        by_shape._grids.wait()
-    assert len(by_shape._grids.graphs()) == 1
+        by_shape._graphs.wait()
+    assert len(by_shape._graphs.graphs()) == 1
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
@@ -301,8 +304,8 @@ def test_a_network_of_several_files_is_read_by_its_name(backend, tmp_path):
 def test_no_session_falls_back_on_another_provider(by_shape):
     asked(by_shape, 1)
     asked(by_shape, 1)
-    by_shape._grids.wait()
-    for session in (by_shape._session, *by_shape._grids.graphs()):
+    by_shape._graphs.wait()
+    for session in (by_shape._session, *by_shape._graphs.graphs()):
         assert not session._enable_fallback
 
 
@@ -310,5 +313,5 @@ def test_on_a_gpu_there_are_no_more_sessions_than_have_room(by_shape):
     by_shape._most = 0  # each count is a shape of its own
     for count in (*range(1, 30), *range(1, 30)):
         asked(by_shape, count)
-        by_shape._grids.wait()
-    assert len(by_shape._grids.graphs()) == ON_GPU.kept
+        by_shape._graphs.wait()
+    assert len(by_shape._graphs.graphs()) == ON_GPU.kept

@@ -1,4 +1,4 @@
-"""The photos of one request and its parameters, as a pipeline is given them; without a server."""
+"""The photos of one request, as a pipeline is given them; without a server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from depthface.errors import InvalidImage, InvalidInput
-from depthface_server.photos import checked_options, run_together, types_of_options
+from depthface_server.photos import run_together
 from depthface_server.tensors import refuse_shape
 
 
@@ -63,43 +63,6 @@ def test_photos_of_one_shape_are_computed_and_answered_in_order():
     answers = together(network, 4, -1, 4)
     assert [answer["y"].shape for answer in answers] == [(1, 4), (1,), (1, 4)]
     assert network.asked == 4 * [(1, 4)]
-
-
-async def known(
-    wanted: Collection[str], *, fast: bool = False, count: int = 1, share: float = 0.5, name: str | None = None
-) -> None:
-    """A coroutine with one parameter of each type."""
-
-
-TYPES = types_of_options(known)
-
-
-def test_parameters_of_their_type_are_taken_and_others_are_left_alone():
-    given = {"fast": True, "count": 3, "share": 1, "name": "x", "priority": 7, "anything": "else"}
-    assert checked_options(given, TYPES) == {"fast": True, "count": 3, "share": 1, "name": "x"}
-    assert checked_options({}, TYPES) == {}
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("fast", "false"), ("fast", 0), ("fast", 1.0), ("fast", None), ("fast", [True]),
-        ("count", True), ("count", "1"), ("count", 1.5), ("count", None),
-        ("share", "0.5"), ("share", True), ("share", float("nan")), ("share", float("inf")),
-        ("name", 1), ("name", False), ("name", ["x"]),
-    ],
-)  # fmt: skip
-def test_a_parameter_of_another_type_is_refused_by_name(name, value):
-    with pytest.raises(InvalidInput, match=f"parameter {name} is"):
-        checked_options({name: value}, TYPES)
-
-
-def test_a_pipeline_with_a_parameter_that_no_request_can_carry_does_not_load():
-    async def run(wanted: Collection[str], *, sizes: list) -> None:
-        """One that asks for a list."""
-
-    with pytest.raises(TypeError, match="list"):
-        types_of_options(run)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -23,9 +24,11 @@ from PIL import Image
 from depthface.contract import MANIFEST_FILE
 from depthface.errors import ServeError
 from depthface_client import Client, ClientError
-from depthface_server import embedded, installation, processes
+from depthface_server import cli, embedded, installation, processes
 from depthface_server.address import Address
+from depthface_server.options import Options
 from depthface_server.repository import contents
+from depthface_server.workspace import Workspace
 
 MODEL = "depth_anything_v2_small"
 NETWORK = f"{MODEL}_network"
@@ -36,6 +39,12 @@ FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 def own_repository(repository, tmp_path) -> Path:
     """A repository to spoil."""
     return Path(shutil.copytree(repository, tmp_path / "model_repository"))
+
+
+def test_the_defaults_of_options_are_those_of_serve(repository):
+    settings = cli.serve.make_context("serve", ["--repository", str(repository)]).params
+    options = Options()
+    assert dataclasses.replace(cli._read(settings), admin_key=options.admin_key) == options
 
 
 def fails(repository: Path, *options: str) -> str:
@@ -209,11 +218,19 @@ def answers(client: Client) -> bool:
         return False
 
 
-def test_the_same_repository_serves_under_plain_tritonserver_options(server, repository):
+@pytest.fixture
+def workspace() -> Iterator[Workspace]:
+    """What `serve` makes for each of its own."""
+    with Workspace.temporary() as made:
+        yield made
+
+
+def test_the_same_repository_serves_under_plain_tritonserver_options(server, repository, workspace):
     """What NVIDIA's container is given: the folder and the model's name. No option of ours is needed; ours has OpenVINO
     compute what this one gives to ONNX Runtime."""
     found = installation.Installation.find()
     address = Address.free("127.0.0.1", 0, 0, 0)
+    environment = found.environment_in(workspace)
     process = subprocess.Popen(
         [
             str(found.program),
@@ -225,7 +242,7 @@ def test_the_same_repository_serves_under_plain_tritonserver_options(server, rep
             "--allow-grpc=false",
             "--allow-metrics=false",
         ],
-        env=found.environment,
+        env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

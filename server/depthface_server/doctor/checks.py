@@ -5,8 +5,10 @@ Nothing heavy is imported: a check may be of what cannot be.
 
 from __future__ import annotations
 
+import os
 import platform
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -15,12 +17,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires
 from pathlib import Path
 
+from depthface import machine
 from depthface.cores import Cores
 from depthface.errors import DepthfaceError, ServeError
 from depthface.processor import multiplies_bf16
+from depthface_server.address import PORTS
 from depthface_server.installation import Installation
 
 __all__ = ["Finding", "findings"]
@@ -39,8 +43,6 @@ MIN_DISK_BYTES = 4 * 2**30
 MIN_SHM_BYTES = 512 * 2**20
 """Room for eight of the largest photos that are accepted (64 MiB) between steps; Docker gives 64 MiB in all."""
 
-PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -51,7 +53,7 @@ class Finding:
     remedy: str = ""
 
 
-def findings(repository: Path, host: str = "127.0.0.1") -> Iterator[Finding]:
+def findings(repository: Path) -> Iterator[Finding]:
     """All checks, in the order of the way from Python to ports; one that fails is a finding, and ends no other."""
     checks: dict[str, Callable[[], Finding | Iterator[Finding]]] = {
         "Python": _python,
@@ -65,7 +67,7 @@ def findings(repository: Path, host: str = "127.0.0.1") -> Iterator[Finding]:
         "temporary folder": lambda: _room("temporary folder", Path(tempfile.gettempdir()), MIN_DISK_BYTES),
         "/dev/shm": _shm,
         "exports": lambda: _exports(repository),
-        **{f"port {port}": partial(_port, name, host, port) for name, port in PORTS.items()},
+        **{f"port {port}": partial(_port, name, port) for name, port in PORTS.items()},
     }
     for name, check in checks.items():
         try:
@@ -95,39 +97,51 @@ def _python() -> Finding:
 
 
 def _packages() -> Iterator[Finding]:
-    """Each extra: whole, absent, or half there."""
-    for extra in EXTRAS:
-        wanted = [line for line in requires("depthface") or [] if f"extra == '{extra}'" in line.replace('"', "'")]
-        names = {re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]: line.partition(";")[0].strip() for line in wanted}
-        lacking = [name for name in names if _version(name) is None]
-        remedy = f"pip install 'depthface[{extra}]', or `make setup` in a checkout"
-        if len(lacking) == len(names):
-            yield Finding(f"packages [{extra}]", f"not installed ({remedy})")
-            continue
-        wrong = [f"{line} ({_version(name)} is here)" for name, line in names.items() if not _satisfies(name, line)]
-        bad = [f"{name} is missing" for name in lacking] + wrong
-        yield Finding(f"packages [{extra}]", ", ".join(bad) or f"{len(names)} of {len(names)}", remedy if bad else "")
+    """Each extra: whole, half there, or not asked for.
 
-
-def _satisfies(name: str, requirement: str) -> bool:
-    """Return False if the version that is here is known not to be one of those asked for."""
-    found = _version(name)
+    What pip was asked for is written nowhere. An extra was not if more than half is missing of what it adds to the
+    package itself and to the extras that are whole: some of that comes with other packages.
+    """
     try:
         from packaging.requirements import Requirement
     except ModuleNotFoundError:
-        return True
-    return found is None or Requirement(requirement).specifier.contains(found, prereleases=True)
+        yield Finding("packages", "not looked at: packaging is missing", "pip install packaging")
+        return
+    lines = [Requirement(line) for line in requires("depthface") or []]
+
+    def needed(extra: str) -> list[Requirement]:
+        """Return what this machine needs for an extra; without one, for the package itself."""
+        return [line for line in lines if line.marker is None or line.marker.evaluate({"extra": extra})]
+
+    def is_right(line: Requirement) -> bool:
+        found = machine.installed(line.name)
+        return found is not None and line.specifier.contains(found, prereleases=True)
+
+    base = needed("")
+    extras = {extra: [line for line in needed(extra) if line not in base] for extra in EXTRAS}
+    whole = [line for added in extras.values() if all(map(is_right, added)) for line in added]
+    there = {line.name for line in (*base, *whole)}
+    for extra, added in extras.items():
+        wrong = [line for line in added if not is_right(line)]
+        own = {line.name for line in added} - there
+        if 2 * sum(machine.installed(name) is None for name in own) > len(own):
+            yield Finding(f"packages [{extra}]", f"not installed (pip install 'depthface[{extra}]')")
+        elif wrong:
+            # By name: to install the extra again would lay onnxruntime over onnxruntime-gpu.
+            remedy = "pip install " + shlex.join(f"{line.name}{line.specifier}" for line in wrong)
+            said = ", ".join(_not_right(line.name, f"{line.name}{line.specifier}") for line in wrong)
+            yield Finding(f"packages [{extra}]", said, remedy)
+        else:
+            yield Finding(f"packages [{extra}]", f"{len(added)} of {len(added)}")
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+def _not_right(name: str, wanted: str) -> str:
+    found = machine.installed(name)
+    return f"{name} is missing" if found is None else f"{wanted} ({found} is here)"
 
 
 def _numpy() -> Finding:
-    found = _version("numpy")
+    found = machine.installed("numpy")
     if found is None:
         return Finding("numpy", "missing", "pip install 'numpy<2'")
     if int(found.partition(".")[0]) >= 2:
@@ -184,16 +198,18 @@ def _gpu() -> Finding:
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return Finding("GPU", "none (no nvidia-smi): models run on the CPU")
-    query = [tool, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return Finding("GPU", f"nvidia-smi does not answer ({error})", "Reinstall NVIDIA's driver")
-    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-    if done.returncode or not lines:
+    if done.returncode or not done.stdout.strip():
         said = (done.stderr or done.stdout).strip().partition("\n")[0]
         return Finding("GPU", f"nvidia-smi fails: {said}", "Load or reinstall NVIDIA's driver; or use the CPU alone")
-    return Finding("GPU", "; ".join(lines))
+    seen = machine.gpus()  # what exports, `verify` and `serve` go by
+    if not seen:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        return Finding("GPU", f"none that CUDA_VISIBLE_DEVICES={visible} allows: models run on the CPU")
+    return Finding("GPU", "; ".join(f"{gpu.name}, {gpu.compute_capability}, driver {gpu.driver}" for gpu in seen))
 
 
 def _room(name: str, path: Path, wanted_bytes: int) -> Finding:
@@ -231,11 +247,11 @@ def _exports(repository: Path) -> Iterator[Finding]:
             yield Finding(name, what, "Let this user read it")
 
 
-def _port(name: str, host: str, port: int) -> Finding:
+def _port(name: str, port: int) -> Finding:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
+            probe.bind(("127.0.0.1", port))
         except OSError as error:
             remedy = f"Stop what listens there, or serve with another --{name}-port"
             return Finding(f"port {port}", f"{name}: {(error.strerror or 'in use').lower()}", remedy)

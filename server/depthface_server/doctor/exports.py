@@ -12,7 +12,7 @@ from pathlib import Path
 
 from depthface import manifest
 from depthface.cache import expanded
-from depthface.contract import MANIFEST_FILE
+from depthface.contract import STAGING_FOLDER
 from depthface.families import all_cards
 from depthface.spec import HubFile, HubWeights, ModelCard
 from depthface.verify import verdicts
@@ -33,11 +33,15 @@ def of_weights() -> Iterator[Words]:
         if not present:
             absent.append(card.name)
             continue
-        wrong = [path for file, path in present if not _is_published(file, path)]
+        known = {path: file.is_of(path.stat().st_size, manifest.sha256_of(path)) for file, path in present}
+        wrong = [path for path, is_published in known.items() if is_published is False]
+        unknown = [path.name for path, is_published in known.items() if is_published is None]
         if wrong:
             yield f"weights {card.name}", f"{wrong[0].name} is not the published file", f"Delete {wrong[0]}"
         elif len(present) < len(card.weights.files):
             yield f"weights {card.name}", "not complete; an export fetches the rest"
+        elif unknown:
+            yield f"weights {card.name}", f"in the cache; no checksum is recorded of {', '.join(unknown)}"
         else:
             yield f"weights {card.name}", "in the cache, as published"
     if absent:
@@ -60,21 +64,15 @@ def _hub() -> Path:
     return expanded(os.path.expandvars(os.environ.get("HF_HUB_CACHE", older)))
 
 
-def _is_published(file: HubFile, path: Path) -> bool:
-    if file.size_bytes not in (None, path.stat().st_size):
-        return False
-    return file.sha256 is None or manifest.sha256_of(path) == file.sha256
-
-
 def of_repository(repository: Path) -> Iterator[Words]:
     """Yield what is wrong with a repository, or what it holds."""
     name = f"repository {repository}"
-    if not list(repository.glob(f"[!.]*/*/{MANIFEST_FILE}")):
+    if not manifest.folders(repository):
         yield name, "nothing exported yet (depthface export MODEL)"
         return
     for verdict in verdicts(repository):
         if verdict.problems:
             yield name, f"{verdict.network}: {'; '.join(verdict.problems)}", f"Run {verdict.command}"
     yield name, f"has {', '.join(contents(repository).exported)}"
-    if (repository / ".export").exists():
+    if (repository / STAGING_FOLDER).exists():
         yield name, "an export is at work, or was killed; the next one sweeps up after it"

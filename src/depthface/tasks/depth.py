@@ -38,7 +38,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if not isinstance(self.fast_decode, bool):
-            raise InvalidInput(f"fast_decode is {self.fast_decode!r}.", "Give true or false.")
+            raise InvalidInput(f"fast_decode is {self.fast_decode!r:.60}.", "Give true or false.")
 
     def parameters(self) -> dict[str, bool]:
         """Return the parameters of a request."""

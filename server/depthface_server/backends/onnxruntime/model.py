@@ -7,9 +7,9 @@ onnxruntime_backend) and refuses at load what that one refuses. Parameters honou
 of `optimization { execution_accelerators { gpu_execution_accelerator } }`. On a GPU it never falls back to the CPU in
 silence.
 
-On CUDA, shapes that are asked for again are computed by sessions of their own (`depthface_server.grids`), and batches
-are made up to powers of two, so that there are few shapes. `STATIC_GRAPHS_MB` says how much memory the sessions may
-take, and 0 that there are none.
+On CUDA, shapes that are asked for again are computed by sessions of their own (`depthface_server.static_graphs`), and
+batches are made up to powers of two, so that there are few shapes. `STATIC_GRAPHS_MB` says how much memory the sessions
+may take, and 0 that there are none.
 
 `cpu_runtime` is a parameter of its own, which NVIDIA's passes over: `openvino` computes the file in fp32 by OpenVINO.
 """
@@ -27,12 +27,13 @@ import numpy.typing as npt
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 
+from depthface.contract import Parameters
 from depthface.cores import Cores
 from depthface.machine import CUDA_OPTIONS, CUDA_PROVIDER
-from depthface_server import grids
+from depthface_server import static_graphs
 from depthface_server.backend import NetworkBackend, Tensor
 from depthface_server.failures import is_of_memory
-from depthface_server.grids import Case, Grids, Shapes
+from depthface_server.static_graphs import Case, Shapes, StaticGraphs
 
 Provider = tuple[str, dict[str, str]]
 
@@ -72,13 +73,13 @@ class TritonPythonModel(NetworkBackend):
     """
 
     _openvino: NetworkBackend | None = None
-    _grids: Grids[ort.InferenceSession] | None = None
+    _graphs: StaticGraphs[ort.InferenceSession] | None = None
 
     def open(
         self, path: Path, config: dict[str, Any], parameters: Mapping[str, str], args: Mapping[str, str]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Load the file; return its inputs and outputs."""
-        if parameters.get("cpu_runtime") == "openvino" and args["model_instance_kind"] != "GPU":
+        if Parameters.of_texts(parameters).cpu_runtime == "openvino" and args["model_instance_kind"] != "GPU":
             from depthface_server.backends.openvino.model import TritonPythonModel as OpenVino  # or memory is lost
 
             self._openvino = OpenVino()
@@ -92,7 +93,9 @@ class TritonPythonModel(NetworkBackend):
         self._session = self._load()
         self._most = int(config.get("max_batch_size", 0))
         if providers[0][0] == CUDA_PROVIDER:
-            self._grids = Grids(self._load_for, grids.room_on_gpu(path, parameters), self._tell, grids.ON_GPU)
+            self._graphs = StaticGraphs(
+                self._load_for, static_graphs.room_on_gpu(path, parameters), self._tell, static_graphs.ON_GPU
+            )
         self._run_options = ort.RunOptions()
         shrinkage = parameters.get("memory.enable_memory_arena_shrinkage")
         if shrinkage:
@@ -103,8 +106,8 @@ class TritonPythonModel(NetworkBackend):
         """Compute the outputs named."""
         if self._openvino is not None:
             return self._openvino.run(wanted, feed)
-        if self._grids is not None:
-            return self._run_by_shape(self._grids, wanted, feed)
+        if self._graphs is not None:
+            return self._run_by_shape(self._graphs, wanted, feed)
         results: list[npt.NDArray[Any]] = self._session.run(wanted, feed, self._run_options)
         return results
 
@@ -115,8 +118,8 @@ class TritonPythonModel(NetworkBackend):
 
     def close(self) -> None:
         """Let go of what `open` has loaded."""
-        if self._grids is not None:
-            self._grids.close()
+        if self._graphs is not None:
+            self._graphs.close()
         if self._openvino is not None:
             self._openvino.close()
         else:
@@ -124,16 +127,16 @@ class TritonPythonModel(NetworkBackend):
 
     def finalize(self) -> None:
         """End with no thread at work, which may be loading a session."""
-        if self._grids is not None:
-            self._grids.close()
+        if self._graphs is not None:
+            self._graphs.close()
         super().finalize()
 
     def _run_by_shape(
-        self, held: Grids[ort.InferenceSession], wanted: Sequence[str], feed: Mapping[str, npt.NDArray[Any]]
+        self, held: StaticGraphs[ort.InferenceSession], wanted: Sequence[str], feed: Mapping[str, npt.NDArray[Any]]
     ) -> list[npt.NDArray[Any]]:
         count = len(next(iter(feed.values())))
         full = {name: _made_up(value, self._most) for name, value in feed.items()} if self._most else feed
-        shapes = grids.shapes_of(full)
+        shapes = static_graphs.shapes_of(full)
         began = time.perf_counter()
         own, failed = held.graph_of(shapes), ""
         try:

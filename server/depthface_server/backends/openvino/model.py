@@ -5,8 +5,8 @@ openvino_backend). Parameters honoured, with its names and meanings: `HINT_BF16`
 `INFERENCE_NUM_THREADS`. Without `HINT_BF16` it computes in fp32; so it does with it where the processor is no quicker
 in bf16.
 
-In bf16, shapes that are asked for often are computed by graphs of their own (`depthface_server.grids`); one parameter
-more, `STATIC_GRAPHS_MB`, says how much memory those may take, and 0 that there are none.
+In bf16, shapes that are asked for often are computed by graphs of their own (`depthface_server.static_graphs`); one
+parameter more, `STATIC_GRAPHS_MB`, says how much memory those may take, and 0 that there are none.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import numpy.typing as npt
 
 from depthface.openvino import MOST_OFF, fixed, off, options
 from depthface.openvino import openvino as ov
-from depthface_server import grids
+from depthface_server import static_graphs
 from depthface_server.backend import NetworkBackend, Tensor
-from depthface_server.grids import Case, Grids, Shapes
+from depthface_server.static_graphs import Case, Shapes, StaticGraphs
 
 _DATA_TYPES = {
     "boolean": "TYPE_BOOL",
@@ -45,7 +45,7 @@ class TritonPythonModel(NetworkBackend):
     """
 
     _request: Any = None
-    _grids: Grids[Any] | None = None
+    _graphs: StaticGraphs[Any] | None = None
 
     def open(
         self, path: Path, config: dict[str, Any], parameters: Mapping[str, str], args: Mapping[str, str]
@@ -55,39 +55,39 @@ class TritonPythonModel(NetworkBackend):
         self._model = self._core.read_model(path)
         compiled = self._compile(self._model)
         self._request = compiled.create_infer_request()
-        room = grids.room_of(path, parameters) if self._model.is_dynamic() else 0
-        self._grids = Grids(self._make_fixed, room, self._tell)
+        room = static_graphs.room_of(path, parameters) if self._model.is_dynamic() else 0
+        self._graphs = StaticGraphs(self._make_fixed, room, self._tell)
         return [*map(_tensor, compiled.inputs)], [*map(_tensor, compiled.outputs)]
 
     def run(self, wanted: Sequence[str], feed: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """Compute the outputs named."""
-        assert self._grids is not None, "it is open"
-        shapes = grids.shapes_of(feed)
+        assert self._graphs is not None, "it is open"
+        shapes = static_graphs.shapes_of(feed)
         began = time.perf_counter()
-        own = self._grids.graph_of(shapes)
+        own = self._graphs.graph_of(shapes)
         if own is not None:
             try:
                 results = own.infer(feed, share_inputs=True, share_outputs=True)
             except Exception as error:  # a lack of memory, most likely: the other graph may do with less
-                self._grids.refuse(shapes, f"failed: {error}")
+                self._graphs.refuse(shapes, f"failed: {error}")
                 own = None
         if own is None:
             results = self._run_common(feed)
         seconds = time.perf_counter() - began
-        self._grids.note(shapes, seconds, lambda: _case(feed, results), own=own is not None)
+        self._graphs.note(shapes, seconds, lambda: _case(feed, results), own=own is not None)
         return [results[name] for name in wanted]
 
     def rest(self) -> None:
         """Let go of what is between the layers, of all graphs."""
-        requests = [self._request, *(self._grids.graphs() if self._grids is not None else ())]
+        requests = [self._request, *(self._graphs.graphs() if self._graphs is not None else ())]
         for request in requests:
             if request is not None:
                 request.get_compiled_model().release_memory()
 
     def close(self) -> None:
         """Let go of what `open` has loaded."""
-        if self._grids is not None:
-            self._grids.close()
+        if self._graphs is not None:
+            self._graphs.close()
         self._request = self._model = None
 
     def finalize(self) -> None:
@@ -115,7 +115,7 @@ class TritonPythonModel(NetworkBackend):
             ValueError: it does not.
         """
         feed, expected = case
-        network = self._compile(fixed(self._model, dict(grids.shapes_of(feed))))
+        network = self._compile(fixed(self._model, dict(static_graphs.shapes_of(feed))))
         request = network.create_infer_request()
         # Its first run also prepares what compiling leaves.
         far = off(expected, [*request.infer(feed, share_outputs=True).values()])
@@ -139,4 +139,4 @@ def _tensor(found: Any) -> Tensor:
 
 def _options(parameters: Mapping[str, str]) -> dict[str, str]:
     named = {key: parameters[key].upper() for key in _PASSED_ON if key in parameters}
-    return options(is_bf16=grids.computes_in_bf16(parameters)) | named
+    return options(is_bf16=static_graphs.computes_in_bf16(parameters)) | named

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from depthface.contract import Precision
+from depthface.contract import Parameters, Precision
 from depthface.spec import (
     HubFile,
     HubWeights,
@@ -123,15 +123,17 @@ def _card(training: _Training, *, rank: int) -> ModelCard:
         pipelines.append(
             Pipeline(
                 name=f"{name}_{kind}",
-                task=embedding.NAME,
                 function=f"depthface.families.{FAMILY}.pipeline:embed_{kind}",
                 inputs=(TensorSpec(kind, "BYTES", (1,)),),
                 outputs=(out, *more),
                 max_batch_size=MAX_BATCH_SIZE,
-                networks={kind: network.name},
-                rank=rank,
-                facts={embedding.SPACE: name},
-                gathers=True,
+                parameters=Parameters(
+                    task=embedding.NAME,
+                    networks={kind: network.name},
+                    rank=rank,
+                    gathers=True,
+                    facts={embedding.SPACE: name},
+                ),
                 takes_together=TAKEN_TOGETHER[kind],
                 line=_LINE if kind == "image" else None,
             )

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from depthface import image
-from depthface.errors import InvalidImage
 from depthface.families.clip.card import FEWEST_TOKENS, PHOTO_SIDE_PX, TEXT_TOKENS
+from depthface.limits import refuse_too_long
 
 __all__ = [
     "END",
@@ -68,11 +68,7 @@ def preprocess(image_bytes: bytes, precision: str = "fp32") -> Pixels:
         InvalidInput: not a photo, over a limit, or longer than `MAX_ASPECT`.
     """
     height, width = image.size_of(image_bytes)
-    if max(height, width) > MAX_ASPECT * min(height, width):
-        raise InvalidImage(
-            f"The photo is {width}×{height}, more than {MAX_ASPECT:.0f} times as long as it is wide.",
-            "Cut it into shorter pieces.",
-        )
+    refuse_too_long(width, height, MAX_ASPECT)
     exact = precision == "fp32"
     return centre_crop(image.decode(image_bytes, padded=not exact), exact=exact)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from depthface.contract import Precision
+from depthface.contract import Parameters, Precision
 from depthface.spec import (
     HubFile,
     HubWeights,
@@ -103,13 +103,11 @@ def _card(
         pipelines=(
             Pipeline(
                 name=name,
-                task=depth.NAME,
                 function=f"depthface.families.{FAMILY}.pipeline:estimate",
                 inputs=(IMAGE,),
                 outputs=(DEPTH, SIZE, PNG16, PNG8),
                 max_batch_size=MAX_BATCH_SIZE,
-                networks={"network": network.name},
-                rank=rank,
+                parameters=Parameters(task=depth.NAME, networks={"network": network.name}, rank=rank),
                 line=Line(
                     before=f"depthface.families.{FAMILY}.pipeline:prepare",
                     prepared=(PIXELS, SIZE, PHOTO_SIZE),

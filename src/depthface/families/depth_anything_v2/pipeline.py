@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from depthface import limits, picture
+from depthface import limits
 from depthface.contract import Parameters
 from depthface.families.depth_anything_v2.processing import postprocess, preprocess, refuse_unfit
 from depthface.spec import AskNetwork
@@ -81,5 +81,5 @@ async def finish(
     """
     height, width = (int(side) for side in photo_size)
     refuse_unfit(height, width)
-    picture.refuse_too_large(width, height, limits.current().max_pixels)
+    limits.refuse_too_large(width, height, limits.current().max_pixels)
     return postprocess(wanted, depth, (height, width))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from depthface import image
 from depthface.errors import InvalidImage
 from depthface.families.depth_anything_v2.card import MAX_GRID_SIDE_PX, PATCH_PX, PHOTO_SIDE_PX
+from depthface.limits import refuse_too_long
 
 __all__ = [
     "MAX_ASPECT",
@@ -105,11 +106,7 @@ def refuse_unfit(height: int, width: int) -> None:
             f"The photo is {width}×{height}; the network sees patches of {PATCH_PX}×{PATCH_PX}.",
             "Send a larger photo.",
         )
-    if max(height, width) > MAX_ASPECT * min(height, width):
-        raise InvalidImage(
-            f"The photo is {width}×{height}, more than {MAX_ASPECT:.0f} times as long as it is wide.",
-            "Cut it into shorter pieces.",
-        )
+    refuse_too_long(width, height, MAX_ASPECT)
 
 
 def preprocess(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from depthface.contract import Precision
+from depthface.contract import Parameters, Precision
 from depthface.families.insightface.facts import (
     ATTRIBUTE_COLUMNS,
     ATTRIBUTE_CROP_PX,
@@ -257,15 +257,17 @@ def pack_card(name: str, files: tuple[PackFile, ...]) -> ModelCard:
     pipelines = (
         Pipeline(
             name=detection,
-            task=faces.NAME,
             function=f"depthface.families.{FAMILY}.pipeline:analyse",
             inputs=(IMAGE, *OPTIONS),
             outputs=(BOXES, SCORES, KEYPOINTS, SIZE),
             max_batch_size=1,
-            networks={"detector": detector.name},
-            rank=1,  # an analysis tells more
-            counted=BOXES.name,
-            facts={name: fact for name, fact in facts.items() if name == DETECTOR_SIDE_FACT},
+            parameters=Parameters(
+                task=faces.NAME,
+                networks={"detector": detector.name},
+                rank=1,  # an analysis tells more
+                counted=BOXES.name,
+                facts={name: fact for name, fact in facts.items() if name == DETECTOR_SIDE_FACT},
+            ),
             line=Line(
                 before=f"depthface.families.{FAMILY}.pipeline:prepare_detection",
                 prepared=(*detector.inputs, SIZE, PHOTO_SIZE, MAX_FACES_ASKED),
@@ -275,14 +277,16 @@ def pack_card(name: str, files: tuple[PackFile, ...]) -> ModelCard:
         ),
         Pipeline(
             name=analysis,
-            task=faces.NAME,
             function=f"depthface.families.{FAMILY}.pipeline:analyse",
             inputs=(IMAGE, *OPTIONS),
             outputs=(BOXES, SCORES, KEYPOINTS, SIZE, *answers, CROPS),
             max_batch_size=1,
-            networks={kind: network.name for kind, network in networks.items()},
-            counted=BOXES.name,
-            facts={swap.PACK: name, **facts},
+            parameters=Parameters(
+                task=faces.NAME,
+                networks={kind: network.name for kind, network in networks.items()},
+                counted=BOXES.name,
+                facts={swap.PACK: name, **facts},
+            ),
         ),
     )
     return ModelCard(
@@ -309,10 +313,8 @@ def swapper_card(name: str, file: PackFile) -> ModelCard:
         max_batch_size=MAX_BATCH_SIZE,
         profiles=({tensor.name: _faces_profile(tensor) for tensor in SWAPPER_INPUTS},),
     )
-    public = f"face_swap_{name}"
     pipeline = Pipeline(
-        name=public,
-        task=swap.NAME,
+        name=f"face_swap_{name}",
         function=f"depthface.families.{FAMILY}.pipeline:swap",
         inputs=(
             TensorSpec("source", "BYTES", (1,)),
@@ -321,8 +323,7 @@ def swapper_card(name: str, file: PackFile) -> ModelCard:
         ),
         outputs=(IMAGE,),
         max_batch_size=1,
-        networks={"swapper": network.name},
-        is_lazy=True,
+        parameters=Parameters(task=swap.NAME, networks={"swapper": network.name}, is_lazy=True),
     )
     return ModelCard(
         name=name,

@@ -154,7 +154,7 @@ def _chosen(detected: Sequence[Array], size: Array, max_faces: int) -> dict[str,
     boxes, scores, keypoints = (rows[: int(count[0])] for rows in faces)
     kept = processing.select(boxes, (int(size[0]), int(size[1])), max_faces)
     most = limits.current().max_faces
-    if 0 < most < len(kept):
+    if len(kept) > most:
         raise InvalidInput(
             f"There are {len(kept)} faces in the photo, this server takes {most}.",
             f"Ask for the largest alone with max_faces={most}, or raise min_score.",

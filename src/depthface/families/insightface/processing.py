@@ -157,7 +157,7 @@ def crop_box(photo: Pixels, box: Floats, size: int) -> tuple[Pixels, Matrix]:
     return _warp(photo, matrix, size), matrix
 
 
-def place_landmarks(raw: Floats, matrix: Matrix, size: int = LANDMARK_CROP_PX) -> Floats:
+def place_landmarks(raw: Floats, matrix: Matrix) -> Floats:
     """Return the landmark network's output in the photo (landmark.py:96-109, face_align.py:80-113).
 
     Args:
@@ -170,7 +170,7 @@ def place_landmarks(raw: Floats, matrix: Matrix, size: int = LANDMARK_CROP_PX) -
     points = raw.reshape(-1, 3)[-68:] if raw.size == LANDMARKS_68_COLUMNS else raw.reshape(-1, 2)
     points = points.astype(np.float32)
     points[:, :2] += 1
-    points *= size // 2
+    points *= LANDMARK_CROP_PX // 2
     back = cv2.invertAffineTransform(matrix)
     placed = np.empty_like(points)
     placed[:, :2] = points[:, :2] @ back[:, :2].T + back[:, 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from depthface.contract import Parameters
 from depthface.families.clip import card as clip
 from depthface.spec import (
     HubFile,
@@ -82,15 +83,17 @@ def _network(kind: str) -> Network:
 def _pipeline(kind: str) -> Pipeline:
     return Pipeline(
         name=f"{NAME}_{kind}",
-        task=embedding.NAME,
         function=f"depthface.families.{FAMILY}.pipeline:embed_{kind}",
         inputs=(TensorSpec(kind, "BYTES", (1,)),),
         outputs=(_VECTOR, *_MORE[kind]),
         max_batch_size=MAX_BATCH_SIZE,
-        networks={kind: f"{NAME}_{kind}_network"},
-        rank=2,
-        facts={embedding.SPACE: NAME},
-        gathers=True,
+        parameters=Parameters(
+            task=embedding.NAME,
+            networks={kind: f"{NAME}_{kind}_network"},
+            rank=2,
+            gathers=True,
+            facts={embedding.SPACE: NAME},
+        ),
         takes_together=clip.TAKEN_TOGETHER[kind],
         line=_LINES[kind],
     )

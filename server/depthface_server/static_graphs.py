@@ -27,9 +27,9 @@ __all__ = [
     "TRIED",
     "WINDOW",
     "Case",
-    "Grids",
     "Rules",
     "Shapes",
+    "StaticGraphs",
     "computes_in_bf16",
     "room",
     "room_of",
@@ -156,7 +156,7 @@ def _is_single(shapes: Shapes) -> bool:
 
 
 @dataclass
-class _Grid(Generic[Graph]):
+class _Known(Generic[Graph]):
     """What is known of one shape: how often it was asked of late, its graph, and the quickest runs with and without."""
 
     asked: int = 0
@@ -171,7 +171,7 @@ Case = tuple[Mapping[str, npt.NDArray[Any]], list[npt.NDArray[Any]]]
 """A request that was answered, for a new graph to be held against: its inputs by name, and all outputs."""
 
 
-class Grids(Generic[Graph]):
+class StaticGraphs(Generic[Graph]):
     """The graphs of one network. Its methods are called from one thread at a time.
 
     Args:
@@ -186,7 +186,7 @@ class Grids(Generic[Graph]):
         self, build: Callable[[Case], Graph], room: int, tell: Callable[[str, Shapes], None], rules: Rules = ON_CPU
     ) -> None:
         self._build, self._room, self._tell, self._rules = build, room, tell, rules
-        self._grids: dict[Shapes, _Grid[Graph]] = {}
+        self._known: dict[Shapes, _Known[Graph]] = {}
         self._requests = 0
         self._builder: threading.Thread | None = None
         self._is_closed = False
@@ -194,31 +194,31 @@ class Grids(Generic[Graph]):
 
     def graph_of(self, shapes: Shapes) -> Graph | None:
         """Return the shape's own graph, if there is one and nothing is known against it."""
-        grid = self._grids.get(shapes)
-        if grid is None or grid.graph is None:
+        known = self._known.get(shapes)
+        if known is None or known.graph is None:
             return None
         gain = self._rules.gain
-        if gain is not None and grid.uses == TRIED and grid.own_s > gain * grid.common_s:
-            self.refuse(shapes, f"no quicker: {1e3 * grid.own_s:.1f} against {1e3 * grid.common_s:.1f} ms")
-        return grid.graph
+        if gain is not None and known.uses == TRIED and known.own_s > gain * known.common_s:
+            self.refuse(shapes, f"no quicker: {1e3 * known.own_s:.1f} against {1e3 * known.common_s:.1f} ms")
+        return known.graph
 
     def graphs(self) -> list[Graph]:
         """Return all that are there."""
-        return [grid.graph for grid in list(self._grids.values()) if grid.graph is not None]
+        return [known.graph for known in list(self._known.values()) if known.graph is not None]
 
     def refuse(self, shapes: Shapes, why: str) -> None:
         """Let a shape's graph go, and make none for it again."""
-        grid = self._grids[shapes]
-        grid.graph, grid.is_refused = None, True
+        known = self._known[shapes]
+        known.graph, known.is_refused = None, True
         self._tell(why, shapes)
 
     def let_go(self, why: str) -> None:
         """Let all graphs go, for others need their memory, and have half as many from now on at the most."""
         self.wait()
-        kept = [shapes for shapes, grid in self._grids.items() if grid.graph is not None]
+        kept = [shapes for shapes, known in self._known.items() if known.graph is not None]
         self._room = len(kept) // 2
         for shapes in kept:
-            del self._grids[shapes]
+            del self._known[shapes]
             self._tell(why, shapes)
 
     def note(self, shapes: Shapes, seconds: float, case: Callable[[], Case], *, own: bool) -> None:
@@ -230,23 +230,23 @@ class Grids(Generic[Graph]):
         """
         if not self._room or not (self._rules.has_batches or _is_single(shapes)):
             return
-        grid = self._grids.setdefault(shapes, _Grid())
-        grid.asked += 1
+        known = self._known.setdefault(shapes, _Known())
+        known.asked += 1
         if own:
-            grid.uses += 1
-            grid.own_s = min(grid.own_s, seconds)
+            known.uses += 1
+            known.own_s = min(known.own_s, seconds)
         else:
-            grid.common_s = min(grid.common_s, seconds)
+            known.common_s = min(known.common_s, seconds)
         self._requests += 1
         if self._requests % WINDOW == 0:
             self._halve()
         if (
-            grid.graph is None
-            and not grid.is_refused
-            and grid.asked >= self._rules.asked
-            and self._makes_room_for(grid)
+            known.graph is None
+            and not known.is_refused
+            and known.asked >= self._rules.asked
+            and self._makes_room_for(known)
         ):
-            self._start(shapes, grid, case())
+            self._start(shapes, known, case())
 
     def close(self) -> None:
         """Let go of all graphs, and wait for one that is being made."""
@@ -254,7 +254,7 @@ class Grids(Generic[Graph]):
             self._is_closed = True
         if self._builder is not None:
             self._builder.join()
-        self._grids.clear()
+        self._known.clear()
 
     def wait(self) -> None:
         """Wait for a graph that is being made."""
@@ -262,42 +262,42 @@ class Grids(Generic[Graph]):
             self._builder.join()
 
     def _halve(self) -> None:
-        for shapes, grid in list(self._grids.items()):
-            grid.asked //= 2
-            if not grid.asked and grid.graph is None and not grid.is_refused:
-                del self._grids[shapes]
+        for shapes, known in list(self._known.items()):
+            known.asked //= 2
+            if not known.asked and known.graph is None and not known.is_refused:
+                del self._known[shapes]
 
-    def _makes_room_for(self, grid: _Grid[Graph]) -> bool:
+    def _makes_room_for(self, known: _Known[Graph]) -> bool:
         """Let the graph that is asked for the least go, if all are there and it is asked for half as often at the most.
 
         Shapes that take turns would otherwise push each other out, and the time go into compiling.
         """
         if self._builder is not None and self._builder.is_alive():
             return False
-        kept = [(shapes, other) for shapes, other in self._grids.items() if other.graph is not None]
+        kept = [(shapes, other) for shapes, other in self._known.items() if other.graph is not None]
         if len(kept) < self._room:
             return True
         shapes, least = min(kept, key=lambda each: each[1].asked)
-        if 2 * least.asked > grid.asked:
+        if 2 * least.asked > known.asked:
             return False
-        self._grids[shapes] = _Grid(asked=least.asked, common_s=least.common_s)
+        self._known[shapes] = _Known(asked=least.asked, common_s=least.common_s)
         self._tell("left for another", shapes)
         return True
 
-    def _start(self, shapes: Shapes, grid: _Grid[Graph], case: Case) -> None:
-        self._builder = threading.Thread(target=self._make, args=(shapes, grid, case), daemon=True)
+    def _start(self, shapes: Shapes, known: _Known[Graph], case: Case) -> None:
+        self._builder = threading.Thread(target=self._make, args=(shapes, known, case), daemon=True)
         self._builder.start()
 
-    def _make(self, shapes: Shapes, grid: _Grid[Graph], case: Case) -> None:
+    def _make(self, shapes: Shapes, known: _Known[Graph], case: Case) -> None:
         began = time.monotonic()
         try:
             graph = self._build(case)
         except Exception as error:  # runtimes raise a dozen classes without a common base; one of them is of memory
-            grid.is_refused = True
+            known.is_refused = True
             self._tell(f"not made: {error}", shapes)
             return
         took = f"made in {time.monotonic() - began:.1f} s"
         with self._lock:
             if not self._is_closed:
-                grid.graph = graph
-        self._tell(took if grid.graph is graph else f"{took}, and thrown away: its network goes", shapes)
+                known.graph = graph
+        self._tell(took if known.graph is graph else f"{took}, and thrown away: its network goes", shapes)

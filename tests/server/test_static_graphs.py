@@ -18,16 +18,16 @@ from fixtures.waiting import HANGS_AFTER_S, until
 from onnx import TensorProto, helper, numpy_helper
 
 from depthface import processor
-from depthface_server.grids import (
+from depthface_server.static_graphs import (
     BUDGET_MB,
     ON_CPU,
     ON_GPU,
     TRIED,
     WINDOW,
     Case,
-    Grids,
     Rules,
     Shapes,
+    StaticGraphs,
     room,
     room_of,
     room_on_gpu,
@@ -51,7 +51,7 @@ class Built:
         self.door = threading.Event()
         self.door.set()
         self.failure: Exception | None = None
-        self.grids = Grids(self._build, room, lambda what, shapes: self.told.append((what, shapes)), rules)
+        self.graphs = StaticGraphs(self._build, room, lambda what, shapes: self.told.append((what, shapes)), rules)
 
     def _build(self, case: Case) -> str:
         shapes = shapes_of(case[0])
@@ -65,15 +65,15 @@ class Built:
         """Requests as the backend makes them; how many of them the shape's own graph answered."""
         owns = 0
         for _ in range(times):
-            own = self.grids.graph_of(of(side)) is not None
+            own = self.graphs.graph_of(of(side)) is not None
             case = {"x": np.zeros((1, side))}, [np.zeros(1)]
-            self.grids.note(of(side), own_s if own else common_s, lambda case=case: case, own=own)
+            self.graphs.note(of(side), own_s if own else common_s, lambda case=case: case, own=own)
             owns += own
         return owns
 
     def ask_often(self, side: int, **seconds: float) -> None:
         self.ask(side, ASKED, **seconds)
-        self.grids.wait()
+        self.graphs.wait()
 
 
 @pytest.fixture
@@ -81,16 +81,16 @@ def built() -> Iterator[Built]:
     built = Built()
     yield built
     built.door.set()
-    built.grids.close()
+    built.graphs.close()
 
 
 def test_a_shape_that_is_asked_for_often_gets_a_graph_and_others_do_not(built):
     assert built.ask(1, ASKED - 1) == 0
     assert built.ask(2) == 0
-    built.grids.wait()
+    built.graphs.wait()
     assert built.made == []
     built.ask(1)
-    built.grids.wait()
+    built.graphs.wait()
     assert built.made == [of(1)]
     assert built.ask(1, 5) == 5
     assert built.ask(2, 5) == 0
@@ -99,8 +99,8 @@ def test_a_shape_that_is_asked_for_often_gets_a_graph_and_others_do_not(built):
 def test_a_batch_gets_none(built):
     several = (("x", (2, 1)),)
     for _ in range(3 * ASKED):
-        built.grids.note(several, 1.0, lambda: ({"x": np.zeros((2, 1))}, []), own=False)
-    built.grids.wait()
+        built.graphs.note(several, 1.0, lambda: ({"x": np.zeros((2, 1))}, []), own=False)
+    built.graphs.wait()
     assert built.made == []
 
 
@@ -109,7 +109,7 @@ def test_nobody_waits_while_a_graph_is_made(built):
     assert built.ask(1, 3 * ASKED) == 0
     assert built.ask(2, 3 * ASKED) == 0
     built.door.set()
-    built.grids.wait()
+    built.graphs.wait()
     assert built.made == [of(1)]  # one at a time
     assert built.ask(1) == 1
 
@@ -131,7 +131,7 @@ def test_shapes_that_take_turns_do_not_push_each_other_out(built):
     for _ in range(4 * WINDOW):
         for side in range(KEPT + 2):
             built.ask(side)
-        built.grids.wait()
+        built.graphs.wait()
     assert len(built.made) == KEPT
 
 
@@ -139,11 +139,11 @@ def test_what_was_asked_for_yesterday_makes_room(built):
     for side in range(KEPT):
         built.ask_often(side)
     built.ask(9, 3 * WINDOW)
-    built.grids.wait()
+    built.graphs.wait()
     assert built.made[-1] == of(9)
     for side in range(1000, 1000 + 2 * WINDOW):  # each once: nothing is remembered of them
         built.ask(side)
-    assert len(built.grids._grids) <= WINDOW + KEPT
+    assert len(built.graphs._known) <= WINDOW + KEPT
 
 
 def test_a_graph_that_is_no_quicker_is_let_go_for_good(built):
@@ -165,14 +165,14 @@ def test_a_shape_whose_graph_cannot_be_made_is_left_to_the_common_one(built):
 def test_a_graph_that_is_made_while_its_network_is_closed_is_thrown_away(built):
     built.door.clear()
     built.ask(1, ASKED)
-    closing = threading.Thread(target=built.grids.close)
+    closing = threading.Thread(target=built.graphs.close)
     closing.start()
-    until(lambda: built.grids._is_closed)
+    until(lambda: built.graphs._is_closed)
     built.door.set()
     closing.join(HANGS_AFTER_S)
     assert not closing.is_alive()
     assert built.made == [of(1)]
-    assert built.grids.graph_of(of(1)) is None
+    assert built.graphs.graph_of(of(1)) is None
     ((what, shapes),) = built.told
     assert what.endswith(", and thrown away: its network goes")
     assert shapes == of(1)
@@ -182,7 +182,7 @@ def test_without_room_nothing_is_counted():
     built = Built(room=0)
     built.ask_often(1)
     assert built.made == []
-    assert built.grids._grids == {}
+    assert built.graphs._known == {}
 
 
 def test_the_room_is_for_small_networks_in_bf16(tmp_path, monkeypatch):
@@ -217,12 +217,12 @@ def test_the_room_on_a_gpu_is_for_several_of_small_and_few_of_large(tmp_path):
 def test_a_graph_of_a_batch_stays_where_the_rules_say_so():
     built = Built(rules=ON_GPU)
     built.ask(1, 2)
-    built.grids.wait()
+    built.graphs.wait()
     assert built.ask(1, 3 * TRIED, own_s=2.0) == 3 * TRIED
     batch = (("x", (8, 1)),)
     for _ in range(2):
-        built.grids.note(batch, 1.0, lambda: ({"x": np.zeros((8, 1))}, []), own=False)
-    built.grids.wait()
+        built.graphs.note(batch, 1.0, lambda: ({"x": np.zeros((8, 1))}, []), own=False)
+    built.graphs.wait()
     assert built.made == [of(1), batch]
 
 
