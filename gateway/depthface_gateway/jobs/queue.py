@@ -271,9 +271,8 @@ class Queue:
             )
             for claim, share in progress.items():
                 if claim.claim in kept and share > 0:
-                    session.execute(
-                        update(Job).where(Job.job_id == claim.job_id, Job.progress < share).values(progress=share)
-                    )
+                    grown = update(Job).where(Job.job_id == claim.job_id, Job.progress < share)
+                    session.execute(grown.values(progress=share, progressed_at=now_ms))
             if session.get(WorkerRow, worker_id) is None:
                 session.add(WorkerRow(worker_id=worker_id, seen_at=now_ms, tasks=self._tasks))
                 session.execute(delete(WorkerRow).where(WorkerRow.seen_at < now_ms - _FORGOTTEN_MS))
