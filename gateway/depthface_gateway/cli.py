@@ -33,20 +33,21 @@ class _Level(click.Choice):  # type: ignore[type-arg]  # click 8.1 has it withou
 
 _OPTIONS = (
     click.option(
-        "--url", "urls", default="127.0.0.1:8000", show_default=True, envvar="DEPTHFACE_URL", metavar="HOST:PORT[,…]",
-        help="Triton's address; several serve as one.",
+        "--url", "urls", default="127.0.0.1:8000", show_default=True, envvar="DEPTHFACE_URL", show_envvar=True,
+        metavar="HOST:PORT[,…]", help="Triton's address; several serve as one.",
     ),
     click.option(
         "--data", type=click.Path(file_okay=False, path_type=Path), default=Path("gateway-data"), show_default=True,
-        envvar=["DEPTHFACE_GATEWAY_DATA", "DATABASE_DIR"], help="Folder for what outlives a restart.",
+        envvar=["DEPTHFACE_GATEWAY_DATA", "DATABASE_DIR"], show_envvar=True, help="Folder for what outlives a restart.",
     ),
     click.option(
-        "--database", envvar="DATABASE_URL", help="SQLAlchemy URL for jobs.  [default: SQLite in the data folder]"
+        "--database", envvar="DATABASE_URL", show_envvar=True,
+        help="SQLAlchemy URL for jobs.  [default: SQLite in the data folder]",
     ),
     click.option("--log-format", default="text", show_default=True, type=click.Choice(["text", "json"])),
     click.option(
         "--log-level", default="info", show_default=True,
-        envvar=["DEPTHFACE_GATEWAY_LOG_LEVEL", "IMMICH_LOG_LEVEL", "LOG_LEVEL"],
+        envvar=["DEPTHFACE_GATEWAY_LOG_LEVEL", "IMMICH_LOG_LEVEL", "LOG_LEVEL"], show_envvar=True,
         type=_Level(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
     ),
 )  # fmt: skip
@@ -89,7 +90,7 @@ def _takes_context(command: Callable[..., None]) -> Callable[..., None]:
     help="Whether jobs are done in this process too.  [default: with SQLite they are]",
 )  # fmt: skip
 @click.option(
-    "--upstream", default="", envvar="DEPTHFACE_GATEWAY_UPSTREAM", metavar="URL",
+    "--upstream", default="", envvar="DEPTHFACE_GATEWAY_UPSTREAM", show_envvar=True, metavar="URL",
     help="immich: a machine learning service for what is not served here.",
 )  # fmt: skip
 @_takes_context
@@ -104,7 +105,8 @@ def gateway(
     """Answer as other services do, each at its own port, on depthface's models.
 
     NAME is one or more of immich, immichvr, faces, jobs, depthflow, and page: a web page that shows what is served. The
-    variables by which those services are set up count here too; docs/gateway.md has them all.
+    variables by which those services are set up count here too; the pages "The gateway" and "Jobs" of the documentation
+    list them.
 
     Example: depthface gateway immich --url 127.0.0.1:9000
     """
@@ -121,14 +123,14 @@ def gateway(
 
 
 @click.command("gateway-worker")
-@click.argument("name", default="jobs", type=click.Choice(JOB_NAMES), metavar="[NAME]")
+@click.argument("name", default="jobs", type=click.Choice(JOB_NAMES), metavar=f"[{'|'.join(JOB_NAMES)}]")
 @click.option(
     "--metrics-port", type=click.IntRange(1, 65535),
     help="Answer Prometheus at this port of 127.0.0.1.  [default: none]",
 )  # fmt: skip
 @_takes_context
 def gateway_worker(name: str, metrics_port: int | None, context: Context) -> None:
-    """Do the jobs that `depthface gateway jobs` takes.
+    """Do the jobs that `depthface gateway jobs` or `depthface gateway depthflow` takes.
 
     Start as many as you like, on one machine with SQLite, on several with PostgreSQL and a shared data folder.
     On SIGTERM it finishes its jobs, or puts them back.

@@ -6,6 +6,7 @@ here, and are refused in its own form.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import re
@@ -15,6 +16,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -37,6 +39,7 @@ from depthface_gateway.context import Context
 from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Frame, Problem, new_app, request_id
 from depthface_gateway.meanings import exportable
+from depthface_gateway.notes import note, noted
 from depthface_gateway.settings import text
 
 __all__ = ["DEFAULT_PORT", "NAME", "PORT_VARIABLE", "app"]
@@ -92,7 +95,7 @@ _NOT_DONE = {
     "/api/splat/download": "Splats (ml-sharp) are not made here.",
 }
 
-_DEVICES = ("auto", "cpu", "gpu")
+_NOTES = "immichvr.json"
 
 _CONSTANT_LEVEL = 128
 _CONSTANT_MOST_BYTES_A_PIXEL = 1 / 50  # a PNG of one level has far fewer, one of a photo's depth far more
@@ -113,17 +116,20 @@ class _Depth:
     Attributes:
         default: the key of the model for who asks for none.
         device: what computes, `cpu` or `gpu`, as its operator says: Triton does not tell its clients.
+        notes: the file that keeps `seen` for the next start.
+        seen: the keys that were ready once: what they name is exported.
         current: the key of the model that was loaded or asked for last; None once that is unloaded.
         turn: the number of the request that `current` is of. The later one began, the higher.
-        seen: the keys that were ready once: what they name is exported.
     """
 
     context: Context
     default: str
     device: str
+    notes: Path
+    seen: set[str]
     current: str | None = None
     turn: int = 0
-    seen: set[str] = field(default_factory=set)
+    _noting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _turns: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def begin(self) -> int:
@@ -135,12 +141,19 @@ class _Depth:
         if turn >= self.turn:
             self.current, self.turn = key, turn
 
-    def ready(self) -> list[str]:
+    async def ready(self) -> list[str]:
         """Return the keys of the models that Triton has loaded: the current one first, then the default."""
         models = self.context.triton.models
         ready = [key for key in _MODELS if (name := _OURS[key]) in models and models[name].ready]
-        self.seen.update(ready)
+        await self.remember(*ready)
         return sorted(ready, key=lambda key: (key != self.current, key != self.default))
+
+    async def remember(self, *keys: str) -> None:
+        """Note that these were ready, now and for the next start."""
+        if not self.seen.issuperset(keys):
+            async with self._noting:  # the last to write knows all
+                self.seen.update(keys)
+                await asyncio.to_thread(note, self.notes, sorted(self.seen))
 
     async def png(self, photo: bytes, key: str, turn: int, id: str) -> bytes:
         """Return the depth of a photo; a model that is not loaded is loaded, as there."""
@@ -155,7 +168,7 @@ class _Depth:
                 lambda client: client.depth_png(photo, bits=8, model=name, request_id=id)
             )
         self.settle(key, turn)
-        self.seen.add(key)
+        await self.remember(key)
         return as_there(png)
 
     async def load(self, key: str) -> None:
@@ -163,7 +176,7 @@ class _Depth:
         name = _OURS[key]
         await self.context.triton.look()  # others load and unload too
         if not self.context.triton.has_ready(name):
-            was_ready = key in self.ready()  # at another server
+            was_ready = key in await self.ready()  # at another server
             try:
                 await self.context.triton.on_every_server(lambda client: client.load(name))
             except DepthfaceError:
@@ -171,13 +184,14 @@ class _Depth:
                     if not was_ready:
                         await self.context.triton.on_every_server(lambda client: client.unload(name))
                 raise
-        self.seen.add(key)
+        await self.remember(key)
 
     async def unload(self, key: str) -> bool:
         """Have Triton unload a model; return whether it was loaded."""
         name, turn = _OURS[key], self.begin()
         await self.context.triton.look()
-        was_ready = key in self.ready()
+        self.context.triton.check_alive()
+        was_ready = key in await self.ready()
         if was_ready:
             await self.context.triton.on_every_server(lambda client: client.unload(name))
         if self.current == key:
@@ -191,7 +205,9 @@ def app(context: Context) -> FastAPI:
     if default not in _MODELS:
         raise InvalidInput(f"DEPTH_MODEL is {default!r}, which is no model.", f"Set it to one of {', '.join(_MODELS)}.")
     device = "gpu" if text(context.environment, "CUDA_VISIBLE_DEVICES") else "cpu"  # as there
-    depth = _Depth(context, default, device)
+    notes = context.data / _NOTES
+    seen: set[str] = noted(notes, lambda keys: {*keys} & _MODELS.keys(), set())
+    depth = _Depth(context, default, device, notes, seen)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -216,7 +232,7 @@ def _router(depth: _Depth) -> APIRouter:
     @routes.get("/health")
     async def health() -> dict[str, str]:
         """Say whether a model is loaded; always 200."""
-        status = "loaded" if depth.ready() else "not_loaded"
+        status = "loaded" if await depth.ready() else "not_loaded"
         return {"status": "healthy", "service": "ai", "model": "Depth-Anything-V2", "model_status": status}
 
     @routes.post("/api/depth", response_class=Response, responses={200: {"content": {"image/png": {}}}})
@@ -231,7 +247,7 @@ def _router(depth: _Depth) -> APIRouter:
             raise _Refusal(400, "Empty filename", "No file selected")
         if image is None:
             raise _Refusal(400, "No image provided", "Please upload an image file with key 'image'")
-        key = model or next(iter(depth.ready()), depth.default)
+        key = model or next(iter(await depth.ready()), depth.default)
         if key not in _MODELS:
             raise _Refusal(400, "Invalid model", f"Unknown model '{key}'. Available: {[*_MODELS]}")
         turn = depth.begin() if model else depth.turn  # who names none gives way to who does
@@ -245,8 +261,9 @@ def _router(depth: _Depth) -> APIRouter:
 
     @routes.get("/api/models")
     async def models() -> dict[str, Any]:
-        """List the models: `is_loaded` is ready in Triton, `is_downloaded` exported."""
-        ready = depth.ready()
+        """List the models: `is_loaded` is ready in Triton, `is_downloaded` exported; 503 while no Triton answers."""
+        depth.context.triton.check_alive()  # what is not downloaded when ImmichVR's backend starts, it never loads
+        ready = await depth.ready()
         found = [
             {"key": key, **facts, "is_loaded": key in ready, "is_downloaded": key in depth.seen}
             for key, facts in _MODELS.items()
@@ -260,8 +277,9 @@ def _router(depth: _Depth) -> APIRouter:
 
     @routes.get("/api/models/current")
     async def current() -> dict[str, Any]:
-        """Say which model is loaded."""
-        ready = depth.ready()
+        """Say which model is loaded; 503 while no Triton answers."""
+        depth.context.triton.check_alive()
+        ready = await depth.ready()
         return {
             "loaded": bool(ready),
             "current_model": ready[0] if ready else None,
@@ -271,27 +289,20 @@ def _router(depth: _Depth) -> APIRouter:
         }
 
     @routes.post("/api/models/{key}/load")
-    async def load(key: str, request: Request) -> dict[str, Any]:
-        """Load a model; which device computes it is Triton's affair."""
+    async def load(key: str) -> dict[str, Any]:
+        """Load a model; which device computes it is Triton's affair, whatever the body asks for."""
         _known(key)
-        device = await _device(request)
-        if device not in _DEVICES:
-            raise _Refusal(400, "Invalid device", f"Unknown device '{device}'. Available: {[*_DEVICES]}")
         turn = depth.begin()
         try:
             await depth.load(key)
-        except ModelUnavailable as error:
-            message = f"Could not load model '{key}'. {_export(key)}"
-            raise _Refusal(500, "Failed to load model", message, success=False) from error
         except DepthfaceError as error:
-            raise _Refusal(500, "Model load error", str(error), success=False) from error
+            raise _failed("load", key, error) from error
         depth.settle(key, turn)
         return {"success": True, "message": f"Model '{key}' loaded successfully", "current_model": key}
 
     @routes.post("/api/models/{key}/unload")
     async def unload(key: str) -> dict[str, Any]:
-        """Give a model's memory back."""
-        _known(key)
+        """Give a model's memory back; one that there is not is not loaded, as there."""
         return {"success": True, "message": await _unloaded(key)}
 
     @routes.post("/api/models/{key}/download")
@@ -301,7 +312,7 @@ def _router(depth: _Depth) -> APIRouter:
         try:
             await depth.load(key)
         except DepthfaceError as error:
-            raise _Refusal(500, "Download failed", f"{error} {_export(key)}", success=False) from error
+            raise _failed("download", key, error) from error
         return {"success": True, "message": f"Model '{key}' is already downloaded"}
 
     @routes.delete("/api/models/{key}")
@@ -312,9 +323,9 @@ def _router(depth: _Depth) -> APIRouter:
 
     async def _unloaded(key: str) -> str:
         try:
-            was = await depth.unload(key)
+            was = key in _MODELS and await depth.unload(key)
         except DepthfaceError as error:
-            raise _Refusal(500, "Model unload error", str(error), success=False) from error
+            raise _failed("unload", key, error) from error
         return f"Model '{key}' unloaded successfully" if was else f"Model '{key}' is not currently loaded"
 
     async def not_done(request: Request) -> Response:
@@ -368,25 +379,21 @@ def _answer(problem: Problem) -> Response:
         what = "Service busy"
     elif isinstance(error, RequestTimeout):
         what = "Processing timeout"
+    elif isinstance(error, ServerUnavailable):
+        status, what = 503, "Service unavailable"
     elif isinstance(error, DepthfaceError) and status != 408:
         status = 500
     return _Refusal(status, what, problem.message).response
 
 
+def _failed(doing: str, key: str, error: DepthfaceError) -> _Refusal:
+    if isinstance(error, ModelUnavailable) and doing != "unload":
+        message = f"Could not {doing} model '{key}'. Export it first: depthface export {_OURS[key]}"
+        return _Refusal(500, f"Failed to {doing} model", message, success=False)
+    status = 503 if isinstance(error, ServerUnavailable) else 500
+    return _Refusal(status, f"Model {doing} error", str(error), success=False)
+
+
 def _known(key: str) -> None:
     if key not in _MODELS:
         raise _Refusal(400, "Unknown model", f"Model '{key}' not found. Available: {[*_MODELS]}")
-
-
-def _export(key: str) -> str:
-    return f"Export it first: depthface export {_OURS[key]}"
-
-
-async def _device(request: Request) -> str:
-    """Return the device that the body asks for; a body that is no JSON object asks for none, as with Flask's."""
-    try:
-        body = await request.json()
-    except ValueError:
-        return "auto"
-    device = body.get("device", "auto") if isinstance(body, dict) else "auto"
-    return device.encode(errors="replace").decode() if isinstance(device, str) else ""  # half a character is told as ?

@@ -146,6 +146,11 @@ class Triton:
         """Whether a server answered when it was last asked."""
         return any(server.is_alive for server in self._servers)
 
+    def check_alive(self) -> None:
+        """Raise `ServerUnavailable` unless a server answered when it was last asked."""
+        if not self.is_alive:
+            raise self._nobody()
+
     @property
     def models(self) -> Mapping[str, ModelInfo]:
         """What the live servers have, by name, ready before not ready."""
@@ -195,9 +200,8 @@ class Triton:
         Raises:
             ServerUnavailable: none of the servers answers.
         """
+        self.check_alive()
         live = [server for server in self._servers if server.is_alive]
-        if not live:
-            raise self._nobody()
         done = await asyncio.gather(*(call(server.asking) for server in live), return_exceptions=True)
         await asyncio.gather(*(self._look_at(server) for server in live))
         for failed in done:

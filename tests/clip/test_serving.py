@@ -117,14 +117,13 @@ def test_vectors_of_other_models_are_not_compared(drawn):
     ("text", "reason"),
     [
         ("", "empty"),
-        (" \n\t", "empty"),
         ("x" * 100_000, "100000 bytes"),
         ("\ud800", "UTF-8"),
         (b"bytes", "bytes is not a text"),
         (None, "NoneType is not a text"),
         (["fine", ""], "empty"),
     ],
-    ids=["empty", "blank", "100 kB", "half a pair", "bytes", "None", "one of two"],
+    ids=["empty", "100 kB", "half a pair", "bytes", "None", "one of two"],
 )
 def test_a_text_that_is_none_is_refused_by_the_client(drawn, text, reason):
     with pytest.raises(InvalidInput, match=reason):
@@ -132,7 +131,7 @@ def test_a_text_that_is_none_is_refused_by_the_client(drawn, text, reason):
 
 
 @pytest.mark.parametrize(
-    "text", ["a\0b", "\0", "😀👩‍👩‍👧‍👦", "مرحبا", "\u202eright to left", "<br>&amp;", "red " * 16_000]
+    "text", [" \n\t", "a\0b", "\0", "😀👩‍👩‍👧‍👦", "مرحبا", "\u202eright to left", "<br>&amp;", "red " * 16_000]
 )
 def test_a_text_of_any_signs_is_embedded(drawn, text):
     vector = drawn.embed_text(text).vector
@@ -195,14 +194,14 @@ def post(host: str, model: str, body: bytes) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b" ", "empty"),
+        (b"", "empty"),
         (b"\xff\xfe", "not UTF-8"),
         (b"red \xed\xa0\x80", "not UTF-8"),
         (b"red \xc3", "not UTF-8"),
         (b"x" * 100_000, "100000 bytes"),
         (b"x" * (64 * 2**10 + 1), "bytes"),
     ],
-    ids=["blank", "UTF-16", "half a pair", "cut", "100 kB", "one byte more"],
+    ids=["empty", "UTF-16", "half a pair", "cut", "100 kB", "one byte more"],
 )
 def test_a_text_that_is_none_is_refused_by_the_server(drawn_server, drawn, body, reason):
     status, said = post(drawn_server.host, TEXT, body)

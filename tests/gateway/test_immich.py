@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -22,6 +23,7 @@ import requests
 from fixtures.gateways import CROWD, MODEL, MOST_MIB, NO_PHOTO, NOBODY, PACK, PORTRAIT, gateway
 from fixtures.photos import with_orientation
 from fixtures.waiting import HANGS_AFTER_S, until
+from starlette.datastructures import FormData, UploadFile
 
 from depthface.tasks.faces import Options
 from depthface_gateway.immich import _faces
@@ -153,6 +155,16 @@ def test_what_cannot_be_is_refused_in_its_form(url, entries, photo, status, deta
     assert re.search(detail, answer.json()["detail"])
 
 
+def test_what_is_not_served_is_named_in_the_log_once_with_what_to_do(faces_gateway):
+    """immich asks for OCR by default, and takes each refusal for a service that is down."""
+    for _ in range(2):
+        assert predict(faces_gateway.urls["immich"], READ, CROWD).status_code == 400
+    until(lambda: any("for ocr detection is not served" in line for line in faces_gateway.lines))
+    (warning,) = [line for line in faces_gateway.lines if "for ocr detection is not served" in line]
+    assert "WARNING" in warning
+    assert "Switch off OCR in immich's machine learning settings, or give an --upstream" in warning
+
+
 def test_entries_that_are_absent_are_fastapis_own_refusal(url):
     answer = requests.post(f"{url}/predict", files={"image": ("blob", CROWD)}, timeout=HANGS_AFTER_S)
     assert answer.status_code == 422
@@ -272,7 +284,8 @@ class _Curt(_Other):
 def test_an_upstream_that_ends_connections_is_asked_anew():
     async def ask(url: str) -> list[int]:
         async with Upstream(url, HANGS_AFTER_S) as upstream:
-            return [(await upstream.predict(json.dumps(READ), CROWD, None, "id")).status_code for _ in range(3)]
+            form = FormData([("entries", json.dumps(READ)), ("image", UploadFile(BytesIO(CROWD), filename="blob"))])
+            return [(await upstream.predict(form, "id")).status_code for _ in range(3)]
 
     with served_by(_Curt) as url:
         assert asyncio.run(ask(url)) == [200, 200, 200]
@@ -307,6 +320,7 @@ def test_what_is_lacking_goes_upstream_and_what_is_preloaded_stays(face_server, 
                 assert predict(url, SAID, text="ein rotes Auto").status_code == 200
                 assert b"ein rotes Auto" in _Other.got.pop()
             assert predict(url, SEEN, CROWD + bytes(2**20)).status_code == 200
+            assert_all_goes_upstream(url)
 
             until(lambda: any(f" loaded {MODEL}" in line for line in running.lines))
             assert len(predict(url, WHO, PORTRAIT).json()[FACES]) == 1
@@ -321,6 +335,25 @@ def test_what_is_lacking_goes_upstream_and_what_is_preloaded_stays(face_server, 
     finally:
         face_client.load(MODEL)
     assert state()
+
+
+def assert_all_goes_upstream(url: str) -> None:
+    """What this immich's successors may ask, whole; what is no JSON they cannot have meant."""
+    for entries in (
+        {"pet-detection": {"pipeline": {"modelName": "cats"}}},
+        {**WHO, "ocr": {"ocr": {"modelName": "PP-OCRv5_mobile"}}},
+        {FACES: {"landmarks": {"modelName": "buffalo_l"}}},
+        {"transcription": {"pipeline": {"languages": ["de"]}}},
+    ):
+        _Other.got.clear()
+        answer = predict(url, entries, CROWD, assetId="Größe 7", sound="on")
+        assert answer.json()["ocr"]["text"] == ["hello"]
+        (got,) = _Other.got
+        for part in (json.dumps(entries).encode(), CROWD, b'name="assetId"', "Größe 7".encode(), b'name="sound"'):
+            assert part in got
+    _Other.got.clear()
+    assert predict(url, "{", CROWD).status_code == 422
+    assert _Other.got == []
 
 
 def test_what_was_unloaded_here_is_known_though_the_gateway_was_killed_since(face_server, face_client, tmp_path):

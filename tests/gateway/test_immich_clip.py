@@ -95,7 +95,7 @@ def test_photos_and_their_words_by_nodes_fetch(running, everything_server, tmp_p
 
 
 def test_the_width_is_known_and_texts_of_all_kinds_are_read(running):
-    for text in ("東京タワー", "x " * 500, "😀", "ein rotes Auto"):
+    for text in ("東京タワー", "x " * 500, "😀", "ein rotes Auto", " "):
         form = {"entries": (None, json.dumps(TEXTUAL)), "text": (None, text)}
         answer = requests.post(f"{running.urls['immich']}/predict", files=form, timeout=HANGS_AFTER_S)
         assert answer.status_code == 200, answer.text
@@ -109,7 +109,7 @@ def test_the_width_is_known_and_texts_of_all_kinds_are_read(running):
     [
         (VISUAL, {"image": ("blob", NO_PHOTO)}, 400),
         (VISUAL, {"text": (None, "words")}, 400),
-        (TEXTUAL, {"text": (None, " ")}, 400),
+        (TEXTUAL, {"text": (None, "")}, 400),
         (TEXTUAL, {"image": ("blob", PHOTOS["red circle"])}, 400),
         ({"clip": {"visual": {"modelName": "ViT-L-14__openai"}}}, {"image": ("blob", PHOTOS["red circle"])}, 400),
     ],

@@ -146,7 +146,7 @@ def test_notes_that_cannot_be_written_stop_nothing(tmp_path, caplog):
 
     asyncio.run(run())
     assert servers.done == [f"load {MINE}", f"unload {MINE}"]
-    assert "what is unloaded now is not known" in caplog.text
+    assert "does not know what it knows now" in caplog.text
 
 
 def test_a_model_that_somebody_else_has_just_unloaded_is_loaded():

@@ -221,20 +221,19 @@ def test_a_model_is_unloaded_loaded_and_comes_again_when_it_is_asked(url, expect
     assert post("small/download") == {**said, "message": "Model 'small' is already downloaded"}
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "error"),
-    [
-        ("[" * 5000, 200, None),  # no JSON asks for no device
-        ("[" * 100_000, 413, "File too large"),
-        ('{"device": "tpu"}', 400, "Invalid device"),
-        ('{"device": "\\ud800"}', 400, "Invalid device"),
-        ('{"device": [[1]]}', 400, "Invalid device"),
-    ],
-)
-def test_a_device_is_one_that_there_is(url, body, status, error):
+@pytest.mark.parametrize("body", ["", "[" * 5000, '{"device": "tpu"}', '{"device": [[1]]}'])
+def test_whatever_device_is_asked_for_the_model_is_loaded(url, body):
     headers = {"content-type": "application/json"}
     answer = requests.post(f"{url}/api/models/small/load", data=body, headers=headers, timeout=HANGS_AFTER_S)
-    assert (answer.status_code, answer.json().get("error")) == (status, error)
+    assert (answer.status_code, answer.json()["success"]) == (200, True)
+
+
+@pytest.mark.parametrize("key", ["sharp", "huge"])
+def test_to_unload_what_there_is_not_goes_well(url, key):
+    """ImmichVR's backend passes any name on, and takes another status for a service that is broken."""
+    answer = requests.post(f"{url}/api/models/{key}/unload", timeout=HANGS_AFTER_S)
+    said = {"success": True, "message": f"Model '{key}' is not currently loaded"}
+    assert (answer.status_code, answer.json()) == (200, said)
 
 
 def test_a_model_that_somebody_else_has_just_unloaded_is_loaded(url, server, expected):
@@ -319,12 +318,27 @@ def test_what_is_not_there_is_refused_in_its_form(url, method, path, status):
     assert set(answer.json()) == {"error", "message"}
 
 
-def test_without_a_triton_it_is_healthy_and_has_no_model(lonely_gateway):
+def test_without_a_triton_it_is_healthy_and_tells_nothing_of_its_models(lonely_gateway):
+    """What ImmichVR's backend heard it lacked, it would never load."""
     url = lonely_gateway.urls["immichvr"]
     health = requests.get(f"{url}/health", timeout=HANGS_AFTER_S)
     assert (health.status_code, health.json()["model_status"]) == (200, "not_loaded")
     assert ask(url).json() == {"error": "Model not initialized", "message": "Depth estimation model is not available"}
     assert ask(url).status_code == 503
+    for path in ("", "/current"):
+        answer = requests.get(f"{url}/api/models{path}", timeout=HANGS_AFTER_S)
+        assert (answer.status_code, set(answer.json())) == (503, {"error", "message"})
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/load"), ("POST", "/download"), ("POST", "/unload"), ("DELETE", "")]
+)
+def test_without_a_triton_nothing_is_said_of_a_model_that_is_not_known(lonely_gateway, method, path):
+    url = f"{lonely_gateway.urls['immichvr']}/api/models/small{path}"
+    answer = requests.request(method, url, timeout=HANGS_AFTER_S)
+    assert (answer.status_code, answer.json()["success"]) == (503, False)
+    assert "No Triton answers" in answer.json()["message"]
+    assert "export" not in answer.json()["message"].lower()
 
 
 def test_many_at_once_are_right(url, server):

@@ -28,6 +28,8 @@ JPEG = encoded(photo("coffee.png").resize((300, 200)), "JPEG", quality=90)
 class Servers:
     """What the service asks of `Triton`, of servers that have these exports and have loaded none."""
 
+    def check_alive(self) -> None: ...
+
     def __init__(self, *keys: str) -> None:
         self.exported = {f"depth_anything_v2_{key}" for key in keys}
         self.there: set[str] = set()
@@ -70,9 +72,21 @@ def photo_of_two_levels() -> Image.Image:
     return Image.fromarray(np.tile(np.array([0, 255], np.uint8), (30, 20)))
 
 
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch) -> None:
+    """Where the service keeps its notes."""
+    monkeypatch.chdir(tmp_path)
+
+
 def service_of(servers: Servers, **variables: str) -> TestClient:
     """The service in this process, before these servers."""
     return TestClient(immichvr.app(Context(servers, Settings.of({}), variables)))
+
+
+def downloaded(service: TestClient) -> list[str]:
+    found = [model["key"] for model in service.get("/api/models").json()["models"] if model["is_downloaded"]]
+    assert sorted(found) == service.get("/api/models/current").json()["downloaded_models"]
+    return found
 
 
 def used(service: TestClient, query: str = "") -> str:
@@ -184,3 +198,30 @@ def test_what_is_unloaded_during_a_request_is_no_longer_current_after_it():
     assert used(service, "?model=large") == "large"
     asyncio.run(servers.on_every_server(lambda client: client.load("depth_anything_v2_large")))
     assert current(service) == "small"
+
+
+def test_what_was_ready_once_is_downloaded_after_a_restart_too():
+    """ImmichVR's backend unloads what is idle, and starts anew with the service."""
+    servers = Servers("small", "large")
+    service = service_of(servers)
+    assert downloaded(service) == []
+    for key in ("small", "large"):
+        assert service.post(f"/api/models/{key}/load").json()["success"]
+        assert service.post(f"/api/models/{key}/unload").json()["success"]
+    assert service.post("/api/models/base/load").status_code == 500
+    assert downloaded(service) == downloaded(service_of(servers)) == ["small", "large"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "7", '[["small"]]', '["huge"]'])
+def test_notes_that_cannot_be_read_are_none(text, tmp_path):
+    (tmp_path / "gateway-data").mkdir()
+    (tmp_path / "gateway-data" / "immichvr.json").write_text(text)
+    assert downloaded(service_of(Servers("small"))) == []
+
+
+def test_notes_that_cannot_be_written_stop_nothing(tmp_path, caplog):
+    (tmp_path / "gateway-data").write_text("no folder")
+    service = service_of(Servers("small"))
+    assert used(service) == "small"
+    assert downloaded(service) == ["small"]
+    assert "does not know what it knows now" in caplog.text

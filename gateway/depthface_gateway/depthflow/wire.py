@@ -101,11 +101,12 @@ class Task(BaseModel):
         state = STATES[job.status]
         is_done = state == "completed"
         asked = json.loads(job.parameters or "{}")
+        heard_of_at = max(at for at in (job.created_at, job.started_at, job.progressed_at) if at is not None)
         return cls(
             task_id=job.job_id,
             status=state,  # type: ignore[arg-type]  # pydantic looks
             created_at=time_of(job.created_at),
-            updated_at=time_of(job.completed_at or job.started_at or job.created_at),
+            updated_at=time_of(job.completed_at or heard_of_at),
             progress=100 if is_done else int(100 * job.progress),
             message=MESSAGES[state],
             result_url=f"/api/v1/result/{job.job_id}" if is_done else None,

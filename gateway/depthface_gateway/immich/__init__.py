@@ -17,14 +17,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.responses import Response
 
-from depthface.errors import DepthfaceError, ModelUnavailable, ServeError, ServerUnavailable
+from depthface.errors import DepthfaceError, ModelUnavailable, ServeError
 from depthface.together import together
 from depthface_client import Face
 from depthface_gateway.context import Context
 from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Frame, Problem, new_app, request_id, told
 from depthface_gateway.immich.embedding import literal
-from depthface_gateway.immich.entries import CLIP, FACES, Entry, parsed
+from depthface_gateway.immich.entries import CLIP, FACES, OCR, Entry, UnknownEntries, parsed
 from depthface_gateway.immich.models import HEEDED, Models, preloaded
 from depthface_gateway.immich.upstream import Upstream
 from depthface_gateway.meanings import analyses
@@ -78,6 +78,7 @@ def app(context: Context) -> FastAPI:
 
 def _router(context: Context, models: Models, upstream: Upstream | None) -> APIRouter:
     routes = new_router()
+    refused: set[tuple[str, str]] = set()
 
     @routes.get("/")
     async def root() -> dict[str, str]:
@@ -99,25 +100,34 @@ def _router(context: Context, models: Models, upstream: Upstream | None) -> APIR
         text: Annotated[str | None, Form()] = None,
     ) -> Response:
         """Return what each task of `entries` finds in `image`, or in `text`."""
-        asked = parsed(entries)
+        id = request_id(request)
+        try:
+            asked = parsed(entries)
+        except UnknownEntries:
+            if upstream is None:
+                raise
+            return await upstream.predict(await request.form(), id)
         photo = await image.read() if image is not None else None
         if photo is None and text is None:
             raise HTTPException(400, "Either image or text must be provided")
-        id = request_id(request)
         missing = [entry for entry in asked if models.name(entry) is None]
-        if not context.triton.is_alive and any(entry.task in (CLIP, FACES) for entry in asked):
-            raise ServerUnavailable("No Triton answers.", "Start one with `depthface serve`.")
+        if any(entry.task in (CLIP, FACES) for entry in asked):
+            context.triton.check_alive()
         if missing and upstream:
-            return await upstream.predict(entries, photo, text, id)
+            return await upstream.predict(await request.form(), id)
         if missing:
-            raise _not_served(missing[0], context)
+            error = _not_served(missing[0], context)
+            if (kind := (missing[0].task, missing[0].type)) not in refused:  # each upload asks again
+                refused.add(kind)
+                _log.warning("%s immich takes this answer for a service that is down.", error)
+            raise error
         try:
             return await _predicted(models, asked, photo, text, id)
         except ModelUnavailable as error:  # it was served once, and can no longer be loaded
             if upstream is None:
                 raise
             _log.info("%s The upstream is asked.", error.what, extra={"request_id": id})
-        return await upstream.predict(entries, photo, text, id)
+        return await upstream.predict(await request.form(), id)
 
     return routes
 
@@ -205,9 +215,12 @@ async def _clip(models: Models, entries: list[Entry], photo: bytes | None, text:
 
 def _not_served(entry: Entry, context: Context) -> DepthfaceError:
     served = ", ".join(sorted(context.triton.models)) or "nothing"
+    mended = "Export it, name its like in DEPTHFACE_GATEWAY_ALIASES"
+    if entry.task == OCR:
+        mended = "Switch off OCR in immich's machine learning settings"
     return ModelUnavailable(
         f"The model {entry.model!r} for {entry.task} {entry.type} is not served here; what is: {served}.",
-        "Export it, name its like in DEPTHFACE_GATEWAY_ALIASES, or give an --upstream that has it.",
+        f"{mended}, or give an --upstream that has it.",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from depthface.errors import InvalidInput
 
-__all__ = ["CLIP", "FACES", "OCR", "Entry", "InvalidEntries", "cleaned", "parsed"]
+__all__ = ["CLIP", "FACES", "OCR", "Entry", "InvalidEntries", "UnknownEntries", "cleaned", "parsed"]
 
 CLIP, FACES, OCR = "clip", "facial-recognition", "ocr"
 
@@ -25,6 +25,10 @@ class InvalidEntries(InvalidInput):
 
     def __init__(self) -> None:
         super().__init__("Invalid request format.")
+
+
+class UnknownEntries(InvalidEntries):
+    """`entries` is JSON, and not of the tasks, types and fields that are known here: an immich of later may send it."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,15 @@ def parsed(text: str) -> list[Entry]:
     """Return the entries.
 
     Raises:
-        InvalidEntries: the text is no JSON of that form.
+        InvalidEntries: the text is no JSON.
+        UnknownEntries: it is, but not of that form.
         InvalidInput: a type is asked without the one that it needs.
     """
     try:
         asked = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidEntries from error
+    try:
         entries = [
             Entry(task, type, cleaned(facts["modelName"]), facts.get("options") or {})
             for task, types in asked.items()
@@ -71,10 +79,10 @@ def parsed(text: str) -> list[Entry]:
         is_sound = all(
             entry.task in _TASKS and entry.type in _TYPES and isinstance(entry.options, dict) for entry in entries
         )
-    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
-        raise InvalidEntries from error
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UnknownEntries from error
     if not is_sound or not entries:
-        raise InvalidEntries
+        raise UnknownEntries
     there = {(entry.task, entry.type) for entry in entries}
     for entry in entries:
         needed = _NEEDS.get(entry.type)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from io import BytesIO
 
 import aiohttp
+from starlette.datastructures import FormData, UploadFile
 from starlette.responses import Response
 from yarl import URL
 
@@ -35,21 +36,17 @@ class Upstream:
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, connect=10)
         self._session: aiohttp.ClientSession | None = None
 
-    async def predict(self, entries: str, image: bytes | None, text: str | None, id: str) -> Response:
-        """Ask it the same, and return its answer.
+    async def predict(self, form: FormData, id: str) -> Response:
+        """Send it all parts of a form, and return its answer.
 
         Raises:
+            InvalidInput: a part has a name that cannot be sent.
             ServerUnavailable: it does not answer.
         """
         assert self._session is not None
-        form = aiohttp.FormData(default_to_multipart=True)
-        form.add_field("entries", entries)
-        if image is not None:
-            form.add_field("image", BytesIO(image), filename="blob", content_type="application/octet-stream")
-        elif text is not None:
-            form.add_field("text", text)
+        data = await _again(form)
         try:
-            async with self._session.post(self._url / "predict", data=form, headers={"x-request-id": id}) as response:
+            async with self._session.post(self._url / "predict", data=data, headers={"x-request-id": id}) as response:
                 kind = response.headers.get("Content-Type")
                 return Response(await response.read(), response.status, media_type=kind)
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -67,3 +64,19 @@ class Upstream:
     async def __aexit__(self, *_: object) -> None:
         assert self._session is not None
         await self._session.close()
+
+
+async def _again(form: FormData) -> aiohttp.FormData:
+    """Return a form to send from one that came; a file may have been read already."""
+    again = aiohttp.FormData(default_to_multipart=True)
+    try:
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                await value.seek(0)
+                kind = value.content_type or "application/octet-stream"
+                again.add_field(name, BytesIO(await value.read()), filename=value.filename or "blob", content_type=kind)
+            else:
+                again.add_field(name, value)
+    except ValueError as error:
+        raise InvalidInput(f"A part of the form cannot be sent on ({error}).", "Give it a plain name.") from error
+    return again

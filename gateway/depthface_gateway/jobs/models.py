@@ -61,6 +61,7 @@ class Job(Base):
         retry_count: tries after the first.
         result: JSON text.
         progress: 0 to 1.
+        progressed_at: when that last grew during a try.
         parameters: JSON text of what else was asked; None for nothing.
     """
 
@@ -82,6 +83,7 @@ class Job(Base):
 
     priority: Mapped[int] = mapped_column(Integer, default=5, server_default="5")
     progress: Mapped[float] = mapped_column(Float, default=0.0, server_default="0")
+    progressed_at: Mapped[int | None] = mapped_column(BigInteger)
     parameters: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (

@@ -235,14 +235,17 @@ class EmbeddingMethods(Asker):
 
 
 def text_from_bytes(data: bytes) -> str:
-    """Return the text that a request holds; raise `InvalidInput` if it is empty, too long, or not UTF-8."""
+    """Return the text that a request holds; raise `InvalidInput` if it is empty, too long, or not UTF-8.
+
+    Blanks are a text: the references read a start and an end in them, and immich sends such a search on.
+    """
     if len(data) > MAX_TEXT_BYTES:
         raise InvalidInput(f"The text has {len(data)} bytes.", f"Send one of up to {MAX_TEXT_BYTES}.")
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
         raise InvalidInput(f"The text is not UTF-8 ({error.reason} at byte {error.start}).", "Encode it so.") from error
-    if not text.strip():
+    if not text:
         raise InvalidInput("The text is empty.", "Send one or more words.")
     return text
 

@@ -16,6 +16,7 @@ from depthface.cores import Cores
 from depthface_gateway.depthflow import figures
 from depthface_gateway.depthflow.clips import TASK
 from depthface_gateway.depthflow.figures import cpu_percent, errors, health_of, memory_percent
+from depthface_gateway.depthflow.wire import Task
 from depthface_gateway.jobs.claims import NewJob
 from depthface_gateway.jobs.core import Core
 from depthface_gateway.jobs.database import Database
@@ -52,6 +53,35 @@ def test_how_busy_the_machine_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert memory_percent(meminfo) == 0.0, "it does not say"
     meminfo.write_text("MemTotal:       16000 kB\n\nMemAvailable:    4000 kB\nHugePages_Total:       0\n")
     assert memory_percent(meminfo) == 75.0
+
+
+def test_a_task_is_updated_by_each_progress(tmp_path: Path) -> None:
+    """Who sees it stand still takes it for hung, and cancels it."""
+    now_ms = 1_700_000_000_000
+    database = Database(f"sqlite:///{tmp_path}/jobs.sqlite3", lambda: now_ms)
+    queue = Queue(database, [TASK])
+    queue.add(NewJob("clip", TASK, "photo"))
+    updated = []
+
+    def look() -> None:
+        job = queue.get("clip")
+        assert job is not None
+        updated.append(int(Task.of(job).updated_at.timestamp() * 1000) - 1_700_000_000_000)
+
+    look()
+    now_ms += 1000
+    claim = queue.claim("w")
+    assert claim is not None
+    look()
+    for share in (0.2, 0.2, 0.5):  # by the second it stands still
+        now_ms += 1000
+        queue.renew("w", {claim: share})
+        look()
+    now_ms += 1000
+    assert queue.finish(claim, {}, lambda: None)
+    look()
+    assert updated == [0, 1000, 2000, 2000, 4000, 5000]
+    database.close()
 
 
 def test_what_became_of_the_tasks(tmp_path: Path) -> None:

@@ -77,6 +77,25 @@ def test_every_step_goes_down_and_up_and_keeps_the_jobs(database: Database) -> N
     assert queue.counts() == {}
 
 
+def test_jobs_of_the_step_before_go_on(database: Database) -> None:
+    database.migrate("0004")
+    with database.writing() as session:
+        session.execute(
+            text(
+                "INSERT INTO jobs (job_id, task_type, media_store_id, status, created_at, retry_count, max_retries) "
+                "VALUES ('j', 't', 'm', 'pending', 1, 0, 3)"
+            )
+        )
+        session.execute(text("INSERT INTO queue (job_id, priority, enqueued_at) VALUES ('j', 5, 1)"))
+    database.migrate()
+    queue = Queue(database, ["t"])
+    claim = queue.claim("w")
+    assert claim is not None and claim.job_id == "j"
+    job = queue.get("j")
+    assert job is not None and job.progressed_at is None
+    assert queue.finish(claim, {}, lambda: None)
+
+
 def test_the_older_services_database_is_taken_over(database_url: str) -> None:
     """Its jobs go on: those that were left in mid-work too, one of two for the same photo, with their priorities."""
     engine = engine_of(database_url)

@@ -11,11 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import requests
+from fixtures.deploy import ROOT
 from fixtures.gateways import MODEL, PORTRAIT, gateway
 from fixtures.serving import Server
 from fixtures.waiting import HANGS_AFTER_S, until
+from prometheus_client import CollectorRegistry
 
 from depthface_bench.servers import reserved_port
+from depthface_gateway import cli
+from depthface_gateway.jobs.database import Database
+from depthface_gateway.jobs.metrics import TableMetrics, WorkerMetrics
+from depthface_gateway.jobs.queue import Queue
 
 
 @contextmanager
@@ -68,3 +74,20 @@ def test_it_does_the_jobs_answers_prometheus_and_ends(face_server: Server, datab
             process.send_signal(signal.SIGTERM)
             assert process.wait(HANGS_AFTER_S) == 0
         assert get("/health").json()["worker"] == "unknown", "it has said goodbye"
+
+
+def test_the_page_of_jobs_names_every_metric_and_the_option_for_them(database: Database) -> None:
+    registry = CollectorRegistry()
+    WorkerMetrics(registry)
+    registry.register(TableMetrics(Queue(database, ["t"])))
+    names = {found.name + ("_total" if found.type == "counter" else "") for found in registry.collect()}
+    assert "depthface_job_tries_total" in names
+    page = (ROOT / "docs" / "jobs.md").read_text()
+    assert [name for name in (*names, "gateway-worker --metrics-port") if f"`{name}" not in page] == []
+
+
+def test_the_help_names_the_variables_and_choices() -> None:
+    for command in (cli.gateway, cli.gateway_worker):
+        read = [option for option in command.params if option.envvar]
+        assert read and all(option.show_envvar for option in read)
+    assert "[jobs|depthflow]" in cli.gateway_worker.get_help(cli.gateway_worker.make_context("gateway-worker", []))
