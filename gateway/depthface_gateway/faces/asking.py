@@ -125,9 +125,19 @@ class Faces:
         return by_area(found)[:largest]
 
     async def swap(self, source: bytes, target: bytes, id: str) -> bytes:
-        """Return a PNG of the target with the source's face; see `Client.swap`."""
+        """Return a PNG of the target whose surest face has the looks of the source's surest; see `Client.swap`."""
         model = self.model
-        png = await self.context.triton.ask(lambda client: client.swap(source, target, analysis=model, request_id=id))
+        png = await self.context.triton.ask(
+            lambda client: client.swap(
+                source,
+                target,
+                analysis=model,
+                source_face="surest",
+                target_faces="surest",
+                det_size=DETECTOR_SIDE_PX,
+                request_id=id,
+            )
+        )
         if self.swapper != "loaded":  # this has loaded it
             await self.context.triton.look()
         return png
