@@ -22,6 +22,8 @@ __all__ = ["MOST_VALUES", "check_values", "new_router"]
 _MULTIPART = "multipart/form-data"
 _MOST_PARTS = 1000
 _MOST_FIELD_BYTES = 2**20
+_AS_IT_IS = "latin-1"
+"""Each byte is a letter: cameras and older programs send names in their own code page."""
 
 MOST_VALUES = 10_000
 """The most in JSON or msgpack: a thousand photos are far fewer. One takes twenty times the memory of its text."""
@@ -89,12 +91,18 @@ class _InMemory(BytesIO):
     """What Starlette asks before it reads: nothing of it is on a disk, so that no thread is needed."""
 
 
+class _Parser(PushMultipartParser):  # type: ignore[misc]  # it has no types
+    def _create_segment(self, headerlist: list[tuple[str, str]]) -> MultipartSegment:
+        self._segment_limit = -1  # a part may say what length it likes: its boundary ends it
+        return super()._create_segment(headerlist)
+
+
 async def _read(boundary: str, stream: AsyncIterator[bytes]) -> FormData:
     """Return the parts in their order, each a `str`, or an `UploadFile` if it names a file."""
     parts: list[tuple[str, str | UploadFile]] = []
     chunks: list[bytes] = []
     segment: MultipartSegment | None = None
-    with PushMultipartParser(boundary, max_segment_count=_MOST_PARTS) as parser:
+    with _Parser(boundary, max_segment_count=_MOST_PARTS, header_charset=_AS_IT_IS) as parser:
         async for chunk in stream:
             if not chunk:
                 continue
@@ -104,12 +112,20 @@ async def _read(boundary: str, stream: AsyncIterator[bytes]) -> FormData:
                 elif segment is not None and event is not None:
                     if segment.filename is None and segment.bytes_received > _MOST_FIELD_BYTES:
                         raise HTTPException(
-                            400, f"The field {segment.name!r} is larger than {_MOST_FIELD_BYTES} bytes."
+                            400, f"The field {_name(segment.name)!r} is larger than {_MOST_FIELD_BYTES} bytes."
                         )
                     chunks.append(bytes(event))
                 elif segment is not None:
-                    parts.append((segment.name or "", _value(segment, b"".join(chunks))))
+                    parts.append((_name(segment.name), _value(segment, b"".join(chunks))))
     return FormData(parts)
+
+
+def _name(said: str | None) -> str:
+    """Return a name as UTF-8 has it, or else as it is."""
+    try:
+        return (said or "").encode(_AS_IT_IS).decode()
+    except UnicodeError:  # of another code page, or written in `filename*`
+        return said or ""
 
 
 def _value(segment: MultipartSegment, data: bytes) -> str | UploadFile:
@@ -118,5 +134,5 @@ def _value(segment: MultipartSegment, data: bytes) -> str | UploadFile:
             return data.decode()
         except UnicodeDecodeError:
             return data.decode("latin-1")
-    headers = Headers(raw=[(name.lower().encode(), value.encode()) for name, value in segment.headerlist])
-    return UploadFile(_InMemory(data), size=len(data), filename=segment.filename, headers=headers)
+    headers = Headers(raw=[(name.lower().encode(), value.encode(_AS_IT_IS)) for name, value in segment.headerlist])
+    return UploadFile(_InMemory(data), size=len(data), filename=_name(segment.filename), headers=headers)

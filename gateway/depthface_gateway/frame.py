@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI
@@ -41,6 +41,11 @@ class Frame:
         open_paths: what anybody may ask where a key is set: health checks.
         is_keyed: whether callers are asked for a key: not where they cannot show one.
         api_key: its own key, where its users have set one; empty for the settings'.
+        origins: the web origins whose pages may ask (CORS), where its users have set them; empty for the settings'.
+        is_for_any_page: whether pages of every origin may ask where none is set at all, as the original has it.
+        without_effect: variables of the original that have no effect here, and why; a name that ends in `*` stands for
+            all that begin so.
+        heeded: those of them that have.
         max_body_bytes: its own limit, where it is lower than the settings'.
         has_docs: whether `/docs` and `/redoc` show its OpenAPI to people. Their scripts come from a CDN.
     """
@@ -52,6 +57,10 @@ class Frame:
     open_paths: frozenset[str] = frozenset({"/", "/health"})
     is_keyed: bool = True
     api_key: str = ""
+    origins: tuple[str, ...] = ()
+    is_for_any_page: bool = False
+    without_effect: Mapping[str, str] = field(default_factory=dict)
+    heeded: frozenset[str] = frozenset()
     max_body_bytes: int | None = None
     has_docs: bool = True
 
@@ -106,10 +115,20 @@ def new_app(context: Context, frame: Frame, lifespan: Lifespan | None = None) ->
         deadline_s=settings.deadline_s,
         api_key=(frame.api_key or settings.api_key) if frame.is_keyed else "",
         open_paths=frame.open_paths,
-        origins=settings.origins,
+        origins=frame.origins or settings.origins or (("*",) if frame.is_for_any_page else ()),
     )
     app.add_middleware(Edge, rules=rules)
+    _tell_what_has_no_effect(context, frame)
     return app
+
+
+def _tell_what_has_no_effect(context: Context, frame: Frame) -> None:
+    """Log each variable of the original that is set in vain: whoever exchanges the service keeps them."""
+    for name in sorted(context.environment.keys() - frame.heeded):
+        for pattern, why in frame.without_effect.items():
+            if name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1])):
+                _log.info("%s has no effect here: %s", name, why)
+                break
 
 
 def told(error: RequestValidationError) -> list[dict[str, Any]]:

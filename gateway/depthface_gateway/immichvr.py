@@ -214,7 +214,8 @@ def app(context: Context) -> FastAPI:
         async with context.triton:
             yield
 
-    made = new_app(context, Frame(NAME, "ImmichVR AI Service", _answer, "1.0.0"), lifespan)
+    idle = dict.fromkeys(("MODEL_CACHE_DIR", "TEMP_DIR", "MOCK_DOWNLOADS"), "weights come with an export")
+    made = new_app(context, Frame(NAME, "ImmichVR AI Service", _answer, "1.0.0", without_effect=idle), lifespan)
     made.add_exception_handler(_Refusal, _refused)
     made.add_exception_handler(RequestValidationError, _refused)
     made.include_router(_router(depth))

@@ -6,8 +6,10 @@ A contract keeps the names that its users have set already (`IMMICH_PORT`, `DEPT
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from depthface.errors import InvalidInput
 
@@ -25,8 +27,21 @@ def text(environment: Environment, name: str, default: str = "") -> str:
 
 
 def words(environment: Environment, name: str) -> tuple[str, ...]:
-    """Return the parts of a comma-separated variable, without the empty ones."""
-    return tuple(part.strip() for part in text(environment, name).split(",") if part.strip())
+    """Return the parts of a variable, without the empty ones: between commas, or as a JSON list, which pydantic reads.
+
+    Raises:
+        InvalidInput: it begins as a list, and is not one of texts.
+    """
+    said = text(environment, name)
+    parts: object = said.split(",")
+    if said.startswith("["):
+        try:
+            parts = json.loads(said)
+        except ValueError:
+            parts = None
+        if not (isinstance(parts, list) and all(isinstance(part, str) for part in parts)):
+            raise InvalidInput(f"{name} is {said!r}, which is not a JSON list of texts.", 'Write a,b or ["a", "b"].')
+    return tuple(part.strip() for part in cast(list[str], parts) if part.strip())
 
 
 def flag(environment: Environment, name: str, default: bool = False) -> bool:
@@ -66,7 +81,7 @@ class Settings:
             that is a stream of events.
         in_flight: the most requests at one Triton at once; more wait here.
         waiting: the most requests that wait; more are refused with 503.
-        origins: the web origins whose pages may ask (CORS); none by default.
+        origins: the web origins whose pages may ask (CORS); empty for what each contract's original allows.
         api_key: what callers must show in `x-api-key`; empty: nobody is asked.
         aliases: a foreign model name to the name that Triton's model has, without its task.
     """

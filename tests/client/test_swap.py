@@ -5,6 +5,7 @@ The weights are random, in an architecture of the published size: right for arit
 
 from __future__ import annotations
 
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from fixtures.serving import Server, depthface, serving
+from fixtures.shared import linked
 from fixtures.waiting import until
 from PIL import Image
 
@@ -81,6 +83,39 @@ def test_it_equals_insightfaces_own(client, tmp_path):
     assert got.shape == TARGET.shape
     assert np.abs(got.astype(int) - TARGET).max() > 20  # something was swapped
     assert np.abs(got.astype(int) - expected).max() <= 2
+
+
+def test_the_largest_face_of_the_target_alone_may_be_changed(client):
+    places = [scenes.Placed(scenes.Person(person), x, 240, size) for person, x, size in ((4, 140, 60), (5, 440, 110))]
+    two = scenes.draw_scene(places, (480, 640), seed=4).image
+    small, large = sorted(client.faces(two, parts=()), key=lambda face: face.area)
+    for asked, changed in (("all", [small, large]), ("largest", [large])):
+        after = np.asarray(Image.open(BytesIO(client.swap(SOURCE, two, target_faces=asked)))).astype(int)
+        differs = np.abs(after - two).max(axis=2) > 0
+        for face in (small, large):
+            x, y = face.keypoints[2].round().astype(int)  # its nose
+            assert differs[y - 2 : y + 3, x - 2 : x + 3].any() == (face in changed)
+
+
+@pytest.mark.parametrize("option", [{"source_face": "all"}, {"target_faces": "first"}, {"det_size": 100}])
+def test_an_option_that_is_none_is_refused_here(client, option):
+    (name,) = option
+    with pytest.raises(InvalidInput, match=name):
+        client.swap(SOURCE, TARGET, **option)
+
+
+def test_a_swapper_that_was_exported_before_there_were_options_is_named(swap_repository, tmp_path):
+    old = linked(swap_repository, to=tmp_path / "old")
+    for config in list((old / MODEL).rglob("*.pbtxt")):
+        text = re.sub(
+            r'input \{\s*name: "(source_face|target_faces|det_size)".*?\n\}\n', "", config.read_text(), flags=re.S
+        )
+        config.unlink()  # it is a link
+        config.write_text(text)
+    with serving(old) as server, Client(server.host, timeout_s=300) as client:
+        assert client.swap(SOURCE, TARGET)
+        with pytest.raises(InvalidInput, match=r"does not take target_faces\. Export it"):
+            client.swap(SOURCE, TARGET, target_faces="largest")
 
 
 def test_a_photo_without_a_face_is_named(client):

@@ -150,7 +150,10 @@ def test_v1_tells_what_it_is(url):
     assert (health["status"], health["auth_enabled"]) == ("ready", False)
     assert requests.get(f"{url}/v1/models", timeout=HANGS_AFTER_S).json()["models"][0]["model_id"] == MODEL
     system = requests.get(f"{url}/v1/system", timeout=HANGS_AFTER_S).json()
-    assert system["safe_config"]["default_threshold"] == 0.4 and system["model"]["embedding_dimension"] == 512
+    assert (
+        system["safe_config"]["default_similarity_threshold"] == 0.4 and system["model"]["embedding_dimension"] == 512
+    )
+    assert system["models"] == {}  # there the state of a folder
     given = requests.get(f"{url}/v1/health", headers={"x-request-id": "mine-1"}, timeout=HANGS_AFTER_S)
     assert given.headers["x-request-id"] == given.json()["request_id"] == "mine-1"
 
@@ -206,7 +209,9 @@ def test_without_a_triton_each_says_so(lonely_gateway):
     url = lonely_gateway.urls["faces"]
     health = requests.get(f"{url}/health", timeout=HANGS_AFTER_S)
     assert (health.status_code, health.json()["models"]["detector"]) == (503, "unavailable")
-    assert requests.get(f"{url}/v1/health", timeout=HANGS_AFTER_S).json()["error"]["code"] == "not_ready"
+    health = requests.get(f"{url}/v1/health", timeout=HANGS_AFTER_S)
+    assert (health.status_code, set(health.json())) == (503, {"status", "version", "auth_enabled", "request_id"})
+    assert health.json()["status"] == "not_ready"
     assert post(url, "/recognition/embedding", {"file": CROWD}).status_code == 503
     assert post(url, "/v1/detect", {"image": CROWD}).json()["error"]["code"] == "runtime_unavailable"
     assert post(url, "/api/v1/detection/detect", {"file": CROWD}).status_code == 503
@@ -228,6 +233,7 @@ def test_a_key_is_asked_for_where_it_is_set(face_server):
         for headers in ({}, {"x-api-key": "wrong"}, {"authorization": "Basic secret"}):
             answer = requests.get(f"{url}/v1/models", headers=headers, timeout=HANGS_AFTER_S)
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized")
+            assert answer.headers["www-authenticate"] == "Bearer"
         for headers in ({"x-api-key": "secret"}, {"authorization": "Bearer secret"}):
             assert requests.get(f"{url}/v1/models", headers=headers, timeout=HANGS_AFTER_S).status_code == 200
         assert requests.get(f"{url}/v1/health", timeout=HANGS_AFTER_S).json()["auth_enabled"] is True

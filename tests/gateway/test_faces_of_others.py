@@ -97,7 +97,9 @@ def test_extract_does_what_its_options_say(url, people):
         assert [row["num_det"] for row in rows] == list(range(len(rows)))
     widths = sorted(int(face.box[2] - face.box[0]) for face in people)
     assert len(extract(min_face_size=widths[-2], threshold=0.5)) == 2
-    assert extract(threshold=1.0) == []
+    assert extract(threshold=1.0) == extract(threshold=1.5) == []
+    for everything in ({"limit_faces": -1, "min_face_size": -5}, {"limit_faces": None, "min_face_size": None}):
+        assert len(extract(threshold=0.5, img_req_headers={"X-Try": 1}, **everything)) == len(people)
     assert all(row["vec"] is None for row in extract(extract_embedding=False))
 
 
@@ -107,7 +109,8 @@ def test_extract_does_what_its_options_say(url, people):
         (b"{", 422),
         (b"{}", 422),
         (b'{"images": {"data": 3}}', 422),
-        (b'{"images": {"data": []}, "threshold": 2}', 422),
+        (b'{"images": {"data": []}, "threshold": NaN}', 422),
+        (b'{"images": {"data": []}, "limit_faces": 2147483648}', 422),
         (b'{"images": {"data": []}, "embed_only": true}', 501),
         (b'{"images": {"urls": ["http://127.0.0.1/"]}}', 400),
         (json.dumps({"images": {"data": ["x"] * 1001}}).encode(), 413),
@@ -137,8 +140,10 @@ def test_the_largest_come_first_only_where_some_are_left_out():
     assert areas(None) == areas(0) == areas(3) == areas(4) == [20.0, 30.0, 10.0]
 
 
-@pytest.mark.parametrize(("said", "asked"), [(0.0, 1e-6), (1e-300, 1e-6), (0.5, 0.5), (None, None)])
-def test_a_threshold_of_nothing_is_taken(said, asked):
+@pytest.mark.parametrize(
+    ("said", "asked"), [(0.0, 1e-6), (1e-300, 1e-6), (-1.0, 1e-6), (0.5, 0.5), (1.5, 1.0), (None, None)]
+)
+def test_a_threshold_of_nothing_is_taken_and_one_beyond_all(said, asked):
     heard: list[float | None] = []
 
     class Asked:
@@ -258,6 +263,10 @@ def test_drawings(url, people):
         "image/png",
     )
     assert not none[:460].any()
+    nulls = dict.fromkeys(("draw_landmarks", "draw_scores", "draw_sizes", "limit_faces", "min_face_size"))
+    asked = {"images": images, "threshold": 0.5, **nulls}
+    again = changed(requests.post(f"{url}/draw_detections", json=asked, timeout=HANGS_AFTER_S), "image/png")
+    assert (again == boxes).all()
     upload = post(url, "/multipart/draw_detections", {"file": CROWD}, limit_faces="1", threshold="0.5")
     assert 0 < changed(upload, "image/jpg")[:460].sum() < boxes.sum() * 2
     for answer in (
@@ -271,3 +280,12 @@ def test_info(url):
     info = requests.get(f"{url}/info", timeout=HANGS_AFTER_S).json()
     assert info["models"]["inference_backend"] == "triton"
     assert info["defaults"]["det_thresh"] == 0.6
+    assert set(info) == {"version", "tensorrt_version", "log_level", "models", "defaults"}
+    assert set(info["models"]) == {
+        *("inference_backend", "det_name", "rec_name", "ga_name", "mask_detector", "max_size"),
+        *("rec_batch_size", "det_batch_size", "force_fp16", "triton_uri"),
+    }  # its client shows the two batch sizes, and fails without them
+    assert set(info["defaults"]) == {
+        *("return_face_data", "return_landmarks", "extract_embedding", "extract_ga", "detect_masks", "det_thresh"),
+        *("img_req_headers", "sslv3_hack"),
+    }

@@ -22,9 +22,9 @@ from depthface_gateway.triton import Triton
 PHOTO = random.Random(1).randbytes(300_000)
 
 
-def part(disposition: str, value: bytes, *headers: str) -> bytes:
+def part(disposition: str, value: bytes, *headers: str, charset: str = "utf-8") -> bytes:
     lines = [f"Content-Disposition: form-data; {disposition}", *headers]
-    return b"--b\r\n" + "\r\n".join(lines).encode() + b"\r\n\r\n" + value + b"\r\n"
+    return b"--b\r\n" + "\r\n".join(lines).encode(charset) + b"\r\n\r\n" + value + b"\r\n"
 
 
 BODIES = {
@@ -34,6 +34,11 @@ BODIES = {
     "two of a name": [part('name="a"', b"1"), part('name="a"', b"2"), part('name="a"; filename="f"', b"3")],
     "letters of the world": [part('name="text"', "ein rotes Auto, 東京, é".encode())],
     "a name of the world": [part('name="file"; filename="größe.jpg"', b"x")],
+    "a name in a camera's code page": [part('name="file"; filename="Übung.jpg"', b"x", charset="latin-1")],
+    "a name from China": [part('name="file"; filename="照片.jpg"', b"x", charset="gbk")],
+    "a field in a camera's code page": [part('name="größe"', b"1", charset="latin-1")],
+    "a part that names a shorter length": [part('name="file"; filename="f"', b"xyz", "Content-Length: 2")],
+    "a part that names a longer length": [part('name="file"; filename="f"', b"xyz", "Content-Length: 200")],
     "not UTF-8": [part('name="text"', b"\xff\xfe")],
     "half a character": [part('name="text"', b"+2AA-", "Content-Type: text/plain; charset=utf-7")],
     "a charset for nobody": [part('name="text"', b"a", "Content-Type: text/plain; charset=undefined")],

@@ -9,11 +9,11 @@ from depthface.errors import InvalidInput
 from depthface_client import Face
 from depthface_gateway.faces.quality import qualities
 
-FRONTAL = np.array([[30, 50], [80, 50], [55, 70], [40, 90], [70, 90]], np.float32)
+FRONTAL = np.array([[30, 50], [80, 50], [55, 68], [40, 90], [70, 90]], np.float32)
 
 
-def face(aligned: np.ndarray, keypoints: np.ndarray = FRONTAL, score: float = 0.8) -> Face:
-    return Face(box=np.array([0, 0, 9, 9], np.float32), score=score, keypoints=keypoints, aligned=aligned)
+def face(aligned: np.ndarray, keypoints: np.ndarray = FRONTAL, score: float = 0.8, width: float = 20) -> Face:
+    return Face(box=np.array([0, 0, width, 120], np.float32), score=score, keypoints=keypoints, aligned=aligned)
 
 
 def quality(of: Face) -> dict[str, float]:
@@ -30,7 +30,8 @@ def test_a_flat_frontal_face_of_half_brightness():
     assert found["sharpness"] == 0
     assert found["pose"] == 1
     assert found["brightness"] == pytest.approx(128 / 255, abs=1e-6)
-    assert found["score"] == pytest.approx((0.8 + 0 + (1 - abs(2 * 128 / 255 - 1)) + 1) / 4, abs=1e-6)
+    bright = 1 - abs(2 * 128 / 255 - 1)
+    assert found["score"] == pytest.approx(0.35 * 0.8 + 0.15 * bright + 0.15 * 20 / 80 + 0.1, abs=1e-6)
 
 
 def test_sharpness_is_of_the_laplacians_variance():
@@ -40,12 +41,40 @@ def test_sharpness_is_of_the_laplacians_variance():
     assert found["sharpness"] == pytest.approx(1 - np.exp(-64 / 100), abs=1e-3)
 
 
-def test_a_turned_or_tilted_face_looks_less_into_the_camera():
-    turned, tilted = FRONTAL.copy(), FRONTAL.copy()
-    turned[2, 0] += 20  # of the 50 between the eyes
-    tilted[1, 1] += 50  # 45 degrees
-    poses = [quality(face(noise(5), keypoints))["pose"] for keypoints in (turned, tilted)]
-    assert poses == pytest.approx([0.6, 0.5], abs=1e-6)
+# A point that is moved, and the degrees of yaw, pitch and roll that it tells: the server's own formula, by hand.
+@pytest.mark.parametrize(
+    ("moved", "degrees"),
+    [
+        ((2, (75, 68)), (36, 0, 0)),  # the nose by 20 of the 50 between the eyes
+        ((2, (55, 88)), (0, 45, 0)),  # the nose at 38 of the 40 from the eyes to the mouth
+    ],
+)
+def test_a_turned_face_looks_less_into_the_camera(moved, degrees):
+    index, place = moved
+    keypoints = FRONTAL.copy()
+    keypoints[index] = place
+    straight, turned = (quality(face(noise(5), points)) for points in (FRONTAL, keypoints))
+    assert straight["pose"] == 1
+    assert turned["pose"] == pytest.approx(1 - sum(degrees) / 135, abs=1e-6)
+    assert straight["score"] - turned["score"] == pytest.approx(0.1 * max(degrees) / 90, abs=2e-6)
+
+
+def test_a_tilted_face_is_tilted_by_the_line_of_its_eyes():
+    tilted = np.array([[30, 25], [80, 75], [55, 68], [40, 90], [70, 90]], np.float32)
+    assert quality(face(noise(5), tilted))["pose"] == pytest.approx(1 - (45 + 90 * (18 / 40 - 0.45)) / 135, abs=1e-6)
+
+
+def test_a_face_that_is_turned_all_round_is_not_below_nothing():
+    upside_down = np.array([[80, 50], [30, 50], [300, 500], [70, 10], [40, 10]], np.float32)
+    found = quality(face(noise(5), upside_down))
+    assert found["pose"] == 0
+    assert 0 < found["score"] < 1
+
+
+@pytest.mark.parametrize(("width", "size"), [(20, 0.25), (80, 1), (500, 1)])
+def test_a_larger_face_is_better_up_to_eighty_pixels(width, size):
+    nothing = quality(face(noise(5), width=0))["score"]
+    assert quality(face(noise(5), width=width))["score"] - nothing == pytest.approx(0.15 * size, abs=2e-6)
 
 
 def test_it_is_as_numpy_computes_it_by_the_formula():

@@ -1,4 +1,4 @@
-"""The swapping pipeline with its networks stood in for: which face is taken, and that every face is changed."""
+"""The swapping pipeline with its networks stood in for: which face is taken, and which are changed."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ class Networks:
         self.batches: list[int] = []
         self.taken: list[int] = []
         self.packs: list[str] = []
+        self.det_sizes: list[int] = []
 
     async def infer(self, model: str, inputs: dict, outputs: tuple[str, ...]) -> dict[str, np.ndarray]:
         if model == "the swapper":
@@ -59,17 +60,19 @@ class Networks:
             self.taken += inputs["embedding"].argmax(axis=1).tolist()
             return {"faces_out": faces + np.uint8(100)}
         self.packs.append(model)
+        self.det_sizes.append(inputs["det_size"].item())
         if inputs["image"][0, 0] == SOURCE:
             return {"boxes": self.boxes[None], "embeddings": self.embeddings[None]}
-        return {"boxes": np.zeros((1, len(self.keypoints), 4)), "keypoints": self.keypoints[None]}
+        boxes = np.array([[0, 0, 10 + index % 3, 10] for index in range(len(self.keypoints))], np.float32)
+        return {"boxes": boxes[None], "keypoints": self.keypoints[None]}
 
 
 # Sides of 10, 30 and 20 pixels; the last is nearer the middle, and the surest comes first.
 SOURCE_BOXES = np.array([[0, 0, 10, 10], [50, 50, 80, 80], [30, 30, 50, 50]], np.float32)
 
 
-def swapped(networks: Networks, photo: bytes, **options: bytes) -> np.ndarray:
-    answer = pipeline.swap(["image"], networks.infer, PARAMETERS, SOURCE, photo, **options)
+def swapped(networks: Networks, photo: bytes, *options: object, **pack: bytes) -> np.ndarray:
+    answer = pipeline.swap(["image"], networks.infer, PARAMETERS, SOURCE, photo, *options, **pack)
     return np.asarray(Image.open(BytesIO(asyncio.run(answer)["image"])))
 
 
@@ -93,6 +96,49 @@ def test_the_largest_face_of_the_source_is_taken(order):
     networks = Networks(keypoints, SOURCE_BOXES[list(order)])
     swapped(networks, photo)
     assert networks.taken == [order.index(1)] * 3
+
+
+@pytest.mark.parametrize(("source_face", "taken"), [(None, 1), (b"largest", 1), (b"surest", 0)])
+@pytest.mark.parametrize(
+    ("target_faces", "changed"), [(None, [0, 1, 2, 3]), (b"all", [0, 1, 2, 3]), (b"largest", [2]), (b"surest", [0])]
+)
+def test_which_face_is_taken_and_which_are_changed_may_be_asked_for(source_face, taken, target_faces, changed):
+    photo, keypoints = target(4)
+    networks = Networks(keypoints, SOURCE_BOXES)
+    result = swapped(networks, photo, None, source_face, target_faces, None)
+    assert networks.taken == [taken] * len(changed)
+    for index, points in enumerate(keypoints):
+        x, y = points.mean(axis=0).astype(int)
+        lighter = 100 if index in changed else 0
+        assert np.abs(result[y, x] - (colour(index) + lighter)).max() <= 1, f"face {index}"
+    assert networks.det_sizes == [0, 0]
+
+
+def test_the_size_that_is_asked_for_holds_for_both_photos():
+    photo, keypoints = target(1)
+    networks = Networks(keypoints, SOURCE_BOXES)
+    swapped(networks, photo, None, None, None, np.array([640], np.int32))
+    assert networks.det_sizes == [640, 640]
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ((None, b"all"), "source_face"),
+        ((None, b"\xff"), "source_face"),
+        ((None, None, b"first"), "target_faces"),
+        ((None, None, b"l" * 2**20), "target_faces"),
+        ((None, None, None, np.array([100], np.int32)), "det_size"),
+    ],
+    ids=["no such face", "no text", "no such faces", "very long", "no such size"],
+)
+def test_an_option_that_is_none_is_refused_before_anybody_is_asked(options, name):
+    photo, keypoints = target(1)
+    networks = Networks(keypoints, SOURCE_BOXES)
+    with pytest.raises(InvalidInput, match=name) as caught:
+        swapped(networks, photo, *options)
+    assert len(str(caught.value)) < 250
+    assert networks.packs == []
 
 
 def test_the_pack_that_is_named_finds_the_faces_and_buffalo_l_otherwise():

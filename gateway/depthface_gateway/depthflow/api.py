@@ -39,7 +39,7 @@ from depthface_gateway.jobs.sending import OpenFile
 from depthface_gateway.jobs.settings import JobSettings
 from depthface_gateway.jobs.wire import Cleanup
 from depthface_gateway.outward import allowed_networks
-from depthface_gateway.settings import flag, number, text
+from depthface_gateway.settings import flag, number, text, words
 
 __all__ = ["app", "work"]
 
@@ -50,6 +50,16 @@ _MOST_ASKED = 2**16  # characters of the parameters
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _MEDIA_TYPES = {"mp4": "video/mp4", "webm": "video/webm", "gif": "image/gif"}
 _CLEAN_EVERY_S = 600.0
+
+_WITHOUT_EFFECT = {
+    **dict.fromkeys(
+        ("REDIS_*", "CELERY_*", "UPLOAD_PATH", "OUTPUT_PATH"), "jobs and files have variables of their own"
+    ),
+    **dict.fromkeys(("MAX_UPLOAD_SIZE", "ALLOWED_EXTENSIONS", "DEPTHFLOW_MAX_RESOLUTION"), "this limit is fixed"),
+    **dict.fromkeys(("DEPTHFLOW_DEFAULT_FPS", "DEPTHFLOW_DEFAULT_DURATION"), "the defaults are its documents'"),
+    "API_PREFIX": "it is always /api/v1",
+    "CORS_ALLOW_*": "pages of CORS_ORIGINS may use any method and header, and send no cookies",
+}
 
 _routes = new_router()
 _api = new_router(prefix="/api/v1")
@@ -83,7 +93,10 @@ def app(context: Context) -> FastAPI:
                     app.state.on_stop = core.worker.stop
             yield
 
-    frame = Frame(name="depthflow", title="DepthFlow API", answer=_answer, api_key=_key(context))
+    frame = Frame(
+        name="depthflow", title="DepthFlow API", answer=_answer, api_key=_key(context),
+        origins=words(context.environment, "CORS_ORIGINS"), is_for_any_page=True, without_effect=_WITHOUT_EFFECT,
+    )  # fmt: skip
     made = new_app(context, frame, lifespan)
     made.add_exception_handler(_Refusal, _refused)
     made.add_exception_handler(SQLAlchemyError, _not_now)

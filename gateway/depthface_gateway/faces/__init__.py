@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -38,6 +39,7 @@ _ANSWERS: Mapping[str, Callable[[Problem], Response]] = {
 
 def app(context: Context) -> FastAPI:
     """Make the app; raises `InvalidInput` if a variable says what cannot be."""
+    context = replace(context, settings=replace(context.settings, api_key=insightface_server.key(context)))
     faces = Faces.of(context)
     outside = Outside()
     is_fetching = flag(context.environment, "DEPTHFACE_GATEWAY_FETCH_URLS")
@@ -51,7 +53,13 @@ def app(context: Context) -> FastAPI:
                 outside.session = await stack.enter_async_context(outward.session(networks, outward.PHOTO_TIMEOUT_S))
             yield
 
-    made = new_app(context, Frame(NAME, "Faces over REST", _answer, open_paths=_OPEN_PATHS), lifespan)
+    frame = Frame(
+        NAME, "Faces over REST", _answer, open_paths=_OPEN_PATHS, origins=insightface_server.origins(context),
+        is_for_any_page=not is_fetching,  # or else any page that its user opens could look into the network
+        without_effect={**insightface_server.WITHOUT_EFFECT, **insightface_rest.WITHOUT_EFFECT},
+        heeded=insightface_server.HEEDED,
+    )  # fmt: skip
+    made = new_app(context, frame, lifespan)
     made.include_router(restapi.router(faces))
     made.include_router(insightface_server.router(faces))
     made.include_router(insightface_rest.router(faces, outside))

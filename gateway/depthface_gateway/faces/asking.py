@@ -90,7 +90,7 @@ class Faces:
         """Return the faces, the surest first, with these parts as far as the pack has networks for them.
 
         Args:
-            min_score: the least of a face, 0 to 1.
+            min_score: the least of a face; below 0 it counts as 0, above 1 as 1.
             largest: only as many of them; None or 0 for all. Where there are more, those of the largest boxes, the
                 largest first, as InsightFace-REST has it. (The server's own `max_faces` prefers those near the middle,
                 which none of these services does.)
@@ -104,7 +104,7 @@ class Faces:
                     photo,
                     model=model,
                     parts=parts,
-                    min_score=None if min_score is None else max(min_score, _LEAST_SCORE),
+                    min_score=None if min_score is None else min(max(min_score, _LEAST_SCORE), 1.0),
                     det_size=det_size,
                     request_id=id,
                 )
@@ -125,9 +125,19 @@ class Faces:
         return by_area(found)[:largest]
 
     async def swap(self, source: bytes, target: bytes, id: str) -> bytes:
-        """Return a PNG of the target with the source's face; see `Client.swap`."""
+        """Return a PNG of the target whose surest face has the looks of the source's surest; see `Client.swap`."""
         model = self.model
-        png = await self.context.triton.ask(lambda client: client.swap(source, target, analysis=model, request_id=id))
+        png = await self.context.triton.ask(
+            lambda client: client.swap(
+                source,
+                target,
+                analysis=model,
+                source_face="surest",
+                target_faces="surest",
+                det_size=DETECTOR_SIDE_PX,
+                request_id=id,
+            )
+        )
         if self.swapper != "loaded":  # this has loaded it
             await self.context.triton.look()
         return png

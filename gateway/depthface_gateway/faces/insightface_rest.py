@@ -34,10 +34,27 @@ from depthface_gateway.outward import fetch
 from depthface_gateway.photos import from_base64
 from depthface_gateway.settings import Environment, flag, number
 
-__all__ = ["Outside", "router"]
+__all__ = ["WITHOUT_EFFECT", "Outside", "router"]
 
 _AT_ONCE = 8  # photos of one request
 _MOST_PHOTOS = 1000
+_MOST_FACES = 2**31
+WITHOUT_EFFECT = {
+    "DEF_DETECT_MASKS": "there is no network for masks",
+    **dict.fromkeys(
+        ("DEF_IMG_REQ_HEADERS", "DEF_SSLV3_HACK"), "photos are fetched with the headers of a request alone"
+    ),
+    **dict.fromkeys(
+        ("INFERENCE_BACKEND", "DET_NAME", "REC_NAME", "GA_NAME", "MASK_DETECTOR", "TRITON_URI"),
+        "FACES_PACK names the pack, --url the Triton",
+    ),
+    **dict.fromkeys(
+        ("MAX_SIZE", "DET_BATCH_SIZE", "REC_BATCH_SIZE", "FORCE_FP16"), "sizes and precisions are Triton's"
+    ),
+    "ROOT_IMAGES_DIR": "no files are read from this machine",
+}
+"""The variables of that service that count for nothing here, and why."""
+
 _JSON, _MSGPACK, _MSGPACK_ANSWER = "application/json", "application/msgpack", "application/x-msgpack"
 
 
@@ -59,30 +76,30 @@ class Extract(BaseModel):
     """What a request says; the defaults are of the variables DEF_…."""
 
     images: Images
-    threshold: float | None = Field(default=None, ge=0, le=1)
+    threshold: float | None = Field(default=None, allow_inf_nan=False)
     embed_only: bool | None = False
     return_face_data: bool | None = None
     return_landmarks: bool | None = None
     extract_embedding: bool | None = None
     extract_ga: bool | None = None
     detect_masks: bool | None = False
-    limit_faces: int | None = Field(default=0, ge=0, lt=2**31)
-    min_face_size: int | None = Field(default=0, ge=0)
+    limit_faces: int | None = Field(default=0, lt=_MOST_FACES)
+    min_face_size: int | None = 0
     verbose_timings: bool | None = False
     msgpack: bool | None = False
-    img_req_headers: dict[str, str] | None = None
+    img_req_headers: dict[str, Any] | None = None
 
 
 class Draw(BaseModel):
     """What a request for a picture says."""
 
     images: Images
-    threshold: float | None = Field(default=None, ge=0, le=1)
-    draw_landmarks: bool = True
-    draw_scores: bool = True
-    draw_sizes: bool = True
-    limit_faces: int = Field(default=0, ge=0, lt=2**31)
-    min_face_size: int = Field(default=0, ge=0)
+    threshold: float | None = Field(default=None, allow_inf_nan=False)
+    draw_landmarks: bool | None = True
+    draw_scores: bool | None = True
+    draw_sizes: bool | None = True
+    limit_faces: int | None = Field(default=0, lt=_MOST_FACES)
+    min_face_size: int | None = 0
 
 
 @dataclass(frozen=True)
@@ -123,7 +140,7 @@ class _Wish:
 
         return cls(
             threshold=defaults.threshold if body.threshold is None else body.threshold,
-            limit=body.limit_faces or 0,
+            limit=_most(body.limit_faces),
             least_px=body.min_face_size or 0,
             face_data=or_default(body.return_face_data, defaults.face_data),
             landmarks=or_default(body.return_landmarks, defaults.landmarks),
@@ -158,17 +175,18 @@ def router(faces: Faces, outside: Outside) -> APIRouter:
             )
         return images.urls
 
-    async def loaded(source: bytes | str, is_raw: bool, headers: Mapping[str, str] | None = None) -> bytes:
+    async def loaded(source: bytes | str, is_raw: bool, headers: Mapping[str, Any] | None = None) -> bytes:
         if isinstance(source, bytes):
             return source if is_raw else from_base64(source)
         assert outside.session is not None
-        return await fetch(outside.session, source, faces.context.settings.max_body_bytes, headers)
+        sent = {name: str(value) for name, value in (headers or {}).items()}
+        return await fetch(outside.session, source, faces.context.settings.max_body_bytes, sent)
 
     async def picture(photo: bytes, body: Draw, id: str, kind: str) -> bytes:
         threshold = defaults.threshold if body.threshold is None else body.threshold
-        found = await faces.find(photo, id, min_score=threshold, largest=body.limit_faces)
-        shown = [face for face in found if float(face.box[2] - face.box[0]) >= body.min_face_size]
-        look = Look(body.draw_landmarks, body.draw_scores, body.draw_sizes)
+        found = await faces.find(photo, id, min_score=threshold, largest=_most(body.limit_faces))
+        shown = [face for face in found if float(face.box[2] - face.box[0]) >= (body.min_face_size or 0)]
+        look = Look(bool(body.draw_landmarks), bool(body.draw_scores), bool(body.draw_sizes))
         return await asyncio.to_thread(drawn, photo, shown, look, kind)
 
     @routes.post("/extract", openapi_extra={"requestBody": schema})
@@ -219,11 +237,11 @@ def router(faces: Faces, outside: Outside) -> APIRouter:
     async def draw_upload(  # noqa: PLR0913  the fields of a form
         request: Request,
         file: Annotated[UploadFile, File()],
-        threshold: Annotated[float | None, Form(ge=0, le=1)] = None,
+        threshold: Annotated[float | None, Form(allow_inf_nan=False)] = None,
         draw_landmarks: Annotated[bool, Form()] = True,
         draw_scores: Annotated[bool, Form()] = True,
         draw_sizes: Annotated[bool, Form()] = True,
-        limit_faces: Annotated[int, Form(ge=0, lt=2**31)] = 0,
+        limit_faces: Annotated[int, Form(lt=_MOST_FACES)] = 0,
     ) -> Response:
         """Return the photo with its faces drawn."""
         body = Draw(
@@ -251,6 +269,10 @@ def router(faces: Faces, outside: Outside) -> APIRouter:
                 "ga_name": faces.model,
                 "mask_detector": None,
                 "max_size": [640, 640],
+                "rec_batch_size": 1,
+                "det_batch_size": 1,
+                "force_fp16": False,
+                "triton_uri": None,
             },
             "defaults": {
                 "return_face_data": defaults.face_data,
@@ -259,10 +281,17 @@ def router(faces: Faces, outside: Outside) -> APIRouter:
                 "extract_ga": defaults.gender_age,
                 "detect_masks": False,
                 "det_thresh": defaults.threshold,
+                "img_req_headers": {},
+                "sslv3_hack": False,
             },
         }
 
     return routes
+
+
+def _most(limit: int | None) -> int:
+    """Return how many faces are wanted, 0 for all: without a number above 0 there is no limit."""
+    return max(limit or 0, 0)
 
 
 async def _extracted(faces: Faces, photo: bytes, wish: _Wish, id: str) -> dict[str, Any]:

@@ -25,16 +25,26 @@ from depthface.errors import (
 from depthface.families.insightface.facts import EMBEDDING_SIZE_FACT
 from depthface_client import Face
 from depthface_gateway.answers import Json, finite
+from depthface_gateway.context import Context
 from depthface_gateway.faces.asking import Faces, by_area
 from depthface_gateway.faces.quality import qualities
 from depthface_gateway.forms import new_router
 from depthface_gateway.frame import Problem, request_id
 from depthface_gateway.photos import upright_size
-from depthface_gateway.settings import number
+from depthface_gateway.settings import flag, number, text, words
 
-__all__ = ["PREFIX", "answer", "router"]
+__all__ = ["HEEDED", "PREFIX", "WITHOUT_EFFECT", "answer", "key", "origins", "router"]
 
 PREFIX = "/v1"
+
+_THRESHOLD, _ORIGINS = "INSIGHTFACE_DEFAULT_THRESHOLD", "INSIGHTFACE_CORS_ORIGINS"
+_KEY, _IS_KEYED = "INSIGHTFACE_API_KEY", "INSIGHTFACE_AUTH_ENABLED"
+
+WITHOUT_EFFECT = {"INSIGHTFACE_*": "limits are fixed, models and devices are Triton's, and nobody is registered"}
+"""The variables of that server that count for nothing here, and why."""
+
+HEEDED = frozenset({_THRESHOLD, _ORIGINS, _KEY, _IS_KEYED})
+"""Those that do count."""
 
 _MOST_BYTES = 10 * 2**20
 _MOST_PIXELS = 40_000_000
@@ -58,14 +68,40 @@ class _Refused(InvalidInput):
         self.answer = status, code
 
 
+def key(context: Context) -> str:
+    """Return the key that callers show: that server's, or else the gateway's; empty where nobody has asked for one.
+
+    As there, a key is asked for unless `INSIGHTFACE_AUTH_ENABLED` says no; but where neither of its two variables is
+    set, another service's place is taken.
+
+    Raises:
+        InvalidInput: a key is asked for, and there is none: the app would stand open.
+    """
+    environment, own = context.environment, text(context.environment, _KEY)
+    if not (_KEY in environment or text(environment, _IS_KEYED)):
+        return context.settings.api_key
+    is_keyed = flag(environment, _IS_KEYED, True)
+    found = (own if is_keyed else "") or context.settings.api_key
+    if is_keyed and not found:
+        raise InvalidInput(
+            f"Callers are to show a key, and {_KEY} is empty.", f"Set {_KEY} to what they show, or {_IS_KEYED} to 0."
+        )
+    return found
+
+
+def origins(context: Context) -> tuple[str, ...]:
+    """Return the web origins that its users allow."""
+    return words(context.environment, _ORIGINS)
+
+
 def router(faces: Faces) -> APIRouter:
     """Return its routes."""
     routes = new_router(prefix=PREFIX, tags=["InsightFace Server"])
     environment = faces.context.environment
-    default_threshold = number(environment, "INSIGHTFACE_DEFAULT_THRESHOLD", 0.4, 0.0, 1.0)
+    default_threshold = number(environment, _THRESHOLD, 0.4, 0.0, 1.0)
 
-    def said(request: Request, /, **body: Any) -> JSONResponse:
-        return Json(body | {"request_id": request_id(request)})
+    def said(request: Request, status_code: int = 200, /, **body: Any) -> JSONResponse:
+        return Json(body | {"request_id": request_id(request)}, status_code)
 
     async def read(upload: UploadFile) -> tuple[bytes, tuple[int, int]]:
         """Return the photo, width and height; what it refuses is refused before the server is asked."""
@@ -105,10 +141,10 @@ def router(faces: Faces) -> APIRouter:
     @routes.get("/health", responses={503: {}})
     async def health(request: Request) -> JSONResponse:
         """Say whether a server is there, from memory."""
+        facts = {"version": __version__, "auth_enabled": bool(faces.context.settings.api_key)}
         if not faces.context.triton.is_alive:
-            raise _Refused(503, "not_ready", "No Triton answers.")
-        auth = bool(faces.context.settings.api_key)
-        return said(request, status="ready", version=__version__, auth_enabled=auth)
+            return said(request, 503, status="not_ready", **facts)
+        return said(request, status="ready", **facts)
 
     @routes.get("/models")
     async def models(request: Request) -> JSONResponse:
@@ -130,15 +166,17 @@ def router(faces: Faces) -> APIRouter:
             model=summary(),
             database={},
             data={},
-            models={name: model.ready for name, model in faces.context.triton.models.items()},
+            models={},
             stats={},
             search={},
             api_key={"authentication_enabled": auth, "configured": auth},
             safe_config={
-                "default_threshold": default_threshold,
+                "default_similarity_threshold": default_threshold,
                 "max_image_bytes": _MOST_BYTES,
                 "max_image_pixels": _MOST_PIXELS,
                 "max_request_bytes": faces.context.settings.max_body_bytes,
+                "request_timeout_seconds": faces.context.settings.deadline_s,
+                "max_detected_faces": _MOST_FACES,
             },
             recent_errors=[],
         )
@@ -226,7 +264,8 @@ def answer(problem: Problem) -> Response:
     elif isinstance(error, DepthfaceError) and status in (404, 502):
         status, code = 503, "runtime_unavailable"
     message = "A valid Bearer API key is required." if status == 401 else problem.message
-    return JSONResponse({"error": _error(code, message), "request_id": problem.request_id}, status)
+    headers = {"www-authenticate": "Bearer"} if status == 401 else None
+    return JSONResponse({"error": _error(code, message), "request_id": problem.request_id}, status, headers)
 
 
 def _error(code: str, message: str) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def router(faces: Faces) -> APIRouter:
     async def swap(
         request: Request, source: Annotated[UploadFile, File()], target: Annotated[UploadFile, File()]
     ) -> Response:
-        """Return the target as PNG with the face of the source's largest."""
+        """Return the target as PNG, its surest face swapped for the surest of the source."""
         if faces.swapper == "unavailable" and faces.context.triton.is_alive:
             raise HTTPException(503, "No face swapper is served. Export one: depthface export SWAPPER.")
         photos = await source.read(), await target.read()
@@ -65,7 +65,7 @@ def router(faces: Faces) -> APIRouter:
         try:
             png = await faces.swap(*photos, id)
         except NoFaceFound as error:
-            is_source = not await faces.find(photos[0], id, det_size=None)
+            is_source = not await faces.find(photos[0], id)
             raise HTTPException(400, "No source face" if is_source else "No target face") from error
         return Response(png, media_type="image/png")
 

@@ -51,7 +51,6 @@ def app(context: Context) -> FastAPI:
     """Make the app; raises `InvalidInput` if a variable says what cannot be."""
     models = Models.of(context.triton, context.settings.aliases, context.environment, context.data / _NOTES)
     upstream = Upstream(context.upstream, context.settings.deadline_s) if context.upstream else None
-    _tell_what_has_no_effect(context)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -70,7 +69,11 @@ def app(context: Context) -> FastAPI:
                 with suppress(asyncio.CancelledError):
                     await task
 
-    frame = Frame(NAME, "Immich ML", _answer, open_paths=frozenset({"/", "/ping"}), is_keyed=False)
+    frame = Frame(
+        NAME, "Immich ML", _answer, open_paths=frozenset({"/", "/ping"}), is_keyed=False,
+        without_effect={"MACHINE_LEARNING_*": "threads, devices and batches are Triton's, and OCR is not done"},
+        heeded=HEEDED,
+    )  # fmt: skip
     made = new_app(context, frame, lifespan)
     made.include_router(_router(context, models, upstream))
     return made
@@ -241,12 +244,6 @@ def _too_narrow(name: str, width: int) -> ServeError:
         f"{name} gives face vectors of {width} numbers, and immich stores {_COLUMNS}.",
         "Serve a pack whose recogniser gives as many, such as the one that immich asks for by default.",
     )
-
-
-def _tell_what_has_no_effect(context: Context) -> None:
-    for name in sorted(context.environment.keys() - HEEDED):
-        if name.startswith("MACHINE_LEARNING_"):
-            _log.info("%s has no effect here: threads, devices and batches are Triton's, and OCR is not done", name)
 
 
 def _answer(problem: Problem) -> Response:

@@ -98,7 +98,11 @@ def app(context: Context) -> FastAPI:
                 await stack.enter_async_context(working(core, context, settings, tasks))
             yield
 
-    frame = Frame(name="jobs", title="AI Inference Microservice", version="0.1.0", answer=_answer, is_keyed=False)
+    frame = Frame(
+        name="jobs", title="AI Inference Microservice", version="0.1.0", answer=_answer, is_keyed=False,
+        is_for_any_page=settings.public_key is not None,  # or else any page that its user opens could delete jobs
+        without_effect=dict.fromkeys(("BROADCAST_TYPE", "MQTT_*"), "events are at /job/{id}/events alone"),
+    )  # fmt: skip
     made = new_app(context, frame, lifespan)
     made.add_exception_handler(RequestValidationError, _invalid)
     made.add_exception_handler(SQLAlchemyError, _not_now)

@@ -179,10 +179,11 @@ TOLERANCES: dict[Precision, dict[str, float]] = {
 }
 
 IMAGE = TensorSpec("image", "BYTES", (1,))
+DET_SIZE = TensorSpec("det_size", "INT32", (1,), optional=True)
 OPTIONS = (
     TensorSpec("min_score", "FP32", (1,), optional=True),
     TensorSpec("max_faces", "INT32", (1,), optional=True),
-    TensorSpec("det_size", "INT32", (1,), optional=True),
+    DET_SIZE,
 )
 SIZE = TensorSpec("size", "INT32", (2,))
 PHOTO_SIZE = TensorSpec("photo_size", "INT32", (2,))
@@ -317,9 +318,9 @@ def swapper_card(name: str, file: PackFile) -> ModelCard:
         name=f"face_swap_{name}",
         function=f"depthface.families.{FAMILY}.pipeline:swap",
         inputs=(
-            TensorSpec("source", "BYTES", (1,)),
-            TensorSpec("target", "BYTES", (1,)),
-            TensorSpec(swap.PACK, "BYTES", (1,), optional=True),
+            *(TensorSpec(name, "BYTES", (1,)) for name in ("source", "target")),
+            *(TensorSpec(name, "BYTES", (1,), optional=True) for name in (swap.PACK, "source_face", "target_faces")),
+            DET_SIZE,
         ),
         outputs=(IMAGE,),
         max_batch_size=1,

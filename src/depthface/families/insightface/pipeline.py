@@ -1,7 +1,7 @@
 """The server's pipelines for faces: the analysis, the detection, and the swap.
 
 The detection is the analysis with the detector's outputs alone, whole and in its two steps; the swap puts one photo's
-face onto every face of another. They ask the networks only for what is wanted, and none behind the detector where there
+face onto the faces of another. They ask the networks only for what is wanted, and none behind the detector where there
 is no face.
 """
 
@@ -30,6 +30,7 @@ from depthface.families.insightface.facts import (
     SWAP_EMBEDDING_COLUMNS,
 )
 from depthface.spec import AskNetwork
+from depthface.tasks import swap as swaps
 from depthface.tasks.faces import DET_SIZE_AUTO, Options
 
 __all__ = ["analyse", "finish_detection", "prepare_detection", "swap"]
@@ -247,21 +248,25 @@ async def swap(
     source_bytes: bytes,
     target_bytes: bytes,
     pack: bytes | None = None,
+    *options: Any,
 ) -> dict[str, bytes]:
-    """Server pipeline: give every face of the target the looks of the largest face of the source.
+    """Server pipeline: give faces of the target the looks of a face of the source.
 
     Args:
         infer: asks a model: its name, batched inputs, the outputs wanted.
         parameters: its `networks` hold `swapper`.
         pack: which `face_analysis_<pack>` finds the faces; it must give embeddings of 512.
+        options: the inputs `source_face`, `target_faces` and `det_size`; None where one was left out. See
+            `tasks.swap.Options`.
 
     Returns:
         `image`: a PNG of the target's size.
 
     Raises:
-        InvalidInput: one of the photos is no photo or shows no face, no pack can be called so, or its embeddings do not
-            fit.
+        InvalidInput: one of the photos is no photo or shows no face, no pack can be called so, its embeddings do not
+            fit, or an option is none.
     """
+    asked = swaps.Options.of_tensors(*options)
     name = (pack or DEFAULT_PACK.encode()).decode("utf-8", "replace")
     if not _PACK.fullmatch(name):
         raise InvalidInput(
@@ -269,9 +274,10 @@ async def swap(
             "Name one in letters, digits, '_', '-' and '.', starting with a letter or digit, at most 64.",
         )
     analysis = f"face_analysis_{name}"
+    size = {"det_size": np.array([[asked.det_size]], np.int32)}
     sources, targets = await asyncio.gather(
-        infer(analysis, {"image": _batched(source_bytes)}, ("boxes", "embeddings")),
-        infer(analysis, {"image": _batched(target_bytes)}, ("boxes", "keypoints")),
+        infer(analysis, {"image": _batched(source_bytes), **size}, ("boxes", "embeddings")),
+        infer(analysis, {"image": _batched(target_bytes), **size}, ("boxes", "keypoints")),
     )
     embeddings, keypoints = sources["embeddings"][0], targets["keypoints"][0]
     for which, found in (("source", embeddings), ("target", keypoints)):
@@ -282,8 +288,8 @@ async def swap(
             f"The pack {name} gives embeddings of {embeddings.shape[1]}, the swapper takes {SWAP_EMBEDDING_COLUMNS}.",
             "Name a pack whose embeddings are as long.",
         )
-    sides = sources["boxes"][0][:, 2:] - sources["boxes"][0][:, :2]
-    embedding = embeddings[int(np.argmax(sides[:, 0] * sides[:, 1]))]
+    embedding = embeddings[_which(asked.source_face, sources["boxes"][0])][0]
+    keypoints = keypoints[_which(asked.target_faces, targets["boxes"][0])]
 
     photo = image.decode(target_bytes)
     aligned = [processing.align(photo, points, SWAP_CROP_PX) for points in keypoints]
@@ -295,6 +301,15 @@ async def swap(
         for face, (_, matrix) in zip(swapped, some, strict=True):
             photo = processing.paste_back(photo, face, matrix)
     return {"image": image.encode_png(photo)}
+
+
+def _which(wanted: str, boxes: Array) -> slice:
+    """Return where the faces stand that are `all`, the `surest` (the first), or the `largest`."""
+    if wanted == "all":
+        return slice(None)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    first = 0 if wanted == "surest" else int(np.argmax(sides[:, 0] * sides[:, 1]))
+    return slice(first, first + 1)
 
 
 def _batched(data: bytes) -> Array:
