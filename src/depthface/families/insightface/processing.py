@@ -124,7 +124,7 @@ def alignment(keypoints: Floats, size: int) -> Matrix:
     centred = keypoints - mean
     covariance = (template - template_mean).T @ centred / len(keypoints)
     left, strengths, right = np.linalg.svd(covariance)
-    signs = np.array([1.0, 1.0 if np.linalg.det(covariance) >= 0 else -1.0])
+    signs = np.array([1.0, np.sign(np.linalg.det(left) * np.linalg.det(right))])
     spread = centred.var(axis=0).sum()
     scale = 1 / spread * (strengths @ signs) if spread > 0 else 0.0
     rotation = left @ np.diag(signs) @ right
