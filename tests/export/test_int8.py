@@ -142,7 +142,7 @@ def test_the_checks_are_of_the_int8_file(card, exported, tiny_repository):
     fp32 = manifest.read(folder_of(card, tiny_repository)).checks
     assert exported.worst > 20 * max(check["value"] for check in fp32 if check["metric"] == "mean_error")
     errors = [check for check in exported.found.checks if check["metric"] != "delta1_loss"]
-    assert len(errors) == 2 * 5  # largest and mean, in five shapes
+    assert len(errors) == 2 * 7  # largest and mean, in seven shapes
     assert all(0 < check["value"] <= check["tolerance"] for check in errors)
 
 
