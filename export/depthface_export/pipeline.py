@@ -14,7 +14,9 @@ from depthface import machine, manifest
 from depthface.contract import CONFIG_FILE, EXPORTED_CONFIG, GPU_PRECISIONS, MANIFEST_FILE, MODEL_VERSION
 from depthface.errors import ExportError, ParityError
 from depthface.families import module_of
+from depthface.processor import has_vnni
 from depthface.spec import EngineOptions, Network, Source
+from depthface.verify import int8_problems
 from depthface.weights import Folder, Random, Synthetic
 from depthface_export import configs, fingerprint, forms, layout, quickest, staging, texts
 from depthface_export import weights as weights_stage
@@ -125,7 +127,7 @@ def _changes_of(job: Job, network: Network) -> list[str]:
         (f"made otherwise now: {', '.join(changed)}", bool(changed)),
         ("another engine", not _has_current_engine(found, job.engine_of(network))),
     ]
-    changes = [what for what, is_so in reasons if is_so] or found.differences(folder)
+    changes = [what for what, is_so in reasons if is_so] or found.differences(folder) or int8_problems(found)
     return [f"{network.name}: {what}" for what in changes]
 
 
@@ -183,11 +185,12 @@ def _make_network(making: NetworkJob, weights: Folder | Random | Synthetic) -> N
         attention.fuse(making.model)
     for name, data in making.source.files.items():
         (making.folder / name).write_bytes(data)
-    in_fp32: list[str] = []
+    of_int8: dict[str, Any] = {}
     if making.precision == "int8":
         from depthface_export import int8
 
         checks, in_fp32 = int8.int8_from_export(making)
+        of_int8 = {"with_vnni": has_vnni()} | ({"in_fp32": in_fp32} if in_fp32 else {})
     else:
         checks = validate.prove_as_served(making)
     openvino_checks = _checks_by_openvino(making)
@@ -206,7 +209,7 @@ def _make_network(making: NetworkJob, weights: Folder | Random | Synthetic) -> N
         onnx={
             "sha256": manifest.sha256_of(making.model),
             **onnx.versions(making.model),
-            **({"in_fp32": in_fp32} if in_fp32 else {}),
+            **of_int8,
         },
         tensors={
             "inputs": [asdict(tensor) for tensor in network.inputs],

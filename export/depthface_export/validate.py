@@ -274,7 +274,7 @@ def validate(making: NetworkJob, run: Run, *, what: str = "ONNX file") -> Iterat
 
     tolerances = making.card.tolerances[making.precision]
     measurements = module_of(making.card, "parity").measurements
-    for case, measured in measurements(making.source, finite, samples(making.card)):
+    for case, measured in measurements(making.source, finite, samples(making.card, precision=making.precision)):
         checks = [Check(case, metric, value, tolerances[metric]) for metric, value in measured.items()]
         for check in checks:
             if not check.passed:
@@ -290,12 +290,14 @@ def inputs(making: NetworkJob, run: Run, named: Named = PROOF) -> list[Arrays]:
         given.append(arrays)
         return run(arrays)
 
-    for _ in module_of(making.card, "parity").measurements(making.source, noting, samples(making.card, named)):
+    shown = samples(making.card, named, precision=making.precision)
+    for _ in module_of(making.card, "parity").measurements(making.source, noting, shown):
         pass
     return given
 
 
-def samples(card: ModelCard, named: Named = PROOF) -> Samples:
-    """Return the samples, and what the family's stand-ins see something in."""
+def samples(card: ModelCard, named: Named = PROOF, *, precision: Precision = "fp32") -> Samples:
+    """Return the samples, and what the family's stand-ins see something in; shown as they are in that precision."""
     photos = [image.decode((files("skimage") / "data" / name).read_bytes()) for name in named.photographs]
-    return Samples([*photos, *depthface_standins.module_of(card).pictures()], named.sentences)
+    pictures = depthface_standins.module_of(card).pictures()
+    return Samples([*photos, *pictures], named.sentences, is_exact=precision == "fp32")

@@ -34,7 +34,7 @@ from depthface.errors import InvalidInput, encode
 from depthface_server.failures import is_of_memory, is_of_shapes
 from depthface_server.options import IDLE_MINUTES
 from depthface_server.reporting import Report
-from depthface_server.tensors import array_of
+from depthface_server.tensors import array_of, refuse_no_numbers
 
 __all__ = ["NetworkBackend", "Tensor"]
 
@@ -192,20 +192,25 @@ class NetworkBackend(ABC):
 
     def _run_together(self, wanted: list[str], feeds: list[dict[str, Array]]) -> list[dict[str, Array]]:
         if len(feeds) == 1:
-            return [dict(zip(wanted, self.run(wanted, feeds[0]), strict=True))]
+            return [self._run_sound(wanted, feeds[0])]
         # Triton batches requests of equal shapes alone.
         feed = {name: np.concatenate([one[name] for one in feeds]) for name in self._inputs}
-        results = self.run(wanted, feed)
+        results = self._run_sound(wanted, feed)
         ends = np.cumsum([len(one[self._inputs[0]]) for one in feeds])[:-1]
-        parts = [np.split(result, ends) for result in results]
+        parts = [np.split(result, ends) for result in results.values()]
         return [dict(zip(wanted, part, strict=True)) for part in zip(*parts, strict=True)]
 
     def _run_alone(self, wanted: list[str], feed: dict[str, Array]) -> dict[str, Array] | Exception:
         try:
             # Copies: what `run` returns may lie in the runtime's memory, which the next feed writes over.
-            return dict(zip(wanted, map(np.array, self.run(wanted, feed)), strict=True))
+            return {name: np.array(value) for name, value in self._run_sound(wanted, feed).items()}
         except Exception as error:
             return error
+
+    def _run_sound(self, wanted: list[str], feed: Mapping[str, Array]) -> dict[str, Array]:
+        found = dict(zip(wanted, self.run(wanted, feed), strict=True))
+        refuse_no_numbers(found)
+        return found
 
     def _response(self, request: Any, answer: dict[str, Array] | Exception) -> Any:
         if not isinstance(answer, Exception):

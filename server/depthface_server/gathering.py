@@ -66,6 +66,9 @@ class Gathering:
             together = {name: np.concatenate([inputs[name] for inputs, _ in asked]) for name in asked[0][0]}
             found = await self._infer(model, together, outputs)
         except BaseException as error:
+            if isinstance(error, RuntimeError) and len(asked) > 1:  # the network may fail on one of them alone
+                await asyncio.gather(*(self._ask_for_all([one], model, outputs) for one in asked))
+                return
             for _, answer in asked:
                 if not answer.done():
                     answer.set_exception(error)

@@ -36,7 +36,7 @@ from depthface.spec import AskNetwork
 from depthface_server.gathering import Gathering
 from depthface_server.photos import Value, mixed_shapes, run_together
 from depthface_server.reporting import Report
-from depthface_server.tensors import array_of
+from depthface_server.tensors import array_of, refuse_no_numbers
 
 __all__ = ["Pipeline"]
 
@@ -93,6 +93,7 @@ class Pipeline:
             wanted = [name for name in self._outputs if name in asked]
             asked_by = _asked_by(self._model, [request])
             infer = together or functools.partial(_infer, asked_by, self._parameters.networks.values())
+            infer = _sound(infer)
             given = json.loads(request.parameters() or "{}")
             options = {name: given[name] for name in self._options if name in given}
 
@@ -120,6 +121,8 @@ class Pipeline:
             tensor = pb_utils.get_input_tensor_by_name(request, name)
             if tensor is None and name in self._required:  # Triton lets it through: it counts inputs, and some may miss
                 raise InvalidInput(f"The request has no {name!r}.", "Send that input too.")
+            if self._parameters.part_of and name in self._required and data_type == "TYPE_FP32":  # what a network gave
+                refuse_no_numbers({name: array_of(name, tensor)})
             columns.append(None if tensor is None else _items(name, tensor, data_type))
         counts = {len(column) for column in columns if column is not None}
         if len(counts) != 1 or counts == {0}:
@@ -150,6 +153,17 @@ def _refuse_templates(pipeline: str, repository: Path, networks: Collection[str]
                 f"{pipeline}: its network {network} is not exported. Export it (depthface export), or take the folder "
                 f"{pipeline} out of the repository."
             )
+
+
+def _sound(infer: AskNetwork) -> AskNetwork:
+    """Have a network whose answer is no number fail, by whatever backend it is computed."""
+
+    async def ask(model: str, inputs: Mapping[str, npt.NDArray[Any]], outputs: Collection[str]) -> dict[str, Any]:
+        found = await infer(model, inputs, outputs)
+        refuse_no_numbers(found)
+        return found
+
+    return ask
 
 
 class _Overloaded(Exception):

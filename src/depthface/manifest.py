@@ -28,7 +28,8 @@ class Manifest:
         serves: the public models that the artefact has a part in, and all the networks that each needs.
         weights: `origin`, and `sha256` of each weight file.
         license: of the weights; None for random ones.
-        onnx: `sha256`, `opset`, `ir_version`; of an int8 export `in_fp32`, the products that had to stay so.
+        onnx: `sha256`, `opset`, `ir_version`; of an int8 export `in_fp32`, the products that had to stay so, and
+            `with_vnni`, whether the processor that proved it has VNNI.
         tensors: `inputs` and `outputs`, each `{name, dtype, dims}`, without the batch dimension.
         exporters: the versions of the packages that had a hand in it.
         checks: each parity check: `case`, `metric`, `value`, `tolerance`.

@@ -263,10 +263,12 @@ class Samples:
     Attributes:
         photos: `(H, W, 3) uint8 RGB` each.
         sentences: for networks that read.
+        is_exact: the export is shown them scaled as the reference is; else by the faster method, as it is served.
     """
 
     photos: Sequence[npt.NDArray[np.uint8]]
     sentences: Sequence[str] = ()
+    is_exact: bool = True
 
 
 @dataclass(frozen=True)

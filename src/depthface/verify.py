@@ -1,4 +1,4 @@
-"""Whether the artefacts of a repository are those that were exported, and its engines belong to this machine."""
+"""Whether the artefacts of a repository are those that were exported, and belong to this machine."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from depthface.cores import Cores
 from depthface.errors import ConfigError, MismatchError
 from depthface.families import all_cards
 from depthface.machine import Machine
+from depthface.processor import has_vnni
 from depthface.weights import warning_of
 
-__all__ = ["Verdict", "refuse_mismatches", "verdicts"]
+__all__ = ["Verdict", "int8_problems", "refuse_mismatches", "verdicts"]
 
 AMPERE = (8, 0)
 """The compute capability that `ampere_plus` engines need at least (NvInfer.h, HardwareCompatibilityLevel)."""
@@ -51,7 +52,7 @@ class Verdict:
 
 
 def verdicts(repository: Path) -> list[Verdict]:
-    """Hold every exported network against its manifest, and every engine against this machine.
+    """Hold every exported network against its manifest, and engines and int8 against this machine.
 
     TensorRT and the GPU are asked for only if there is an engine.
     """
@@ -101,12 +102,19 @@ def engine_problems(engine: dict[str, Any], here: Machine) -> list[str]:
     return list(dict.fromkeys(problems))
 
 
+def int8_problems(found: manifest.Manifest) -> list[str]:
+    """Why a manifest proves nothing of int8 on this processor; empty if it does, or is of another precision."""
+    if found.precision != "int8" or has_vnni() or not found.onnx.get("with_vnni", True):
+        return []
+    return ["its int8 was proven on a processor with VNNI; this one has none, and computes it less exactly"]
+
+
 def _verdict(folder: Path, found: manifest.Manifest | None, here: Machine, repository: Path) -> Verdict:
     network = folder.parent.name
     if found is None:
         return Verdict(network, "", (f"{MANIFEST_FILE} cannot be read",), _command(_guess(folder.parent), repository))
     command = _command(found.command or _guess(folder.parent), repository)
-    problems = found.differences(folder)
+    problems = found.differences(folder) + int8_problems(found)
     what = f"{ONNX_FILE} as exported, {found.precision}"
     if found.engine is not None:
         problems += engine_problems(found.engine, here)

@@ -15,6 +15,7 @@ from depthface.asking import Asker, Blocking, Describe, Description, Served
 from depthface.contract import Parameters
 from depthface.errors import InvalidInput, ModelUnavailable
 from depthface.tasks import faces as task
+from depthface.tasks.embedding import Embedding
 from depthface_client import SAME_PERSON_SIMILARITY, Comparison, Face, NoFaceFound, draw
 
 OFFERED = {"boxes", "scores", "keypoints", "size", "embeddings", "landmarks_106", "gender", "age", "crops"}
@@ -53,6 +54,22 @@ def test_similarity_is_the_cosine():
     assert with_embedding(3, 4).similarity(with_embedding(6, 8)) == 1
     assert with_embedding(1, 0).similarity(with_embedding(-2, 0)) == -1
     assert with_embedding(0, 0).similarity(with_embedding(1, 0)) == 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_like_nothing_and_is_nobody_else(value):
+    whole, broken = with_embedding(1, 0), with_embedding(value, 0)
+    for one, other in ((whole, broken), (broken, whole), (broken, broken)):
+        with pytest.raises(InvalidInput, match="finite"):
+            one.similarity(other)
+        with pytest.raises(InvalidInput, match="finite"):
+            Comparison.of(one, other)
+    seen, lost = (Embedding(one.embedding, "m", "w", "s") for one in (whole, broken))
+    assert seen.similarity(seen) == 1
+    with pytest.raises(InvalidInput, match="finite"):
+        seen.similarity(lost)
+    with pytest.raises(InvalidInput, match="finite"):
+        lost.similarity(seen)
 
 
 def test_faces_that_cannot_be_compared_say_why():

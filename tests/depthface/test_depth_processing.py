@@ -216,6 +216,23 @@ def test_result_at_the_photos_size(result):
     assert not result.is_meaningful
 
 
+@pytest.mark.parametrize("offset", [0, 100, 10_000, -10_000])
+def test_a_result_with_an_offset_gives_the_servers_levels(offset):
+    array = np.random.default_rng(0).random((14, 28)).astype(np.float32) + np.float32(offset)
+    ours = np.asarray(Image.open(BytesIO(Depth(array, (60, 120), "x").png16()))).astype(int)
+    assert np.abs(ours - processing.grey_levels(array, (60, 120), np.uint16)).max() <= 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_result_that_is_no_number_makes_no_picture(result, value):
+    array = result.array.copy()
+    array[3, 4] = value
+    broken = Depth(array, result.size, result.weights)
+    for make in (broken.normalized, broken.png16, broken.preview):
+        with pytest.raises(InvalidInput, match="finite"):
+            make()
+
+
 def test_preview_is_red_where_near_and_blue_where_far(result):
     picture = np.asarray(result.preview()).astype(int)
     assert picture.shape == (60, 120, 3)

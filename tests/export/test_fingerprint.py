@@ -43,7 +43,7 @@ WITHOUT_A_HAND = {
     "depthface.contract": "names of files and parameters",
     "depthface.errors": "what is said of a failure",
     "depthface.families": "finds a family's modules by name",
-    "depthface.image": "shows the same photographs to an export and to its reference; of int8 it has a hand",
+    "depthface.image": "shows photographs to an export and to its reference; of int8 it has a hand",
     "depthface.machine": "what an engine belongs to is in its manifest",
     "depthface.manifest": "what is told of an artefact",
     "depthface.spec": "the shapes of facts; the facts themselves are compared",

@@ -113,6 +113,8 @@ def detected(**errors: float) -> Run:
         counts = np.full((count, 1), len(BOXES), np.int32)
         for name, array in (("boxes", boxes), ("scores", scores), ("keypoints", keypoints), ("count", counts)):
             array[-1, ..., -1:].reshape(-1)[-1:] += np.asarray(errors.get(name, 0)).astype(array.dtype)
+        if (inputs["scale"] < 0).all():
+            counts[:] = errors.get("without_photo", 0)
         return {"boxes": boxes, "scores": scores, "keypoints": keypoints, "count": counts}
 
     return run
@@ -160,6 +162,7 @@ DETECTOR_ERRORS = [
     ("fp32", "keypoint_error_px", "keypoints", 0.008, 0.013),
     ("fp32", "score_error", "scores", 8e-6, 1.3e-5),
     ("fp32", "faces_differ", "count", 0, -1),
+    ("fp32", "faces_differ", "without_photo", 0, 1),
     ("bf16", "box_error_px", "boxes", 2.5, 3.5),
     ("bf16", "keypoint_error_px", "keypoints", 1.5, 2.5),
     ("bf16", "score_error", "scores", 8e-3, 1.3e-2),
@@ -168,7 +171,7 @@ DETECTOR_ERRORS = [
 
 
 @pytest.mark.parametrize(
-    ("precision", "metric", "output", "good", "bad"), DETECTOR_ERRORS, ids=[f"{r[0]} {r[1]}" for r in DETECTOR_ERRORS]
+    ("precision", "metric", "output", "good", "bad"), DETECTOR_ERRORS, ids=[" ".join(r[:3]) for r in DETECTOR_ERRORS]
 )
 def test_a_detector_is_refused_past_its_tolerance_and_not_before(precision, metric, output, good, bad):
     card = card_named(PACKS[0])

@@ -13,12 +13,14 @@ import onnx
 import onnxruntime
 import pytest
 from fixtures.photos import photo
+from fixtures.serving import depthface
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from depthface import manifest
+from depthface import manifest, verify
 from depthface.errors import ExportError, ParityError
 from depthface.families import card_named
+from depthface.processor import has_vnni
 from depthface.spec import EngineOptions
 from depthface_export import int8, validate
 from depthface_export.job import Engines
@@ -111,11 +113,36 @@ def test_int8_and_fp32_are_not_taken_for_each_other(card, exported, tiny_reposit
     }
 
 
+def test_a_proof_by_vnni_is_none_where_there_is_no_vnni(card, exported, run, tmp_path, monkeypatch):
+    """As on a processor with AVX2 alone: it is not served there, and the same command makes it anew, proven there."""
+    target = Path(shutil.copytree(exported.target, tmp_path / "int8"))
+    folder = folder_of(card, target)
+    assert exported.found.onnx["with_vnni"] is has_vnni()
+    monkeypatch.setattr(validate, "prove", lambda *_, **__: [])  # that it holds is another test's
+    for with_vnni in (True, False):
+        found = dataclasses.replace(exported.found, onnx=exported.found.onnx | {"with_vnni": with_vnni})
+        found.write(folder)
+        monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
+        assert verify.int8_problems(found) == [] or not has_vnni()
+        monkeypatch.setenv("DNNL_MAX_CPU_ISA", "AVX2")
+        (verdict,) = verify.verdicts(target)
+        done = depthface("verify", "--repository", target)
+        assert done.returncode == (1 if with_vnni else 0)
+        if with_vnni:
+            assert "proven on a processor with VNNI" in str(verdict)
+            assert "proven on a processor with VNNI" in done.stderr
+        else:
+            assert not verdict.problems
+    dataclasses.replace(exported.found, onnx=exported.found.onnx | {"with_vnni": True}).write(folder)
+    assert run(card, target, precision="int8")[0] == "exported"
+    assert manifest.read(folder).onnx["with_vnni"] is False
+
+
 def test_the_checks_are_of_the_int8_file(card, exported, tiny_repository):
     fp32 = manifest.read(folder_of(card, tiny_repository)).checks
     assert exported.worst > 20 * max(check["value"] for check in fp32 if check["metric"] == "mean_error")
     errors = [check for check in exported.found.checks if check["metric"] != "delta1_loss"]
-    assert len(errors) == 2 * 5  # largest and mean, in five shapes
+    assert len(errors) == 2 * 7  # largest and mean, in seven shapes
     assert all(0 < check["value"] <= check["tolerance"] for check in errors)
 
 

@@ -18,10 +18,11 @@ from onnx import TensorProto
 from depthface import machine
 from depthface.errors import EngineError
 from depthface.families import all_cards, card_named
-from depthface.families.depth_anything_v2 import processing
+from depthface.families.depth_anything_v2 import parity, processing
 from depthface.families.insightface import processing as faces
+from depthface.spec import Source
 from depthface.tasks.faces import DET_SIZE_AUTO
-from depthface_export import tensorrt
+from depthface_export import tensorrt, validate
 
 SOURCE = Path(tensorrt.__file__)
 DEPTH = card_named("depth_anything_v2_small")
@@ -154,6 +155,21 @@ def test_a_photo_of_any_shape_fits_an_engine():
     for shape in ((1, 532, 532, 3), (9, 518, 518, 3), (1, 518, 1568, 3)):
         with pytest.raises(EngineError, match="no profile"):
             tensorrt._profile_for(network, {"pixels": np.empty(shape, np.uint8)})
+
+
+def test_the_gate_runs_an_engine_in_each_of_its_profiles():
+    """TensorRT chooses kernels for each profile; upright photos go through another than the rest."""
+    network = DEPTH.networks[0]
+    seen = set()
+
+    def run(inputs):
+        seen.add(tensorrt._profile_for(network, inputs))
+        return {"depth": np.zeros(inputs["pixels"].shape[:3], np.float32)}
+
+    source = Source(None, lambda pixels: np.zeros(pixels.shape[:3], np.float32))
+    for _ in parity.measurements(source, run, validate.samples(DEPTH)):
+        pass
+    assert seen == set(range(len(network.profiles)))
 
 
 @pytest.mark.parametrize("det_size", [DET_SIZE_AUTO, 32, 640, 1920])

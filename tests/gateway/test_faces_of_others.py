@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from io import BytesIO
 from types import SimpleNamespace
 
@@ -156,6 +156,24 @@ def test_a_threshold_of_nothing_is_taken_and_one_beyond_all(said, asked):
     triton = SimpleNamespace(is_alive=True, models={"m": pack}, ask=lambda call: call(Asked()))
     asyncio.run(Faces(SimpleNamespace(triton=triton), "p").find(b"", "id", min_score=said))
     assert heard == [asked]
+
+
+def test_what_a_pack_lacks_takes_nothing_else_with_it():
+    heard: list[tuple[str, ...]] = []
+
+    class Asked:
+        async def faces(self, photo: bytes, *, parts: Iterable[str], **_: object) -> list:
+            heard.append(tuple(parts))
+            return []
+
+    offered = ("boxes", "scores", "keypoints", "size", "embeddings", "crops")  # as buffalo_sc: neither gender nor age
+    facts = {"pack": "p"}
+    pack = ModelInfo("m", True, "", task="faces", precision="", is_lazy=False, outputs=offered, facts=facts)
+    triton = SimpleNamespace(is_alive=True, models={"m": pack}, ask=lambda call: call(Asked()))
+    faces = Faces(SimpleNamespace(triton=triton), "p")
+    for parts in (("embedding", "attributes", "crop"), ("attributes",), ()):
+        asyncio.run(faces.find(b"", "id", parts))
+    assert heard == [("embedding", "crop"), (), ()]
 
 
 def extracted(find: Callable[..., Awaitable[object]], *photos: bytes) -> list[dict]:

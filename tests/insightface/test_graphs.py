@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,28 @@ def test_genuine_detector_finds_a_crowd(two_sizes):
     assert len(boxes) > 200
     running = session(scrfd.detector(onnx.load(path), two_sizes=two_sizes))
     assert_same_faces(run(running, **detector_feed([picture], 0.5, two_sizes)), 0, boxes, keypoints)
+
+
+@pytest.mark.parametrize("det_size", [320, 640])
+def test_of_one_size_nothing_is_found_but_in_the_photo(tmp_path, det_size):
+    """The graph has two passes; what is fed to the small one then would be a face to these detectors, if it were seen.
+
+    The genuine one gives black 0.156.
+    """
+    seeded = networks.scrfd()
+    cases = [(saved(seeded, tmp_path), seeded, 0.3, [PHOTO])]
+    if os.environ.get("DEPTHFACE_WEIGHTS"):
+        path = networks.weights("det_500m.onnx")
+        cases += [(str(path), onnx.load(path), min_score, networks.photos()) for min_score in (0.05, 0.1)]
+    for path, model, min_score, photos in cases:
+        detecting, running = reference("SCRFD", path), session(scrfd.detector(model, two_sizes=True, max_faces=32768))
+        for photo in photos:
+            boxes, keypoints = detecting.detect(bgr(photo), input_size=(det_size, det_size), det_thresh=min_score)
+            fed = {name: value[None] for name, value in processing.letterboxes(photo, min_score, det_size).items()}
+            assert_same_faces(run(running, **fed), 0, boxes, keypoints)
+            fed["scale"] = -fed["scale"]
+            assert run(running, **fed)["count"] == 0
+            assert run(running, **fed | {"scale_small": np.ones((1, 1), np.float32)})["count"] > 0
 
 
 @pytest.mark.parametrize("keypoints", [True, False], ids=["9 outputs", "6 outputs"])

@@ -74,6 +74,18 @@ def test_alignment_never_mirrors():
     np.testing.assert_allclose(ours, face_align.estimate_norm(mirrored), rtol=1e-9, atol=1e-9)
 
 
+def test_keypoints_on_a_level_line_are_not_mirrored_either():
+    """Where the covariance has no inverse, its determinant does not tell."""
+    from insightface.utils import face_align
+
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        level = np.column_stack((random.uniform(0, 512, 5), np.full(5, random.uniform(0, 512)))).astype(np.float32)
+        ours = processing.alignment(level, 112)
+        assert np.linalg.det(ours[:, :2]) > 0
+        np.testing.assert_allclose(ours, face_align.estimate_norm(level), rtol=1e-6, atol=1e-6)
+
+
 def test_keypoints_in_one_place_give_a_crop_all_the_same():
     crop, _ = processing.align(PHOTO, np.full((5, 2), 100, np.float32), 112)
     assert crop.shape == (112, 112, 3)

@@ -169,6 +169,43 @@ def test_a_bad_request_in_a_batch_fails_alone(lab, backend):
     until(lambda: max(batches(lab, name), default=0) > 1, "a batch")  # Triton counts after it has answered
 
 
+def inverse() -> onnx.ModelProto:
+    """y = 1 / x, which is infinite of 0."""
+    graph = helper.make_graph(
+        [helper.make_node("Reciprocal", ["x"], ["y"])],
+        "inverse",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", "n"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", "n"])],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+
+
+def test_an_answer_that_is_no_number_in_a_batch_is_a_failure_of_its_own_request(lab, backend):
+    name = f"inverse_{backend}"
+    lab.load(
+        name,
+        inverse(),
+        backend=backend,
+        out="-1",
+        more="dynamic_batching { max_queue_delay_microseconds: 1000000 preferred_batch_size: [8] }",
+    )
+
+    def call(index: int) -> np.ndarray | str:
+        try:
+            return lab.run(name, np.full((1, 4), index % 4, np.float32) + np.float32([1, 1, 1, 0]))
+        except InferenceServerException as error:
+            return f"{error.status()} {error.message()}"
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(call, range(16)))
+    for index, answer in enumerate(answers):
+        if index % 4 == 0:
+            assert answer == "500 The network failed on this request; the server's log says why."
+        else:
+            assert np.isfinite(answer).all()
+    until(lambda: max(batches(lab, name), default=0) > 1, "a batch")
+
+
 def test_a_preferred_batch_of_one_takes_each_request_by_itself(lab, backend):
     """What an export for a CPU says; a request of several photos is still one."""
     name = f"one_by_one_{backend}"

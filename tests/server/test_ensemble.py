@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from PIL import Image
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from depthface import manifest
 from depthface.contract import ENSEMBLE, Form
 from depthface.errors import DepthfaceError, ServerOverloaded
 from depthface.families import card_named
@@ -112,6 +114,50 @@ def test_depth_is_the_same_in_every_output_alone_and_together(served, name):
     for output in OUTPUTS["depth"]:
         alone = both(served, DEPTH, {"image": VARIETY[name]}, (output,))
         assert alone[output].tolist() == whole[output].tolist()
+
+
+def spoil(network: Path) -> None:
+    """Have all that a network gives in floats be NaN, as one that is past the largest of fp16 does."""
+    model = onnx.load(network / "model.onnx")
+    model.graph.initializer.append(onnx.helper.make_tensor("spoilt/nan", onnx.TensorProto.FLOAT, [], [float("nan")]))
+    for output in model.graph.output:
+        if output.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
+            for node in model.graph.node:
+                node.output[:] = [f"{name}/sound" if name == output.name else name for name in node.output]
+                node.input[:] = [f"{name}/sound" if name == output.name else name for name in node.input]
+            model.graph.node.append(
+                onnx.helper.make_node("Mul", [f"{output.name}/sound", "spoilt/nan"], [output.name], output.name)
+            )
+    onnx.save(model, network / "model.onnx")
+    found = manifest.read(network)
+    sha256 = {"sha256": manifest.sha256_of(network / "model.onnx")}
+    dataclasses.replace(found, onnx=found.onnx | sha256).write(network)
+
+
+@pytest.mark.parametrize("form", ["pipeline", ENSEMBLE])
+def test_an_answer_that_is_no_number_is_a_failure_that_is_logged_and_counted(repositories, form, tmp_path):
+    """And no black map, no photo without faces, and no vector that is like no other."""
+    copy = Path(shutil.copytree(repositories[form], tmp_path / "spoilt"))
+    for folder in manifest.folders(copy):
+        spoil(folder)
+    photo_bytes = VARIETY["landscape JPEG"]
+    asked = [
+        (DEPTH, {"image": photo_bytes}, ("png8",)),
+        (DEPTH, {"image": photo_bytes}, ("depth",)),
+        ("face_detection_drawn", {"image": encoded(Image.fromarray(CROWD.image), "PNG")}, OUTPUTS["faces"]),
+        ("clip_vit_b_32_image", {"image": photo_bytes}, ("embedding",)),
+        ("clip_vit_b_32_text", {"text": b"a cat"}, ("embedding",)),
+    ]
+    with serving(copy, "--log-format", "json") as server:
+        for model, inputs, outputs in asked:
+            status, said = ask(server, model, inputs, outputs)
+            assert (status, "the server's log says why" in said) == ("500", True), (model, status, said)
+        until(lambda: sum("not finite" in line for line in server.lines) >= len(asked), "the log's lines")
+        failed = {name for name, count in server.metrics().items() if count and "depthface_failed_total" in name}
+    networks = {folder.parent.name for folder in manifest.folders(copy)}
+    # An ensemble itself counts nothing.
+    public = {model for model, *_ in asked if form == "pipeline" or "_text" in model}
+    assert failed == {f'depthface_failed_total{{model="{name}"}}' for name in networks | public}
 
 
 def test_a_requests_parameters_reach_the_first_step(served):

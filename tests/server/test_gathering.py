@@ -22,7 +22,7 @@ class Network:
     async def infer(self, model, inputs, outputs):
         self.batches.append(inputs["x"].shape)
         await asyncio.sleep(0)
-        if self.fails:
+        if self.fails or (inputs["x"] < 0).any():
             raise RuntimeError("it broke")
         return dict.fromkeys(outputs, 2 * inputs["x"])
 
@@ -76,6 +76,13 @@ def test_items_of_different_shapes_are_refused_where_the_answers_would_be_too():
 def test_what_breaks_is_told_to_everybody_and_nobody_waits():
     found = all_of(Network(fails=True), [[np.arange(2)], [np.arange(2), np.arange(2)]])
     assert [str(error) for error in found] == ["it broke", "it broke"]
+
+
+def test_one_that_the_network_fails_on_fails_alone():
+    network = Network()
+    first, broken, last = all_of(network, [[np.array([1])], [np.array([2]), np.array([-1])], [np.array([3])]])
+    assert (first[0]["y"].tolist(), str(broken), last[0]["y"].tolist()) == ([2], "it broke", [6])
+    assert network.batches == [(4, 1)] + 4 * [(1, 1)]
 
 
 def test_one_that_is_refused_takes_nobody_along():

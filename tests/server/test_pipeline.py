@@ -66,6 +66,42 @@ parameters {{ key: "fact.mark" value {{ string_value: "of the config" }} }}
 """
 
 
+# A network under a backend that is not ours, as NVIDIA's: what it gives is the text that it is asked with.
+SAYING = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        asked = [pb_utils.get_input_tensor_by_name(request, "image").as_numpy() for request in requests]
+        said = [np.array([[float(row[0])] for row in rows], np.float32) for rows in asked]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("value", value)]) for value in said]
+"""
+
+SAID = """
+import numpy as np
+from depthface_server.pipeline import Pipeline
+
+async def run(wanted, infer, parameters, image):
+    found = await infer("saying", {"image": np.array([[image]], np.object_)}, ("value",))
+    return {"seen": repr(float(found["value"][0, 0])).encode()}
+
+class TritonPythonModel(Pipeline):
+    run = staticmethod(run)
+"""
+
+# A step after a network, which is handed what that gave.
+STEP = """
+from depthface_server.pipeline import Pipeline
+
+async def run(wanted, infer, parameters, value):
+    return {"seen": repr(float(value[0])).encode()}
+
+class TritonPythonModel(Pipeline):
+    run = staticmethod(run)
+"""
+
+
 @pytest.fixture(scope="module")
 def pipelines(lab) -> Lab:
     """`outer` asks `inner`, which says what it was asked."""
@@ -148,6 +184,38 @@ def test_a_bad_photo_among_good_ones_in_one_request_is_a_400_for_it(pipelines):
     with pytest.raises(InferenceServerException, match="too large") as caught:
         ask(pipelines, b"good", b"too large", b"good")
     assert caught.value.status() == "400"
+
+
+@pytest.mark.parametrize("gathers", ["", "true"])
+def test_what_a_network_gives_that_is_no_number_is_a_failure(lab, gathers):
+    """Of the photo alone that it is of, also where several are one batch."""
+    value = '{ name: "value" data_type: TYPE_FP32 dims: [ 1 ] }'
+    if not gathers:
+        lab.load_code("saying", SAYING, f"max_batch_size: 8\n{INPUT}output {value}")
+        part_of = 'parameters { key: "part_of" value { string_value: "whole" } }'
+        lab.load_code("step", STEP, f"max_batch_size: 8\ninput {value}\n{SEEN}{part_of}")
+    batching = "dynamic_batching { preferred_batch_size: [ 4 ] max_queue_delay_microseconds: 500000 }"
+    facts = f'parameters {{ key: "gathers" value {{ string_value: "{gathers}" }} }}{batching}'
+    name = f"said{gathers}"
+    lab.load_code(name, SAID, f"max_batch_size: 8\n{INPUT}{SEEN}{facts}")
+
+    def call(text: str) -> str:
+        tensor = InferInput("image", [1, 1], "BYTES")
+        tensor.set_data_from_numpy(np.array([[text.encode()]], np.object_))
+        of_step = InferInput("value", [1, 1], "FP32")
+        of_step.set_data_from_numpy(np.array([[text]], np.float32))
+        said = []
+        with InferenceServerClient(lab.host, network_timeout=60) as client:
+            for model, fed in ((name, tensor), ("step", of_step)):
+                try:
+                    said.append(client.infer(model, [fed]).as_numpy("seen")[0, 0].decode())
+                except InferenceServerException as error:
+                    said.append(f"{error.status()} {error.message()}")
+        return " ".join(said)
+
+    failed = f"500 {name} failed; the server's log says why 500 whole failed; the server's log says why"
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(call, ("1", "nan", "2", "-inf"))) == ["1.0 1.0", failed, "2.0 2.0", failed]
 
 
 def test_who_still_waits_in_a_pipeline_that_is_unloaded_loads_no_network_again(lab: Lab, tmp_path: Path):

@@ -82,7 +82,8 @@ def pixels_of(batch: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
 def parity(setting: Setting, way: Way, source: Source, run: validate.Run) -> None:
     """Put down the worst value of each metric of the card, on the photographs that an export is proven on."""
     worst: dict[str, float] = {}
-    for _, measured in module_of(way.card, "parity").measurements(source, run, validate.samples(way.card)):
+    samples = validate.samples(way.card, precision=way.arithmetic.precision)
+    for _, measured in module_of(way.card, "parity").measurements(source, run, samples):
         for metric, value in measured.items():
             worst[metric] = float(np.maximum(worst.get(metric, 0.0), value))  # not max(): NaN has to stay
     for metric, value in worst.items():

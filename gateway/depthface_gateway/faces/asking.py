@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from depthface.errors import ImageTooLarge, InvalidImage, InvalidInput, ModelUnavailable, ServerUnavailable
+from depthface.errors import ModelUnavailable, ServerUnavailable
+from depthface.tasks.faces import PARTS
 from depthface_client import Face
 from depthface_gateway.context import Context
 from depthface_gateway.meanings import analyses, swappers
@@ -29,12 +30,10 @@ class Faces:
 
     Attributes:
         pack: its name, or that of its analysis; empty for buffalo_l or else the only one that is served.
-        poor: what was asked for in vain, by model: its pack has no network for it.
     """
 
     context: Context
     pack: str
-    poor: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
 
     @classmethod
     def of(cls, context: Context) -> Faces:
@@ -96,30 +95,18 @@ class Faces:
                 which none of these services does.)
         """
         model = self.model
-        asked: tuple[str, ...] | None = tuple(parts)
-
-        async def ask(parts: Collection[str] | None) -> list[Face]:
-            return await self.context.triton.ask(
-                lambda client: client.faces(
-                    photo,
-                    model=model,
-                    parts=parts,
-                    min_score=None if min_score is None else min(max(min_score, _LEAST_SCORE), 1.0),
-                    det_size=det_size,
-                    request_id=id,
-                )
+        outputs = self.context.triton.models[model].outputs
+        offered = [part for part in parts if set(PARTS[part]) <= set(outputs)]
+        found = await self.context.triton.ask(
+            lambda client: client.faces(
+                photo,
+                model=model,
+                parts=offered,
+                min_score=None if min_score is None else min(max(min_score, _LEAST_SCORE), 1.0),
+                det_size=det_size,
+                request_id=id,
             )
-
-        if asked and (model, asked) not in self.poor:
-            try:
-                found = await ask(asked)
-            except (InvalidImage, ImageTooLarge):
-                raise
-            except InvalidInput:
-                found = await ask(None)  # all that the pack has; what it lacks stays None
-                self.poor.add((model, asked))
-        else:
-            found = await ask(None if asked else ())
+        )
         if not largest or len(found) <= largest:
             return found
         return by_area(found)[:largest]

@@ -23,7 +23,7 @@ from pathlib import Path
 from depthface import machine
 from depthface.cores import Cores
 from depthface.errors import DepthfaceError, ServeError
-from depthface.processor import multiplies_bf16
+from depthface.processor import VNNI, multiplies_bf16
 from depthface_server.address import PORTS
 from depthface_server.installation import Installation
 
@@ -181,7 +181,7 @@ def _cpu() -> Finding:
     bf16 = f"bf16 in hardware ({', '.join(quick)})" if quick else "no bf16 in hardware: --precision bf16 gains nothing"
     if quick and not multiplies_bf16():
         bf16 += ", no quicker than fp32"
-    products = sorted(flags & {"avx512_vnni", "avx_vnni", "amx_int8"})
+    products = sorted(flags & VNNI)
     int8 = f"int8 products in hardware ({', '.join(products)})" if products else "no int8 products in hardware"
     return Finding("CPU", f"cores: {cores}; {bf16}, {int8}")
 

@@ -70,14 +70,25 @@ class Depth:
         return upsample_bicubic(self.array, *self.size)
 
     def normalized(self) -> npt.NDArray[np.float32]:
-        """Return `resized()` brought to 0…1, 1 the nearest; all zero where the depth is constant."""
-        depth = self.resized()
+        """Return `resized()` brought to 0…1, 1 the nearest; all zero where the depth is constant.
+
+        Raises:
+            InvalidInput: the map is not of finite numbers.
+        """
+        if not np.isfinite(self.array).all():
+            raise InvalidInput("The depth map is not of finite numbers.", "Ask for it anew.")
+        raised = self.array - self.array.min()  # on the grid, where a large offset costs no digits
+        depth = upsample_bicubic(raised / (raised.max() or np.float32(1)), *self.size)
         depth -= depth.min()
         span = depth.max()
         return depth / span if span > 0 else depth
 
     def png16(self) -> bytes:
-        """Return a 16-bit grey PNG of the photo's size, 65535 the nearest; the levels of the server's `png16`, ±1."""
+        """Return a 16-bit grey PNG of the photo's size, 65535 the nearest; the levels of the server's `png16`, ±1.
+
+        Raises:
+            InvalidInput: the map is not of finite numbers.
+        """
         levels = (self.normalized() * np.float32(65535)).astype(np.uint16)
         buffer = BytesIO()
         Image.fromarray(levels).save(buffer, "PNG", compress_level=1)
@@ -87,7 +98,7 @@ class Depth:
         """Return an RGB picture of the photo's size, coloured by one of `depthface.colormap.COLORMAPS`.
 
         Raises:
-            InvalidInput: there is no map of this name.
+            InvalidInput: there is no map of this name, or the depth is not of finite numbers.
         """
         return Image.fromarray(colormap.apply(self.normalized(), name))
 

@@ -76,13 +76,19 @@ class Embedding:
         return self.cut_tokens > 0
 
     def similarity(self, other: Embedding) -> float:
-        """Return the cosine of two vectors, −1…1; raise `InvalidInput` if they are of models that differ."""
+        """Return the cosine of two vectors, −1…1.
+
+        Raises:
+            InvalidInput: they are of models that differ, or one is not of finite numbers.
+        """
         if (self.space, self.weights) != (other.space, other.weights):
             raise InvalidInput(
                 f"A vector of {self.model} ({self.weights}) and one of {other.model} ({other.weights}) cannot be "
                 "compared.",
                 "Take both from models of one space and the same weights.",
             )
+        if not (np.isfinite(self.vector).all() and np.isfinite(other.vector).all()):
+            raise InvalidInput("A vector is not of finite numbers.", "Ask for it anew.")
         return float(np.clip(self.vector.astype(np.float64) @ other.vector.astype(np.float64), -1.0, 1.0))
 
 

@@ -183,7 +183,7 @@ class Face:
         """Return the cosine of two embeddings, −1…1: near 0 for strangers, larger for the same person.
 
         Raises:
-            InvalidInput: one of the faces has no embedding, or they are of different packs.
+            InvalidInput: one of the faces has no embedding, or one that is no number; or they are of different packs.
         """
         if self.embedding is None or other.embedding is None:
             raise InvalidInput("A face has no embedding.", "Ask for it: faces(photo, parts=['embedding']).")
@@ -193,6 +193,8 @@ class Face:
                 "Take both from the same model.",
             )
         mine, others = self.embedding.astype(np.float64), other.embedding.astype(np.float64)
+        if not (np.isfinite(mine).all() and np.isfinite(others).all()):
+            raise InvalidInput("An embedding is not of finite numbers.", "Ask for the face anew.")
         lengths = float(np.linalg.norm(mine) * np.linalg.norm(others))
         return float(np.clip(mine @ others / lengths, -1.0, 1.0)) if lengths else 0.0
 

@@ -43,8 +43,9 @@ def measurements(
         expected = source.reference(np.stack([filled(tokens, TEXT_TOKENS) for tokens in fed]))
     else:
         name = "pixels"
-        fed = [centre_crop(view) for photo in samples.photos for view in views(photo)]
-        expected = source.reference(np.stack(fed))
+        shown = [view for photo in samples.photos for view in views(photo)]
+        fed = [centre_crop(view, exact=samples.is_exact) for view in shown]
+        expected = source.reference(np.stack([centre_crop(view) for view in shown]))
     yield compared(name, fed, expected, run)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ __all__ = ["measure", "measurements"]
 Pixels = npt.NDArray[np.uint8]
 DepthMap = npt.NDArray[np.float32]
 
-# Batch, height, width: four shapes at two batch sizes, none the traced one; wide, tall, square and one patch high.
-_SHAPES = ((1, 518, 518), (1, 518, 686), (3, 308, 210), (1, 252, 518), (3, 14, 70))
+# Batch, height, width, at two batch sizes, none the traced one: wide, tall, square and one patch high, what photos of
+# 4:3 give lying and upright, and a panorama of 2:1. Every profile of an engine is the first that one of them fits.
+_SHAPES = ((1, 518, 518), (1, 518, 686), (3, 308, 210), (1, 252, 518), (3, 14, 70), (1, 686, 518), (1, 518, 1036))
 
 
 def measurements(
@@ -33,8 +34,13 @@ def measurements(
     """
     for index, (batch, height, width) in enumerate(_SHAPES):
         chosen = [samples.photos[(index + k) % len(samples.photos)] for k in range(batch)]
-        pixels = np.stack([image.resize_bicubic(photo, height, width) for photo in chosen])
-        yield f"{batch}×{height}×{width}", measure(source.reference(pixels), run({"pixels": pixels})["depth"])
+        expected = source.reference(_stacked(chosen, height, width, exact=True))
+        shown = _stacked(chosen, height, width, exact=samples.is_exact)
+        yield f"{batch}×{height}×{width}", measure(expected, run({"pixels": shown})["depth"])
+
+
+def _stacked(photos: Sequence[Pixels], height: int, width: int, *, exact: bool) -> Pixels:
+    return np.stack([image.resize_bicubic(photo, height, width, exact=exact) for photo in photos])
 
 
 def measure(expected: DepthMap, got: DepthMap) -> dict[str, float]:

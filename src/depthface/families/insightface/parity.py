@@ -27,6 +27,9 @@ Run = Callable[[Arrays], Arrays]
 
 BATCH = 4
 
+_LEAST_SCORE = 1e-6
+"""So low that whatever is looked at is a face."""
+
 LENGTH_OFF = 1e-2
 """How far the length of an embedding may be from 1. In bf16, whose numbers near 1 are 1/128 apart, it is by 1/256."""
 
@@ -42,7 +45,8 @@ def measurements(source: Source, run: Run, samples: Samples) -> Iterator[tuple[s
         The name of each case and its metrics: of a detector `faces_differ` (count), `box_error_px`,
         `keypoint_error_px`, `score_error`; of a recogniser `cosine_loss` (1 − cosine of the two embeddings of a crop);
         of landmarks `landmark_error_px` in the 192 px crop; of attributes `attribute_error`, of its three numbers; of
-        a swapper `swap_error_levels`, of 255.
+        a swapper `swap_error_levels`, of 255. Of a detector of any size also how many faces there are in what stands
+        for the small pass where one size is asked for.
 
         All are infinite where a value is not finite, in either; where no face was found, by either, in any photo; and
         where an embedding is not of unit length.
@@ -84,6 +88,11 @@ def _detection(reference: Any, run: Run, pictures: list[Pixels]) -> Iterator[tup
         if not found:  # that both are blind says nothing of faces
             worst = dict.fromkeys(worst, float("inf"))
         yield f"{name if fixed_side_px is None else fixed_side_px}, batch of {len(pictures)}", worst
+    if fixed_side_px is None:
+        one_size = processing.letterboxes(pictures[0], _LEAST_SCORE, DETECTOR_SIDE_PX)
+        without_photo = one_size | {"scale": np.full_like(one_size["scale"], processing.NO_SCALE)}
+        found = int(run({name: value[None] for name, value in without_photo.items()})["count"][0, 0])
+        yield "no photo", {"faces_differ": float(found)}
 
 
 def _crops(reference: Any, run: Run, pictures: list[Pixels]) -> Iterator[tuple[str, dict[str, float]]]:

@@ -25,6 +25,7 @@ from depthface.families.insightface.facts import (
 from depthface.tasks.faces import DET_SIZE_AUTO, DET_SIZE_STRIDE_PX
 
 __all__ = [
+    "NO_SCALE",
     "align",
     "alignment",
     "crop_box",
@@ -51,7 +52,10 @@ OPENCV_SIDE_PX = 2**15 - 1
 CROP_BORDER_PX = 2
 """So far beyond its corners a crop sees of the photo at the most: by interpolation, and by what OpenCV rounds."""
 
-# What stands for the small pass where one size is asked for: nothing is found in black.
+NO_SCALE = -1.0
+"""The scale of a pass in which the detector is to find nothing."""
+
+# What stands for the small pass where one size is asked for, with that scale: in black alone a detector finds faces.
 _NOTHING = np.zeros((DET_SIZE_STRIDE_PX, DET_SIZE_STRIDE_PX, 3), np.uint8)
 
 # Every blend smaller than this would show its edge (inswapper.py:90, 99).
@@ -92,7 +96,8 @@ def letterboxes(
         "min_score": np.array([min_score], np.float32),
     }
     if fixed_side_px is None:
-        small, small_scale = letterbox(photo, DETECTOR_SMALL_SIDE_PX) if det_size == DET_SIZE_AUTO else (_NOTHING, 1.0)
+        is_auto = det_size == DET_SIZE_AUTO
+        small, small_scale = letterbox(photo, DETECTOR_SMALL_SIDE_PX) if is_auto else (_NOTHING, NO_SCALE)
         fed |= {"pixels_small": small, "scale_small": np.array([small_scale], np.float32)}
     return fed
 
@@ -119,7 +124,7 @@ def alignment(keypoints: Floats, size: int) -> Matrix:
     centred = keypoints - mean
     covariance = (template - template_mean).T @ centred / len(keypoints)
     left, strengths, right = np.linalg.svd(covariance)
-    signs = np.array([1.0, 1.0 if np.linalg.det(covariance) >= 0 else -1.0])
+    signs = np.array([1.0, np.sign(np.linalg.det(left) * np.linalg.det(right))])
     spread = centred.var(axis=0).sum()
     scale = 1 / spread * (strengths @ signs) if spread > 0 else 0.0
     rotation = left @ np.diag(signs) @ right

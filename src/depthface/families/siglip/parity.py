@@ -30,8 +30,9 @@ def measurements(
     """
     if TOKENIZER_FILE in source.files:
         tokenizer = tokenizer_from_bytes(source.files[TOKENIZER_FILE])
-        name, fed = "tokens", [read(tokenizer, text).tokens for text in samples.sentences]
+        tokens = [read(tokenizer, text).tokens for text in samples.sentences]
+        yield compared("tokens", tokens, source.reference(np.stack(tokens)), run)
     else:
-        shown = [view for photo in samples.photos for view in views(photo)]
-        name, fed = "pixels", [squashed(np.ascontiguousarray(view)) for view in shown]  # type: ignore[misc]
-    yield compared(name, fed, source.reference(np.stack(fed)), run)
+        shown = [np.ascontiguousarray(view) for photo in samples.photos for view in views(photo)]
+        expected = source.reference(np.stack([squashed(view) for view in shown]))
+        yield compared("pixels", [squashed(view, exact=samples.is_exact) for view in shown], expected, run)

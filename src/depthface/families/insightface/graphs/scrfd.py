@@ -51,7 +51,8 @@ def detector(
         `min_score` `[N, 1] float32`: faces of at least this score are kept.
         With `two_sizes` also `pixels_small` `[N, h, w, 3]` and `scale_small` `[N, 1]`: the same photo at a second
         size. The candidates of both pass one suppression, as `prepare(det_size=None)` has it with 128 and 640
-        (scrfd.py:751-781); 640 alone misses faces that fill most of the photo.
+        (scrfd.py:751-781); 640 alone misses faces that fill most of the photo. A pass of a negative scale finds
+        nothing, whatever its pixels are.
 
     Outputs, faces by descending score, in pixels of the photo; rows from `count` on are zero:
         `boxes` `[N, max_faces, 4] float32` x1 y1 x2 y2, not clipped to the photo; `scores` `[N, max_faces] float32`;
@@ -174,6 +175,9 @@ def _decode(name: str, pixels: str, scale: str, outputs: tuple[str, ...]) -> Par
         "{name}/as_rows" = Constant <value_ints = [1, -1, 1, 1]> ()
         "{name}/as_columns" = Constant <value_ints = [1, 1, -1, 1]> ()
         "{name}/as_points" = Constant <value_ints = [1, -1, 2]> ()
+        "{name}/nil" = Constant <value = float {{0}}> ()
+        "{name}/none" = Constant <value = float {{-1}}> ()
+        "{name}/is_meant" = Greater ("{name}/scale", "{name}/nil")
         """
     ]
     count = len(DETECTOR_STRIDES_PX)
@@ -188,7 +192,8 @@ def _decode(name: str, pixels: str, scale: str, outputs: tuple[str, ...]) -> Par
     scores = ", ".join(f'"{output}"' for output in outputs[:count])
     lines.append(
         f"""
-        "{name}/scores" = Concat <axis = 1> ({scores})
+        "{name}/network_scores" = Concat <axis = 1> ({scores})
+        "{name}/scores" = Where ("{name}/is_meant", "{name}/network_scores", "{name}/none")
         "{name}/centres" = Concat <axis = 1> ({joined("centres")})
         "{name}/corners" = Concat <axis = 2> ("{name}/centres", "{name}/centres")
         "{name}/box" = Concat <axis = 1> ({joined("box")})
