@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 import re
+import resource
 import shutil
 import socket
 import subprocess
@@ -39,6 +40,9 @@ MIN_DISK_BYTES = 4 * 2**30
 MIN_SHM_BYTES = 512 * 2**20
 """Room for eight of the largest photos that are accepted (64 MiB) between steps; Docker gives 64 MiB in all."""
 
+MIN_OPEN_FILES = 4096
+"""A connection is one. With none left Triton answers nobody; `serve` takes as many as it may."""
+
 PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 
 
@@ -64,6 +68,7 @@ def findings(repository: Path, host: str = "127.0.0.1") -> Iterator[Finding]:
         "disk": lambda: _room("disk", repository, MIN_DISK_BYTES),
         "temporary folder": lambda: _room("temporary folder", Path(tempfile.gettempdir()), MIN_DISK_BYTES),
         "/dev/shm": _shm,
+        "open files": _open_files,
         "exports": lambda: _exports(repository),
         **{f"port {port}": partial(_port, name, host, port) for name, port in PORTS.items()},
     }
@@ -212,6 +217,18 @@ def _shm() -> Finding:
     return Finding(
         "/dev/shm", found, f"Give it {wanted}: docker run --shm-size=1g, or mount -o remount,size=1g /dev/shm"
     )
+
+
+def _open_files() -> Finding:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    remedy = (
+        ""
+        if most >= MIN_OPEN_FILES or most == resource.RLIM_INFINITY
+        else (
+            f"Allow {MIN_OPEN_FILES}: LimitNOFILE= in systemd's unit, docker run --ulimit nofile=65536, or ulimit -Hn"
+        )
+    )
+    return Finding("open files", f"{most} at most, each connection being one", remedy)
 
 
 def _exports(repository: Path) -> Iterator[Finding]:
