@@ -188,7 +188,9 @@ def _run(triton: Triton, found: Contents, stop: threading.Event, *, is_json: boo
 @click.command()
 @_repository
 def verify(repository: Path) -> None:
-    """Hold every artefact against its manifest, and every engine against this machine; `serve` does so too.
+    """Hold every artefact against its manifest, every engine against this machine, every model against this depthface.
+
+    `serve` does so too.
 
     Example: depthface verify --repository model_repository
     """
