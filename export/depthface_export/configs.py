@@ -8,7 +8,7 @@ from dataclasses import replace
 from tritonclient.grpc import model_config_pb2 as pb
 
 from depthface.config import input_from_spec, output_from_spec, parameters_of, parts_of, set_parameters
-from depthface.contract import ENGINE_FILE, ENSEMBLE, GPU_PRECISIONS, ONNX_FILE, Form, Parameters, Precision
+from depthface.contract import CONTRACT, ENGINE_FILE, ENSEMBLE, GPU_PRECISIONS, ONNX_FILE, Form, Parameters, Precision
 from depthface.spec import ModelCard, Network, Pipeline, TensorSpec
 from depthface_export.ensembles import Step, scheduling, steps_of
 
@@ -64,7 +64,7 @@ def pipeline_config(pipeline: Pipeline) -> pb.ModelConfig:
     config = _python_config(pipeline, pipeline.name, pipeline.inputs, pipeline.outputs)
     _limit_queue(config)
     _take_at_once(config, pipeline.takes_together)
-    set_parameters(config, pipeline.parameters)
+    set_parameters(config, replace(pipeline.parameters, contract=CONTRACT))
     return config
 
 
@@ -108,7 +108,7 @@ def public_configs(card: ModelCard, pipeline: Pipeline, form: Form = "pipeline")
         output=[output_from_spec(tensor) for tensor in pipeline.outputs],
         ensemble_scheduling=scheduling(pipeline, line, _network_of(card, pipeline)),
     )
-    set_parameters(ensemble, pipeline.parameters)
+    set_parameters(ensemble, replace(pipeline.parameters, contract=CONTRACT))
     return {pipeline.name: ensemble, **_step_configs(pipeline, steps_of(pipeline, line))}
 
 
@@ -124,7 +124,7 @@ def _step_configs(pipeline: Pipeline, steps: Sequence[Step]) -> dict[str, pb.Mod
         config = _python_config(pipeline, step.name, step.inputs, step.outputs)
         counted = whole.counted if whole.counted in {tensor.name for tensor in step.outputs} else None
         known = Parameters(networks=whole.networks, part_of=pipeline.name, counted=counted, facts=whole.facts)
-        set_parameters(config, known)
+        set_parameters(config, replace(known, contract=CONTRACT))
         configs[step.name] = config
     _limit_queue(configs[steps[0].name])
     return configs

@@ -17,7 +17,7 @@ from depthface_export.ensembles import step_names
 from depthface_export.forms import form_of
 from depthface_export.job import Job
 
-__all__ = ["changes", "install"]
+__all__ = ["changes", "install", "misfits"]
 
 
 def changes(job: Job) -> list[str]:
@@ -26,6 +26,15 @@ def changes(job: Job) -> list[str]:
         f"{pipeline.name}: {'an ensemble' if found == ENSEMBLE else 'a pipeline'} before"
         for pipeline in job.card.pipelines
         if (found := config.form_in(job.target / pipeline.name)) not in (None, form_of(pipeline, job.form))
+    ]
+
+
+def misfits(job: Job) -> list[str]:
+    """Which of the repository's public models another depthface laid out, so that this one does not serve them."""
+    return [
+        f"{pipeline.name} {misfit}"
+        for pipeline in job.card.pipelines
+        if (misfit := config.misfit_of(job.target / pipeline.name))
     ]
 
 

@@ -45,7 +45,7 @@ def export(job: Job) -> Outcome:
         job.report(f"{name}: stays a pipeline, its steps depend on what is found in the photo")
     with staging.stage(job.target) as build:
         job, is_made = _in_its_precision(job, build)
-        changes, other_form = _changes(job), layout.changes(job)
+        changes, other_form = _changes(job), layout.changes(job) + layout.misfits(job)
         if is_made and not changes:
             changes = [f"{job.card.name}: its precision is chosen now"]
         if not all(change.endswith(_NOT_YET) for change in changes + other_form):

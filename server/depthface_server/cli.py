@@ -191,7 +191,9 @@ def _run(triton: Triton, found: Contents, stop: threading.Event, *, is_json: boo
 @click.command()
 @_repository
 def verify(repository: Path) -> None:
-    """Compare every exported file with its manifest, and every engine with this machine; `serve` does so too.
+    """Compare files with their manifest, engines with this machine, and models with this depthface.
+
+    `serve` does so too.
 
     Example: depthface verify --repository model_repository
     """

@@ -31,7 +31,7 @@ from depthface_server.recoveries import RECOVERIES, RESTARTS
 from depthface_server.repository import has_version_compatible_engine
 from depthface_server.workspace import Workspace, parents
 
-__all__ = ["Triton"]
+__all__ = ["OPEN_FILES", "Triton"]
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +40,9 @@ _STACK_BYTES = 2**30
 
 _OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 """2 where the system sets aside all of a stack, used or not (proc(5))."""
+
+OPEN_FILES = 65536
+"""As many as docker-compose.yml allows. Each connection is one, and Triton takes in thousands."""
 
 _START_TIMEOUT_S = 300.0
 _STOP_TIMEOUT_S = 8.0
@@ -312,7 +315,13 @@ def _stack_bytes() -> int:
 
 
 def _prepare(stack_bytes: int) -> None:
-    """Prepare the child before Triton starts: its end with this process (prctl(2), PR_SET_PDEATHSIG), its stacks."""
+    """Prepare the child before Triton starts: its end with this process (prctl(2), PR_SET_PDEATHSIG), its limits.
+
+    With no file left to open Triton answers nobody, and tries again as fast as it can, with a line of its log each time
+    (libevent, `evconnlistener`). The usual limit, 1024, is as many idle connections.
+    """
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     _, hard = resource.getrlimit(resource.RLIMIT_STACK)
     resource.setrlimit(resource.RLIMIT_STACK, (stack_bytes, hard))
+    usual, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(usual, min(OPEN_FILES, hard)), hard))

@@ -2,7 +2,8 @@
 
 The modules log with the standard library; here alone a record becomes a line. In JSON, Triton's own log is said along
 with it. Every object has `time` (UTC), `level`, `source` (`serve` or the file and line in Triton) and `message`; what a
-step logs brings its own fields, such as `event`, `model`, `request_id`. Triton's file is kept short.
+step logs brings its own fields, such as `event`, `model`, `request_id`. A line that comes again and again is said once,
+with how many `times`. Triton's file is kept short.
 """
 
 from __future__ import annotations
@@ -11,13 +12,12 @@ import json
 import logging
 import os
 import re
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,7 +39,9 @@ KEPT = 5
 _MOST_BYTES = 16 * 2**20
 """Of a log: in a container it may lie in memory."""
 
-_BOUND_EVERY_S = 5.0
+_BOUND_EVERY_S = 1.0
+"""A library that fails in a loop writes 20 MiB and more a second."""
+
 _INTERVAL_S = 0.2
 
 _triton = logging.getLogger(f"{LOGGER}.triton")
@@ -109,10 +111,14 @@ def _bound(log: Path, stop: threading.Event) -> None:
 
 
 def _begin_anew(log: Path) -> None:
-    """Empty a log that is open elsewhere; a copy of it becomes the first of those before, if there is room."""
+    """Empty a log that is open elsewhere; a copy of its beginning becomes the first of those before, if there is room.
+
+    If it has grown further than it may, what went wrong stands before what was repeated.
+    """
     copy = log.with_name(f"{log.name}.copy")
     try:
-        shutil.copyfile(log, copy)
+        with log.open("rb") as whole, copy.open("wb") as part:
+            part.write(whole.read(_MOST_BYTES))
     except OSError:
         copy.unlink(missing_ok=True)
     else:
@@ -137,8 +143,10 @@ def _follow(path: Path, file: BinaryIO, stop: threading.Event) -> None:
             *lines, rest = (rest + file.read()).split(b"\n")
             if is_left or is_last:
                 lines, rest = [*lines, rest], b""
-            for line in filter(str.strip, (each.decode(errors="replace") for each in lines)):
-                _triton.info("%s", line, extra={"entry": as_object(line, datetime.now(UTC))})
+            for raw, same in groupby(filter(bytes.strip, lines)):
+                line, times = raw.decode(errors="replace"), len([*same])
+                entry = as_object(line, datetime.now(UTC)) | ({"times": times} if times > 1 else {})
+                _triton.info("%s", line, extra={"entry": entry})
             if is_left:
                 file.close()
                 file = path.open("rb")

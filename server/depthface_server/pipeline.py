@@ -69,6 +69,8 @@ class Pipeline:
         self._parameters = replace(Parameters.of_config(config), repository=repository)
         self._model: str = config["name"]
         self._name = self._parameters.part_of or self._model
+        if misfit := self._parameters.misfit:  # it came under a server that runs, or under a plain `tritonserver`
+            raise pb_utils.TritonModelException(f"{self._name} {misfit}. Export it anew (depthface export).")
         _refuse_templates(self._name, repository, self._parameters.networks.values())
         self._options = inspect.getfullargspec(type(self).run).kwonlyargs
         counts_faces = self._parameters.counted is not None

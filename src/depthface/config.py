@@ -21,6 +21,7 @@ __all__ = [
     "config_from_text",
     "form_in",
     "input_from_spec",
+    "misfit_of",
     "of_model",
     "output_from_spec",
     "parameters_of",
@@ -95,6 +96,14 @@ def texts_of(config: pb.ModelConfig) -> dict[str, str]:
 def parts_of(config: pb.ModelConfig) -> tuple[str, ...]:
     """Return the models that an ensemble consists of, each once, in their order; none for any other model."""
     return tuple(dict.fromkeys(step.model_name for step in config.ensemble_scheduling.step))
+
+
+def misfit_of(folder: Path) -> str | None:
+    """Return why this depthface does not serve the public model in a folder; None if it does, or it cannot be told."""
+    try:
+        return parameters_of(of_model(folder)).misfit
+    except ConfigError:
+        return None
 
 
 def set_parameters(config: pb.ModelConfig, parameters: Parameters) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Literal, cast, get_args
 __all__ = [
     "ADMIN_HEADER",
     "CONFIG_FILE",
+    "CONTRACT",
     "ENGINE_FILE",
     "ENSEMBLE",
     "EXPORTED_CONFIG",
@@ -39,6 +40,11 @@ __all__ = [
     "Precision",
     "texts_of",
 ]
+
+CONTRACT = 1
+"""The number of what the files of a public model ask of the server: functions by name, parameters by name and form.
+
+It is raised where one of them goes or means something else. 0 is that of depthface 0.1.0, which writes none."""
 
 CONFIG_FILE = "config.pbtxt"
 """A model's config, the same for everyone."""
@@ -115,6 +121,7 @@ class Parameters:
         precision: of the networks; None in a config that no export has written.
         cpu_runtime: what computes the network on a CPU in the place of ONNX Runtime, which an embedded server heeds.
         facts: whatever else a family tells its own pipeline.
+        contract: of a public model and its steps: the number of the contract for which an export laid them out.
         repository: where the models lie; never written, the server tells it to a pipeline that it runs.
     """
 
@@ -129,7 +136,16 @@ class Parameters:
     precision: Precision | None = None
     cpu_runtime: CpuRuntime | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
+    contract: int = 0
     repository: Path | None = None
+
+    @property
+    def misfit(self) -> str | None:
+        """Why this depthface does not serve a public model that has these, after its name; None if it does."""
+        if self.contract == CONTRACT:
+            return None
+        other = "an older" if self.contract < CONTRACT else "a newer"
+        return f"was laid out by {other} depthface, whose files this one does not serve"
 
     def texts(self) -> dict[str, str]:
         """Return them by the names that they have in a config; what is as the defaults are is left out."""
@@ -144,6 +160,7 @@ class Parameters:
             "weights": "" if self.weights == UNKNOWN_WEIGHTS else self.weights,
             "precision": self.precision or "",
             "cpu_runtime": self.cpu_runtime or "",
+            "contract": str(self.contract or ""),
         }
         texts |= {f"{_FACT}{name}": value for name, value in self.facts.items()}
         return {name: text for name, text in texts.items() if text}
@@ -153,11 +170,15 @@ class Parameters:
         """Read them from a config's parameters by name; those of others are passed over."""
         pairs = [pair.partition("=") for pair in texts.get("networks", "").split(",") if pair]
         precision, runtime = texts.get("precision"), texts.get("cpu_runtime")
+
+        def number(name: str) -> int:
+            return int(text) if (text := texts.get(name, "")).isdecimal() else 0
+
         return cls(
             task=texts.get("task") or None,
             networks={role: name for role, _, name in pairs},
             is_lazy=texts.get("lazy") == "true",
-            rank=int(rank) if (rank := texts.get("rank", "")).isdecimal() else 0,
+            rank=number("rank"),
             counted=texts.get("counted") or None,
             part_of=texts.get("part_of") or None,
             gathers=texts.get("gathers") == "true",
@@ -165,6 +186,7 @@ class Parameters:
             precision=cast(Precision, precision) if precision in get_args(Precision) else None,
             cpu_runtime="openvino" if runtime == "openvino" else None,
             facts={name.removeprefix(_FACT): text for name, text in texts.items() if name.startswith(_FACT)},
+            contract=number("contract"),
         )
 
     @classmethod

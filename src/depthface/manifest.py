@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -91,14 +91,20 @@ def folders(repository: Path) -> list[Path]:
 
 
 def read(folder: Path) -> Manifest | None:
-    """Return the manifest in `folder`; None if there is none, or not a sound one of this version."""
+    """Return the manifest in `folder`; None if there is none, or not a sound one.
+
+    What a newer depthface says besides is passed over: what it says in another way, a config's `contract` tells.
+    """
     try:
         with (folder / MANIFEST_FILE).open("rb") as file:
             text = file.read(MAX_BYTES + 1)
-        found = Manifest(**json.loads(text)) if len(text) <= MAX_BYTES else None
+        if len(text) > MAX_BYTES:
+            return None
+        said = json.loads(text)
+        found = Manifest(**{each.name: said[each.name] for each in fields(Manifest) if each.name in said})
     except (OSError, ValueError, TypeError, RecursionError):
         return None
-    return found if found is not None and _is_sound(found) else None
+    return found if _is_sound(found) else None
 
 
 def _is_sound(found: Manifest) -> bool:

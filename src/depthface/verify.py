@@ -1,4 +1,4 @@
-"""Whether the artefacts of a repository are those that were exported, and belong to this machine."""
+"""Whether a repository is as it was exported, for this depthface, and its engines belong to this machine."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ class Verdict:
 def verdicts(repository: Path) -> list[Verdict]:
     """Hold every exported network against its manifest, and engines and int8 against this machine.
 
+    A public model that another depthface laid out, so that this one cannot serve it, is a problem of its networks.
     TensorRT and the GPU are asked for only if there is an engine.
     """
     read = {folder: manifest.read(folder) for folder in manifest.folders(repository)}
@@ -115,6 +116,7 @@ def _verdict(folder: Path, found: manifest.Manifest | None, here: Machine, repos
         return Verdict(network, "", (f"{MANIFEST_FILE} cannot be read",), _command(_guess(folder.parent), repository))
     command = _command(found.command or _guess(folder.parent), repository)
     problems = found.differences(folder) + int8_problems(found)
+    problems += [f"{public} {misfit}" for public in found.serves if (misfit := config.misfit_of(repository / public))]
     what = f"{ONNX_FILE} as exported, {found.precision}"
     if found.engine is not None:
         problems += engine_problems(found.engine, here)

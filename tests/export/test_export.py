@@ -23,7 +23,8 @@ from fixtures.imports import HEAVY, imported_by
 from fixtures.machine import HAS_BF16
 from fixtures.serving import depthface
 
-from depthface import manifest
+from depthface import config, manifest
+from depthface.contract import CONTRACT
 from depthface.errors import ExportError, ParityError
 from depthface.families import all_cards
 from depthface.families.depth_anything_v2 import parity
@@ -100,6 +101,24 @@ def test_a_changed_file_is_not_what_the_manifest_describes(tiny, exported, tmp_p
     assert manifest.read(tmp_path).differences(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps({"serves": "x"}))
     assert manifest.read(tmp_path) is None
+
+
+@pytest.mark.parametrize("contract", [0, CONTRACT + 1])
+def test_what_another_depthface_laid_out_is_laid_out_anew_round_the_same_network(
+    contract, tiny, exported, tmp_path, run
+):
+    copy = Path(shutil.copytree(exported, tmp_path / "copy"))
+    for path in (copy / tiny.name).rglob("*.pbtxt"):
+        found = config.read(path)
+        config.set_parameters(found, dataclasses.replace(config.parameters_of(found), contract=contract))
+        path.write_text(config.text_from_config(found))
+    network = copy / tiny.networks[0].name / "1" / "model.onnx"
+    before = network.stat().st_ino
+    outcome, lines = run(tiny, copy)
+    assert outcome == "exported"
+    assert [line.partition(" was laid out")[0] for line in lines] == [f"anew: {tiny.name}"]
+    assert network.stat().st_ino == before
+    assert snapshot(copy / tiny.name) == snapshot(exported / tiny.name)
 
 
 def test_a_second_run_changes_nothing(tiny, exported, run):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from depthface.contract import CONFIG_FILE, CONTRACT, Form
 from depthface.families import all_cards
 from depthface_export import configs
 from depthface_export.texts import texts
@@ -33,6 +35,51 @@ def test_nothing_else_is_committed():
         ["git", "ls-files", "model_repository"], cwd=COMMITTED.parent, capture_output=True, text=True, check=True
     )
     assert set(listed.stdout.split()) == expected
+
+
+ASKED_OF_THE_SERVER = {
+    1: {
+        "contract",
+        "counted",
+        "depthface.families.clip.pipeline embed_image",
+        "depthface.families.clip.pipeline embed_text",
+        "depthface.families.clip.pipeline prepare_image",
+        "depthface.families.depth_anything_v2.pipeline estimate",
+        "depthface.families.depth_anything_v2.pipeline finish",
+        "depthface.families.depth_anything_v2.pipeline prepare",
+        "depthface.families.insightface.pipeline analyse",
+        "depthface.families.insightface.pipeline finish_detection",
+        "depthface.families.insightface.pipeline prepare_detection",
+        "depthface.families.insightface.pipeline swap",
+        "depthface.families.siglip.pipeline embed_image",
+        "depthface.families.siglip.pipeline embed_text",
+        "depthface.families.siglip.pipeline prepare_image",
+        "depthface_server.pipeline Pipeline",
+        "fact.embedding_size",
+        "fact.pack",
+        "fact.space",
+        "gathers",
+        "lazy",
+        "networks",
+        "part_of",
+        "rank",
+        "task",
+    },
+}
+"""By the number of the contract, what files that were exported under it ask: functions, and parameters by name."""
+
+
+def test_the_contract_is_raised_where_what_files_ask_is_no_longer_there():
+    """Files of before are served as long as its number is theirs. What is new may be added here."""
+    asked = set()
+    for card in all_cards().values():
+        for form in get_args(Form):
+            for path, text in texts(card, form).items():
+                if path.name == "model.py":
+                    asked |= {" ".join(found) for found in re.findall(r"from (\S+) import (\S+)", text)}
+                elif path.name == CONFIG_FILE:
+                    asked |= {*text_format.Parse(text, pb.ModelConfig()).parameters}
+    assert ASKED_OF_THE_SERVER[CONTRACT] == asked
 
 
 @pytest.mark.parametrize("card", all_cards().values(), ids=lambda card: card.name)

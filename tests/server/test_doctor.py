@@ -73,7 +73,7 @@ def test_a_check_that_fails_is_a_finding_and_ends_no_other(monkeypatch, error):
     def fails(*_: object) -> None:
         raise error
 
-    names = ("python", "packages", "numpy", "glibc", "triton", "cpu", "gpu", "room", "shm", "exports")
+    names = ("python", "packages", "numpy", "glibc", "triton", "cpu", "gpu", "room", "shm", "open_files", "exports")
     for name in names:
         with monkeypatch.context() as patched:
             patched.setattr(checks, f"_{name}", fails)
@@ -87,6 +87,16 @@ def test_a_check_that_fails_is_a_finding_and_ends_no_other(monkeypatch, error):
     with monkeypatch.context() as patched:
         patched.setattr(checks.tempfile, "gettempdir", fails)
         assert by_name("temporary folder").remedy
+
+
+def test_a_limit_of_too_few_open_files_is_to_be_mended():
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (1024, {most}))\n"
+        "from depthface_server.doctor.checks import _open_files; print(_open_files())"
+    )
+    said = [subprocess.check_output([sys.executable, "-c", code.format(most=most)], text=True) for most in (1024, 4096)]
+    assert "Allow 4096: " in said[0]
+    assert "4096 at most" in said[1] and "Allow" not in said[1]
 
 
 @pytest.mark.usefixtures("nothing_else")

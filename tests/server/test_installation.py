@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import resource
+import socket
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -42,3 +44,19 @@ def test_stacks_stay_as_they_are_where_the_system_sets_all_of_them_aside(tmp_pat
         with caplog.at_level(logging.WARNING), opened(folder) as lab:
             assert psutil.Process(lab.triton._process.pid).rlimit(resource.RLIMIT_STACK) == (expected, hard)
         assert ("vm.overcommit_memory is 2" in caplog.text) == (setting == "2\n")
+
+
+def test_more_idle_connections_than_usually_files_may_be_open_stop_nobody(tmp_path):
+    """Triton would answer none, and write a line of its log for each of its attempts: some 200,000 a second."""
+    usual, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (usual, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        lab = stack.enter_context(opened(tmp_path))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (usual, hard))
+        before = lab.triton.log.stat().st_size
+        place = ("127.0.0.1", lab.triton.address.http_port)
+        for _ in range(300):
+            stack.enter_context(socket.create_connection(place))
+        assert lab.triton.api.is_live(lab.triton._id)
+        assert lab.triton.log.stat().st_size < before + 100_000

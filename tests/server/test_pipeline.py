@@ -14,6 +14,7 @@ from tritonclient.http import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.utils import InferenceServerException
 
 from depthface import admin
+from depthface.contract import CONTRACT
 
 OUTER = """
 import json
@@ -52,6 +53,11 @@ class TritonPythonModel:
         return answers
 """
 
+
+def text_of_contract(number: int) -> str:
+    return f'parameters {{ key: "contract" value {{ string_value: "{number}" }} }}'
+
+
 INPUT = 'input { name: "image" data_type: TYPE_STRING dims: [ 1 ] }\n'
 SEEN = 'output { name: "seen" data_type: TYPE_STRING dims: [ 1 ] }\n'
 OUTER_CONFIG = f"""
@@ -61,6 +67,7 @@ output {{ name: "told" data_type: TYPE_STRING dims: [ 1 ] }}
 output {{ name: "length" data_type: TYPE_INT32 dims: [ 1 ] }}
 instance_group {{ count: 1 kind: KIND_CPU }}
 dynamic_batching {{ preferred_batch_size: [ 8 ] max_queue_delay_microseconds: 50000 }}
+{text_of_contract(CONTRACT)}
 parameters {{ key: "networks" value {{ string_value: "asked=inner" }} }}
 parameters {{ key: "fact.mark" value {{ string_value: "of the config" }} }}
 """
@@ -220,8 +227,8 @@ def test_what_a_network_gives_that_is_no_number_is_a_failure(lab, gathers):
 
 def test_who_still_waits_in_a_pipeline_that_is_unloaded_loads_no_network_again(lab: Lab, tmp_path: Path):
     lab.load_code("left", INNER, f"max_batch_size: 8\n{INPUT}{SEEN}")
-    networks = 'parameters { key: "networks" value { string_value: "asked=left" } }'
-    lab.load_code("leaving_pipeline", WAITING, f"max_batch_size: 8\n{INPUT}{SEEN}{networks}")
+    more = 'parameters { key: "networks" value { string_value: "asked=left" } }' + text_of_contract(CONTRACT)
+    lab.load_code("leaving_pipeline", WAITING, f"max_batch_size: 8\n{INPUT}{SEEN}{more}")
     tensor = InferInput("image", [1, 1], "BYTES")
     tensor.set_data_from_numpy(np.array([[str(tmp_path).encode()]], np.object_))
 
@@ -243,3 +250,10 @@ def test_who_still_waits_in_a_pipeline_that_is_unloaded_loads_no_network_again(l
         (tmp_path / "go").touch()
         assert "leaving_pipeline is not ready any more" in answer.result()
     assert not lab.client.is_model_ready("left")
+
+
+@pytest.mark.parametrize(("contract", "said"), [("", "an older"), (text_of_contract(CONTRACT + 1), "a newer")])
+def test_what_another_depthface_laid_out_is_not_loaded_and_says_why(lab: Lab, contract: str, said: str):
+    """`serve` looks before it starts; this came to a server that runs, or to a plain `tritonserver`."""
+    with pytest.raises(InferenceServerException, match=f"was laid out by {said} depthface, .* Export it anew"):
+        lab.load_code(f"laid_out_{len(contract)}", WAITING, f"max_batch_size: 8\n{INPUT}{SEEN}{contract}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fixtures.serving import depthface
 
-from depthface import manifest
-from depthface.contract import MANIFEST_FILE
+from depthface import config, manifest
+from depthface.contract import CONTRACT, MANIFEST_FILE
 from depthface.errors import MismatchError, ServeError
 from depthface.verify import refuse_mismatches, verdicts
 from depthface_server.repository import contents
@@ -54,6 +55,21 @@ def test_a_manifest_of_another_file_is_refused(spoilt):
     assert f"{NETWORK}: model.onnx is not the file" in refused(spoilt)
     path.write_text(text)
     assert list(contents(spoilt).exported) == [MODEL]
+
+
+@pytest.mark.parametrize(("contract", "said"), [(0, "an older"), (CONTRACT + 1, "a newer")])
+def test_what_another_depthface_laid_out_is_refused_and_the_command_is_named(spoilt, contract, said):
+    for path in (spoilt / MODEL).rglob("*.pbtxt"):
+        found = config.read(path)
+        config.set_parameters(found, replace(config.parameters_of(found), contract=contract))
+        path.write_text(config.text_from_config(found))
+    sentence = f"{MODEL} was laid out by {said} depthface, whose files this one does not serve"
+    assert sentence in refused(spoilt)
+    for command, stream in (("verify", "stderr"), ("doctor", "stdout")):
+        done = depthface(command, "--repository", spoilt)
+        assert done.returncode == 1
+        assert sentence in getattr(done, stream)
+        assert f"depthface export {MODEL} --weights random" in getattr(done, stream)
 
 
 def test_a_repository_copied_up_to_any_file_is_refused_or_whole(repository, tmp_path):

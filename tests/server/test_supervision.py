@@ -329,7 +329,7 @@ def test_a_log_is_begun_anew_when_it_is_long(tmp_path, monkeypatch):
         writer.write(b"x" * 1001)
         until(lambda: log.stat().st_size == 0)
         writer.write(b"after\n")
-    assert (tmp_path / "triton-1.log.1").read_bytes() == b"x" * 1001
+    assert (tmp_path / "triton-1.log.1").read_bytes() == b"x" * 1000
     assert log.read_bytes() == b"after\n"
 
 
@@ -356,13 +356,29 @@ def test_what_was_half_a_line_when_its_log_was_begun_anew_is_one_of_its_own(tmp_
     assert [json.loads(line)["message"] for line in said] == ["a line", "half of the ne", "after"]
 
 
-def test_a_long_log_goes_where_there_is_no_room_for_a_copy(tmp_path, monkeypatch):
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+def test_of_a_log_that_grew_far_the_beginning_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(logs, "_MOST_BYTES", 1000)
+    log = tmp_path / "triton-1.log"
+    log.write_bytes(b"what went wrong\n" + b"x" * 5000)
+    logs._begin_anew(log)
+    assert (tmp_path / "triton-1.log.1").read_bytes() == b"what went wrong\n" + b"x" * 984
 
-    monkeypatch.setattr(logs.shutil, "copyfile", full)
+
+def test_a_line_that_is_repeated_at_once_is_said_once(tmp_path):
+    """Where a library fails in a loop, it writes some 200,000 lines a second."""
+    said: list[str] = []
+    log = tmp_path / "triton-1.log"
+    log.write_text("first\n" + "[warn] Error from accept() call\n" * 10_000 + "last\n")
+    with rendering(True, lambda text, **_: said.append(text)), follow(log):
+        pass
+    found = [(line["message"], line.get("times")) for line in map(json.loads, said)]
+    assert found == [("first", None), ("[warn] Error from accept() call", 10_000), ("last", None)]
+
+
+def test_a_long_log_goes_where_there_is_no_room_for_a_copy(tmp_path):
     log = tmp_path / "triton-1.log"
     log.write_text("long")
+    (tmp_path / "triton-1.log.copy").symlink_to("/dev/full")
     logs._begin_anew(log)
     assert [path.name for path in tmp_path.iterdir()] == ["triton-1.log"]
     assert log.read_text() == ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import resource
 import shlex
 import shutil
 import socket
@@ -43,6 +44,9 @@ MIN_DISK_BYTES = 4 * 2**30
 MIN_SHM_BYTES = 512 * 2**20
 """Room for eight of the largest photos that are accepted (64 MiB) between steps; Docker gives 64 MiB in all."""
 
+MIN_OPEN_FILES = 4096
+"""A connection is one. With none left Triton answers nobody; `serve` takes as many as it may."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -66,6 +70,7 @@ def findings(repository: Path) -> Iterator[Finding]:
         "disk": lambda: _room("disk", repository, MIN_DISK_BYTES),
         "temporary folder": lambda: _room("temporary folder", Path(tempfile.gettempdir()), MIN_DISK_BYTES),
         "/dev/shm": _shm,
+        "open files": _open_files,
         "exports": lambda: _exports(repository),
         **{f"port {port}": partial(_port, name, port) for name, port in PORTS.items()},
     }
@@ -228,6 +233,18 @@ def _shm() -> Finding:
     return Finding(
         "/dev/shm", found, f"Give it {wanted}: docker run --shm-size=1g, or mount -o remount,size=1g /dev/shm"
     )
+
+
+def _open_files() -> Finding:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    remedy = (
+        ""
+        if most >= MIN_OPEN_FILES or most == resource.RLIM_INFINITY
+        else (
+            f"Allow {MIN_OPEN_FILES}: LimitNOFILE= in systemd's unit, docker run --ulimit nofile=65536, or ulimit -Hn"
+        )
+    )
+    return Finding("open files", f"{most} at most, each connection being one", remedy)
 
 
 def _exports(repository: Path) -> Iterator[Finding]:
