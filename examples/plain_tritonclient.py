@@ -12,7 +12,8 @@ from tritonclient.http import InferenceServerClient, InferInput, InferRequestedO
 
 photo, out = map(Path, sys.argv[1:])
 
-client = InferenceServerClient(os.environ.get("DEPTHFACE_URL", "127.0.0.1:8000"))
+scheme, _, address = os.environ.get("DEPTHFACE_URL", "127.0.0.1:8000").rpartition("://")  # http, https, or none
+client = InferenceServerClient(address, ssl=scheme == "https")
 image = InferInput("image", [1, 1], "BYTES")  # a batch of one
 image.set_data_from_numpy(np.array([[photo.read_bytes()]], np.object_))
 answer = client.infer("depth_anything_v2_small", [image], outputs=[InferRequestedOutput("png16")])

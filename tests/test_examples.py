@@ -129,11 +129,19 @@ def test_over_grpc(full_server: Server, folder):
 
 @pytest.mark.parametrize("name", ["plain_tritonclient.py", "curl.sh"])
 def test_without_depthface(name, full_server: Server, folder):
-    run(name, folder / "photo.jpg", folder / "depth.png", url=full_server.host)
-    with Client(full_server.host) as client, Image.open(folder / "depth.png") as there:
-        there.load()
-        with Image.open(BytesIO(client.depth_png(PHOTO, bits=16))) as here:
-            np.testing.assert_array_equal(np.asarray(there), np.asarray(here))
+    for url in (full_server.host, f"http://{full_server.host}"):
+        run(name, folder / "photo.jpg", folder / "depth.png", url=url)
+        with Client(url) as client, Image.open(folder / "depth.png") as there:
+            there.load()
+            with Image.open(BytesIO(client.depth_png(PHOTO, bits=16))) as here:
+                np.testing.assert_array_equal(np.asarray(there), np.asarray(here))
+        (folder / "depth.png").unlink()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "127.0.0.1:9"])
+def test_curl_says_why_it_made_nothing(url, folder):
+    with pytest.raises(AssertionError, match=r"curl: \(\d+\) .*"):
+        run("curl.sh", folder / "photo.jpg", folder / "depth.png", url=url)
 
 
 def test_each_example_has_its_test_and_says_how_it_is_run():

@@ -1,9 +1,10 @@
 """What a photo is, by whatever way it comes: an upright picture, RGB, 8 bits a sample. The one home of that rule.
 
 It is what `PIL.ImageOps.exif_transpose(image).convert("RGB")` gives, bit for bit (`transformers` does that,
-image_utils.py `load_image`), with two exceptions: 16-bit grey is scaled to 8 bits, where Pillow clips everything above
-255 to white; and metadata that is broken or large costs no photo (see `containers`). Alpha is dropped, colour profiles
-are not applied, of several frames the first is taken. The server and the client read by it; it needs Pillow and numpy.
+image_utils.py `load_image`), with three exceptions: grey of 12 and 16 bits is scaled to 8, where Pillow clips
+everything above 255 to white; samples of which nothing says which is white are refused; and metadata that is broken or
+large costs no photo (see `containers`). Alpha is dropped, colour profiles are not applied, of several frames the first
+is taken. The server and the client read by it; it needs Pillow and numpy.
 """
 
 from __future__ import annotations
@@ -46,6 +47,14 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 """Orientation (EXIF 2.32, tag 0x0112) → what sets the picture upright, as in Pillow's `exif_transpose`."""
+
+_ORIENTATIONS = range(1, 9)
+
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+"""Tags of a TIFF."""
+
+_NO_WHITE = {"I": "integer", "F": "floating-point"}
+"""Modes whose samples have no white of their own; a guess by the brightest would turn on a single pixel."""
 
 _MOST_BYTES_A_PIXEL = 16
 """What a decoder takes: libwebp the picture in four bytes a pixel three times, and Pillow once more."""
@@ -168,32 +177,22 @@ def rgb(picture: Image.Image) -> Image.Image:
     """Return a loaded picture of any mode as RGB, 8 bits a sample; a new one unless it is RGB already.
 
     Raises:
-        InvalidImage: the mode does not say which value is white.
+        InvalidImage: neither the mode nor the file says which value is white.
     """
+    tags = getattr(picture, "tag_v2", None)  # of a TIFF, which Pillow obeys for some depths alone
     if picture.mode.startswith("I;16"):
+        bits, photometric = (16, 1) if tags is None else (tags.get(_BITS, (16,))[0], tags.get(_PHOTOMETRIC, 0))
+        grey = eight_bits(np.asarray(picture), bits)
+        return Image.fromarray(grey if photometric else 255 - grey).convert("RGB")
+    if picture.mode == "I" and picture.format == "PPM":  # Pillow has scaled it so that 65535 is white
         return Image.fromarray(eight_bits(np.asarray(picture))).convert("RGB")
-    if picture.mode == "I":
-        levels = np.asarray(picture)
-        low, high = int(levels.min()), int(levels.max())
-        if low < 0 or high > 0xFFFF:
-            raise InvalidImage(
-                f"The picture has 32-bit samples, here from {low} to {high}, and does not say which of them is white.",
-                "Scale them to 0–255 and save them as 8 bits.",
-            )
-        if high > 0xFF:
-            return Image.fromarray(eight_bits(levels.astype(np.uint16))).convert("RGB")
-    elif picture.mode == "F":
-        samples = np.asarray(picture)
-        darkest, brightest = float(samples.min()), float(samples.max())
-        if not (darkest >= 0 and 1 < brightest <= 0xFF):  # NaN is neither
-            raise InvalidImage(
-                f"The picture has floating-point samples, here from {darkest:.4g} to {brightest:.4g}, and does not "
-                "say which of them is white.",
-                "Scale them to 0–255 and save them as 8 bits.",
-            )
-    elif picture.mode == "LAB":
+    if picture.mode in _NO_WHITE:
+        raise _no_white(_NO_WHITE[picture.mode], np.asarray(picture))
+    if picture.mode == "L" and tags is not None and tags.get(_SAMPLE_FORMAT) == (2,):
+        raise _no_white("signed 8-bit", np.asarray(picture).view(np.int8))
+    if picture.mode == "LAB":
         raise InvalidImage("The picture's colours are LAB, which is not taken.", "Save it as RGB.")
-    elif picture.mode in ("La", "RGBa"):  # premultiplied: Pillow knows only the way by alpha
+    if picture.mode in ("La", "RGBa"):  # premultiplied: Pillow knows only the way by alpha
         picture = picture.convert(picture.mode[:-1] + "A")
     if picture.mode == "RGB":
         return picture
@@ -203,22 +202,38 @@ def rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def eight_bits(levels: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
-    """16-bit levels as 8-bit ones, of the same shape: their high byte, which is what PNG means (13.12 sample depth)."""
-    return (levels >> 8).astype(np.uint8)
+def _no_white(kind: str, samples: np.ndarray) -> InvalidImage:  # type: ignore[type-arg]
+    return InvalidImage(
+        f"The picture has {kind} samples, here from {samples.min():.6g} to {samples.max():.6g}, and does not say which "
+        "of them is white.",
+        "Scale them, and make it a picture of 8 bits, where 255 is white (mode L in Pillow), or of 16, where 65535 is "
+        "(I;16).",
+    )
+
+
+def eight_bits(levels: np.ndarray, bits: int = 16) -> np.ndarray:  # type: ignore[type-arg]
+    """Levels of 9 to 16 bits as 8-bit ones, of the same shape: their upper 8, which is what PNG means (13.12)."""
+    return (levels >> (bits - 8)).astype(np.uint8)
 
 
 def orientation_of(picture: Image.Image) -> int:
-    """How a loaded picture is turned, 1 to 8 (EXIF); 1 where it does not say so, or its EXIF is broken."""
-    exif = picture.info.get("exif")
-    block = exif if isinstance(exif, bytes) else None
+    """How a loaded picture is turned, 1 to 8 (EXIF); 1 where it does not say so, or its EXIF is broken.
+
+    Its EXIF is read as a file's is, unless the tag has been changed in memory since.
+    """
+    exif, xmp = (value if isinstance(value := picture.info.get(key), bytes) else None for key in ("exif", "xmp"))
     if picture.format == "AVIF":  # its own properties say it, which Pillow puts there; XMP does not count
-        return containers.turned(block, None)
+        return containers.turned(exif, None)
     try:
-        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+        said = picture.getexif().get(ExifTags.Base.Orientation)
+        if exif is not None:
+            in_file = Image.Exif()
+            in_file.load(exif)
+            if said == in_file.get(ExifTags.Base.Orientation):
+                return containers.turned(exif, xmp)
     except Exception:  # as above
-        xmp = picture.info.get("xmp")
-        return containers.turned(block, xmp if isinstance(xmp, bytes) else None)
+        return containers.turned(exif, xmp)
+    return next((turn for turn in _ORIENTATIONS if said == turn), 1)  # as the reference: 6.0 is 6, and text is not
 
 
 def _refuse_too_large_tiles(width: int, height: int, max_pixels: int) -> None:

@@ -18,8 +18,10 @@ _SAMPLE_KINDS = {1: "integer", 2: "signed integer", 3: "floating-point", 5: "com
 
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _FEW = 4
-"""Numbers of a tag are read: it may come often, and have millions."""
+"""Numbers of a tag are read: it may have millions."""
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}
+_NUMBERS = {3: "H", 4: "I", 5: "II", 6: "b", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d", 13: "I", 16: "Q"}
+"""Types of which Pillow makes numbers, fractions of two; it makes none of text and bytes, nor then do we."""
 
 
 @dataclass(frozen=True)
@@ -71,31 +73,39 @@ class Directory:
 
     def value(self, at: int, most: int | None = None) -> bytes:
         """Return the bytes of an entry's value, the first `most` of them; none where they are not all in the file."""
-        (kind,) = struct.unpack_from(self.order + "H", self.data, at + 2)
-        size = _TYPE_BYTES.get(kind, 0) * self.count_at(at)
+        size = _TYPE_BYTES.get(self._type_at(at), 0) * self.count_at(at)
         place = at + self.entry_bytes - (8 if self.is_big else 4)
         if size > (8 if self.is_big else 4):
             (place,) = struct.unpack_from(self.order + ("Q" if self.is_big else "I"), self.data, place)
         stop = place + (size if most is None else min(size, most))
         return self.data[place:stop] if place + size <= len(self.data) else b""
 
+    def entry_of(self, tag: int) -> int | None:
+        """Return where the first entry of a tag begins that can be read, which libtiff and Pillow 13 take."""
+        return next((at for each, at in self.entries() if each == tag and self.value(at, 1)), None)
+
     def numbers(self, tag: int) -> tuple[int, ...]:
-        """Return the first few whole numbers of a tag; of one that comes twice, of the last."""
-        letter, last = "", 0
-        for each, at in self.entries():
-            if each == tag:
-                (kind,) = struct.unpack_from(self.order + "H", self.data, at + 2)
-                letter, last = (_INTEGERS[kind], at) if kind in _INTEGERS else (letter, last)
-        if not letter:
+        """Return the first few whole numbers of a tag."""
+        at = self.entry_of(tag)
+        letter = "" if at is None else _INTEGERS.get(self._type_at(at), "")
+        if at is None or not letter:
             return ()
         width = struct.calcsize(letter)
-        value = self.value(last, _FEW * width)
+        value = self.value(at, _FEW * width)
         return struct.unpack_from(f"{self.order}{len(value) // width}{letter}", value)
 
     def orientation(self) -> int | None:
-        """Return the value of the tag Orientation; None if there is none."""
-        numbers = self.numbers(_ORIENTATION)
-        return numbers[0] if numbers else None
+        """Return what the tag Orientation says, 1 to 8, and 1 where that is no such number; None if there is none."""
+        at = self.entry_of(_ORIENTATION)
+        if at is None:
+            return None
+        letters = self.order + _NUMBERS.get(self._type_at(at), "")
+        above, below = (*struct.unpack(letters, self.value(at, struct.calcsize(letters))), 1, 1)[:2]
+        return next((turn for turn in range(1, 9) if above == turn * below), 1)
+
+    def _type_at(self, at: int) -> int:
+        kind: int = struct.unpack_from(self.order + "H", self.data, at + 2)[0]
+        return kind
 
     def kind(self) -> str:
         """Return what is unusual about the samples or their compression, for people; empty if nothing is."""

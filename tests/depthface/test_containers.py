@@ -1,4 +1,4 @@
-"""Files of photos: metadata that costs none, and how they are turned."""
+"""Files of photos: metadata that costs none."""
 
 from __future__ import annotations
 
@@ -16,30 +16,21 @@ from fixtures.photo_files import (
     by_pillow,
     chunk,
     chunks,
-    exif,
     interlaced,
     png_of,
     segment,
     tiff_with,
     with_chunks,
     with_segments,
-    xmp,
 )
-from fixtures.photos import encoded, heic, photo
-from PIL import Image, ImageOps
+from fixtures.photos import encoded, photo
+from PIL import Image
 
-from depthface import containers, formats, image, picture
+from depthface import containers, image, picture
 from depthface.errors import ImageTooLarge, InvalidImage
 
 SMALL = photo("chelsea.png").resize((60, 40))
 PNG, JPEG = encoded(SMALL, "PNG"), encoded(SMALL, "JPEG", quality=90)
-
-
-def blocks(red: int = 0) -> Image.Image:
-    """20 × 12, every corner of another colour."""
-    levels = np.zeros((12, 20, 3), np.uint8)
-    levels[:6, :10], levels[:6, 10:], levels[6:, :10] = (200 + red, 20, 20), (20, 200, 20), (20, 20, 200)
-    return Image.fromarray(levels)
 
 
 # Metadata costs no photo
@@ -190,7 +181,7 @@ def counting(data: bytes, entries: int) -> bytes:
 
 def test_a_tag_of_a_tiff_that_comes_twice_or_has_too_many_values_takes_no_memory():
     plain = encoded(SMALL, "TIFF")
-    strips = tiff_with(SMALL, (273, 3, 2_000_000, -1), tail=bytes(4_000_000))
+    strips = tiff_with(SMALL, (273, 3, 2_000_000, -1), tail=bytes(4_000_000), before=True)
     tracemalloc.start()
     for data in (strips, counting(strips, 0xFFFF)):
         for ask in (image.size_of, image.decode):
@@ -199,8 +190,18 @@ def test_a_tag_of_a_tiff_that_comes_twice_or_has_too_many_values_takes_no_memory
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 20 * 2**20
-    often = tiff_with(SMALL, *[(258, 3, 2**17, -1)] * 1000, (258, 3, 3, -1), tail=bytes([8, 0]) * 2**17)
+    often = tiff_with(SMALL, *[(258, 3, 2**17, -1)] * 1000, tail=bytes([8, 0]) * 2**17)
     np.testing.assert_array_equal(image.decode(often), by_pillow(plain))
+
+
+@pytest.mark.parametrize("entry", [(256, 3, 1, 30), (258, 3, 1, 1), (262, 3, 1, 0), (273, 4, 1, 9)], ids=str)
+def test_of_a_tag_that_comes_twice_the_first_that_can_be_read_counts(entry):
+    plain, (tag, kind, _, _) = encoded(SMALL, "TIFF"), entry
+    behind = tiff_with(SMALL, entry)
+    np.testing.assert_array_equal(image.decode(behind), by_pillow(plain))
+    np.testing.assert_array_equal(np.asarray(picture.upright(Image.open(BytesIO(behind)))), by_pillow(plain))
+    for nothing in ((tag, kind, 0, 0), (tag, 77, 1, 0), (tag, kind, 999, 2**31)):
+        np.testing.assert_array_equal(image.decode(tiff_with(SMALL, nothing, before=True)), by_pillow(plain))
 
 
 def test_a_tiff_whose_directory_is_cut_is_read_as_far_as_it_goes():
@@ -313,67 +314,6 @@ def test_what_comes_often_is_read_once():
     assert containers.turned(exif_block, None) == 6
     assert image.size_of(with_chunks(PNG, *[text] * 3000)) == (40, 60)
     assert time.process_time() - started < 1
-
-
-# How it is turned
-
-
-@pytest.mark.parametrize("behind", [False, True], ids=["before the pixels", "behind the pixels"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_png_is_turned_by_whatever_says_so(orientation, behind):
-    text = b"\nexif\n%8d\n%s\n" % (32, (b"Exif\0\0" + exif(orientation)).hex().encode())
-    for said in (
-        chunk(b"eXIf", exif(orientation)),
-        chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(text)),
-        chunk(b"tEXt", b"Raw profile type exif\0" + text),
-        chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp(orientation)),
-        chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(xmp(orientation))),
-        chunk(b"eXIf", exif(orientation)) + chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp(5)),
-    ):
-        data = with_chunks(PNG, said, behind=behind)
-        np.testing.assert_array_equal(image.decode(data), by_pillow(data))
-        np.testing.assert_array_equal(np.asarray(picture.upright(Image.open(BytesIO(data)))), by_pillow(data))
-        assert image.size_of(data) == by_pillow(data).shape[:2]
-
-
-@pytest.mark.parametrize("orientation", [0, 1, 2, 5, 6, 8, 9, 77])
-def test_a_jpeg_is_turned_by_whatever_says_so(orientation):
-    in_exif, in_xmp = b"Exif\0\0" + exif(orientation), b"http://ns.adobe.com/xap/1.0/\0" + xmp(orientation % 10)
-    big_endian = b"Exif\0\0MM\0*" + pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
-    as_long = b"Exif\0\0II*\0" + pack("<IHHHIII", 8, 1, 0x0112, 4, 1, orientation, 0)
-    for said in ([in_exif], [in_xmp], [in_exif, in_xmp], [big_endian], [as_long], [b"Exif\0\0" + in_exif]):
-        data = with_segments(JPEG, *(segment(0xE1, each) for each in said))
-        np.testing.assert_array_equal(image.decode(data), by_pillow(data))
-        assert image.size_of(data) == by_pillow(data).shape[:2]
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_tiff_and_a_webp_are_turned_by_tag_and_packet(orientation):
-    packet = xmp(orientation)
-    for data in (
-        tiff_with(SMALL, (0x0112, 3, 1, orientation)),
-        tiff_with(SMALL, (700, 1, len(packet), -1), tail=packet),
-        tiff_with(SMALL, (700, 1, len(packet), -1), tail=packet, compression="tiff_lzw"),
-        encoded(SMALL, "WEBP", lossless=True, exif=b"Exif\0\0" + exif(orientation)),
-        encoded(SMALL, "WEBP", lossless=True, xmp=packet),
-    ):
-        np.testing.assert_array_equal(image.decode(data), by_pillow(data))
-        np.testing.assert_array_equal(np.asarray(picture.upright(Image.open(BytesIO(data)))), by_pillow(data))
-        assert image.size_of(data) == by_pillow(data).shape[:2]
-
-
-@pytest.mark.parametrize("kind", ["AVIF", "HEIC"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_avif_and_heic_are_turned_once(kind, orientation):
-    stored = blocks()
-    stored.info["exif"] = b"Exif\0\0" + exif(orientation)
-    expected = np.asarray(ImageOps.exif_transpose(stored))
-    data = heic(stored) if kind == "HEIC" else encoded(stored, "AVIF", exif=stored.info["exif"], quality=90)
-    assert formats.format_of(data) == kind
-    got = image.decode(data)
-    assert got.shape == expected.shape
-    assert np.median(np.abs(got.astype(int) - expected)) < 12
-    assert image.size_of(data) == expected.shape[:2]
 
 
 def test_a_lean_file_is_only_smaller():

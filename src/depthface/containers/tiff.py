@@ -31,15 +31,18 @@ def lean(data: bytes) -> Lean:
             "This TIFF is of 64 bits, with the high byte first, which is not taken.", "Save the photo again as PNG."
         )
     entries = list(directory.entries())
-    last = {tag: at for tag, at in entries if tag in _PIXELS}  # as Pillow has it of a tag that comes twice
-    for at in last.values():
+    backwards = [(tag, at) for tag, at in reversed(entries) if tag in _PIXELS]
+    # Of a tag that comes twice the first that can be read, as libtiff and Pillow 13 have it; Pillow 11 had the last.
+    taken = dict(backwards) | {tag: at for tag, at in backwards if directory.value(at, 1)}
+    for at in taken.values():
         if directory.count_at(at) > _MOST_VALUES:
             raise InvalidImage(
                 f"The TIFF has a tag of more than {_MOST_VALUES:,} values, which no photo has.",
                 "Save the photo again as PNG.",
             )
-    kept = [data[at : at + directory.entry_bytes] for tag, at in entries if last.get(tag) == at]
-    xmp = next((directory.value(at) for tag, at in entries if tag == _XMP_TAG), None)
+    kept = [data[at : at + directory.entry_bytes] for tag, at in entries if taken.get(tag) == at]
+    packet = directory.entry_of(_XMP_TAG)
+    xmp = None if packet is None else directory.value(packet)
     count = struct.pack(directory.order + ("Q" if directory.is_big else "H"), len(kept))
     body = count + b"".join(kept)
     # Zeros where the next directory's place was: there is none. And where entries were: so all else stays in place.

@@ -13,7 +13,7 @@ def _in_exif(exif: bytes) -> int | None:
     """Return the Orientation in an EXIF block (EXIF 2.32, 4.6.4 A), a TIFF file; None if it has none that counts."""
     exif = re.sub(rb"^(Exif\x00\x00){1,2}", b"", exif)
     directory = Directory.first(exif)
-    return None if directory is None else directory.orientation()
+    return None if directory is None or directory.is_big else directory.orientation()
 
 
 def _in_xmp(xmp: bytes | memoryview) -> int | None:
