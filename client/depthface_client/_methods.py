@@ -19,7 +19,7 @@ class ModelInfo:
     Attributes:
         name: as in `Client.depth(model=…)` or `Client.faces(model=…)`.
         ready: whether it can be asked at once; one that is loaded when it is first used may not be.
-        weights: which weights it serves; empty if it is not ready.
+        weights: which weights it serves; `Client.models` leaves them empty while it is not ready.
         task: what it does: `depth`, `faces`, `swap`, ….
         precision: of its networks; empty if the server does not say.
         is_lazy: whether it is loaded when it is first used.

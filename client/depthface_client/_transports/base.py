@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Protocol
@@ -41,19 +43,6 @@ class Transport(Protocol):
         """Forget every connection without touching it: in a forked child they are the parent's."""
 
 
-class AsyncTransport(Protocol):
-    """The same for asyncio."""
-
-    async def send(self, call: Call, timeout_s: float) -> object:
-        """Return the answer; raise an error of `depthface.errors`."""
-
-    async def close(self) -> None:
-        """Close every connection; the next call opens one anew. Who still waits gets `ServerUnavailable`."""
-
-    def reset(self) -> None:
-        """Forget every connection without touching it: in a forked child they are the parent's."""
-
-
 _open: WeakSet[Transport | AsyncTransport] = WeakSet()
 
 
@@ -68,6 +57,52 @@ def _reset_all() -> None:
 
 
 os.register_at_fork(after_in_child=_reset_all)
+
+
+class AsyncTransport(ABC):
+    """The same for asyncio, on a session or a channel that is of the loop that runs, and of this process.
+
+    Args:
+        connections: the most requests in flight at once; more wait for their `turn`, and their time limit with them.
+    """
+
+    turn: asyncio.Semaphore
+    _held: Any = None
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    def __init__(self, connections: int) -> None:
+        self._connections = connections
+        forget_in_children(self)
+
+    @abstractmethod
+    async def send(self, call: Call, timeout_s: float) -> object:
+        """Return the answer; raise an error of `depthface.errors`."""
+
+    async def close(self) -> None:
+        """Close every connection; the next call opens one anew. Who still waits gets `ServerUnavailable`."""
+        held, is_ours = self._held, self._loop is asyncio.get_running_loop()
+        self._held = None
+        if held is not None and is_ours:
+            await held.close()
+
+    def reset(self) -> None:
+        """Forget every connection without touching it: in a forked child they are the parent's."""
+        # Kept, and so never closed: the child shares the parent's epoll, and would take connections out of it.
+        self._inherited = self._held
+        self._held = None
+
+    def opened(self) -> Any:
+        """Return what is held: one of before is of a loop that is gone."""
+        loop = asyncio.get_running_loop()
+        if self._held is None or self._loop is not loop:
+            self._loop = loop
+            self.turn = asyncio.Semaphore(self._connections)
+            self._held = self._open()
+        return self._held
+
+    @abstractmethod
+    def _open(self) -> Any:
+        """Open one in the loop that runs."""
 
 
 def answered(counts: Iterable[tuple[str, int]]) -> dict[str, int]:

@@ -14,7 +14,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from depthface.asking import Call
 from depthface_client._transports.address import Address
-from depthface_client._transports.base import closed, forget_in_children, no_answer
+from depthface_client._transports.base import AsyncTransport, closed, forget_in_children, no_answer
 from depthface_client._transports.grpc_codec import CHANNEL_OPTIONS, GrpcCodec
 
 __all__ = ["AsyncGrpcTransport", "GrpcTransport"]
@@ -64,7 +64,7 @@ _calls = _Gate()
 class GrpcTransport:
     """See `base.Transport`."""
 
-    def __init__(self, address: Address, admin_key: str | None = None) -> None:
+    def __init__(self, address: Address, admin_key: str | None) -> None:
         self._address = address
         self._codec = GrpcCodec(address, admin_key)
         self.reset()
@@ -98,39 +98,19 @@ class GrpcTransport:
             return service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
 
-class AsyncGrpcTransport:
-    """See `base.AsyncTransport`.
+class AsyncGrpcTransport(AsyncTransport):
+    """See `base.AsyncTransport`."""
 
-    Args:
-        connections: the most requests in flight at once; more wait their turn here, and their time limit with them.
-    """
-
-    def __init__(self, address: Address, admin_key: str | None = None, connections: int = 100) -> None:
+    def __init__(self, address: Address, admin_key: str | None, connections: int) -> None:
         self._address = address
-        self._connections = connections
         self._codec = GrpcCodec(address, admin_key)
-        self.reset()
-        forget_in_children(self)
-
-    def reset(self) -> None:
-        self._inherited = getattr(self, "_channel", None)  # kept, and so never closed: it is the parent's
-        self._forget()
-
-    def _forget(self) -> None:
-        self._channel: Any = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    async def close(self) -> None:
-        channel, is_ours = self._channel, self._loop is asyncio.get_running_loop()
-        self._forget()
-        if channel is not None and is_ours:
-            await channel.close()
+        super().__init__(connections)
 
     async def send(self, call: Call, timeout_s: float) -> object:
-        stub = self._stub()
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(self.opened())
         method, message, metadata = await asyncio.to_thread(self._codec.request, call)
         try:
-            async with self._turn:
+            async with self.turn:
                 response = await getattr(stub, method)(message, timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as error:
             raise self._codec.error(call, error, timeout_s) from error
@@ -143,14 +123,8 @@ class AsyncGrpcTransport:
             raise closed(str(self._address)) from error  # a channel that is closed cancels its calls, not who waits
         return self._codec.answer(call, response)
 
-    def _stub(self) -> Any:
-        """Return the stub of the loop that runs: a channel of before is of a loop that is gone."""
-        loop = asyncio.get_running_loop()
-        if self._channel is None or self._loop is not loop:
-            self._loop = loop
-            self._turn = asyncio.Semaphore(self._connections)
-            self._channel = _channel(grpc.aio, self._address)
-        return service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+    def _open(self) -> Any:
+        return _channel(grpc.aio, self._address)
 
 
 def _channel(library: Any, address: Address) -> Any:

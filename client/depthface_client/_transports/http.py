@@ -41,7 +41,7 @@ class _TlsConnection(_Connection, HTTPSConnection):
 class HttpTransport:
     """See `base.Transport`. Proxies of the environment are not asked: a server of photos is spoken to directly."""
 
-    def __init__(self, address: Address, admin_key: str | None = None) -> None:
+    def __init__(self, address: Address, admin_key: str | None) -> None:
         self._address = address
         self._codec = HttpCodec(address, admin_key)
         self.reset()

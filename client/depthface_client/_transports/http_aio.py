@@ -11,7 +11,7 @@ from yarl import URL
 
 from depthface.asking import Call, Infer
 from depthface_client._transports.address import Address
-from depthface_client._transports.base import closed, forget_in_children, no_answer, no_triton, too_late
+from depthface_client._transports.base import AsyncTransport, closed, no_answer, no_triton, too_late
 from depthface_client._transports.http_codec import HttpCodec
 
 __all__ = ["AsyncHttpTransport"]
@@ -19,42 +19,20 @@ __all__ = ["AsyncHttpTransport"]
 _LIGHT_BYTES = 2 * 2**20
 """What is put together sooner than a thread is woken: a millisecond on a busy machine."""
 
-
 _AHEAD_BYTES = 2**20
 """As much of an answer is taken in at once: it is read whole in any case, and by small pieces it takes more turns."""
 
 
-class AsyncHttpTransport:
-    """See `base.AsyncTransport`.
+class AsyncHttpTransport(AsyncTransport):
+    """See `base.AsyncTransport`."""
 
-    Args:
-        connections: the most requests in flight at once; more wait their turn here, and their time limit with them.
-    """
-
-    def __init__(self, address: Address, admin_key: str | None = None, connections: int = 100) -> None:
+    def __init__(self, address: Address, admin_key: str | None, connections: int) -> None:
         self._address = address
-        self._connections = connections
         self._codec = HttpCodec(address, admin_key)
-        self.reset()
-        forget_in_children(self)
-
-    def reset(self) -> None:
-        # Kept, and so never closed: a child shares the parent's epoll, and would take connections out of it.
-        self._inherited = getattr(self, "_session", None)
-        self._forget()
-
-    def _forget(self) -> None:
-        self._session: aiohttp.ClientSession | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    async def close(self) -> None:
-        session, is_ours = self._session, self._loop is asyncio.get_running_loop()
-        self._forget()
-        if session is not None and is_ours:
-            await session.close()
+        super().__init__(connections)
 
     async def send(self, call: Call, timeout_s: float) -> object:
-        session = self._opened()
+        session: aiohttp.ClientSession = self.opened()
         if _weight_bytes(call) > _LIGHT_BYTES:
             request = await asyncio.to_thread(self._codec.request, call)
         else:
@@ -62,7 +40,7 @@ class AsyncHttpTransport:
         url = URL(f"{'https' if self._address.tls else 'http'}://{self._address.netloc}{request.path}", encoded=True)
         server = str(self._address)
         try:
-            async with self._turn:
+            async with self.turn:
                 if session.closed:  # while this one waited
                     raise closed(server)
                 async with asyncio.timeout(timeout_s):
@@ -85,22 +63,16 @@ class AsyncHttpTransport:
             raise no_answer(server, error) from error
         return self._codec.answer(call, response.status, response.headers, body)
 
-    def _opened(self) -> aiohttp.ClientSession:
-        """Return the session of the loop that runs: one of before is of a loop that is gone."""
-        loop = asyncio.get_running_loop()
-        if self._session is None or self._loop is not loop:
-            self._loop = loop
-            self._turn = asyncio.Semaphore(self._connections)
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=self._connections, ssl=ssl.create_default_context() if self._address.tls else True
-                ),
-                timeout=aiohttp.ClientTimeout(total=None),
-                auto_decompress=False,
-                read_bufsize=_AHEAD_BYTES,
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-        return self._session
+    def _open(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=self._connections, ssl=ssl.create_default_context() if self._address.tls else True
+            ),
+            timeout=aiohttp.ClientTimeout(total=None),
+            auto_decompress=False,
+            read_bufsize=_AHEAD_BYTES,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
 
 
 class _Whole(aiohttp.BytesPayload):
