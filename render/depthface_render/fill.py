@@ -36,6 +36,8 @@ _FINEST_SIDE_PX = 720
 """Patches are compared in pictures up to this size, and larger ones filled after them."""
 
 _ROUNDS = 3
+_AROUND_PX = 16
+"""How far around its own a source is looked for at first."""
 _NEARBY = 0.02
 """What a source costs for each pixel that it is away, in squared grey levels: of equals the nearest is taken."""
 
@@ -85,7 +87,7 @@ def textured(colour: Pixels, known: Flags, wanted: Flags) -> Pixels:
         level = finer
         if max(level.known.shape) <= _FINEST_SIDE_PX or halvings == coarsest:
             for _ in range(_ROUNDS):
-                sources = level.searched(sources, random, radius_px=16)
+                sources = level.searched(sources, random)
                 level.vote(sources)
     assert level is not None and sources is not None
     level.join(sources)
@@ -166,7 +168,7 @@ class _Level:
         self.vote(found)
         return found
 
-    def searched(self, sources: Indices, random: np.random.Generator, radius_px: int) -> Indices:
+    def searched(self, sources: Indices, random: np.random.Generator) -> Indices:
         """Better sources: those of the neighbours, and some at random around one's own, ever nearer."""
         width = self.known.shape[1]
         span = np.arange(-_PATCH_PX, _PATCH_PX + 1, 2)
@@ -206,6 +208,7 @@ class _Level:
             neighbour = self.number.ravel()[own + step]
             which = everyone[neighbour >= 0]
             attempt(which, np.clip(sources[neighbour[which]] - step, 0, self.known.size - 1).astype(np.int32))
+        radius_px = _AROUND_PX
         while radius_px >= 1:
             rows, columns = np.divmod(sources, width)
             rows = rows + random.integers(-radius_px, radius_px + 1, len(rows))

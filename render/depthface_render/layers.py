@@ -19,7 +19,7 @@ import numpy.typing as npt
 from depthface_render.fill import smooth, textured
 from depthface_render.outline import matte, nearest
 
-__all__ = ["Layers", "Points", "build"]
+__all__ = ["BEHIND", "Layers", "Points", "build"]
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -34,16 +34,19 @@ SLOPE_SHARE = 1 / 240
 _TORN_PX = 2.0
 """A step of depth is one that would tear two neighbours this far apart."""
 
-
 _AROUND_PX = 16
 """How much more of the background, beside twice what may be shown, is looked at for its continuation."""
+
+
+BEHIND = np.float32(-2)
+"""Added to the depth, 0…1, of what is of the layer behind, so that one number says both."""
 
 
 @dataclass(frozen=True)
 class Points:
     """Pixels of both layers, farthest first, each array `(N,) float32`.
 
-    `x`, `y`: pixels from the photo's middle, y down. `code`: the depth, less 2 for a pixel of the layer behind.
+    `x`, `y`: pixels from the photo's middle, y down. `code`: the depth, with `BEHIND` for a pixel of the layer behind.
     """
 
     x: Floats
@@ -195,7 +198,7 @@ def _points(depth: Floats, depth_behind: Floats, covered: Flags, margin_px: int)
     at = np.concatenate([seen, behind])
     depths = np.concatenate([depth.ravel()[seen], depth_behind.ravel()[behind]])
     codes = depths.copy()
-    codes[len(seen) :] -= 2
+    codes[len(seen) :] += BEHIND
     order = np.argsort(depths, kind="stable")
     rows, columns = np.divmod(at[order], depth.shape[1])
     return Points(

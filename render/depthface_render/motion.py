@@ -8,7 +8,7 @@ The ray of the output point p meets that surface at the photo's point
          + offset · height · (d − steady) / (1 − height · steady)
          + (1 − height · d) · centre + height · d · origin
 
-which is affine in d: `Motion.rays` gives its four coefficients.
+which is affine in d: `Motion.coefficients` gives them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ __all__ = [
     "PRESETS",
     "STRENGTHS",
     "CameraPath",
+    "Coefficients",
     "Motion",
     "Point",
-    "Rays",
     "circle",
     "dolly",
     "horizontal",
@@ -46,7 +46,7 @@ HIGHEST = 0.9
 
 
 @dataclass(frozen=True)
-class Rays:
+class Coefficients:
     """Where rays meet depth: P(d) = p · (scale + d · scale_slope) + shift + d · shift_slope."""
 
     scale: float
@@ -94,21 +94,26 @@ class Motion:
         for name in ("steady", "focus"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InvalidInput(f"The motion's {name} is {getattr(self, name):g}.", "Give a depth from 0 to 1.")
-        rays = self.rays()
-        if not min(rays.scale, rays.scale + rays.scale_slope) > 0.01:
+        if not self.least_scale > 0.01:
             raise InvalidInput(
                 "This motion turns the picture inside out: its zoom, height and isometric leave no ray going forward.",
                 "Give a zoom above 0, and a smaller height or intensity.",
             )
 
-    def rays(self) -> Rays:
-        """Return the coefficients of P(d)."""
+    @property
+    def least_scale(self) -> float:
+        """The least by which P(d) scales p, over all depths d."""
+        found = self.coefficients()
+        return min(found.scale, found.scale + found.scale_slope)
+
+    def coefficients(self) -> Coefficients:
+        """Return those of P(d)."""
         height, spread = self.height, (1 - self.isometric) / (1 - self.height * self.focus)
         drift = height / (1 - height * self.steady)
         axes = list(zip(self.offset, self.centre, self.origin, strict=True))
         shift_x, shift_y = (centre - offset * drift * self.steady for offset, centre, _ in axes)
         slope_x, slope_y = (offset * drift + height * (origin - centre) for offset, centre, origin in axes)
-        return Rays(
+        return Coefficients(
             self.zoom * (self.isometric + spread), -self.zoom * spread * height, (shift_x, shift_y), (slope_x, slope_y)
         )
 

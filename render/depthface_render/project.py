@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from depthface_render.layers import Layers
+from depthface_render.layers import BEHIND, Layers
 from depthface_render.look import Rays, in_rows, look, mix, sampled
 from depthface_render.motion import Motion
 from depthface_render.view import View
@@ -34,9 +34,6 @@ Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
-
-_BEHIND = np.float32(-2)
-"""Added to the depth of a cell that shows the layer behind."""
 
 _EMPTY = np.float32(-9)
 _CHUNK = 1 << 15
@@ -81,10 +78,10 @@ def project(
     """
     height, width = layers.size
     view = View.of(motion, height, width, layers.margin_px)
-    cell_px = max(quality.cell_px, int(np.ceil(1.9 / min(_scales(motion)))))
+    cell_px = max(quality.cell_px, int(np.ceil(1.9 / motion.least_scale)))
     cells = _nearest_in_cells(layers, motion, cell_px)
-    behind = cells < -0.5
-    guess = np.where(behind, cells - _BEHIND, cells)
+    behind = cells < BEHIND / 2 + 0.5
+    guess = np.where(behind, cells - BEHIND, cells)
     depth = _met(layers.depth, view, guess, cell_px)
     is_edge, near, far = _edges(guess, depth, behind, max(_EDGE_PX * cell_px / 2 / max(view.reach_px, 1e-3), 0.01))
     for _ in range(quality.rounds - 1):
@@ -152,26 +149,21 @@ class _EdgePixels:
         return np.broadcast_to(values, (len(self.rows), *self.columns.shape)).reshape(self.index.shape)
 
 
-def _scales(motion: Motion) -> tuple[float, float]:
-    rays = motion.rays()
-    return rays.scale, rays.scale + rays.scale_slope
-
-
 def _nearest_in_cells(layers: Layers, motion: Motion, cell_px: int) -> Floats:
-    """Return the nearest depth in each cell, `_BEHIND` added where it is of the layer behind."""
+    """Return the nearest depth in each cell, `BEHIND` added where it is of the layer behind."""
     height, width = layers.size
-    rays, points = motion.rays(), layers.points
+    known, points = motion.coefficients(), layers.points
     rows, columns = -(-height // cell_px), -(-width // cell_px)
     cells = np.full((rows + 2, columns + 2), _EMPTY)  # around them, what falls out of the frame
     for start in range(0, len(points.depth), _CHUNK):
         some = slice(start, start + _CHUNK)
         depth = points.depth[some]
         index: Indices = np.zeros(len(depth), np.intp)
-        magnified = np.float32(1 / cell_px) / (np.float32(rays.scale) + depth * np.float32(rays.scale_slope))
+        magnified = np.float32(1 / cell_px) / (np.float32(known.scale) + depth * np.float32(known.scale_slope))
         for at, side, up, axis, last in ((points.y[some], height, -1, 1, rows), (points.x[some], width, 1, 0, columns)):
             shift = np.float32(up * height / 2)
-            place = depth * (-shift * np.float32(rays.shift_slope[axis]))
-            place += at - shift * np.float32(rays.shift[axis])
+            place = depth * (-shift * np.float32(known.shift_slope[axis]))
+            place += at - shift * np.float32(known.shift[axis])
             place *= magnified
             place += np.float32(side / 2 / cell_px + 1)
             index = index * (columns + 2) + np.clip(place, 0, last + 1, out=place).astype(np.intp)

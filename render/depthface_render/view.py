@@ -26,13 +26,13 @@ class View:
     @classmethod
     def of(cls, motion: Motion, height: int, width: int, margin_px: int) -> View:
         """Return what `motion` sees, of a frame of `height` × `width` and layers with a margin of `margin_px`."""
-        rays = motion.rays()
+        found = motion.coefficients()
         axes = []
         for side, up, axis in ((width, 1, 0), (height, -1, 1)):
             middle, half = (side - 1) / 2, up * height / 2
             from_middle = np.arange(side) - middle
-            axes.append((from_middle * rays.scale + rays.shift[axis] * half + middle + margin_px).astype(np.float32))
-            axes.append((from_middle * rays.scale_slope + rays.shift_slope[axis] * half).astype(np.float32))
+            axes.append((from_middle * found.scale + found.shift[axis] * half + middle + margin_px).astype(np.float32))
+            axes.append((from_middle * found.scale_slope + found.shift_slope[axis] * half).astype(np.float32))
         return cls(*axes)
 
     @property

@@ -18,7 +18,7 @@ STRENGTHS = (0.3, 1.0)
 @pytest.mark.parametrize("d", [0.0, 0.3, 1.0])
 def test_rays_are_the_formula(d):
     m = Motion(0.3, 0.2, 0.4, 0.6, 0.9, (0.5, -0.2), (0.1, 0.05), (-0.1, 0.2))
-    rays = m.rays()
+    rays = m.coefficients()
     for axis, p in enumerate((0.7, -0.4)):
         expected = (
             m.zoom * p * (m.isometric + (1 - m.isometric) * (1 - m.height * d) / (1 - m.height * m.focus))
