@@ -3,6 +3,7 @@
 <root>/<job_id>/embedding.bin          of a photo: NumPy's format (.npy), float32 (D,), unit length
 <root>/<job_id>/faces/<n>.bin          of a face: the same
 <root>/<job_id>/faces/<n>.jpg          a face, cut out
+<root>/<job_id>/clip.<kind>            a clip, of a kind that its contract has
 <root>/.partial/<claim>/               what a worker is writing
 <root>/.uploads/<job_id>               a photo that came with its job, until the job ends
 """
@@ -30,7 +31,7 @@ __all__ = ["ResultStore", "write_vector", "write_whole"]
 
 _PARTIAL, _UPLOADS = ".partial", ".uploads"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_RESULT = re.compile(r"embedding\.bin|faces/[0-9]{1,6}\.(bin|jpg)|clip\.(mp4|webm|gif)")
+_RESULT = re.compile(r"embedding\.bin|faces/[0-9]{1,6}\.(bin|jpg)|clip\.[a-z0-9]{1,8}")
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)  # the last is a link's
 _YOUNG_S = 3600.0  # an upload without a job may have one in a moment
 
