@@ -27,9 +27,9 @@ from depthface_gateway.jobs.media import MediaStore
 from depthface_gateway.jobs.metrics import WorkerMetrics
 from depthface_gateway.jobs.queue import Queue
 from depthface_gateway.jobs.rests import EVERYTHING, Rests
-from depthface_gateway.jobs.results import ResultStore
+from depthface_gateway.jobs.results import ResultStore, StoreAway
 from depthface_gateway.jobs.sync import Outbox, Parcel, deliver
-from depthface_gateway.jobs.verdicts import Fate, ruling
+from depthface_gateway.jobs.verdicts import Fate, ruling, verdict
 
 __all__ = ["Worker", "WorkerOptions"]
 
@@ -240,10 +240,10 @@ class Worker:
     async def _photo(self, claim: Claim) -> bytes:
         if not claim.is_upload:
             return await self.media.photo(claim.media_store_id)
-        try:
-            return await asyncio.to_thread(self.store.upload(claim.job_id).read_bytes)
-        except FileNotFoundError as error:
-            raise InvalidInput("The photo that came with the job is gone.", "Send it again.") from error
+        photo = await asyncio.to_thread(self.store.read_upload, claim.job_id)
+        if photo is None:
+            raise InvalidInput("The photo that came with the job is gone.", "Send it again.")
+        return photo
 
     async def _drop_upload(self, claim: Claim) -> None:
         """Delete the photo that came with a job that has ended; one that cannot be deleted is left to the sweep."""
@@ -255,6 +255,11 @@ class Worker:
         what = ruling(claim, error)
         if what.fate is Fate.UNKNOWN:
             raise error
+        if verdict(error)[0] is Fate.AGAIN:  # before it costs the job a try
+            try:
+                await asyncio.to_thread(self.store.probe)
+            except StoreAway as away:
+                error, what = away, ruling(claim, away)
         if not isinstance(error, DepthfaceError) or isinstance(error, OutputError):
             _log.error("job %s failed", claim.job_id, exc_info=error)
         if what.rests is not None:
