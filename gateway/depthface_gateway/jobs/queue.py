@@ -292,11 +292,12 @@ class Queue:
                 if claim.claim in kept and share > 0:
                     grown = update(Job).where(Job.job_id == claim.job_id, Job.progress < share)
                     session.execute(grown.values(progress=share, progressed_at=now_ms))
-            if session.get(WorkerRow, worker_id) is None:
+            row = session.get(WorkerRow, worker_id)
+            if row is None:
                 session.add(WorkerRow(worker_id=worker_id, seen_at=now_ms, tasks=self._tasks))
                 session.execute(delete(WorkerRow).where(WorkerRow.seen_at < now_ms - _FORGOTTEN_MS))
-            else:
-                session.execute(update(WorkerRow).where(WorkerRow.worker_id == worker_id).values(seen_at=now_ms))
+            elif abs(now_ms - row.seen_at) > self.lease_ms / 2:  # not at each beat: each writes to the disk
+                row.seen_at = now_ms
             return {claim for claim in progress if claim.claim not in kept}
 
     def finish(
