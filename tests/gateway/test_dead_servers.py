@@ -10,7 +10,6 @@ from fixtures.ports import silent_port
 from fixtures.waiting import HANGS_AFTER_S
 
 from depthface.errors import ServerUnavailable
-from depthface_client import AsyncClient
 from depthface_client._transports import http_aio
 from depthface_gateway import triton
 from depthface_gateway.settings import Settings
