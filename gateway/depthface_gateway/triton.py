@@ -274,7 +274,11 @@ class Triton:
             await asyncio.sleep(random.uniform(longest_s / 2, longest_s))
 
     async def _place(self, lost: Sequence[_Server]) -> _Server:
-        """Take a place at a live server, or at a dead one if all are: it may be back. Wait for it behind who waits."""
+        """Take a place at a live server, or at a dead one if all are: it may be back. Wait for it behind who waits.
+
+        Raises:
+            ServerUnavailable: all are dead, and somebody is finding out already whether they are back.
+        """
         self._hand_over()
         server = self._free(lost)
         if server is not None:
@@ -291,14 +295,20 @@ class Triton:
         except asyncio.CancelledError:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
-            else:  # it had its place just now
+            elif waiter.place.exception() is None:  # it had its place just now
                 self._leave(waiter.place.result())
             raise
 
     def _free(self, lost: Sequence[_Server]) -> _Server | None:
-        """Return the server to ask for who has lost these; None if it has no place."""
+        """Return the server to ask for who has lost these; None if it has no place.
+
+        A dead one is asked by one at a time: a host that is switched off has each wait for a connection.
+        """
         hopeful = [server for server in self._servers if lost.count(server) < 2]
-        candidates = [server for server in hopeful if server.is_alive] or hopeful
+        candidates = [server for server in hopeful if server.is_alive or not server.in_flight]
+        candidates = [server for server in candidates if server.is_alive] or candidates
+        if not candidates:
+            raise self._nobody()
         server = min(candidates, key=lambda server: (lost.count(server), server.in_flight))
         return server if server.in_flight < self._settings.in_flight else None
 
@@ -313,11 +323,16 @@ class Triton:
         """
         in_vain: list[Sequence[_Server]] = []  # what those had lost for whom there is none
         for waiter in tuple(self._waiting):
-            if all(server.in_flight >= self._settings.in_flight for server in self._servers):
+            if self.is_alive and all(server.in_flight >= self._settings.in_flight for server in self._servers):
                 return
             if waiter.place.done() or waiter.lost in in_vain:  # one has just given up
                 continue
-            server = self._free(waiter.lost)
+            try:
+                server = self._free(waiter.lost)
+            except ServerUnavailable as error:
+                self._waiting.remove(waiter)
+                waiter.place.set_exception(error)
+                continue
             if server is None:
                 in_vain.append(waiter.lost)
             else:

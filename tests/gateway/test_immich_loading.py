@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ from fixtures.waiting import HANGS_AFTER_S
 from depthface.errors import ModelUnavailable, ServerFault
 from depthface_client import ModelInfo
 from depthface_gateway.immich import models as loading
+from depthface_gateway.immich.away import note
 from depthface_gateway.immich.entries import CLIP, FACES, Entry
 from depthface_gateway.immich.models import Models
 from depthface_gateway.meanings import analyses, exportable
@@ -133,6 +135,14 @@ def test_notes_that_cannot_be_read_are_none(text, tmp_path):
     notes = tmp_path / "immich.json"
     notes.write_text(text)
     assert Models.of(Servers(), {}, {}, notes).known == {}
+
+
+def test_notes_of_a_newer_version_are_read_as_far_as_they_are_known(tmp_path):
+    notes = tmp_path / "immich.json"
+    note(notes, {"m": ModelInfo(name="m", ready=False, weights="w", task="", precision="", is_lazy=False)})
+    (model,) = json.loads(notes.read_bytes())
+    notes.write_text(json.dumps([model | {"rank": 7}]))
+    assert Models.of(Servers(), {}, {}, notes).away == {"m"}
 
 
 def test_notes_that_cannot_be_written_stop_nothing(tmp_path, caplog):

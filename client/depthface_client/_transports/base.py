@@ -16,6 +16,7 @@ from depthface.asking import Call
 from depthface.errors import RequestTimeout, ServerUnavailable
 
 __all__ = [
+    "CONNECT_S",
     "AsyncTransport",
     "Transport",
     "answered",
@@ -24,8 +25,12 @@ __all__ = [
     "forget_in_children",
     "no_answer",
     "no_triton",
+    "not_connected",
     "too_late",
 ]
+
+CONNECT_S = 5.0
+"""The longest wait for a connection. A host that is switched off refuses none: it is silent."""
 
 _DATATYPES = {"u1": "UINT8", "i4": "INT32", "f4": "FP32"}
 
@@ -125,6 +130,11 @@ def no_answer(server: str, error: BaseException) -> ServerUnavailable:
         f"No answer from {server} ({reason}).",
         "Start one with `depthface serve`, or give the address of one that runs.",
     )
+
+
+def not_connected(server: str) -> ServerUnavailable:
+    """Return the error for a server with which there is no connection within `CONNECT_S`."""
+    return no_answer(server, TimeoutError(f"no connection within {CONNECT_S:g} s"))
 
 
 def closed(server: str) -> ServerUnavailable:

@@ -16,7 +16,7 @@ from depthface.asking import Call, Describe, Index, Infer, Load, Ready, Served, 
 from depthface.contract import NOT_SERVED, QUEUE_FULL, RESTRICTED, WAITED_TOO_LONG
 from depthface.errors import DepthfaceError, ImageTooLarge
 from depthface_client._transports.address import Address
-from depthface_client._transports.base import answered, datatype_of, no_answer, no_triton, too_late
+from depthface_client._transports.base import CONNECT_S, answered, datatype_of, no_answer, no_triton, too_late
 from depthface_client._transports.refusals import error_from_text
 
 __all__ = ["CHANNEL_OPTIONS", "GrpcCodec"]
@@ -25,6 +25,7 @@ CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),  # gRPC's own 4 MiB is less than a photo
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_http_proxy", 0),
+    ("grpc.min_reconnect_backoff_ms", round(1000 * CONNECT_S)),  # by this it ends a try to connect, too
 )
 
 _KEY_PREFIX = "triton-grpc-protocol-"

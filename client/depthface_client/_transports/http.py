@@ -13,7 +13,14 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from depthface.asking import Call
 from depthface_client._transports.address import Address
-from depthface_client._transports.base import forget_in_children, no_answer, no_triton, too_late
+from depthface_client._transports.base import (
+    CONNECT_S,
+    forget_in_children,
+    no_answer,
+    no_triton,
+    not_connected,
+    too_late,
+)
 from depthface_client._transports.http_codec import HttpCodec
 
 __all__ = ["HttpTransport"]
@@ -66,7 +73,7 @@ class HttpTransport:
                 request.path,
                 body=request.body or None,
                 headers=dict(request.headers),
-                timeout=urllib3.Timeout(total=timeout_s),
+                timeout=urllib3.Timeout(connect=min(CONNECT_S, timeout_s), total=timeout_s),
                 retries=False,
                 redirect=False,
                 preload_content=False,
@@ -80,6 +87,10 @@ class HttpTransport:
             response.release_conn()
         except urllib3.exceptions.NewConnectionError as error:
             raise no_answer(server, error.__cause__ or error) from error
+        except urllib3.exceptions.ConnectTimeoutError as error:
+            if timeout_s <= CONNECT_S:
+                raise too_late(server, timeout_s) from error
+            raise not_connected(server) from error
         except (urllib3.exceptions.TimeoutError, TimeoutError) as error:
             raise too_late(server, timeout_s) from error
         except urllib3.exceptions.SSLError as error:

@@ -11,7 +11,15 @@ from yarl import URL
 
 from depthface.asking import Call, Infer
 from depthface_client._transports.address import Address
-from depthface_client._transports.base import AsyncTransport, closed, no_answer, no_triton, too_late
+from depthface_client._transports.base import (
+    CONNECT_S,
+    AsyncTransport,
+    closed,
+    no_answer,
+    no_triton,
+    not_connected,
+    too_late,
+)
 from depthface_client._transports.http_codec import HttpCodec
 
 __all__ = ["AsyncHttpTransport"]
@@ -55,6 +63,8 @@ class AsyncHttpTransport(AsyncTransport):
                         if is_short and response.content.exception() is None:
                             await response.content.wait_eof()  # woken once; `read` is for each piece that comes
                         body = await response.read()
+        except aiohttp.ConnectionTimeoutError as error:
+            raise not_connected(server) from error
         except TimeoutError as error:
             raise too_late(server, timeout_s) from error
         except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
@@ -68,7 +78,7 @@ class AsyncHttpTransport(AsyncTransport):
             connector=aiohttp.TCPConnector(
                 limit=self._connections, ssl=ssl.create_default_context() if self._address.tls else True
             ),
-            timeout=aiohttp.ClientTimeout(total=None),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
             auto_decompress=False,
             read_bufsize=_AHEAD_BYTES,
             cookie_jar=aiohttp.DummyCookieJar(),

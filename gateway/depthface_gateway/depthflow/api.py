@@ -38,6 +38,7 @@ from depthface_gateway.jobs.models import Job, Status
 from depthface_gateway.jobs.sending import OpenFile
 from depthface_gateway.jobs.settings import JobSettings
 from depthface_gateway.jobs.wire import Cleanup
+from depthface_gateway.loops import repeat
 from depthface_gateway.outward import allowed_networks
 from depthface_gateway.settings import flag, number, text, words
 
@@ -155,23 +156,19 @@ async def _working(core: Core, context: Context, settings: JobSettings) -> Async
         stack.callback(threads.shutdown, wait=False, cancel_futures=True)
         tasks = {clips.TASK: clips.clip_task(clips.depth_of(context.triton), threads)}
         await stack.enter_async_context(working(core, context, settings, tasks, told))
-        cleaning = asyncio.create_task(_clean_up(core, days), name="expiry")
+
+        async def clean_up() -> None:
+            await asyncio.to_thread(clean, core.queue, core.store, _older_than(days))
+
+        expected = (SQLAlchemyError, OSError)
+        expiry = repeat(clean_up, _CLEAN_EVERY_S, "old clips are not deleted", expected)
+        cleaning = asyncio.create_task(expiry, name="expiry")
         try:
             yield
         finally:
             cleaning.cancel()
             with suppress(asyncio.CancelledError):
                 await cleaning
-
-
-async def _clean_up(core: Core, days: float) -> None:
-    """Delete what is older, now and then."""
-    while True:
-        try:
-            await asyncio.to_thread(clean, core.queue, core.store, _older_than(days))
-        except (SQLAlchemyError, OSError) as error:
-            _log.error("old clips are not deleted: %s", str(error).splitlines()[0])
-        await asyncio.sleep(_CLEAN_EVERY_S)
 
 
 def _older_than(days: float) -> Cleanup:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ def noted(path: Path) -> dict[str, ModelInfo]:
 
 def note(path: Path, models: Mapping[str, ModelInfo]) -> None:
     """Write these models to a note."""
-    notes.note(path, [asdict(model) for model in models.values()])
+    notes.note(path, [dataclasses.asdict(model) for model in models.values()])
 
 
 def _model(fields: dict[str, Any]) -> ModelInfo:
-    return ModelInfo(**fields | {name: tuple(fields[name]) for name in ("inputs", "outputs")} | {"ready": False})
+    known = {one.name: fields[one.name] for one in dataclasses.fields(ModelInfo) if one.name in fields}  # not a newer's
+    return ModelInfo(**known | {name: tuple(fields[name]) for name in ("inputs", "outputs")} | {"ready": False})

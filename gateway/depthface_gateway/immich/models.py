@@ -16,6 +16,7 @@ from depthface.errors import DepthfaceError, ModelUnavailable, ServerUnavailable
 from depthface_client import AsyncClient, ModelInfo
 from depthface_gateway.immich.away import note, noted
 from depthface_gateway.immich.entries import CLIP, FACES, Entry, cleaned
+from depthface_gateway.loops import repeat
 from depthface_gateway.meanings import analyses, embedding_models, exportable, hub_id
 from depthface_gateway.settings import Environment, number, words
 from depthface_gateway.triton import Triton
@@ -169,14 +170,18 @@ class Models:
                 await self.load(name)
             except DepthfaceError as error:
                 _log.warning("%s cannot be preloaded: %s", name, error)
+            except Exception:  # the others are to be tried too
+                _log.exception("%s cannot be preloaded", name)
 
     async def watch(self) -> None:
         """Unload for ever what nobody asks for."""
-        while self.ttl_s:
-            await asyncio.sleep(self.poll_s)
-            for name in [*self.used]:
-                if self._is_idle(name):  # now: another may have taken long to unload
-                    await self._unload(name)
+        if self.ttl_s:
+            await repeat(self._unload_the_idle, self.poll_s, "what nobody asks for is not unloaded")
+
+    async def _unload_the_idle(self) -> None:
+        for name in [*self.used]:
+            if self._is_idle(name):  # now: another may have taken long to unload
+                await self._unload(name)
 
     def _is_idle(self, name: str) -> bool:
         last = self.used.get(name, math.inf)

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
+from depthface.errors import ConfigError
 from depthface_gateway.context import Context
 from depthface_gateway.jobs.claims import Claim
 from depthface_gateway.jobs.database import Database, url_in
@@ -18,7 +19,7 @@ from depthface_gateway.jobs.inference import Task
 from depthface_gateway.jobs.media import MediaStore
 from depthface_gateway.jobs.metrics import TableMetrics, WorkerMetrics
 from depthface_gateway.jobs.queue import Queue
-from depthface_gateway.jobs.results import ResultStore
+from depthface_gateway.jobs.results import MARK, ResultStore
 from depthface_gateway.jobs.settings import JobSettings
 from depthface_gateway.jobs.sync import Parcel
 from depthface_gateway.jobs.worker import Worker, WorkerOptions
@@ -56,15 +57,29 @@ async def opened(context: Context, settings: JobSettings, storage: Path, tasks: 
     """Open the tables and the files of some tasks, and close them.
 
     Raises:
-        ConfigError: one of them cannot be used.
+        ConfigError: one of them cannot be used, or the folder is not the one that the database knows.
     """
     database = await asyncio.to_thread(lambda: Database(context.database or url_in(context.data)))
     try:
-        store = await asyncio.to_thread(ResultStore, storage)
         queue = Queue(database, tuple(tasks), max_retries=settings.max_retries, lease_ms=round(1000 * settings.lease_s))
+        store = await asyncio.to_thread(_store, queue, storage)
         yield Core(queue, store, CollectorRegistry())
     finally:
         database.close()
+
+
+def _store(queue: Queue, storage: Path) -> ResultStore:
+    """Open the folder of the jobs' files; one whose share is not mounted would lose them all."""
+    store = ResultStore(storage)
+    noted = queue.note_store(store.mark)
+    if store.mark != noted:
+        raise ConfigError(
+            f"The folder for jobs, {storage}, is not the one in which the jobs of this database have their files: "
+            f"its file {MARK} says {store.mark}, and the database {noted}.",
+            "Mount that one, or name it with --data (or STORAGE_DIR). If this one is to take its place, write "
+            f"{noted} into {storage / MARK}.",
+        )
+    return store
 
 
 @asynccontextmanager

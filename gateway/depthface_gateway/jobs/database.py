@@ -13,6 +13,7 @@ from typing import Any
 
 import alembic.command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, Float, Integer, String, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -41,7 +42,7 @@ class Database:
         clock: gives the time in ms, instead of the machine's or PostgreSQL's.
 
     Raises:
-        ConfigError: the URL is of another kind, or the database cannot be opened.
+        ConfigError: the URL is of another kind, or the database cannot be opened, or is of a newer version.
     """
 
     def __init__(self, url: str, clock: Callable[[], int] | None = None) -> None:
@@ -52,9 +53,16 @@ class Database:
         try:
             self.migrate()
         except SQLAlchemyError as error:
+            self.close()
             raise ConfigError(
                 f"The database {self.engine.url.render_as_string()} cannot be used ({_reason(error)}).",
                 "Check --database (or DATABASE_URL), that it runs, and that this user may write to it.",
+            ) from error
+        except CommandError as error:  # it names a step that is not among ours
+            self.close()
+            raise ConfigError(
+                f"The database {self.engine.url.render_as_string()} has been used by a newer depthface.",
+                "Install that version again, or restore the copy of the database from before.",
             ) from error
 
     @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -14,10 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from depthface_gateway.jobs.models import FINISHED, Job
 from depthface_gateway.jobs.queue import Queue
+from depthface_gateway.loops import repeat
 
 __all__ = ["Hub"]
-
-_log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.3
 _SIGN_OF_LIFE_EVERY_S = 15.0  # proxies close what is silent
@@ -37,7 +35,7 @@ class Hub:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Hub]:
         """Look meanwhile, as long as somebody watches."""
-        looking = asyncio.create_task(self._run(), name="events")
+        looking = asyncio.create_task(repeat(self._look, _LOOK_EVERY_S, "no events", (SQLAlchemyError,)), name="events")
         try:
             yield self
         finally:
@@ -45,18 +43,12 @@ class Hub:
             looking.cancel()
             await asyncio.gather(looking, return_exceptions=True)
 
-    async def _run(self) -> None:
-        while True:
-            await self._somebody.wait()
-            watched = tuple(self._watched)
-            try:
-                found = await asyncio.to_thread(self._queue.get_many, watched)
-            except SQLAlchemyError as error:
-                _log.error("no events: the database does not answer: %s", str(error).splitlines()[0])
-            else:
-                self._jobs = {job_id: found.get(job_id) for job_id in watched}
-                self._tick()
-            await asyncio.sleep(_LOOK_EVERY_S)
+    async def _look(self) -> None:
+        await self._somebody.wait()
+        watched = tuple(self._watched)
+        found = await asyncio.to_thread(self._queue.get_many, watched)
+        self._jobs = {job_id: found.get(job_id) for job_id in watched}
+        self._tick()
 
     def close(self) -> None:
         """End all streams; who watches will ask again elsewhere."""

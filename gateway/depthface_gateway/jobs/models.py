@@ -17,6 +17,7 @@ __all__ = [
     "Job",
     "QueueEntry",
     "Status",
+    "StoreRow",
     "SyncStatus",
     "WorkerRow",
 ]
@@ -160,3 +161,17 @@ class WorkerRow(Base):
     worker_id: Mapped[str] = mapped_column(String, primary_key=True)
     seen_at: Mapped[int] = mapped_column(BigInteger, index=True)
     tasks: Mapped[str] = mapped_column(String, default="", server_default="")
+
+
+class StoreRow(Base):
+    """Which folder has the files of the jobs.
+
+    Attributes:
+        tasks: of these tasks, with commas.
+        mark: what is in the folder's file `.store`.
+    """
+
+    __tablename__ = "job_stores"
+
+    tasks: Mapped[str] = mapped_column(String, primary_key=True)
+    mark: Mapped[str] = mapped_column(String)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from sqlalchemy import ColumnElement, case, delete, func, or_, select, update
@@ -21,7 +22,17 @@ from sqlalchemy.orm import Session
 from depthface.errors import DepthfaceError
 from depthface_gateway.jobs.claims import LONGEST_DELAY_MS, Claim, NewJob
 from depthface_gateway.jobs.database import Database
-from depthface_gateway.jobs.models import ACTIVE, FINISHED, IS_ACTIVE, Job, QueueEntry, Status, SyncStatus, WorkerRow
+from depthface_gateway.jobs.models import (
+    ACTIVE,
+    FINISHED,
+    IS_ACTIVE,
+    Job,
+    QueueEntry,
+    Status,
+    StoreRow,
+    SyncStatus,
+    WorkerRow,
+)
 
 __all__ = ["LEASE_MS", "JobExists", "Queue"]
 
@@ -59,6 +70,14 @@ class Queue:
         self._max_retries = max_retries
         self._mine = Job.task_type.in_(self.task_types)
         self._tasks = ",".join(self.task_types)
+
+    def note_store(self, mark: str) -> str:
+        """Return the mark of the folder that has these tasks' files: this one, if none has been noted before."""
+        with suppress(IntegrityError), self.database.writing() as session:  # another may note one at the same moment
+            if session.get(StoreRow, self._tasks) is None:
+                session.add(StoreRow(tasks=self._tasks, mark=mark))
+        with self.database.reading() as session:
+            return session.scalars(select(StoreRow.mark).where(StoreRow.tasks == self._tasks)).one()
 
     # What users do
 
@@ -273,11 +292,12 @@ class Queue:
                 if claim.claim in kept and share > 0:
                     grown = update(Job).where(Job.job_id == claim.job_id, Job.progress < share)
                     session.execute(grown.values(progress=share, progressed_at=now_ms))
-            if session.get(WorkerRow, worker_id) is None:
+            row = session.get(WorkerRow, worker_id)
+            if row is None:
                 session.add(WorkerRow(worker_id=worker_id, seen_at=now_ms, tasks=self._tasks))
                 session.execute(delete(WorkerRow).where(WorkerRow.seen_at < now_ms - _FORGOTTEN_MS))
-            else:
-                session.execute(update(WorkerRow).where(WorkerRow.worker_id == worker_id).values(seen_at=now_ms))
+            elif abs(now_ms - row.seen_at) > self.lease_ms / 2:  # not at each beat: each writes to the disk
+                row.seen_at = now_ms
             return {claim for claim in progress if claim.claim not in kept}
 
     def finish(

@@ -6,6 +6,7 @@
 <root>/<job_id>/clip.<kind>            a clip, of a kind that its contract has
 <root>/.partial/<claim>/               what a worker is writing
 <root>/.uploads/<job_id>               a photo that came with its job, until the job ends
+<root>/.store                          a random word, by which this folder is told from another in the same place
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ import numpy.typing as npt
 
 from depthface.errors import ConfigError
 
-__all__ = ["ResultStore", "write_vector", "write_whole"]
+__all__ = ["MARK", "ResultStore", "StoreAway", "write_vector", "write_whole"]
+
+MARK = ".store"
 
 _PARTIAL, _UPLOADS = ".partial", ".uploads"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -36,11 +39,16 @@ _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)  # the las
 _YOUNG_S = 3600.0  # an upload without a job may have one in a moment
 
 
+class StoreAway(OSError):
+    """The folder of the jobs' files cannot be used now, whatever the job: a share that is not mounted, or fails."""
+
+
 class ResultStore:
     """The folder of all jobs' files.
 
-    Args:
+    Attributes:
         root: is made if it is not there.
+        mark: what `.store` in it says; it is written by who opens the folder first.
 
     Raises:
         ConfigError: it cannot be written to.
@@ -51,14 +59,57 @@ class ResultStore:
         try:
             for folder in (root / _PARTIAL, root / _UPLOADS):
                 folder.mkdir(parents=True, exist_ok=True)
-            probe = root / _PARTIAL / f"probe-{uuid.uuid4().hex}"
-            probe.write_bytes(b"?")
-            probe.unlink()
+            self._try_to_write()
+            self._leave_a_mark()
+            self.mark = self._mark()
         except OSError as error:
             raise ConfigError(
                 f"The folder for jobs, {root}, cannot be written to ({error.strerror}).",
                 "Name another one with --data (or STORAGE_DIR), or give this user the right to write there.",
             ) from error
+
+    # The folder itself
+
+    def check(self) -> None:
+        """Raise `StoreAway` unless it is the folder that it was at the start: what another one lacks is not lost."""
+        try:
+            mark = self._mark()
+        except OSError as error:
+            raise StoreAway(f"The folder for jobs, {self.root}, is away ({error.strerror})") from error
+        if mark != self.mark:
+            raise StoreAway(f"The folder for jobs, {self.root}, is another than before: its {MARK} says {mark}")
+
+    def probe(self) -> None:
+        """Raise `StoreAway` unless files can be kept in it now."""
+        self.check()
+        try:
+            self._try_to_write()
+        except OSError as error:
+            raise StoreAway(f"The folder for jobs, {self.root}, cannot be written to ({error.strerror})") from error
+
+    def _try_to_write(self) -> None:
+        probe = self.root / _PARTIAL / f"probe-{uuid.uuid4().hex}"
+        probe.write_bytes(b"?")
+        probe.unlink()
+
+    def _mark(self) -> str:
+        return (self.root / MARK).read_text("ascii", "replace").strip()
+
+    def _leave_a_mark(self) -> None:
+        """Give the folder its mark unless it has one; of several who do so at once, all find the first one's."""
+        mark = self.root / MARK
+        if mark.exists():
+            return
+        own = self.root / _PARTIAL / f"mark-{uuid.uuid4().hex}"
+        write_whole(own, f"{uuid.uuid4().hex}\n".encode())
+        try:
+            os.link(own, mark)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            own.rename(mark)
+        own.unlink(missing_ok=True)
+        _sync(self.root)
 
     # Uploads
 
@@ -68,7 +119,16 @@ class ResultStore:
 
     def keep_upload(self, job_id: str, data: bytes) -> None:
         """Store the photo that came with a job."""
+        self.check()
         write_whole(self.upload(job_id), data)
+
+    def read_upload(self, job_id: str) -> bytes | None:
+        """Return the photo that came with a job; None if it is gone."""
+        try:
+            return self.upload(job_id).read_bytes()
+        except FileNotFoundError:
+            self.check()
+            return None
 
     def drop_upload(self, job_id: str) -> None:
         """Delete it, if there is one."""
@@ -78,6 +138,7 @@ class ResultStore:
 
     def begin(self, claim: str) -> Path:
         """Return a new empty folder for what one try writes."""
+        self.check()
         folder = self.root / _PARTIAL / claim
         folder.mkdir()
         return folder
@@ -125,6 +186,7 @@ class ResultStore:
             return FileIO(self.root / job_id / name, opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW))
         except OSError as error:
             if error.errno in _NOT_THERE:
+                self.check()
                 return None
             raise
 
@@ -137,6 +199,7 @@ class ResultStore:
             active_claims: is called after the folders have been listed, so that none is younger than its claim.
             is_waiting: whether a job still needs its upload.
         """
+        self.check()
         partial = [path for path in (self.root / _PARTIAL).iterdir() if path.is_dir()]
         held = active_claims()
         for path in partial:

@@ -22,6 +22,7 @@ from depthface.errors import (
 )
 from depthface_gateway.jobs.claims import Claim
 from depthface_gateway.jobs.rests import EVERYTHING
+from depthface_gateway.jobs.results import StoreAway
 from depthface_gateway.triton import StillBusy
 
 __all__ = ["OTHERS_FIRST_MS", "Fate", "Ruling", "ruling", "verdict"]
@@ -35,7 +36,8 @@ OTHERS_FIRST_MS = 10_000
 """So long nobody takes a job that may be what takes the server with it."""
 
 _OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""What no job can help, and none can be done with. Of others, such as EIO, one job's folder may be the cause."""
+"""What no job can help, and none can be done with. Of others, such as EIO, one job's folder may be the cause; where the
+folder of all jobs fails too, it is `StoreAway`."""
 
 
 class Fate(enum.Enum):
@@ -96,6 +98,8 @@ def verdict(error: BaseException) -> tuple[Fate, str]:
             return Fate.AGAIN, str(error)
         case SQLAlchemyError():
             return Fate.UNKNOWN, ""
+        case StoreAway():
+            return Fate.WAITS, "The folder for the jobs' files cannot be used now; the worker's log says why."
         case OSError() if error.errno is not None:  # Pillow has some without, of what it cannot write
             reason = error.strerror or type(error).__name__
             fate = Fate.WAITS if error.errno in _OF_THE_MACHINE else Fate.AGAIN

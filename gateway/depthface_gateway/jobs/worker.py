@@ -27,9 +27,10 @@ from depthface_gateway.jobs.media import MediaStore
 from depthface_gateway.jobs.metrics import WorkerMetrics
 from depthface_gateway.jobs.queue import Queue
 from depthface_gateway.jobs.rests import EVERYTHING, Rests
-from depthface_gateway.jobs.results import ResultStore
+from depthface_gateway.jobs.results import ResultStore, StoreAway
 from depthface_gateway.jobs.sync import Outbox, Parcel, deliver
-from depthface_gateway.jobs.verdicts import Fate, ruling
+from depthface_gateway.jobs.verdicts import Fate, ruling, verdict
+from depthface_gateway.loops import repeat
 
 __all__ = ["Worker", "WorkerOptions"]
 
@@ -102,7 +103,10 @@ class Worker:
 
     async def run(self) -> None:
         """Work until `stop`. What is not done by then is put back."""
-        helpers = [asyncio.create_task(self._beat(), name="beat"), asyncio.create_task(self._sweep(), name="sweep")]
+        pause_s = self.queue.lease_ms / 1000 / _BEATS_A_LEASE
+        beat = repeat(self._beat, pause_s, "no heartbeat", (SQLAlchemyError,))
+        sweep = repeat(self._sweep, _SWEEP_EVERY_S, "old files are not deleted", (OSError, SQLAlchemyError))
+        helpers = [asyncio.create_task(beat, name="beat"), asyncio.create_task(sweep, name="sweep")]
         if self.tell is not None:
             outbox = Outbox(self.queue.database, self.queue.task_types)
             helpers.append(asyncio.create_task(deliver(outbox, self.tell, self.options.poll_s), name="deliver"))
@@ -240,10 +244,10 @@ class Worker:
     async def _photo(self, claim: Claim) -> bytes:
         if not claim.is_upload:
             return await self.media.photo(claim.media_store_id)
-        try:
-            return await asyncio.to_thread(self.store.upload(claim.job_id).read_bytes)
-        except FileNotFoundError as error:
-            raise InvalidInput("The photo that came with the job is gone.", "Send it again.") from error
+        photo = await asyncio.to_thread(self.store.read_upload, claim.job_id)
+        if photo is None:
+            raise InvalidInput("The photo that came with the job is gone.", "Send it again.")
+        return photo
 
     async def _drop_upload(self, claim: Claim) -> None:
         """Delete the photo that came with a job that has ended; one that cannot be deleted is left to the sweep."""
@@ -255,6 +259,11 @@ class Worker:
         what = ruling(claim, error)
         if what.fate is Fate.UNKNOWN:
             raise error
+        if verdict(error)[0] is Fate.AGAIN:  # before it costs the job a try
+            try:
+                await asyncio.to_thread(self.store.probe)
+            except StoreAway as away:
+                error, what = away, ruling(claim, away)
         if not isinstance(error, DepthfaceError) or isinstance(error, OutputError):
             _log.error("job %s failed", claim.job_id, exc_info=error)
         if what.rests is not None:
@@ -279,18 +288,12 @@ class Worker:
 
     async def _beat(self) -> None:
         """Renew the claims, and let go of jobs that are no longer ours: deleted, or taken over."""
-        while True:
-            progress = {claim: running.progress for claim, running in self._running.items()}
-            try:
-                lost = await self._in_heart(self.queue.renew, self.worker_id, progress)
-            except SQLAlchemyError as error:
-                _log.error("no heartbeat: the database does not answer: %s", _first_line(error))
-            else:
-                for claim in lost & self._running.keys():
-                    if not self._running[claim].is_ending:
-                        self._running[claim].is_lost = True
-                        self._running[claim].task.cancel()
-            await asyncio.sleep(self.queue.lease_ms / 1000 / _BEATS_A_LEASE)
+        progress = {claim: running.progress for claim, running in self._running.items()}
+        lost = await self._in_heart(self.queue.renew, self.worker_id, progress)
+        for claim in lost & self._running.keys():
+            if not self._running[claim].is_ending:
+                self._running[claim].is_lost = True
+                self._running[claim].task.cancel()
 
     async def _sweep(self) -> None:
         """Delete what dead workers left on the disk."""
@@ -299,12 +302,7 @@ class Worker:
             job = self.queue.get(job_id)
             return job is not None and job.completed_at is None
 
-        while True:
-            try:
-                await asyncio.to_thread(self.store.sweep, self.queue.active_claims, is_waiting)
-            except (OSError, SQLAlchemyError) as error:
-                _log.error("old files are not deleted: %s", _first_line(error))
-            await asyncio.sleep(_SWEEP_EVERY_S)
+        await asyncio.to_thread(self.store.sweep, self.queue.active_claims, is_waiting)
 
     async def _in_heart(self, call: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._heart, call, *arguments)

@@ -222,3 +222,12 @@ def test_what_is_no_database_is_refused_in_a_sentence_without_passwords(url: str
     with pytest.raises(ConfigError, match=words) as refusal:
         Database(url)
     assert "secret" not in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_a_database_of_a_newer_version_is_refused_in_a_sentence(database_url: str) -> None:
+    database = Database(database_url)
+    with database.engine.begin() as connection:
+        connection.execute(text("UPDATE depthface_alembic_version SET version_num = '9999'"))
+    database.close()
+    with pytest.raises(ConfigError, match="has been used by a newer depthface"):
+        Database(database_url)

@@ -97,3 +97,27 @@ def test_a_stream_gives_signs_of_life_whatever_the_database_does(
             queue.may_answer.set()
 
     asyncio.run(asyncio.wait_for(main(), HANGS_AFTER_S))
+
+
+def test_the_looks_go_on_after_an_error_that_nobody_thought_of() -> None:
+    """Else all who watch would be told that it is still here, for ever."""
+    queue = SlowQueue()
+    queue.may_answer.set()
+    left = [MemoryError(), RuntimeError("can't start new thread")]
+    get_many = queue.get_many
+
+    def failing(job_ids: Collection[str]) -> dict[str, Job]:
+        if left:
+            raise left.pop()
+        return get_many(job_ids)
+
+    queue.get_many = failing  # type: ignore[method-assign]
+
+    async def main() -> None:
+        async with Hub(queue).running() as hub, asyncio.timeout(HANGS_AFTER_S):  # type: ignore[arg-type]
+            watched = hub.stream(queue.jobs["a"])
+            assert name_of(await anext(watched)) == "event: progress"
+            queue.jobs["a"] = job("a", Status.ERROR)
+            assert name_of(await anext(watched)) == "event: error"
+
+    asyncio.run(main())

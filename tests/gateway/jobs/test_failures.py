@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from fixtures.waiting import HANGS_AFTER_S
 
 from depthface.errors import InvalidImage, ServerFault, ServerOverloaded, ServerUnavailable
 from depthface_gateway.jobs import rests, verdicts
@@ -167,3 +168,28 @@ def test_a_full_disk_loses_no_job(world, small_disk: Path) -> None:
     job = world.job(job_id)
     assert job is not None and job.retry_count == 0 and job.error_message is None
     assert (small_disk / job_id / "embedding.bin").stat().st_size == 40_000
+
+
+def test_a_heart_that_missed_a_beat_beats_on(world, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker without one would lose its jobs to itself, try after try."""
+    world.change_queue(lease_ms=1000)
+    beats, renew = 0, world.queue.renew
+
+    def failing(*arguments: object) -> object:
+        nonlocal beats
+        beats += 1
+        if beats == 1:
+            raise MemoryError
+        return renew(*arguments)
+
+    monkeypatch.setattr(world.queue, "renew", failing)
+
+    async def until_it_has_beaten(attempt: Try) -> None:
+        async with asyncio.timeout(HANGS_AFTER_S):
+            while beats < 4:
+                await asyncio.sleep(0.01)
+
+    world.answers = [until_it_has_beaten]
+    job_id = world.add()
+    world.run(lambda: world.status(job_id) == "completed")
+    assert len(world.tries) == 1

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from fixtures.waiting import HANGS_AFTER_S
-from sqlalchemy import event
+from sqlalchemy import event, select
 
 from depthface_gateway.jobs.claims import Claim, NewJob
 from depthface_gateway.jobs.database import Database
+from depthface_gateway.jobs.models import WorkerRow
 from depthface_gateway.jobs.queue import LEASE_MS, JobExists, Queue
 from depthface_gateway.jobs.sync import Outbox
 
@@ -362,3 +363,18 @@ def run(count: int, work) -> None:
         thread.join(HANGS_AFTER_S)
     assert errors == []
     assert not any(thread.is_alive() for thread in threads)
+
+
+def test_an_idle_worker_writes_seldom_and_is_known_to_live_all_the_time(queue: Queue, clock) -> None:
+    """Each beat comes after a fifth of a lease; each that writes wakes a disk."""
+    seen = []
+    for _ in range(20):
+        queue.renew("w", {})
+        assert queue.workers() == 1
+        with queue.database.reading() as session:
+            seen.append(session.scalar(select(WorkerRow.seen_at)))
+        clock.now_ms += queue.lease_ms // 5
+    assert len(set(seen)) == 7
+    clock.now_ms -= 3 * queue.lease_ms  # it is set back
+    queue.renew("w", {})
+    assert queue.workers() == 1
