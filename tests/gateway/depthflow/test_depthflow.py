@@ -320,8 +320,8 @@ def test_cancelling_waiting_keys_and_expiry(tmp_path: Path) -> None:
         assert service.ask("POST", "/api/v1/monitoring/cleanup?days=0").json()["tasks_deleted"] == 3
         gone = service.ask("GET", done["result_url"])
         assert (gone.status_code, gone.json()["error"]) == (404, "task_not_found")
-        left = [path for path in (tmp_path / "depthflow").rglob("*") if path.is_file()]
-        assert left == []
+        left = [path.name for path in (tmp_path / "depthflow").rglob("*") if path.is_file()]
+        assert left == [".store"]
 
 
 def test_a_clip_whose_task_was_deleted_is_deleted_too_when_it_is_as_old(tmp_path: Path) -> None:
