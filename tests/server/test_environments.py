@@ -21,7 +21,7 @@ import pytest
 from fixtures.photos import VARIETY
 from fixtures.ports import free_ports
 from fixtures.proxies import PROXIES
-from fixtures.serving import COMMAND, ENDS_WITHIN_S, serving
+from fixtures.serving import COMMAND, ENDS_WITHIN_S, in_this_process, serving
 from fixtures.waiting import HANGS_AFTER_S, until
 
 MODEL = "depth_anything_v2_small"
@@ -304,9 +304,7 @@ def test_a_proxy_is_asked_nothing_and_sees_no_key(repository, proxy):
     ],
 )
 def test_a_number_out_of_range_is_refused_by_its_option(option, value, tmp_path):
-    done = subprocess.run(
-        [*COMMAND, "serve", "--repository", str(tmp_path), option, value], capture_output=True, text=True, check=False
-    )
+    done = in_this_process("serve", "--repository", tmp_path, option, value)
     assert done.returncode == 2
     assert f"Invalid value for '{option}'" in done.stderr
 
