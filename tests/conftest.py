@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fixtures.exporting import export_apart
+from fixtures.processes import by_ids, ended
 from fixtures.proxies import reach_this_machine
-from fixtures.serving import Server, depthface, serving
+from fixtures.serving import Server, all_have_left, depthface, leaving, serving
 from fixtures.shared import Shared, linked, room
 from fixtures.tiny import TINY
 from PIL import Image
@@ -49,13 +50,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Run a test marked `quiet` when no other process of the run has one."""
-    root = shared_root(item.config)
+    """Run a test marked `quiet` when no other process of the run has one, and no server ends behind one."""
+    root, alone = shared_root(item.config), item.get_closest_marker("quiet") is not None
     if root is None:
+        if alone:
+            ended(by_ids(leaving()))
         return (yield)
     root.mkdir(exist_ok=True)
-    with room(root, alone=item.get_closest_marker("quiet") is not None):
-        return (yield)
+    with room(root, alone=alone):
+        if alone:
+            ended(by_ids(int(pid) for path in root.glob("leaving-*") for pid in path.read_text().split()))
+        try:
+            return (yield)
+        finally:
+            (root / f"leaving-{os.getpid()}").write_text(" ".join(map(str, leaving())))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _all_have_left() -> Iterator[None]:
+    """At the end, when the shared servers have been told too, look at how each has ended."""
+    yield
+    all_have_left()
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures import exporting
+from fixtures import exporting, serving
 from fixtures.shared import Shared, copied, linked, room
 from fixtures.waiting import HANGS_AFTER_S
 
@@ -87,6 +89,29 @@ def test_who_wants_the_machine_alone_has_it_alone_and_others_have_it_together(tm
         seen.add(frozenset(inside))
     assert frozenset("q") in seen
     assert not [some for some in seen if "q" in some and len(some) > 1]
+
+
+@pytest.mark.parametrize(
+    ("at_sigterm", "wrong"),
+    [("exit(0)", ""), ("exit(3)", "ended with 3"), ("time.sleep(1.5) or exit(0)", "ended with 0 after")],
+    ids=["in order", "in error", "late"],
+)
+def test_how_a_server_has_ended_that_was_left_to_end_is_seen(at_sigterm, wrong, monkeypatch):
+    monkeypatch.setattr(serving, "_LEAVING", [])
+    monkeypatch.setattr(serving, "ENDS_WITHIN_S", 1.0)
+    code = (
+        f"import signal, time; signal.signal(signal.SIGTERM, lambda *_: {at_sigterm}); "
+        "print('ready: http://here', flush=True); time.sleep(60)"
+    )
+    server = serving.Server(subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True))
+    server.wait_until_ready()
+    server.leave()
+    if wrong:
+        with pytest.raises(AssertionError, match=wrong):
+            serving.all_have_left()
+    else:
+        serving.all_have_left()
+    assert serving.leaving() == []
 
 
 def test_a_copy_may_be_written_to_and_a_linked_one_added_to(tmp_path):

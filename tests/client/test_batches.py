@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fixtures.photos import VARIETY
-from fixtures.serving import depthface
+from fixtures.serving import depthface, in_this_process
 from fixtures.stub import Answer, Stub, stub_server
 from fixtures.waiting import HANGS_AFTER_S
 
@@ -116,17 +115,16 @@ def test_vectors_that_were_made_are_written_whoever_goes_away(photos):
     assert np.load("vectors.npy").shape == (3, 2)
 
 
-def test_a_server_that_stays_away_is_given_up_with_what_is_done(photos, monkeypatch, capsys):
+def test_a_server_that_stays_away_is_given_up_with_what_is_done(photos, monkeypatch):
     monkeypatch.setattr(shared, "_BACK_WITHIN_S", 1.0)
     with breaking(away_s=0) as server:
-        code = in_this_process("embed", *photos, "--out", "vectors.npy", "--json", "--url", server.host)
-    assert code == 1
-    said = capsys.readouterr()
-    document = json.loads(said.out)
+        done = in_this_process("embed", *photos, "--out", "vectors.npy", "--json", "--url", server.host)
+    assert done.returncode == 1
+    document = json.loads(done.stdout)
     assert [one["photo"] for one in document] == photos
     assert [("error" in one) for one in document] == [False, True, True, True]
     assert np.load("vectors.npy").shape == (1, 2)
-    assert "Error: 2 more were not tried: No answer" in said.err
+    assert "Error: 2 more were not tried: No answer" in done.stderr
 
 
 def test_a_model_that_is_loaded_again_meanwhile_costs_nothing(photos):
@@ -149,7 +147,7 @@ def test_a_model_that_is_loaded_again_meanwhile_costs_nothing(photos):
 def test_nobody_is_waited_for_who_never_was_there(photos):
     for command in (("depth", "--model", "x", "--out", "maps"), ("embed", "--model", "x"), ("embed",), ("faces",)):
         started = time.monotonic()
-        done = depthface(*command, *photos, "--url", "127.0.0.1:9")
+        done = in_this_process(*command, *photos, "--url", "127.0.0.1:9")
         assert done.returncode == 1
         assert "Waiting" not in done.stderr
         assert time.monotonic() - started < shared._BACK_WITHIN_S
@@ -170,25 +168,27 @@ def test_where_no_result_can_be_put_is_told_before_anything_is_asked(photos, com
         "swap": ("--source", photos[1], "--target", photos[0], "--out", out),
     }
     with stub_server(served) as server:
-        done = depthface(command, *given[command], "--url", server.host)
+        done = in_this_process(command, *given[command], "--url", server.host)
     assert server.asked == []
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("Error: ") and ("cannot be written" in line or "can be no file" in line)
 
 
-def test_faces_that_are_shown_are_not_kept(photos, monkeypatch, capsys):
+def test_faces_that_are_shown_are_not_kept(photos, monkeypatch):
     """Ten thousand photos' faces as Python's lists are gigabytes."""
     kept: list[dict[str, object]] = []
     original = shared.for_each
     monkeypatch.setattr(shared, "for_each", lambda *given: kept.extend(original(*given)) or kept)
     with stub_server(served) as server:
-        assert in_this_process("faces", *photos, "--url", server.host) == 0
+        done = in_this_process("faces", *photos, "--url", server.host)
+        assert done.returncode == 0
         assert kept == [{"photo": photo} for photo in photos]
-        assert "1  score 0.900" in capsys.readouterr().out
+        assert "1  score 0.900" in done.stdout
         kept.clear()
-        assert in_this_process("faces", *photos, "--json", "--url", server.host) == 0
-        assert len(json.loads(capsys.readouterr().out)["photos"][0]["faces"]) == 1
+        done = in_this_process("faces", *photos, "--json", "--url", server.host)
+        assert done.returncode == 0
+        assert len(json.loads(done.stdout)["photos"][0]["faces"]) == 1
 
 
 def test_the_photo_of_a_list_that_is_refused_is_named(photos):
@@ -206,16 +206,3 @@ def test_the_photo_of_a_list_that_is_refused_is_named(photos):
         assert caught.value.request_id == "mine"
         with pytest.raises(InvalidImage, match=r"^Photo 2 of 2: list is not a photo"):
             client.embed([photos[0], []])
-
-
-def in_this_process(*arguments: str) -> int:
-    from depthface.cli import main
-
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    return ended.value.code

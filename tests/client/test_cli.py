@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fixtures.photos import VARIETY
-from fixtures.serving import depthface
+from fixtures.serving import depthface, in_this_process
 from PIL import Image
 
 from depthface_client import Client
@@ -76,7 +76,7 @@ def test_what_cannot_be_written_is_a_sentence_and_nothing_half(server, photo, tm
 
 def test_no_server_is_exit_1_and_a_remedy(photo, tmp_path):
     for arguments in (("depth", photo, "--out", tmp_path / "x.png"), ("health",), ("models",)):
-        done = depthface(*arguments, "--url", "127.0.0.1:9")
+        done = in_this_process(*arguments, "--url", "127.0.0.1:9")
         assert done.returncode == 1
         assert "depthface serve" in done.stderr
         assert "Traceback" not in done.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures.serving import depthface
+from fixtures.serving import depthface, in_this_process
 from PIL import Image
 
 from depthface_client import AsyncClient, Client, Face, InvalidImage, InvalidInput, ModelUnavailable, NoFaceFound
@@ -224,7 +224,7 @@ def test_what_the_server_lacks_is_a_sentence(face_server, photos, tmp_path):
         ("unload", "face_swap_nobody"),
         ("swap", "--source", photos[0], "--target", photos[1], "--out", tmp_path / "x.png", "--model", "face_swap_no"),
     ):
-        done = depthface(*arguments, "--url", face_server.host)
+        done = in_this_process(*arguments, "--url", face_server.host)
         assert done.returncode == 1
         assert "face_swap_no" in done.stderr
         assert "Traceback" not in done.stderr

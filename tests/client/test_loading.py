@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from fixtures import impatient
 from fixtures.photos import VARIETY
 from fixtures.processes import kill
 from fixtures.serving import Server, depthface, serving
@@ -18,18 +19,15 @@ from depthface_standins.insightface import scenes
 DEPTH = "depth_anything_v2_small"
 DEPTH_MODELS = (DEPTH, f"{DEPTH}_network")
 
-ANALYSIS, DETECTION = "face_analysis_synthetic", "face_detection_synthetic"
-DETECTOR, RECOGNIZER = "face_synthetic_detector", "face_synthetic_recognizer"
+ANALYSIS, DETECTION = "face_analysis_buffalo_l", "face_detection_buffalo_l"
+DETECTOR, RECOGNIZER = "face_buffalo_l_detector", "face_buffalo_l_recognizer"
 
 PORTRAIT = scenes.draw_scene([scenes.Placed(scenes.Person(1), 320, 240, 100)], (480, 640), seed=1).image
 
-WATCHED_S = 5
-"""Two rounds of the watchdog."""
-
 
 @pytest.fixture
-def faces(face_repository) -> Iterator[tuple[Server, Client]]:
-    with serving(face_repository) as server, Client(server.host) as client:
+def faces(pack_repository) -> Iterator[tuple[Server, Client]]:
+    with serving(pack_repository, command=impatient.COMMAND) as server, Client(server.host) as client:
         yield server, client
 
 
@@ -39,14 +37,14 @@ def is_served(client: Client, model: str) -> bool:
 
 def test_depth_gives_back_its_memory_and_comes_again_as_it_was(true_repository):
     photo = VARIETY["landscape JPEG"]
-    with serving(true_repository) as server, Client(server.host) as client:
+    with serving(true_repository, command=impatient.COMMAND) as server, Client(server.host) as client:
         expected = client.depth_png(photo)
         loaded = server.memory_bytes()
         for _ in range(2):
             done = depthface("unload", DEPTH, "--url", server.host)
             assert done.returncode == 0, done.stderr
             until(lambda: not any(server.steps(model) for model in DEPTH_MODELS))
-            time.sleep(WATCHED_S)
+            time.sleep(impatient.HAS_LOOKED_S)
             assert not any(server.steps(model) for model in DEPTH_MODELS)  # nobody has taken it for dead
             assert server.memory_bytes() < loaded - 250e6
             assert not is_served(client, DEPTH)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from fixtures.photos import VARIETY
-from fixtures.serving import COMMAND, depthface
+from fixtures.serving import COMMAND, depthface, in_this_process
 
 from depthface import photos as photos_module
 from depthface.errors import InvalidImage, InvalidInput, OutputError
@@ -36,7 +36,7 @@ def test_two_photos_of_one_name_are_refused_before_anything_is_written(tmp_path,
     with pytest.raises(InvalidInput, match="both") as caught:
         outputs.targets(found, str(tmp_path / "maps"), "_depth.png")
     assert all(str(path) in str(caught.value) for path in found)
-    done = depthface("depth", *found, "--out", tmp_path / "maps", "--url", "127.0.0.1:9")
+    done = in_this_process("depth", *found, "--out", tmp_path / "maps", "--url", "127.0.0.1:9")
     assert done.returncode != 0
     assert "both" in done.stderr
     assert not (tmp_path / "maps").exists()
@@ -231,7 +231,7 @@ def test_no_command_writes_over_what_it_reads(tmp_path, monkeypatch, arguments):
     photos(tmp_path, "a.png", "b.png")
     (tmp_path / "link.png").symlink_to("a.png")
     monkeypatch.chdir(tmp_path)
-    done = depthface(*arguments, "--url", "127.0.0.1:9")
+    done = in_this_process(*arguments, "--url", "127.0.0.1:9")
     assert done.returncode == 1
     assert "over" in done.stderr
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes() == PHOTO
@@ -250,7 +250,7 @@ def test_no_command_writes_over_what_it_reads(tmp_path, monkeypatch, arguments):
 def test_standard_output_is_a_result_or_a_document(tmp_path, monkeypatch, arguments):
     photos(tmp_path, "a.png", "b.png")
     monkeypatch.chdir(tmp_path)
-    done = depthface(*arguments, "--json", "--url", "127.0.0.1:9")
+    done = in_this_process(*arguments, "--json", "--url", "127.0.0.1:9")
     assert done.returncode == 2
     assert "--json" in done.stderr
     assert not done.stdout

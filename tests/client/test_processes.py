@@ -126,6 +126,7 @@ def test_a_restart_with_other_weights_is_seen(repository, tmp_path):
         port = int(server.host.rpartition(":")[2])
         client = Client(server.host)
         assert client.depth(PHOTOS[0]).weights == "random, seed 0"
+        server.stop()  # its port is wanted
     for config in copy.glob(f"*/{EXPORTED_CONFIG}"):
         text = config.read_text()
         config.unlink()

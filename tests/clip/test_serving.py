@@ -13,7 +13,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from fixtures.photos import bomb, encoded
-from fixtures.serving import COMMAND, depthface
+from fixtures.serving import COMMAND, depthface, in_this_process
 from fixtures.waiting import HANGS_AFTER_S, settled
 from PIL import Image
 
@@ -253,14 +253,14 @@ def test_the_commands(drawn_server, drawn, tmp_path):
     red, blue, out = tmp_path / "red circle.png", tmp_path / "blue square.png", tmp_path / "out.npy"
     url = ("--url", drawn_server.host)
 
-    done = depthface("embed", red, tmp_path / "missing.png", blue, "--out", out, *url)
+    done = in_this_process("embed", red, tmp_path / "missing.png", blue, "--out", out, *url)
     assert done.returncode == 1
     assert "missing.png" in done.stderr
     assert "SYNTHETIC WEIGHTS" in done.stderr
     rows = np.load(out)
     np.testing.assert_allclose(rows, [drawn.embed(red).vector, drawn.embed(blue).vector], atol=1e-6)
 
-    done = depthface("embed", "--text", "red circle", "--text", "🔴", "--json", *url)
+    done = in_this_process("embed", "--text", "red circle", "--text", "🔴", "--json", *url)
     assert done.returncode == 0, done.stderr
     documents = json.loads(done.stdout)
     assert [document["text"] for document in documents] == ["red circle", "🔴"]
@@ -268,18 +268,18 @@ def test_the_commands(drawn_server, drawn, tmp_path):
 
     done = depthface("classify", red, "--label", "blue square", "--label", "red circle", *url)
     assert done.stdout.split("\n")[0].split() == ["100.0%", "red", "circle"]
-    done = depthface("classify", red, "--label", "blue", "--label", "red", "--json", "--template", "{}", *url)
+    done = in_this_process("classify", red, "--label", "blue", "--label", "red", "--json", "--template", "{}", *url)
     assert [one["label"] for one in json.loads(done.stdout)] == ["red", "blue"]
 
     for wrong in (("embed",), ("embed", red, "--text", "x"), ("classify", red)):
-        done = depthface(*wrong, *url)
+        done = in_this_process(*wrong, *url)
         assert done.returncode == 2, wrong
         assert "Traceback" not in done.stderr
-    done = depthface("embed", "--text", "red " * 80, "--text", "red", "--json", *url)
+    done = in_this_process("embed", "--text", "red " * 80, "--text", "red", "--json", *url)
     assert done.returncode == 0
     assert [document["cut_tokens"] for document in json.loads(done.stdout)] == [5, 0]
     assert done.stderr.count("its last 5 tokens were not read: 'red red") == 1
-    done = depthface("embed", "--text", "", *url)
+    done = in_this_process("embed", "--text", "", *url)
     assert done.returncode == 1
     assert "The text is empty" in done.stderr
 

@@ -120,6 +120,7 @@ def _server(target: str, host: str, pid: int) -> Iterator[tuple[str, int]]:
         assert done.returncode == 0, done.stderr
         with serving(Path(folder)) as server:
             yield server.host, server.process.pid
+            server.stop()
 
 
 def _server_ids(pid: int) -> set[int]:

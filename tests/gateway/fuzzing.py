@@ -210,6 +210,7 @@ def _triton(told: str) -> Iterator[str]:
         assert done.returncode == 0, done.stderr
     with serving(repository) as server:
         yield server.host
+        server.stop()
 
 
 def fuzz(name: str, running: Gateway, seconds: float, first_seed: int) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import av
 import numpy as np
 import pytest
-from fixtures.serving import depthface
+from fixtures.serving import depthface, in_this_process
 from fixtures.waiting import HANGS_AFTER_S, until
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -37,9 +37,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-def parallax(folder, *arguments, depth="depth.png"):
+def parallax(folder, *arguments, depth="depth.png", run=depthface):
     given = ("--depth", folder / depth) if depth else ()
-    return depthface("parallax", folder / "photo.png", *given, "--seconds", "1", "--fps", "5", *arguments)
+    return run("parallax", folder / "photo.png", *given, "--seconds", "1", "--fps", "5", *arguments)
 
 
 def made(folder):
@@ -103,7 +103,7 @@ def test_nothing_that_is_asked_with_is_written_over(folder):
         ("frames/3.png", ("--out", folder / "frames" / "%d.png")),
         ("photo.png", ("--out", folder / "clip.gif", "--mask", folder / "frames" / ".." / "clip.gif")),
     ):
-        done = depthface("parallax", folder / photo, *depth, *outs)
+        done = in_this_process("parallax", folder / photo, *depth, *outs)
         assert done.returncode == 1, done.stdout
         assert "would be" in done.stderr
         assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
@@ -232,7 +232,7 @@ def test_bad_input_is_one_sentence_and_nothing_is_left(folder, arguments, says):
     (folder / "taken.gif").mkdir()
     before = made(folder)
     placed = [folder / one if "." in one and not one[0].isdecimal() else one for one in arguments]
-    done = parallax(folder, *placed)
+    done = parallax(folder, *placed, run=in_this_process)
     assert done.returncode in (1, 2)
     assert says in done.stderr
     assert "Traceback" not in done.stderr
@@ -242,7 +242,7 @@ def test_bad_input_is_one_sentence_and_nothing_is_left(folder, arguments, says):
 def test_a_photo_that_is_none(folder):
     (folder / "photo.png").write_bytes(b"no photo")
     for depth in ("depth.png", None):
-        done = parallax(folder, "--out", folder / "clip.mp4", depth=depth)
+        done = parallax(folder, "--out", folder / "clip.mp4", depth=depth, run=in_this_process)
         assert done.returncode == 1
         assert "not an image" in done.stderr
     (folder / "photo.png").unlink()

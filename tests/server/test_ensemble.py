@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from fixtures import impatient
 from fixtures.exporting import job_of, traced_once
 from fixtures.photos import VARIETY, encoded, photo
 from fixtures.processes import ended, kill
@@ -67,7 +68,8 @@ def repositories(tmp_path_factory, shared) -> dict[Form, Path]:
 
 @pytest.fixture(scope="module")
 def served(repositories: dict[Form, Path]) -> Iterator[Forms]:
-    with serving(repositories["pipeline"]) as one, serving(repositories[ENSEMBLE]) as other:
+    other_server = serving(repositories[ENSEMBLE], command=impatient.COMMAND)
+    with serving(repositories["pipeline"]) as one, other_server as other:
         yield {"pipeline": one, ENSEMBLE: other}
 
 

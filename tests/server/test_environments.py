@@ -21,7 +21,7 @@ import pytest
 from fixtures.photos import VARIETY
 from fixtures.ports import free_ports
 from fixtures.proxies import PROXIES
-from fixtures.serving import COMMAND, ENDS_WITHIN_S, serving
+from fixtures.serving import COMMAND, ENDS_WITHIN_S, in_this_process, serving
 from fixtures.waiting import HANGS_AFTER_S, until
 
 MODEL = "depth_anything_v2_small"
@@ -210,8 +210,9 @@ def test_it_serves_or_says_at_once_why_not(make, repository, server, tmp_path, m
             photo = VARIETY["tiny 40×30"]
             status, answer = infer(served.host, photo)
             assert (status, picture(answer)) == (200, picture(infer(server.host, photo)[1]))
-            assert served.stop() < ENDS_WITHIN_S
-            assert served.process.returncode == 0
+            if case.unused:  # foreign code is to be looked for when all is over; the others end behind (`serving`)
+                assert served.stop() < ENDS_WITHIN_S
+                assert served.process.returncode == 0
     assert case.unused is None or not case.unused.exists()
 
 
@@ -274,6 +275,7 @@ def test_a_proxy_is_asked_nothing_and_sees_no_key(repository, proxy):
         served.steps(MODEL)[0].kill()
         until(lambda: any("serves again" in line for line in served.lines), "the recovery")
         assert infer(served.host, VARIETY["tiny 40×30"])[0] == 200
+        served.stop()
     assert proxy.seen == []
 
 
@@ -302,9 +304,7 @@ def test_a_proxy_is_asked_nothing_and_sees_no_key(repository, proxy):
     ],
 )
 def test_a_number_out_of_range_is_refused_by_its_option(option, value, tmp_path):
-    done = subprocess.run(
-        [*COMMAND, "serve", "--repository", str(tmp_path), option, value], capture_output=True, text=True, check=False
-    )
+    done = in_this_process("serve", "--repository", tmp_path, option, value)
     assert done.returncode == 2
     assert f"Invalid value for '{option}'" in done.stderr
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from fixtures import impatient
 from fixtures.photos import VARIETY, encoded, photo
 from fixtures.processes import ended, kill
 from fixtures.serving import COMMAND, ENDS_WITHIN_S, Server, serving
@@ -109,7 +110,7 @@ def test_one_dead_process_of_several_is_noticed_without_load(repository):
 def test_a_step_killed_again_and_again_under_load_comes_back_each_time(repository):
     """The pipeline's process twice, and the network's."""
     network = f"{MODEL}_network"
-    with serving(repository) as server, Client(server.host, timeout_s=150) as client:
+    with serving(repository, command=impatient.COMMAND) as server, Client(server.host, timeout_s=150) as client:
         expected = client.depth_png(GOOD)
         with Load(lambda: client.depth_png(GOOD), 3) as load:
             for step, times in ((MODEL, 1), (network, 1), (MODEL, 2)):
@@ -231,10 +232,11 @@ def test_a_triton_that_a_request_ends_comes_back_as_it_was(repository):
 
 
 def test_a_model_that_was_taken_out_stays_out_when_triton_comes_back(repository):
-    with serving(repository) as server, Client(server.host) as client:
+    with serving(repository, command=impatient.COMMAND) as server, Client(server.host) as client:
         client.depth_png(GOOD)
         client.unload(MODEL)
-        time.sleep(10)  # the watchdog looks every two seconds
+        until(lambda: not server.steps(MODEL), "the end of its processes")
+        time.sleep(impatient.HAS_LOOKED_S)
         server.triton.kill()
         wait_for_line(server, "Triton serves again at")
         assert "SIGKILL" in wait_for_line(server, "Triton was ended by")
@@ -244,7 +246,7 @@ def test_a_model_that_was_taken_out_stays_out_when_triton_comes_back(repository)
 def test_a_model_that_cannot_be_loaded_when_triton_comes_back_is_tried_until_it_can_be(repository, tmp_path):
     """Also by the Triton after the next, which is to load it too."""
     own = copied(repository, to=tmp_path / "models")
-    with serving(own) as server, Client(server.host) as client:
+    with serving(own, command=impatient.COMMAND) as server, Client(server.host) as client:
         expected = client.depth_png(GOOD)
         step = own / MODEL / "1" / "model.py"
         code = step.read_text()
@@ -259,7 +261,7 @@ def test_a_model_that_cannot_be_loaded_when_triton_comes_back_is_tried_until_it_
 
 def test_a_triton_that_dies_for_ever_is_given_up(repository):
     """Six times within ten minutes: exit 1, and a sentence that says where its last words are."""
-    with serving(repository) as server:
+    with serving(repository, command=impatient.COMMAND) as server:
         for times in range(1, 7):
             server.triton.send_signal(signal.SIGSEGV)
             if times < 6:
