@@ -87,7 +87,7 @@ class Extract(BaseModel):
     min_face_size: int | None = 0
     verbose_timings: bool | None = False
     msgpack: bool | None = False
-    img_req_headers: dict[str, Any] | None = None
+    img_req_headers: dict[str, str | int | float] | None = None
 
 
 class Draw(BaseModel):
