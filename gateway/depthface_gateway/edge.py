@@ -124,8 +124,6 @@ class Edge:
             problem = self._refusal(scope, exchange) or await self._served(scope, exchange)
             if problem is not None and not exchange.is_answered:
                 response = self._rules.answer(problem)
-                if isinstance(problem.error, ServerOverloaded):
-                    response.headers["retry-after"] = _RETRY_AFTER_S
                 await exchange.drain()
                 if exchange.is_unread:
                     response.headers["connection"] = "close"  # nobody reads the rest of the body
@@ -267,6 +265,8 @@ class _Exchange:
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["x-request-id"] = self.request_id
+            if self.status == 503:
+                headers.setdefault("retry-after", _RETRY_AFTER_S)
             if headers.get("content-type", "").startswith("text/event-stream"):
                 self._outlast_the_deadline()
         await self._send(message)

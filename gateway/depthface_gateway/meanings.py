@@ -11,7 +11,11 @@ from depthface.spec import HubWeights
 from depthface.tasks import embedding, faces, swap
 from depthface_client import ModelInfo
 
-__all__ = ["analyses", "embedding_models", "embedding_pair", "exportable", "hub_id", "swappers"]
+__all__ = ["analyses", "det_size_of", "embedding_models", "embedding_pair", "exportable", "hub_id", "swappers"]
+
+
+_DETECTOR_SIDE_PX = 640
+"""The square in which InsightFace 0.7 looks for faces."""
 
 
 def analyses(models: Mapping[str, ModelInfo]) -> dict[str, str]:
@@ -33,6 +37,11 @@ def embedding_pair(models: Mapping[str, ModelInfo]) -> tuple[str, str] | None:
     eyes, words = embedding_models(models, "image"), embedding_models(models, "text")
     pairs = [(eyes[space], words[space]) for space in eyes.keys() & words.keys()]
     return min(pairs, key=lambda pair: (models[pair[0]].rank, pair[0]), default=None)
+
+
+def det_size_of(model: ModelInfo | None) -> int | None:
+    """Return the `det_size` of the services before this one; None for a pack whose detector takes one square alone."""
+    return None if model is not None and faces.DETECTOR_SIDE in model.facts else _DETECTOR_SIDE_PX
 
 
 def swappers(models: Iterable[ModelInfo]) -> list[ModelInfo]:

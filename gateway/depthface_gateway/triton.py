@@ -16,9 +16,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
-from urllib.parse import quote
-
-import aiohttp
 
 from depthface.errors import (
     DepthfaceError,
@@ -207,21 +204,6 @@ class Triton:
         for failed in done:
             if isinstance(failed, BaseException):
                 raise failed
-
-    async def width(self, model: str, output: str) -> int | None:
-        """Return the last dimension of an output, as a server tells it; None if it does not or if that varies."""
-        for server in self._servers:
-            address = server.url if "://" in server.url else f"http://{server.url}"
-            timeout = aiohttp.ClientTimeout(total=_LOOK_TIMEOUT_S)
-            with suppress(aiohttp.ClientError, TimeoutError, KeyError, ValueError, IndexError):
-                async with (
-                    aiohttp.ClientSession(timeout=timeout) as session,
-                    session.get(f"{address}/v2/models/{quote(model)}") as response,
-                ):
-                    outputs = {one["name"]: one["shape"] for one in (await response.json())["outputs"]}
-                size = int(outputs[output][-1])
-                return size if size > 0 else None
-        return None
 
     async def look(self, *, is_whole: bool = True) -> None:
         """Look at every server now; ask what each model is only where `is_whole`, or where it is not known."""

@@ -17,7 +17,7 @@ from fixtures.serving import depthface
 from fixtures.waiting import HANGS_AFTER_S
 from starlette.responses import JSONResponse, StreamingResponse
 
-from depthface.errors import InvalidInput, OutputError
+from depthface.errors import InvalidInput, OutputError, ServerOverloaded
 from depthface_gateway import cli, contracts, edge, logs
 from depthface_gateway.context import Context
 from depthface_gateway.frame import Frame, new_app, request_id
@@ -252,6 +252,14 @@ def test_all_requests_together_hold_no_more_than_they_may():
         assert headers["retry-after"] == "5"
         assert b"would hold more than 0.0015" in body
     assert context.held.bytes == 0
+
+
+def test_a_503_of_the_contract_itself_says_when_to_ask_again():
+    async def busy(request: Request) -> object:
+        raise ServerOverloaded("100 requests wait here already.", "Send this one again in a moment.")
+
+    status, headers, _ = asyncio.run(asked(app_of(busy, context_of()), b""))
+    assert (status, headers["retry-after"]) == (503, "5")
 
 
 def test_whoever_ends_early_holds_nothing_either():

@@ -12,6 +12,7 @@ import pytest
 from fixtures.detectors import folded, with_input
 from fixtures.exporting import job_of
 from fixtures.faces import AUTO, FACES, Reference, analysis_of, ask, crowd, detection_of, differences, refused
+from fixtures.gateways import gateway, post
 from fixtures.serving import serving
 
 from depthface import manifest
@@ -128,6 +129,9 @@ def test_fixed_detectors_are_served_as_faceanalysis_runs_them(pack, detector, fi
         assert export(folder, target) == "exported"
     counts = set()
     with serving(target) as server:
+        with gateway("faces", url=server.host, FACES_PACK="drawn_320") as asked:
+            answer = post(asked.urls["faces"], "/api/v1/detection/detect", {"file": photos[1]})
+            assert len(answer.json()["result"]) == 1, "whose callers cannot say that it takes 320 alone"
         for name, (side_px, folder) in packs.items():
             reference = Reference(folder)
             for photo in photos:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from depthface.contract import Parameters
 from depthface.errors import InvalidInput
-from depthface.families.insightface import network, pipeline
+from depthface.families.insightface import pipeline
 from depthface_standins.insightface import scenes
 
 SOURCE = b"the source"
@@ -157,12 +157,6 @@ def test_what_no_pack_can_be_called_is_asked_of_nobody_and_not_said_at_length(pa
         swapped(networks, photo, pack=pack)
     assert len(str(caught.value)) < 250
     assert networks.packs == []
-
-
-def test_a_pack_may_be_called_whatever_it_may_be_called_as_it_is_exported():
-    assert pipeline._PACK == network._NAME
-    for name in ("buffalo_l", "a", "a.-_" * 16):
-        assert pipeline._PACK.fullmatch(name)
 
 
 def test_what_cannot_be_swapped_is_named():

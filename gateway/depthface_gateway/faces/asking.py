@@ -9,13 +9,10 @@ from depthface.errors import ModelUnavailable, ServerUnavailable
 from depthface.tasks.faces import PARTS
 from depthface_client import Face
 from depthface_gateway.context import Context
-from depthface_gateway.meanings import analyses, swappers
+from depthface_gateway.meanings import analyses, det_size_of, swappers
 from depthface_gateway.settings import text
 
-__all__ = ["DETECTOR_SIDE_PX", "Faces", "by_area"]
-
-DETECTOR_SIDE_PX = 640
-"""The square in which InsightFace 0.7 looks for faces, as all of these services do."""
+__all__ = ["Faces", "by_area"]
 
 _LEAST_SCORE = 1e-6
 """What stands for a threshold of 0, which those services take: Triton's models want one above it."""
@@ -84,7 +81,7 @@ class Faces:
         *,
         min_score: float | None = None,
         largest: int | None = None,
-        det_size: int | None = DETECTOR_SIDE_PX,
+        at_usual_size: bool = True,
     ) -> list[Face]:
         """Return the faces, the surest first, with these parts as far as the pack has networks for them.
 
@@ -93,17 +90,18 @@ class Faces:
             largest: only as many of them; None or 0 for all. Where there are more, those of the largest boxes, the
                 largest first, as InsightFace-REST has it. (The server's own `max_faces` prefers those near the middle,
                 which none of these services does.)
+            at_usual_size: look at the photo as those services do, and not as the server does by itself.
         """
         model = self.model
-        outputs = self.context.triton.models[model].outputs
-        offered = [part for part in parts if set(PARTS[part]) <= set(outputs)]
+        served = self.context.triton.models[model]
+        offered = [part for part in parts if set(PARTS[part]) <= set(served.outputs)]
         found = await self.context.triton.ask(
             lambda client: client.faces(
                 photo,
                 model=model,
                 parts=offered,
                 min_score=None if min_score is None else min(max(min_score, _LEAST_SCORE), 1.0),
-                det_size=det_size,
+                det_size=det_size_of(served) if at_usual_size else None,
                 request_id=id,
             )
         )
@@ -121,7 +119,7 @@ class Faces:
                 analysis=model,
                 source_face="surest",
                 target_faces="surest",
-                det_size=DETECTOR_SIDE_PX,
+                det_size=det_size_of(self.context.triton.models[model]),
                 request_id=id,
             )
         )

@@ -22,7 +22,7 @@ from depthface.errors import (
     RequestTimeout,
     ServerOverloaded,
 )
-from depthface.families.insightface.facts import EMBEDDING_SIZE_FACT
+from depthface.tasks.faces import EMBEDDING_SIZE
 from depthface_client import Face
 from depthface_gateway.answers import Json, finite
 from depthface_gateway.context import Context
@@ -115,7 +115,7 @@ def router(faces: Faces) -> APIRouter:
 
     async def largest(upload: UploadFile, id: str) -> tuple[Face, tuple[int, int]]:
         photo, size = await read(upload)
-        found = by_area(await faces.find(photo, id, ("embedding", "crop"), largest=1, det_size=None))
+        found = by_area(await faces.find(photo, id, ("embedding", "crop"), largest=1, at_usual_size=False))
         if not found:
             raise NoFaceFound("No usable face was detected.")
         if found[0].embedding is None:
@@ -131,7 +131,7 @@ def router(faces: Faces) -> APIRouter:
             "model_id": name,
             "model_version": weights,
             "model_digest": "",
-            "embedding_dimension": int(facts.get(EMBEDDING_SIZE_FACT, 0)),  # 0: the pack has no recogniser
+            "embedding_dimension": int(facts.get(EMBEDDING_SIZE, 0)),  # 0: the pack has no recogniser
             "preprocessing_version": "insightface",
             "provider": "Triton",
             "models": [part],
@@ -194,7 +194,7 @@ def router(faces: Faces) -> APIRouter:
         _no_override("min_score", min_score)
         started = time.perf_counter()
         photo, size = await read(image)
-        found = await faces.find(photo, request_id(request), ("crop",), largest=max_faces, det_size=None)
+        found = await faces.find(photo, request_id(request), ("crop",), largest=max_faces, at_usual_size=False)
         return said(request, faces=_faces(by_area(found), size), processing_ms=_ms(started))
 
     @routes.post("/compare")

@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.responses import Response
 
 from depthface.errors import DepthfaceError, ModelUnavailable, ServeError
+from depthface.tasks.faces import EMBEDDING_SIZE
 from depthface.together import together
 from depthface_client import Face
 from depthface_gateway.context import Context
@@ -27,7 +28,7 @@ from depthface_gateway.immich.embedding import literal
 from depthface_gateway.immich.entries import CLIP, FACES, OCR, Entry, UnknownEntries, parsed
 from depthface_gateway.immich.models import HEEDED, Models, preloaded
 from depthface_gateway.immich.upstream import Upstream
-from depthface_gateway.meanings import analyses
+from depthface_gateway.meanings import analyses, det_size_of
 from depthface_gateway.photos import upright_size
 
 __all__ = ["DEFAULT_PORT", "HOST_VARIABLE", "NAME", "PORT_VARIABLE", "app"]
@@ -38,7 +39,6 @@ HOST_VARIABLE, PORT_VARIABLE = "IMMICH_HOST", "IMMICH_PORT"
 
 _log = logging.getLogger(__name__)
 
-_DETECTOR_SIDE_PX = 640
 _MIN_SCORE = 0.7
 _LEAST_SCORE = 1e-6  # what stands for 0: Triton's models want one above it
 _COLUMNS = 512
@@ -58,7 +58,7 @@ def app(context: Context) -> FastAPI:
             await stack.enter_async_context(context.triton)
             if upstream:
                 await stack.enter_async_context(upstream)
-            await _check_width(context)
+            _check_width(context)
             tasks = [
                 asyncio.create_task(models.preload(preloaded(context.environment))),
                 asyncio.create_task(models.watch()),
@@ -176,7 +176,7 @@ async def _faces(models: Models, entries: list[Entry], photo: bytes | None, id: 
             model=name,
             parts=("embedding",) if is_whole else (),
             min_score=min_score,
-            det_size=_DETECTOR_SIDE_PX,
+            det_size=det_size_of(models.known.get(name)),
             request_id=id,
         ),
     )
@@ -227,13 +227,13 @@ def _not_served(entry: Entry, context: Context) -> DepthfaceError:
     )
 
 
-async def _check_width(context: Context) -> None:
+def _check_width(context: Context) -> None:
     """Refuse to start where the only face pack does not fit immich's column; warn where it is one of several."""
     packs = list(analyses(context.triton.models).values())
     for name in packs:
-        width = await context.triton.width(name, "embeddings")
-        if width not in (None, _COLUMNS):
-            error = _too_narrow(name, width or 0)
+        width = int(context.triton.models[name].facts.get(EMBEDDING_SIZE, _COLUMNS))
+        if width != _COLUMNS:
+            error = _too_narrow(name, width)
             if len(packs) == 1 and not context.settings.aliases:  # an alias may name one that is loaded later
                 raise error
             _log.warning("%s", error)
@@ -255,6 +255,4 @@ def _answer(problem: Problem) -> Response:
         status = 400
     elif isinstance(error, DepthfaceError) and status == 502:
         status = 503
-    elif isinstance(error, DepthfaceError) and status == 422:
-        detail = error.what  # word for word as there
     return JSONResponse({"detail": detail}, status)

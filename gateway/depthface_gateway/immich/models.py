@@ -32,13 +32,9 @@ _TAKING = {"visual": "image", "textual": "text"}
 # immich's names are OpenCLIP's; the same weights' ids at the hub, which our models are made for.
 _HUB = {
     "ViT-B-32__openai": "openai/clip-vit-base-patch32",
-    "ViT-B-16__openai": "openai/clip-vit-base-patch16",
-    "ViT-L-14__openai": "openai/clip-vit-large-patch14",
-    "ViT-L-14-336__openai": "openai/clip-vit-large-patch14-336",
     "ViT-B-32__laion2b-s34b-b79k": "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
     "ViT-B-32__laion2b_s34b_b79k": "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
     "ViT-B-16-SigLIP2__webli": "google/siglip2-base-patch16-224",
-    "ViT-B-32-SigLIP2-256__webli": "google/siglip2-base-patch32-256",
 }
 
 _PRELOAD = "MACHINE_LEARNING_PRELOAD__"

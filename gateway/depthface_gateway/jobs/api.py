@@ -46,7 +46,6 @@ __all__ = ["app"]
 _log = logging.getLogger(__name__)
 
 _MEDIA_TYPES = {".bin": "application/octet-stream", ".jpg": "image/jpeg"}
-_RETRY_AFTER_S = "5"
 _HEALTH_S = 5.0  # a database that has not answered by then is ill
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
@@ -125,7 +124,7 @@ async def _not_now(request: Request, error: Exception) -> Response:
     what = "The database" if isinstance(error, SQLAlchemyError) else "The folder for jobs"
     _log.error("%s cannot be used: %s", what, error, extra={"request_id": request_id(request)})
     message = f"{what} cannot be used now. Send the request again in a moment; the service's log says more."
-    return JSONResponse({"detail": message}, 503, {"Retry-After": _RETRY_AFTER_S})
+    return JSONResponse({"detail": message}, 503)
 
 
 # Who asks

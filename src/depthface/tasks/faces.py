@@ -18,8 +18,10 @@ from depthface.photos import Photo, encoded, probe_picture
 
 __all__ = [
     "DEFAULT_MIN_SCORE",
+    "DETECTOR_SIDE",
     "DET_SIZE_AUTO",
     "DET_SIZE_STRIDE_PX",
+    "EMBEDDING_SIZE",
     "MAX_DET_SIZE_PX",
     "NAME",
     "PARTS",
@@ -47,6 +49,11 @@ DET_SIZE_STRIDE_PX = 32
 
 MAX_DET_SIZE_PX = 1920
 """The largest square that may be asked for."""
+
+DETECTOR_SIDE = "detector_side_px"
+EMBEDDING_SIZE = "embedding_size"
+"""The facts that a model's config tells of its pack: the side of the one square that its detector takes, if there is
+but one; and the length of its embeddings, if it has any."""
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "embedding": ("embeddings",),

@@ -9,11 +9,9 @@ from depthface.families.insightface.facts import (
     ATTRIBUTE_COLUMNS,
     ATTRIBUTE_CROP_PX,
     DETECTOR_MEAN,
-    DETECTOR_SIDE_FACT,
     DETECTOR_SIDE_PX,
     DETECTOR_SMALL_SIDE_PX,
     DETECTOR_STD,
-    EMBEDDING_SIZE_FACT,
     LANDMARK_CROP_PX,
     LANDMARKS_68_COLUMNS,
     LANDMARKS_106_COLUMNS,
@@ -267,7 +265,7 @@ def pack_card(name: str, files: tuple[PackFile, ...]) -> ModelCard:
                 networks={"detector": detector.name},
                 rank=1,  # an analysis tells more
                 counted=BOXES.name,
-                facts={name: fact for name, fact in facts.items() if name == DETECTOR_SIDE_FACT},
+                facts={name: fact for name, fact in facts.items() if name == faces.DETECTOR_SIDE},
             ),
             line=Line(
                 before=f"depthface.families.{FAMILY}.pipeline:prepare_detection",
@@ -386,8 +384,8 @@ def _faces_profile(tensor: TensorSpec) -> Profile:
 
 
 def _facts(files: tuple[PackFile, ...]) -> dict[str, str]:
-    sides = [(DETECTOR_SIDE_FACT, file.side_px) for file in files if file.side_px is not None]
-    sizes = [(EMBEDDING_SIZE_FACT, file.columns) for file in files if file.kind == "recognizer"]
+    sides = [(faces.DETECTOR_SIDE, file.side_px) for file in files if file.side_px is not None]
+    sizes = [(faces.EMBEDDING_SIZE, file.columns) for file in files if file.kind == "recognizer"]
     return {name: str(value) for name, value in sides + sizes}
 
 

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import re
+
 __all__ = [
     "ATTRIBUTE_COLUMNS",
     "ATTRIBUTE_CROP_PX",
     "DETECTOR_MEAN",
-    "DETECTOR_SIDE_FACT",
     "DETECTOR_SIDE_PX",
     "DETECTOR_SMALL_SIDE_PX",
     "DETECTOR_STD",
     "DETECTOR_STRIDES_PX",
-    "EMBEDDING_SIZE_FACT",
     "LANDMARKS_68_COLUMNS",
     "LANDMARKS_106_COLUMNS",
     "LANDMARK_CROP_PX",
     "MAX_BATCH_SIZE",
     "MAX_PHOTOS",
+    "PACK_NAME",
+    "PACK_NAME_RULE",
     "RECOGNITION_CROP_PX",
     "SWAP_CROP_PX",
     "SWAP_EMBEDDING_COLUMNS",
     "TEMPLATE_112_PX",
     "USUAL_BATCH_SIZE",
 ]
+
+PACK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+PACK_NAME_RULE = "letters, digits, '_', '-' and '.', starting with a letter or digit, at most 64"
+"""What a pack may be called: its models are named after it."""
 
 MAX_BATCH_SIZE = 32
 """Faces that go through a network at once; more are asked for in several requests."""
@@ -69,8 +75,3 @@ SWAP_EMBEDDING_COLUMNS = 512
 
 TEMPLATE_112_PX = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
 """Left eye, right eye, nose, left and right corner of the mouth in an aligned face (face_align.py:6-9)."""
-
-DETECTOR_SIDE_FACT = "detector_side_px"
-EMBEDDING_SIZE_FACT = "embedding_size"
-"""What the config of a public model tells its pipeline of the pack: the side of the one square that its detector takes,
-if there is but one; and the length of its embeddings."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
@@ -16,12 +15,11 @@ import onnx
 from depthface.contract import ONNX_FILE, Precision
 from depthface.errors import ExportError, WeightsCorrupt
 from depthface.families.insightface.card import PackFile, pack_card
+from depthface.families.insightface.facts import PACK_NAME, PACK_NAME_RULE
 from depthface.families.insightface.graphs import crops, kinds, reading, scrfd
 from depthface.spec import HubFile, ModelCard, Source
 
 __all__ = ["card_of_folder", "load", "sources"]
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def card_of_folder(folder: Path) -> ModelCard:
@@ -32,10 +30,10 @@ def card_of_folder(folder: Path) -> ModelCard:
             whose name cannot be part of a model's.
     """
     name = folder.resolve().name
-    if not _NAME.fullmatch(name):
+    if not PACK_NAME.fullmatch(name):
         raise ExportError(
             f"A pack cannot be called {name!r}: its models are named after the folder.",
-            "Rename the folder to letters, digits, '_', '-' and '.', starting with a letter or digit, at most 64.",
+            f"Rename the folder to {PACK_NAME_RULE}.",
         )
     files: dict[str, PackFile] = {}
     # Hidden files are the file system's own: macOS leaves ._<name> beside each on a foreign disk.

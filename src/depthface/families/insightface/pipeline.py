@@ -8,7 +8,6 @@ is no face.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -16,22 +15,23 @@ import numpy as np
 import numpy.typing as npt
 
 from depthface import image, limits
+from depthface.asking import bytes_tensor
 from depthface.contract import Parameters
 from depthface.errors import InvalidInput, NoFaceFound
 from depthface.families.insightface import processing
 from depthface.families.insightface.facts import (
     ATTRIBUTE_CROP_PX,
-    DETECTOR_SIDE_FACT,
-    EMBEDDING_SIZE_FACT,
     LANDMARK_CROP_PX,
     MAX_BATCH_SIZE,
+    PACK_NAME,
+    PACK_NAME_RULE,
     RECOGNITION_CROP_PX,
     SWAP_CROP_PX,
     SWAP_EMBEDDING_COLUMNS,
 )
 from depthface.spec import AskNetwork
 from depthface.tasks import swap as swaps
-from depthface.tasks.faces import DET_SIZE_AUTO, Options
+from depthface.tasks.faces import DET_SIZE_AUTO, DETECTOR_SIDE, EMBEDDING_SIZE, Options
 
 __all__ = ["analyse", "finish_detection", "prepare_detection", "swap"]
 
@@ -40,9 +40,6 @@ Pixels = npt.NDArray[np.uint8]
 
 DEFAULT_PACK = "buffalo_l"
 """inswapper was trained on the embeddings of this pack's recogniser."""
-
-_PACK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""What a pack may be called. `network` has the same of a folder, and needs packages that a server has not."""
 
 SWAP_BATCH = 8
 """Faces swapped at once."""
@@ -165,7 +162,7 @@ def _chosen(detected: Sequence[Array], size: Array, max_faces: int) -> dict[str,
 
 def _fixed_side_px(parameters: Parameters, det_size: int) -> int | None:
     """Return the side of the one square that the pack's detector takes, if there is but one; `det_size` must be it."""
-    said = parameters.facts.get(DETECTOR_SIDE_FACT)
+    said = parameters.facts.get(DETECTOR_SIDE)
     if said is not None and det_size not in (DET_SIZE_AUTO, int(said)):
         raise InvalidInput(
             f"det_size is {det_size}; this pack's detector takes photos at {said} alone.",
@@ -184,7 +181,7 @@ async def _recognise(
         return {"crops": crops}
     embeddings = await _ask(infer, parameters.networks["recognizer"], crops, "embeddings")
     if not len(crops):
-        embeddings = np.zeros((0, int(parameters.facts[EMBEDDING_SIZE_FACT])), np.float32)
+        embeddings = np.zeros((0, int(parameters.facts[EMBEDDING_SIZE])), np.float32)
     return {"crops": crops, "embeddings": embeddings}
 
 
@@ -268,16 +265,16 @@ async def swap(
     """
     asked = swaps.Options.of_tensors(*options)
     name = (pack or DEFAULT_PACK.encode()).decode("utf-8", "replace")
-    if not _PACK.fullmatch(name):
+    if not PACK_NAME.fullmatch(name):
         raise InvalidInput(
             f"No pack can be called {name!r:.60}.",
-            "Name one in letters, digits, '_', '-' and '.', starting with a letter or digit, at most 64.",
+            f"Name one in {PACK_NAME_RULE}.",
         )
     analysis = f"face_analysis_{name}"
     size = {"det_size": np.array([[asked.det_size]], np.int32)}
     sources, targets = await asyncio.gather(
-        infer(analysis, {"image": _batched(source_bytes), **size}, ("boxes", "embeddings")),
-        infer(analysis, {"image": _batched(target_bytes), **size}, ("boxes", "keypoints")),
+        infer(analysis, {"image": bytes_tensor(source_bytes), **size}, ("boxes", "embeddings")),
+        infer(analysis, {"image": bytes_tensor(target_bytes), **size}, ("boxes", "keypoints")),
     )
     embeddings, keypoints = sources["embeddings"][0], targets["keypoints"][0]
     for which, found in (("source", embeddings), ("target", keypoints)):
@@ -310,7 +307,3 @@ def _which(wanted: str, boxes: Array) -> slice:
     sides = boxes[:, 2:] - boxes[:, :2]
     first = 0 if wanted == "surest" else int(np.argmax(sides[:, 0] * sides[:, 1]))
     return slice(first, first + 1)
-
-
-def _batched(data: bytes) -> Array:
-    return np.array([[data]], np.object_)
