@@ -30,10 +30,10 @@ Photo = (
     | npt.NDArray[np.uint16]
     | npt.NDArray[np.bool_]
 )
-"""A path, the bytes of an encoded photo, a PIL picture of any mode, or an array: `(H, W, 3)` RGB or `(H, W)` grey.
+"""A path, the bytes of an encoded photo, a PIL picture, or an array: `(H, W, 3)` RGB or `(H, W)` grey.
 
 Arrays are uint8, or uint16 (white is 65535), or bool (white is True); they are upright. A picture is turned as its
-EXIF says; of one with several frames it is the frame that it stands at.
+EXIF says; of one with several frames it is the frame that it stands at. One of mode I or F does not say what is white.
 """
 
 _MOST_BYTES = 512 * 2**20
