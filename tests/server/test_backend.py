@@ -102,6 +102,7 @@ def test_a_parameter_of_others_that_is_empty_does_no_harm(lab, backend):
     name = f"noted_{backend}"
     lab.load(name, doubling(), backend=backend, more='parameters { key: "note" value { string_value: "" } }')
     assert lab.run(name, np.ones((1, 4), np.float32)).tolist() == [[2, 2, 2, 2]]
+    lab.unload(name)
 
 
 REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], dict[str, object], str]] = {
