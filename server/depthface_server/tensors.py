@@ -42,7 +42,7 @@ def refuse_no_numbers(found: Mapping[str, npt.NDArray[Any]]) -> None:
     """Raise `FloatingPointError` for what a network gives by name, if a float is NaN or infinite.
 
     Of it all that follows would make something that looks like an answer: a black map, strangers. The least and the
-    most tell, since NaN is both; of a large depth map that takes a tenth of a millisecond.
+    most tell, since NaN is both; of the largest depth map that takes half a millisecond.
     """
     for name, array in found.items():
         if array.dtype.kind == "f" and array.size and not (math.isfinite(array.min()) and math.isfinite(array.max())):

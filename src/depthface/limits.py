@@ -40,10 +40,12 @@ class Limits:
 
 @functools.cache
 def current() -> Limits:
-    """Return the limits of this process; of pixels, whatever its environment says, no more than `LARGEST_PIXELS`."""
+    """Return the limits of this process; whatever its environment says, no more than `LARGEST_PIXELS`, `MAX_FACES`."""
     told = {name: os.environ.get(f"{_PREFIX}{name.upper()}") for name in asdict(Limits())}
     found = Limits(**{name: int(value) for name, value in told.items() if value})
-    return replace(found, max_pixels=min(found.max_pixels, LARGEST_PIXELS))
+    # 0 meant no limit of faces in 0.1.0.
+    most_faces = min(found.max_faces or MAX_FACES, MAX_FACES)
+    return replace(found, max_pixels=min(found.max_pixels, LARGEST_PIXELS), max_faces=most_faces)
 
 
 def too_large(width: int, height: int, max_pixels: int) -> ImageTooLarge:

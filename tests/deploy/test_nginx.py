@@ -116,7 +116,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     """In front of a stand-in that notes what reaches it."""
     folder = open_to_all(tmp_path_factory.mktemp("nginx"))
     behind = ThreadingHTTPServer(("127.0.0.1", 0), Behind)
-    threading.Thread(target=behind.serve_forever, daemon=True).start()
+    threading.Thread(target=behind.serve_forever, args=(0.05,), daemon=True).start()
     process, front = start(folder, f"127.0.0.1:{behind.server_port}")
     behind.seen = front.seen
     yield front

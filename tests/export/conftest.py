@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from fixtures.exporting import job_of, traced_once
+from fixtures.serving import depthface
 from fixtures.shared import Shared, copied
 
 from depthface.spec import ModelCard
@@ -37,6 +38,17 @@ def run() -> Run:
 def tiny_repository(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with the tiny network in it, in fp32; to be copied by whoever changes it."""
     return copied(repository, to=tmp_path_factory.mktemp("tiny") / "model_repository")
+
+
+@pytest.fixture(scope="session")
+def pack_of_two(shared: Shared) -> Path:
+    """A repository with the smallest published pack, the synthetic one; to be copied by whoever changes it."""
+
+    def make(folder: Path) -> None:
+        done = depthface("export", "buffalo_sc", "--weights", "synthetic", "--repository", folder)
+        assert done.returncode == 0, done.stderr
+
+    return shared.folder("buffalo_sc", make)
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

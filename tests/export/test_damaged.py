@@ -12,21 +12,13 @@ from fixtures.serving import depthface
 
 from depthface.verify import verdicts
 
-PACK = ("buffalo_sc", "--weights", "synthetic")
+PACK = ("buffalo_sc", "--weights", "synthetic")  # that of `pack_of_two`
 NETWORK = "face_buffalo_sc_detector"
 
 
-@pytest.fixture(scope="module")
-def good(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("good") / "a repository"
-    done = depthface("export", *PACK, "--repository", folder)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
 @pytest.fixture
-def repository(good, tmp_path) -> Path:
-    return Path(shutil.copytree(good, tmp_path / good.name))
+def repository(pack_of_two, tmp_path) -> Path:
+    return Path(shutil.copytree(pack_of_two, tmp_path / "a repository"))
 
 
 def spoil_a_byte(folder: Path) -> None:

@@ -24,7 +24,7 @@ from depthface.errors import ExportError
 from depthface.families import card_named
 from depthface_export import configs, pipeline, staging
 
-PACK = ("buffalo_sc", "--weights", "synthetic")
+PACK = ("buffalo_sc", "--weights", "synthetic")  # that of `pack_of_two`
 NETWORKS = ("face_buffalo_sc_detector", "face_buffalo_sc_recognizer")
 
 
@@ -55,19 +55,10 @@ def start(folder: Path, *arguments: str, **options: object) -> subprocess.Popen[
     )
 
 
-@pytest.fixture(scope="module")
-def good(tmp_path_factory) -> Path:
-    """A repository with the pack in it, of an earlier export."""
-    folder = tmp_path_factory.mktemp("good") / "repository"
-    done = depthface("export", *PACK, "--repository", folder)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
 @pytest.fixture
-def stale(good, tmp_path) -> Path:
-    """The same, made by other code, so that it is to be exported anew."""
-    folder = Path(shutil.copytree(good, tmp_path / "repository"))
+def stale(pack_of_two, tmp_path) -> Path:
+    """A repository with the pack in it, made by other code, so that it is to be exported anew."""
+    folder = Path(shutil.copytree(pack_of_two, tmp_path / "repository"))
     for path in folder.glob("*/1/manifest.json"):
         path.write_text(path.read_text().replace('"onnx": "', '"onnx": "old'))
     return folder

@@ -138,7 +138,7 @@ def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         def log_message(self, *_: object) -> None: ...
 
     web = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path)))
-    thread = threading.Thread(target=web.serve_forever, daemon=True)
+    thread = threading.Thread(target=web.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     yield tmp_path, f"http://127.0.0.1:{web.server_port}"
     web.shutdown()

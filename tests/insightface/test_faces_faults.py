@@ -22,6 +22,8 @@ from tritonclient.utils import InferenceServerException
 
 PACK = "synthetic"
 ANALYSIS, DETECTION = MODELS = (analysis_of(PACK), detection_of(PACK))
+ALONE = "buffalo_l"
+"""The same networks in a repository with no other pack."""
 
 ONE = crowd(1, 1)
 SIX = crowd(6, 2)
@@ -147,17 +149,18 @@ def test_bad_and_good_requests_at_once_do_not_touch_each_other(face_server):
 
 
 @pytest.fixture(scope="module")
-def mortal(face_repository: Path) -> Iterator[Server]:
+def mortal(pack_repository: Path) -> Iterator[Server]:
     """A server of its own, whose processes may be killed."""
-    with serving(face_repository) as server:
+    with serving(pack_repository) as server:
         yield server
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [ANALYSIS, f"face_{PACK}_detector"], ids=["a pipeline", "a network"])
+@pytest.mark.parametrize("model", [analysis_of(ALONE), f"face_{ALONE}_detector"], ids=["a pipeline", "a network"])
 def test_a_killed_process_comes_back_by_itself(mortal, model):
     """Under load, which gets errors rather than silence; afterwards both models answer as before."""
-    good = {public: ask(mortal, public, SIX) for public in MODELS}
+    models = (analysis_of(ALONE), detection_of(ALONE))
+    good = {public: ask(mortal, public, SIX) for public in models}
     answers: list[Exception | None] = []
     stop = threading.Event()
 
@@ -170,7 +173,7 @@ def test_a_killed_process_comes_back_by_itself(mortal, model):
                 answers.append(error)
                 time.sleep(0.1)
 
-    threads = [threading.Thread(target=load, args=(MODELS[index % 2],)) for index in range(4)]
+    threads = [threading.Thread(target=load, args=(models[index % 2],)) for index in range(4)]
     for thread in threads:
         thread.start()
     until(lambda: None in answers, "the first answer")

@@ -254,7 +254,12 @@ def test_where_nobody_is_no_network_but_the_detector_is_asked(face_server):
 # Options
 
 
-def test_min_score_is_a_threshold(face_server, face_packs):
+@pytest.fixture(scope="module")
+def face_reference(face_packs) -> Reference:
+    return Reference(face_packs[PACK].folder)
+
+
+def test_min_score_is_a_threshold(face_server, face_reference):
     everything = ask(face_server, DETECTION, SIX, min_score=0.02)
     between = float(np.sort(everything["scores"])[-3:-1].mean())
     some = ask(face_server, DETECTION, SIX, min_score=between)
@@ -264,7 +269,7 @@ def test_min_score_is_a_threshold(face_server, face_packs):
         np.testing.assert_array_equal(some[output], everything[output][kept])
     assert len(ask(face_server, DETECTION, SIX, min_score=1.0)["boxes"]) == 0
     # Below the default too it is InsightFace's own.
-    expected = Reference(face_packs[PACK].folder)(SIX, AUTO, min_score=0.02)
+    expected = face_reference(SIX, AUTO, min_score=0.02)
     np.testing.assert_allclose(everything["boxes"], expected["boxes"], atol=0.01)
 
 
@@ -283,14 +288,14 @@ def test_a_threshold_near_0_gives_the_512_best(face_server, face_packs):
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 6, 100])
-def test_max_faces_keeps_those_that_insightface_keeps_in_its_order(face_server, face_packs, model, limit):
+def test_max_faces_keeps_those_that_insightface_keeps_in_its_order(face_server, face_reference, model, limit):
     data = crowd(6, 8)
     everybody = ask(face_server, model, data, FACES)
     some = ask(face_server, model, data, FACES, max_faces=limit)
     chosen = processing.select(everybody["boxes"], (480, 640), limit)
     for output in FACES:
         np.testing.assert_array_equal(some[output], everybody[output][chosen])
-    expected = Reference(face_packs[PACK].folder)(data, AUTO, max_faces=limit)
+    expected = face_reference(data, AUTO, max_faces=limit)
     np.testing.assert_allclose(some["boxes"], expected["boxes"], atol=0.01)
 
 

@@ -210,7 +210,7 @@ def silent() -> Iterator[str]:
     """The address of such releases."""
     Silent.over.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         Silent.over.set()
         server.shutdown()

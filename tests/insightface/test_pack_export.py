@@ -16,7 +16,7 @@ import onnx
 import pytest
 from fixtures.exporting import job_of
 from fixtures.faces import FACES, analysis_of, ask, crowd, detection_of
-from fixtures.serving import depthface, serving
+from fixtures.serving import depthface, in_this_process, serving
 from tritonclient.http import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
@@ -270,7 +270,7 @@ def test_weights_beside_a_folder_alone_are_refused(pack, tmp_path, monkeypatch):
     pack(det=DETECTOR)
     monkeypatch.chdir(tmp_path)
     for model in ("mine", "./mine", tmp_path / "mine"):
-        done = depthface("export", model, "--weights", "random", "--repository", tmp_path / "target")
+        done = in_this_process("export", model, "--weights", "random", "--repository", tmp_path / "target")
         assert done.returncode == 2
         assert f"{model} is a folder, and so its own weights" in done.stderr
     assert_untouched(tmp_path / "target")

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import pwd
 import re
+import runpy
 import shutil
 import socket
 import subprocess
@@ -332,8 +333,7 @@ def test_the_cache_is_where_the_hub_keeps_it(monkeypatch, tmp_path, names, value
         monkeypatch.delenv(name, raising=False)
     for name in names:
         monkeypatch.setenv(name, f"{value}/{name}")
-    code = f"import runpy; print(runpy.run_path({hub_constants()!r})['HF_HUB_CACHE'])"
-    found = subprocess.check_output([sys.executable, "-c", code], text=True).strip()
+    found = runpy.run_path(hub_constants())["HF_HUB_CACHE"]
     card = card_named("depth_anything_v2_small")
     assert exports._cached(card, card.weights.files[0]).is_relative_to(found)
     assert str(exports._hub()) == found

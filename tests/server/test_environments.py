@@ -262,7 +262,7 @@ def proxy() -> Iterator[Proxy]:
             pass
 
     behind = HTTPServer(("127.0.0.1", 0), Answering)
-    threading.Thread(target=behind.serve_forever, daemon=True).start()
+    threading.Thread(target=behind.serve_forever, args=(0.05,), daemon=True).start()
     yield Proxy(behind.server_port, seen)
     behind.shutdown()
     behind.server_close()

@@ -29,7 +29,7 @@ from depthface_server.options import Options
 from depthface_standins.insightface import scenes
 
 MODEL = "depth_anything_v2_small"
-ANALYSIS, DETECTION = "face_analysis_synthetic", "face_detection_synthetic"
+ANALYSIS, DETECTION = "face_analysis_buffalo_l", "face_detection_buffalo_l"
 
 IDLE_S = 1.5
 
@@ -41,11 +41,11 @@ def crowd(people: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def operated(face_repository) -> Iterator[Server]:
+def operated(pack_repository) -> Iterator[Server]:
     """A server with narrow limits that logs in JSON and lets idle networks go."""
     options = {"max-mib": 3, "max-megapixels": 1, "max-faces": 2, "queue-size": 2, "idle-minutes": IDLE_S / 60}
     arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    with serving(face_repository, *arguments, "--log-format", "json", "--load-threads", "2") as server:
+    with serving(pack_repository, *arguments, "--log-format", "json", "--load-threads", "2") as server:
         yield server
 
 
@@ -154,7 +154,7 @@ def test_the_metrics_count_what_happened(operated, client):
 
 def test_an_idle_network_leaves_memory_and_comes_back_with_the_same_answer(operated, client):
     """Several times over: what stays behind does not grow."""
-    name = "face_synthetic_landmarks_68"
+    name = "face_buffalo_l_landmarks_68"
     (network,) = operated.steps(name)
     kept: list[int] = []
     first = None

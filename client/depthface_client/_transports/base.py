@@ -29,8 +29,9 @@ __all__ = [
     "too_late",
 ]
 
-CONNECT_S = 5.0
-"""The longest wait for a connection. A host that is switched off refuses none: it is silent."""
+CONNECT_S = 8.0
+"""The longest wait for a connection. A host that is switched off refuses none: it is silent. One that was too busy at
+first is asked again by TCP after 1, 3 and 7 seconds."""
 
 _DATATYPES = {"u1": "UINT8", "i4": "INT32", "f4": "FP32"}
 

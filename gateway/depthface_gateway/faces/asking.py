@@ -112,6 +112,7 @@ class Faces:
     async def swap(self, source: bytes, target: bytes, id: str) -> bytes:
         """Return a PNG of the target whose surest face has the looks of the source's surest; see `Client.swap`."""
         model = self.model
+        det_size = det_size_of(self.context.triton.models[model])
         png = await self.context.triton.ask(
             lambda client: client.swap(
                 source,
@@ -119,7 +120,7 @@ class Faces:
                 analysis=model,
                 source_face="surest",
                 target_faces="surest",
-                det_size=det_size_of(self.context.triton.models[model]),
+                det_size=det_size,
                 request_id=id,
             )
         )

@@ -76,7 +76,7 @@ def _store(queue: Queue, storage: Path) -> ResultStore:
         raise ConfigError(
             f"The folder for jobs, {storage}, is not the one in which the jobs of this database have their files: "
             f"its file {MARK} says {store.mark}, and the database {noted}.",
-            "Mount that one, or name it with --data (or STORAGE_DIR). If this one is to take its place, write "
+            "Mount that one, or name it with --data. If this one is to take its place, write "
             f"{noted} into {storage / MARK}.",
         )
     return store

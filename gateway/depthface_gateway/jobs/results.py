@@ -89,8 +89,10 @@ class ResultStore:
 
     def _try_to_write(self) -> None:
         probe = self.root / _PARTIAL / f"probe-{uuid.uuid4().hex}"
-        probe.write_bytes(b"?")
-        probe.unlink()
+        try:
+            probe.write_bytes(b"?")
+        finally:
+            probe.unlink(missing_ok=True)
 
     def _mark(self) -> str:
         return (self.root / MARK).read_text("ascii", "replace").strip()

@@ -67,7 +67,7 @@ def environment(server: Server, data: Path, store: Store, **more: str) -> dict[s
         "MEDIA_STORE_URL": store.url,
         "MEDIA_STORE_STUB": "false",
         "WORKER_POLL_INTERVAL": "0.05",
-        "WORKER_MAX_RETRIES": "1",
+        "WORKER_MAX_RETRIES": "0",
         "DEPTHFACE_GATEWAY_FACE_MODEL": analysis_of("synthetic"),
     } | more
 

@@ -72,7 +72,7 @@ def test_whoever_is_killed_the_jobs_that_were_begun_are_the_first_by_priority_an
     jobs = fill(queue, files, 60, random.Random(9))
     order = sorted(jobs, key=lambda job_id: -jobs[job_id])  # those of one priority stay as they came
     for count in (3, 20, 40, 60):
-        worker = WorkerProcess(database_url, files.root, lease_ms=LEASE_MS, pause_s=0.1)
+        worker = WorkerProcess(database_url, files.root, lease_ms=LEASE_MS, pause_s=0.04)
         try:
             wait_for(queue, count)
         finally:

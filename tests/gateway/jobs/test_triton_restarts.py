@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from fixtures.gateways import CROWD, NOBODY, PACK, PORTRAIT, gateway
+from fixtures.gateways import CROWD, NOBODY, PORTRAIT, gateway
 from fixtures.processes import ended, kill
 from fixtures.serving import Server, serving
 from fixtures.waiting import HANGS_AFTER_S, until
@@ -47,9 +47,9 @@ def tries(url: str) -> Counter[str]:
 
 
 def test_no_job_fails_while_triton_is_killed_again_and_again(
-    face_repository: Path, database_url: str, tmp_path: Path
+    pack_repository: Path, database_url: str, tmp_path: Path
 ) -> None:
-    variables = {"AUTH_DISABLED": "1", "DEPTHFACE_GATEWAY_FACE_MODEL": f"face_analysis_{PACK}"}
+    variables = {"AUTH_DISABLED": "1", "DEPTHFACE_GATEWAY_FACE_MODEL": "face_analysis_buffalo_l"}
     options = ("--data", str(tmp_path), "--database", database_url, "--with-worker")
     with (
         reserved_port() as port,
@@ -76,7 +76,7 @@ def test_no_job_fails_while_triton_is_killed_again_and_again(
         started = time.monotonic()
         for round_number in range(KILLS + 1):
             enough = JOBS if round_number == KILLS else JOBS * (round_number + 1) // (KILLS + 2)
-            with serving(face_repository, http_port=port) as server:
+            with serving(pack_repository, http_port=port) as server:
                 while counts()["completed"] < enough:
                     found = counts()
                     assert found["error"] == 0, found
