@@ -43,7 +43,7 @@ def export(job: Job) -> Outcome:
     _check_wishes(job)
     for name in forms.staying(job.card, job.form):
         job.report(f"{name}: stays a pipeline, its steps depend on what is found in the photo")
-    with staging.stage(job.target) as build:
+    with staging.stage(job.target, job.report) as build:
         job, is_made = _in_its_precision(job, build)
         changes, other_form = _changes(job), layout.changes(job) + layout.misfits(job)
         if is_made and not changes:

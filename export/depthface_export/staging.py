@@ -15,13 +15,17 @@ from typing import IO
 
 from depthface.contract import STAGING_FOLDER
 from depthface.errors import ExportError
+from depthface_export.job import Report, say_nothing
 
 __all__ = ["install", "install_all", "stage", "write_whole"]
 
 
 @contextmanager
-def stage(repository: Path) -> Iterator[Path]:
+def stage(repository: Path, report: Report = say_nothing) -> Iterator[Path]:
     """Yield a folder on the repository's file system to build in. One export at a time; leftovers of killed ones go.
+
+    Args:
+        report: is told of leftovers that stay: of another user's export, or with a file that a server has open on NFS.
 
     Raises:
         ExportError: another export is at work in this repository, or it cannot be written to, now or later.
@@ -32,12 +36,20 @@ def stage(repository: Path) -> Iterator[Path]:
     except BlockingIOError as error:
         raise ExportError(f"Another export is at work in {repository}.", "Wait for it to end.") from error
     except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            _leave(root)
+            raise ExportError(
+                f"The file system of {repository} has no locks ({error.strerror}), so that two exports could mix.",
+                "Export to a folder of this machine, and copy what is in it.",
+            ) from error
         raise ExportError(
             f"{repository} cannot be written to ({error.strerror}).", "Choose another --repository."
         ) from error
     with lock:
         for leftover in root.glob("build-*"):
-            shutil.rmtree(leftover)
+            shutil.rmtree(leftover, ignore_errors=True)
+            if leftover.exists():
+                report(f"{leftover} stays: it cannot be removed now. It is of no use")
         folder = Path(tempfile.mkdtemp(prefix="build-", dir=root))
         try:
             yield folder
@@ -49,9 +61,13 @@ def stage(repository: Path) -> Iterator[Path]:
             ) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):
-                (root / "lock").unlink()
-                root.rmdir()
+            _leave(root)
+
+
+def _leave(root: Path) -> None:
+    with suppress(OSError):
+        (root / "lock").unlink()
+        root.rmdir()
 
 
 def _lock(root: Path) -> IO[bytes]:

@@ -64,6 +64,12 @@ def locate(card: ModelCard, choice: str) -> Weights:
 
 
 def _in_folder(card: ModelCard, folder: Path) -> Folder:
+    try:
+        str(folder.resolve()).encode()
+    except UnicodeEncodeError as error:
+        raise WeightsUnavailable(
+            f"The path {folder} is not UTF-8, in which manifests are written.", "Rename it, or copy the weights."
+        ) from error
     names = [file.name for file in card.weights.files]
     remedy = (
         f"Give --weights a folder with {' and '.join(names)} (what {card.weights.origin} holds), or "

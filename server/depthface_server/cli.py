@@ -133,6 +133,8 @@ def serve(
     with rendering(log_format == "json", click.secho):
         found = contents(repository)
         refuse_mismatches(verdicts(repository))
+        for path in found.closed:
+            _log.warning("%s cannot be read by this user: what needs it is not served", path)
         for name in found.missing:
             _log.info("%s: not exported, not served", name)
         installation = Installation.find(folder)

@@ -150,8 +150,11 @@ class Triton:
                     f"Triton did not start within {_START_TIMEOUT_S:.0f} s (log: {self.log}).",
                     "The machine may be busy: try again, or load fewer models.",
                 )
-        if self._process is not None:
-            hide_secret(self._process.pid, self.options.admin_key)
+        if self._process is not None and not hide_secret(self._process.pid, self.options.admin_key):
+            _log.warning(
+                "the operator's key stays on Triton's command line, where other users of this machine can see it: the "
+                "system does not let it be overwritten (kernel.yama.ptrace_scope, or a container's rules)"
+            )
         return True
 
     def failures(self) -> dict[str, str]:

@@ -137,27 +137,38 @@ def _wheel() -> Path:
     return wheel
 
 
+def _sha256(*files: Path) -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
 def _lay_out(wheel: Path) -> Path:
     """Return the backend directory, copied from the wheel and this package (Triton refuses links out of it).
 
-    Its name is of its content: servers of another version, or of another environment, have one of their own.
+    Its name is of its content: servers of another version, or of another environment, have one of their own. One that
+    holds something else by now, after a power cut or what cleans caches, is laid out anew: Triton hangs on it.
     """
     files = {
         "python/libtriton_python.so": wheel / "backends/python/libtriton_python.so",
         "python/triton_python_backend_utils.py": wheel / "backends/python/triton_python_backend_utils.py",
         "python/triton_python_backend_stub": wheel / "python_backend_stubs" / _PYTHON / "triton_python_backend_stub",
     } | {f"{model.parent.name}/model.py": model for model in sorted(_BACKENDS.glob("*/model.py"))}
-    content = hashlib.sha256(b"".join(source.read_bytes() for source in files.values())).hexdigest()
+    content = _sha256(*files.values())
     parent = cache.make_folder("")
     backends = parent / f"backends-{_PYTHON}-{content[:12]}"
-    if not backends.is_dir():
-        with cache.writing(parent), tempfile.TemporaryDirectory(dir=parent, prefix=".backends-") as folder:
-            aside = Path(folder, "backends")
-            for name, source in files.items():
-                (aside / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(source, aside / name)
-            with suppress(OSError):  # another server was first
-                aside.rename(backends)
+    with suppress(OSError):
+        if _sha256(*(backends / name for name in files)) == content:
+            return backends
+    with cache.writing(parent), tempfile.TemporaryDirectory(dir=parent, prefix=".backends-") as folder:
+        aside = Path(folder, "backends")
+        for name, source in files.items():
+            (aside / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, aside / name)
+            with (aside / name).open("rb") as file:
+                os.fsync(file.fileno())
+        with suppress(FileNotFoundError):
+            backends.rename(Path(folder, "damaged"))
+        with suppress(OSError):  # another server was first
+            aside.rename(backends)
     return backends
 
 

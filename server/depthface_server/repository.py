@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from depthface import config, manifest
-from depthface.contract import CONFIG_FILE, EXPORTED_CONFIG
+from depthface.contract import CONFIG_FILE, EXPORTED_CONFIG, MANIFEST_FILE, MODEL_VERSION
 from depthface.errors import ServeError
 
-__all__ = ["Contents", "contents", "has_version_compatible_engine", "refuse_for_native"]
+__all__ = ["Contents", "closed", "contents", "has_version_compatible_engine", "refuse_for_native"]
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,14 @@ class Contents:
         networks: all that those need which are loaded at the start.
         lazy: those of the exported whose networks are loaded when they are first used.
         missing: names of those that are laid out but not exported.
+        closed: what this user may not read, so that it is not known whether it could be served.
     """
 
     exported: dict[str, manifest.Manifest]
     networks: tuple[str, ...]
     lazy: tuple[str, ...]
     missing: tuple[str, ...]
+    closed: tuple[Path, ...]
 
 
 def contents(repository: Path) -> Contents:
@@ -42,15 +47,20 @@ def contents(repository: Path) -> Contents:
         for public, needed in found.serves.items()
         if all(network in manifests for network in needed)
     }
+    shut = closed(repository)
     configs = {path.parent.name: config.read(path) for path in sorted(repository.glob(f"[!.]*/{CONFIG_FILE}"))}
     for name in exported:
         for part in (name, *(config.parts_of(configs[name]) if name in configs else ())):
+            if part not in configs and any(path.is_relative_to(repository / part) for path in shut):
+                raise _shut(shut, repository)
             if part not in configs:
                 raise ServeError(
                     f"{part}: {CONFIG_FILE} is missing: the repository is half copied, or was changed.",
                     "Export the model again, or copy its folders anew.",
                 )
     parameters = {name: config.parameters_of(found) for name, found in configs.items()}
+    if not exported and shut:
+        raise _shut(shut, repository)
     if not exported:
         raise ServeError(
             f"There is no exported model in {repository.resolve().name}/.",
@@ -59,7 +69,29 @@ def contents(repository: Path) -> Contents:
     lazy = tuple(name for name in exported if parameters[name].is_lazy)
     networks = {network for name, found in exported.items() if name not in lazy for network in found.serves[name]}
     missing = tuple(name for name, known in parameters.items() if known.task and name not in exported)
-    return Contents(exported, tuple(sorted(networks)), lazy, missing)
+    return Contents(exported, tuple(sorted(networks)), lazy, missing, shut)
+
+
+def closed(repository: Path) -> tuple[Path, ...]:
+    """Return what of a repository's models this user may not read, of each the first thing: `glob` passes it over."""
+    folders = [entry for entry in sorted(repository.iterdir()) if manifest.NAME.fullmatch(entry.name)]
+    return tuple(path for folder in folders if (path := _first_closed(folder)) is not None)
+
+
+def _first_closed(folder: Path) -> Path | None:
+    for name in ("", MODEL_VERSION, f"{MODEL_VERSION}/{MANIFEST_FILE}", str(Path(EXPORTED_CONFIG).parent)):
+        path = folder / name
+        needed = os.R_OK | os.X_OK if path.is_dir() else os.R_OK
+        if path.exists() and not os.access(path, needed, effective_ids=True):
+            return path
+    return None
+
+
+def _shut(shut: Sequence[Path], repository: Path) -> ServeError:
+    return ServeError(
+        f"{', '.join(map(str, shut))} cannot be read by this user.",
+        f"Let everybody read the repository: chmod -R a+rX {shlex.quote(str(repository))}",
+    )
 
 
 def has_version_compatible_engine(repository: Path) -> bool:

@@ -12,12 +12,13 @@ from typing import Any, get_args
 from depthface.contract import ENGINE_FILE, MANIFEST_FILE, ONNX_FILE
 from depthface.spec import HardwareCompatible
 
-__all__ = ["Manifest", "folders", "read", "sha256_of"]
+__all__ = ["NAME", "Manifest", "folders", "read", "sha256_of"]
 
 MAX_BYTES = 4 * 2**20
 """A manifest has some 20 KB; anything longer is rejected."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Of a model: a plain file name."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def _is_sound(found: Manifest) -> bool:
         return (
             all(isinstance(needed, list) and needed for needed in found.serves.values())
             and all(isinstance(text, str) for text in (*names, *texts))
-            and all(_NAME.fullmatch(name) for name in names)
+            and all(NAME.fullmatch(name) for name in names)
             and isinstance(found.weights["sha256"], dict)
             and isinstance(found.tensors, dict)
             and isinstance(found.license, dict | None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -113,7 +114,10 @@ def int8_problems(found: manifest.Manifest) -> list[str]:
 def _verdict(folder: Path, found: manifest.Manifest | None, here: Machine, repository: Path) -> Verdict:
     network = folder.parent.name
     if found is None:
-        return Verdict(network, "", (f"{MANIFEST_FILE} cannot be read",), _command(_guess(folder.parent), repository))
+        by_whom = "" if os.access(folder / MANIFEST_FILE, os.R_OK, effective_ids=True) else " by this user"
+        return Verdict(
+            network, "", (f"{MANIFEST_FILE} cannot be read{by_whom}",), _command(_guess(folder.parent), repository)
+        )
     command = _command(found.command or _guess(folder.parent), repository)
     problems = found.differences(folder) + int8_problems(found)
     problems += [f"{public} {misfit}" for public in found.serves if (misfit := config.misfit_of(repository / public))]

@@ -74,6 +74,13 @@ def validate(path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def test_no_log_of_what_runs_for_ever_grows_for_ever():
+    staying = {name: service for name, service in SERVICES.items() if service.get("restart") == "unless-stopped"}
+    assert {"triton", "triton-cpu", "prometheus", "grafana", *GATEWAYS} == staying.keys()
+    for name, service in staying.items():
+        assert {"max-size", "max-file"} <= service["logging"]["options"].keys(), name
+
+
 def mounts(service: dict) -> dict[str, tuple[str, str]]:
     """Target to source and mode."""
     parts = (volume.split(":") for volume in service.get("volumes", []))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -22,6 +24,7 @@ from fixtures.exporting import job_of, random_sources, started_apart
 from fixtures.imports import HEAVY, imported_by
 from fixtures.machine import HAS_BF16
 from fixtures.serving import depthface
+from fixtures.users import as_nobody, for_everybody
 
 from depthface import config, manifest
 from depthface.contract import CONTRACT
@@ -222,6 +225,37 @@ def test_what_a_killed_export_left_is_swept_away(tmp_path):
     with staging.stage(tmp_path) as build:
         assert build.is_dir()
         assert not leftover.exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_swept_away_is_said_and_keeps_no_export_from_its_work():
+    """Another user's, or on NFS: a file that a server has open."""
+    with for_everybody() as repository:
+        leftover = repository / ".export" / "build-old"
+        leftover.mkdir(parents=True)
+        leftover.parent.chmod(0o777)
+        (leftover / "model.onnx").write_bytes(b"half")
+        leftover.chmod(0o555)
+        said: list[str] = []
+        with as_nobody(), staging.stage(repository, said.append) as build:
+            assert build.is_dir()
+        assert [path.name for path in leftover.parent.iterdir()] == ["build-old"]
+        (line,) = said
+        assert line.startswith(f"{leftover} stays")
+        leftover.chmod(0o755)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_said(number, tmp_path, monkeypatch):
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(staging.fcntl, "flock", flock)
+    with (
+        pytest.raises(ExportError, match=r"has no locks .* Export to a folder of this machine"),
+        staging.stage(tmp_path),
+    ):
+        pass
     assert not list(tmp_path.iterdir())
 
 

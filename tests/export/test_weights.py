@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import threading
 
@@ -178,3 +179,15 @@ def test_an_unknown_model_is_answered_with_those_there_are(name, tmp_path):
     done = depthface("export", name, "--repository", tmp_path)
     assert done.returncode == 1
     assert "depth_anything_v2_small" in done.stderr
+
+
+def test_a_folder_whose_name_is_no_text_is_refused_before_any_work(hub, tmp_path):
+    """Its name would go into the manifest, which comes last."""
+    folder = tmp_path / os.fsdecode(b"gr\xf6\xdfe")
+    folder.mkdir()
+    with pytest.raises(WeightsUnavailable, match="is not UTF-8"):
+        weights.locate(hub[0], str(folder))
+    link = tmp_path / "plain"
+    link.symlink_to(folder)
+    with pytest.raises(WeightsUnavailable, match="is not UTF-8"):
+        weights.locate(hub[0], str(link))

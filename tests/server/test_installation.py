@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import resource
+import shutil
 import socket
 import threading
 from contextlib import ExitStack
@@ -29,6 +31,25 @@ def test_a_triton_is_run_by_a_relative_path(tmp_path, monkeypatch):
     (tmp_path / "models").mkdir()
     with Triton(tmp_path / "models", [], Address.free("127.0.0.1", 0, 0, 0), installation=found) as triton:
         triton.wait_until_ready(threading.Event())
+
+
+def test_backends_that_are_damaged_are_laid_out_anew(tmp_path, monkeypatch):
+    """By a power cut, or by what cleans caches and leaves the folders: Triton would hang on them without a word."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = Installation.find().backends
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert len(files) == 5
+    inode = folder.stat().st_ino
+    assert Installation.find().backends == folder
+    assert folder.stat().st_ino == inode, "what is whole stays"
+    (folder / "python" / "triton_python_backend_stub").write_bytes(b"")
+    (folder / "onnxruntime" / "model.py").unlink()
+    for _ in range(2):
+        assert Installation.find().backends == folder
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == files
+        shutil.rmtree(folder / "openvino")
+    assert os.access(folder / "python" / "triton_python_backend_stub", os.X_OK)
+    assert [path.name for path in (tmp_path / "depthface").iterdir()] == [folder.name]
 
 
 def test_stacks_stay_as_they_are_where_the_system_sets_all_of_them_aside(tmp_path, monkeypatch, caplog):
@@ -60,3 +81,12 @@ def test_more_idle_connections_than_usually_files_may_be_open_stop_nobody(tmp_pa
             stack.enter_context(socket.create_connection(place))
         assert lab.triton.api.is_live(lab.triton._id)
         assert lab.triton.log.stat().st_size < before + 100_000
+
+
+def test_a_key_that_stays_in_sight_is_said(tmp_path, monkeypatch, caplog):
+    """Where the kernel lets no parent write its child's memory (kernel.yama.ptrace_scope)."""
+    for index, hidden in enumerate((True, False)):
+        monkeypatch.setattr(embedded, "hide_secret", lambda *_, hidden=hidden: hidden)
+        (tmp_path / str(index)).mkdir()
+        with caplog.at_level(logging.WARNING), opened(tmp_path / str(index)):
+            assert ("the operator's key stays on Triton's command line" in caplog.text) == (not hidden)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 from fixtures.serving import depthface
+from fixtures.users import as_nobody, for_everybody
 
 from depthface import config, manifest
 from depthface.contract import CONTRACT, MANIFEST_FILE
 from depthface.errors import MismatchError, ServeError
 from depthface.verify import refuse_mismatches, verdicts
+from depthface_server.doctor.exports import of_repository
 from depthface_server.repository import contents
 
 MODEL = "depth_anything_v2_small"
@@ -55,6 +57,29 @@ def test_a_manifest_of_another_file_is_refused(spoilt):
     assert f"{NETWORK}: model.onnx is not the file" in refused(spoilt)
     path.write_text(text)
     assert list(contents(spoilt).exported) == [MODEL]
+
+
+@pytest.mark.parametrize("part", [NETWORK, f"{NETWORK}/1", f"{NETWORK}/1/{MANIFEST_FILE}", MODEL])
+def test_what_this_user_may_not_read_is_not_called_not_exported(repository, part):
+    """Exported by one user under a umask of 077, and served by another one."""
+    with for_everybody() as folder:
+        own = Path(shutil.copytree(repository, folder / "own models"))
+        (own / part).chmod(0)
+        with as_nobody(), pytest.raises(ServeError) as caught:
+            contents(own)
+        assert str(caught.value) == (
+            f"{own / part} cannot be read by this user. Let everybody read the repository: chmod -R a+rX '{own}'"
+        )
+        with as_nobody():
+            assert any(f"{own / part} cannot be read" in " ".join(words) for words in of_repository(own))
+        (own / part).chmod(0o755)
+        with as_nobody():
+            assert contents(own).closed == ()
+        (own / "another").mkdir(mode=0)
+        (own / "lost+found").mkdir(mode=0)
+        with as_nobody():
+            assert contents(own).closed == (own / "another",), "what no model can be called is passed over"
+        (own / "another").chmod(0o755)
 
 
 @pytest.mark.parametrize(("contract", "said"), [(0, "an older"), (CONTRACT + 1, "a newer")])

@@ -16,7 +16,7 @@ from depthface.contract import STAGING_FOLDER
 from depthface.families import all_cards
 from depthface.spec import HubFile, HubWeights, ModelCard
 from depthface.verify import verdicts
-from depthface_server.repository import contents
+from depthface_server.repository import closed, contents
 
 __all__ = ["of_repository", "of_weights"]
 
@@ -67,8 +67,12 @@ def _hub() -> Path:
 def of_repository(repository: Path) -> Iterator[Words]:
     """Yield what is wrong with a repository, or what it holds."""
     name = f"repository {repository}"
+    shut = closed(repository) if repository.is_dir() else ()
+    for path in shut:
+        yield name, f"{path} cannot be read by this user", "Let everybody read the repository: chmod -R a+rX"
     if not manifest.folders(repository):
-        yield name, "nothing exported yet (depthface export MODEL)"
+        if not shut:
+            yield name, "nothing exported yet (depthface export MODEL)"
         return
     for verdict in verdicts(repository):
         if verdict.problems:
