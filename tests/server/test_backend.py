@@ -187,6 +187,7 @@ def test_an_answer_that_is_no_number_in_a_batch_is_a_failure_of_its_own_request(
         name,
         inverse(),
         backend=backend,
+        is_exported=True,
         out="-1",
         more="dynamic_batching { max_queue_delay_microseconds: 1000000 preferred_batch_size: [8] }",
     )
@@ -205,6 +206,13 @@ def test_an_answer_that_is_no_number_in_a_batch_is_a_failure_of_its_own_request(
         else:
             assert np.isfinite(answer).all()
     until(lambda: max(batches(lab, name), default=0) > 1, "a batch")
+
+
+def test_a_network_of_ones_own_may_answer_with_infinity(lab, backend):
+    """A mask, say. What a network that was exported means is known."""
+    name = f"own_{backend}"
+    lab.load(name, inverse(), backend=backend, out="-1")
+    assert np.isinf(lab.run(name, np.zeros((1, 4), np.float32))).all()
 
 
 def test_a_preferred_batch_of_one_takes_each_request_by_itself(lab, backend):
