@@ -53,8 +53,12 @@ _ORIENTATIONS = range(1, 9)
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 """Tags of a TIFF."""
 
-_NO_WHITE = {"I": "integer", "F": "floating-point"}
-"""Modes whose samples have no white of their own; a guess by the brightest would turn on a single pixel."""
+_NO_WHITE = {"I": "32-bit integer", "F": "floating-point"}
+"""Modes whose samples have no white of their own."""
+
+_BITS_BY_BRIGHTEST = {"I": ((0, 0xFF, 8), (0x1000, 0xFFFF, 16)), "F": ((16, 0xFF, 8),)}
+"""Between which values the brightest of such samples tells for sure how many bits they have. Elsewhere that would be a
+guess which turns on a single pixel: a photo of 0 to 1.01 would be black."""
 
 _MOST_BYTES_A_PIXEL = 16
 """What a decoder takes: libwebp the picture in four bytes a pixel three times, and Pillow once more."""
@@ -187,7 +191,7 @@ def rgb(picture: Image.Image) -> Image.Image:
     if picture.mode == "I" and picture.format == "PPM":  # Pillow has scaled it so that 65535 is white
         return Image.fromarray(eight_bits(np.asarray(picture))).convert("RGB")
     if picture.mode in _NO_WHITE:
-        raise _no_white(_NO_WHITE[picture.mode], np.asarray(picture))
+        return _of_no_white(picture, is_signed=tags is not None and tags.get(_SAMPLE_FORMAT) == (2,))
     if picture.mode == "L" and tags is not None and tags.get(_SAMPLE_FORMAT) == (2,):
         raise _no_white("signed 8-bit", np.asarray(picture).view(np.int8))
     if picture.mode == "LAB":
@@ -202,6 +206,14 @@ def rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
+def _of_no_white(picture: Image.Image, *, is_signed: bool) -> Image.Image:
+    samples = np.asarray(picture)
+    for least, most, bits in _BITS_BY_BRIGHTEST[picture.mode]:
+        if samples.min() >= 0 and least <= samples.max() <= most and not is_signed:  # NaN is neither
+            return Image.fromarray(eight_bits(samples.astype(np.uint16), bits)).convert("RGB")
+    raise _no_white(_NO_WHITE[picture.mode], samples)
+
+
 def _no_white(kind: str, samples: np.ndarray) -> InvalidImage:  # type: ignore[type-arg]
     return InvalidImage(
         f"The picture has {kind} samples, here from {samples.min():.6g} to {samples.max():.6g}, and does not say which "
@@ -212,7 +224,7 @@ def _no_white(kind: str, samples: np.ndarray) -> InvalidImage:  # type: ignore[t
 
 
 def eight_bits(levels: np.ndarray, bits: int = 16) -> np.ndarray:  # type: ignore[type-arg]
-    """Levels of 9 to 16 bits as 8-bit ones, of the same shape: their upper 8, which is what PNG means (13.12)."""
+    """Levels of 8 to 16 bits as 8-bit ones, of the same shape: their upper 8, which is what PNG means (13.12)."""
     return (levels >> (bits - 8)).astype(np.uint8)
 
 

@@ -39,6 +39,8 @@ PICTURES = {
     },
     "RGBa": SMALL.convert("RGBA").convert("RGBa"),
     "La": SMALL.convert("LA").convert("La"),
+    "I of 8 bits": SMALL.convert("L").convert("I"),
+    "F of 8 bits": SMALL.convert("L").convert("F"),
 }
 
 
@@ -76,9 +78,9 @@ def test_a_picture_of_any_mode_is_what_pillow_makes_of_it(name):
     np.testing.assert_array_equal(np.asarray(picture.upright(made)), np.asarray(expected))
 
 
-@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I;16L"])
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I;16L", "I"])
 def test_16_bit_grey_is_scaled_whatever_its_mode(mode):
-    levels = GREY.astype(">u2" if mode == "I;16B" else "<u2")
+    levels = GREY.astype({"I": np.int32, "I;16B": ">u2"}.get(mode, "<u2"))
     made = Image.frombytes(mode, SMALL.size, levels.tobytes())
     assert made.mode == mode
     np.testing.assert_array_equal(np.asarray(picture.upright(made)), np.repeat(GREY[:, :, None] >> 8, 3, 2))
@@ -98,9 +100,11 @@ def test_16_bit_grey_of_a_file_is_the_same_by_bytes_and_as_picture(file):
 @pytest.mark.parametrize(
     ("made", "says"),
     [
-        (Image.new("I", (20, 20), 70_000), "integer"),
-        (Image.new("I", (20, 20), -1), "integer"),
+        (Image.new("I", (20, 20), 70_000), "32-bit integer"),
+        (Image.new("I", (20, 20), 256), "32-bit integer"),
+        (Image.new("I", (20, 20), -1), "32-bit integer"),
         (Image.new("F", (20, 20), 0.5), "floating-point"),
+        (Image.new("F", (20, 20), 1.01), "floating-point"),
         (Image.new("F", (20, 20), float("nan")), "floating-point"),
         (Image.new("F", (20, 20), 1e6), "floating-point"),
         (Image.new("LAB", (20, 20)), "LAB"),
