@@ -68,7 +68,7 @@ def test_grey_of_a_tiff_is_scaled_by_what_the_file_says_is_white(data, tmp_path)
     ("data", "says"),
     [
         (tiff((LEVELS / np.float32(255) * np.float32(white)).astype("<f4").tobytes(), 32, sample_format=3), "floating")
-        for white in (1, 1.01, 255)
+        for white in (1, 1.01, 256)
     ]
     + [
         (tiff((LEVELS.astype("<i2") * 128).tobytes(), 16, sample_format=2), "integer samples, here from 0 to 32640"),
@@ -76,9 +76,9 @@ def test_grey_of_a_tiff_is_scaled_by_what_the_file_says_is_white(data, tmp_path)
         (tiff(LEVELS.astype("<i4").tobytes(), 32, sample_format=2), "integer"),
         (tiff((LEVELS // 2 - 64).astype("i1").tobytes(), 8, sample_format=2), "signed 8-bit samples, here from -64"),
     ],
-    ids=["float to 1", "float to 1.01", "float to 255", "signed 16 bits", "32 bits", "signed 32 bits", "signed 8 bits"],
+    ids=["float to 1", "float to 1.01", "float to 256", "signed 16 bits", "32 bits", "signed 32 bits", "signed 8 bits"],
 )
-def test_samples_whose_white_is_nowhere_said_are_refused_whatever_the_brightest_is(data, says, tmp_path):
+def test_samples_whose_white_is_in_doubt_are_refused(data, says, tmp_path):
     for given in (data, tmp_path / "photo.tif", Image.open(BytesIO(data))):
         (tmp_path / "photo.tif").write_bytes(data)
         with pytest.raises(InvalidImage, match=f"{says}.* 65535 is"):
@@ -86,11 +86,12 @@ def test_samples_whose_white_is_nowhere_said_are_refused_whatever_the_brightest_
 
 
 def test_what_the_refusal_says_mends_it():
-    for mode in ("I", "F"):
-        made = Image.fromarray(LEVELS).convert(mode)
+    for beyond in (LEVELS.astype(np.int32) + 1, LEVELS.astype(np.float32) + 1):
+        made = Image.fromarray(beyond)
         with pytest.raises(InvalidImage, match="mode L"):
             picture.upright(made)
-        np.testing.assert_array_equal(np.asarray(picture.upright(made.convert("L")))[:, :, 0], LEVELS)
+        scaled = Image.fromarray(beyond - 1).convert("L")
+        np.testing.assert_array_equal(np.asarray(picture.upright(scaled))[:, :, 0], LEVELS)
     deep = Image.fromarray(LEVELS.astype(np.int32) * 257)
     assert deep.mode == "I"
     np.testing.assert_array_equal(np.asarray(picture.upright(deep.convert("I;16")))[:, :, 0], LEVELS)
