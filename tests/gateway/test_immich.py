@@ -112,7 +112,7 @@ def test_a_min_score_that_is_none_is_the_nearest_one(said, asked):
             heard.append(min_score)
             return []
 
-    models = SimpleNamespace(name=lambda entry: entry.model, ask=lambda name, call: call(Asked()))
+    models = SimpleNamespace(name=lambda entry: entry.model, ask=lambda name, call: call(Asked()), known={})
     entry = Entry(FACES, "detection", "pack", {"minScore": said})
     asyncio.run(_faces(models, [entry], CROWD, "id"))
     assert heard == [asked]

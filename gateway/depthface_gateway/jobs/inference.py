@@ -16,9 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from depthface.errors import ServerFault
 from depthface.photos import upright
 from depthface_client import Face
+from depthface_gateway.answers import finite
 from depthface_gateway.jobs.claims import Claim
 from depthface_gateway.jobs.results import write_vector
 from depthface_gateway.triton import Triton
@@ -101,7 +101,7 @@ def face_tasks(models: Models) -> dict[str, Task]:
     """Return what does each of `TASKS`."""
 
     async def image_embedding(attempt: Try) -> Mapping[str, Any]:
-        vector = _finite(await models.embed(attempt.photo, attempt.job.job_id))
+        vector = finite(await models.embed(attempt.photo, attempt.job.job_id))
         attempt.report(0.8)
         await asyncio.to_thread(write_vector, attempt.folder / "embedding.bin", vector)
         return {"embedding_dimension": vector.size, "embedding_path": f"jobs/{attempt.job.job_id}/embedding.bin"}
@@ -131,18 +131,18 @@ def _write_faces(attempt: Try, faces: Iterable[Face]) -> None:
         picture.crop(_corners(face, picture.size)).save(crop, "JPEG", quality=_CROP_QUALITY)
         (folder / f"{index}.jpg").write_bytes(crop.getvalue())
         if face.embedding is not None:
-            write_vector(folder / f"{index}.bin", _finite(face.embedding))
+            write_vector(folder / f"{index}.bin", finite(face.embedding))
 
 
 def _fields(job_id: str, index: int, face: Face) -> dict[str, Any]:
-    x1, y1, x2, y2 = (float(side) for side in _finite(face.box))
+    x1, y1, x2, y2 = (float(side) for side in finite(face.box))
     fields: dict[str, Any] = {
         "face_index": index,
         "bbox": {"x": round(x1, 2), "y": round(y1, 2), "width": round(x2 - x1, 2), "height": round(y2 - y1, 2)},
         "confidence": round(face.score, 4),
         "landmarks": {
             name: [round(float(x), 2), round(float(y), 2)]
-            for name, (x, y) in zip(_LANDMARKS, _finite(face.keypoints), strict=True)
+            for name, (x, y) in zip(_LANDMARKS, finite(face.keypoints), strict=True)
         },
         "crop_path": f"jobs/{job_id}/faces/{index}.jpg",
     }
@@ -157,10 +157,3 @@ def _corners(face: Face, size: tuple[int, int]) -> tuple[int, int, int, int]:
     x1, y1 = max(0, min(int(face.box[0]), width - 1)), max(0, min(int(face.box[1]), height - 1))
     x2, y2 = max(x1 + 1, min(round(float(face.box[2])), width)), max(y1 + 1, min(round(float(face.box[3])), height))
     return x1, y1, x2, y2
-
-
-def _finite(array: Vector) -> Vector:
-    """Return the array; raises `ServerFault` if it holds what is no number."""
-    if not bool(np.isfinite(array).all()):
-        raise ServerFault("The model's answer holds NaN or infinity. Export the model again and check its parity.")
-    return array
