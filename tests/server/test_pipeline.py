@@ -200,11 +200,11 @@ def test_what_a_network_gives_that_is_no_number_is_a_failure(lab, gathers):
     if not gathers:
         lab.load_code("saying", SAYING, f"max_batch_size: 8\n{INPUT}output {value}")
         part_of = 'parameters { key: "part_of" value { string_value: "whole" } }'
-        lab.load_code("step", STEP, f"max_batch_size: 8\ninput {value}\n{SEEN}{part_of}")
+        lab.load_code("step", STEP, f"max_batch_size: 8\ninput {value}\n{SEEN}{part_of}{text_of_contract(CONTRACT)}")
     batching = "dynamic_batching { preferred_batch_size: [ 4 ] max_queue_delay_microseconds: 500000 }"
     facts = f'parameters {{ key: "gathers" value {{ string_value: "{gathers}" }} }}{batching}'
     name = f"said{gathers}"
-    lab.load_code(name, SAID, f"max_batch_size: 8\n{INPUT}{SEEN}{facts}")
+    lab.load_code(name, SAID, f"max_batch_size: 8\n{INPUT}{SEEN}{facts}{text_of_contract(CONTRACT)}")
 
     def call(text: str) -> str:
         tensor = InferInput("image", [1, 1], "BYTES")
