@@ -106,7 +106,7 @@ def test_the_page_of_parity_is_made_of_manifests(repository, tmp_path):
     done = subprocess.run([sys.executable, tool, repository], capture_output=True, text=True, check=True)
     (row,) = [line for line in done.stdout.splitlines() if "| ONNX Runtime | max_error |" in line]
     name, weights, precision, _, _, worst, tolerance, cases = (cell.strip() for cell in row.strip("|").split("|"))
-    assert (name, weights, precision, int(cases)) == ("`depth_anything_v2_small_network`", "random, seed 0", "fp32", 5)
+    assert (name, weights, precision, int(cases)) == ("`depth_anything_v2_small_network`", "random, seed 0", "fp32", 7)
     assert 0 < float(worst) <= float(tolerance)
     assert "| tolerance | cases |" in done.stdout
     nothing = subprocess.run([sys.executable, tool, tmp_path], capture_output=True, text=True, check=False)
