@@ -158,7 +158,7 @@ class Triton:
         return True
 
     def failures(self) -> dict[str, str]:
-        """Return the models that were to be loaded and do not serve, each with the reason."""
+        """Return the models that were to be loaded and do not serve, each with the reason; none that was taken out."""
         try:
             index = self.api.index()
         except ApiError as error:
@@ -167,7 +167,11 @@ class Triton:
             ) from error
         # Folders that nobody asked to load are listed too, without a state.
         asked = [model for model in index if model.get("state") or model["name"] in self.models]
-        return {model["name"]: _reason(model) for model in asked if model.get("state") != "READY"}
+        return {
+            model["name"]: _reason(model)
+            for model in asked
+            if model.get("state") not in ("READY", "UNLOADING") and model.get("reason") != "unloaded"
+        }
 
     def wait(self) -> None:
         """Return when the server process has ended; bury its orphans, which the first process of a container inherits.

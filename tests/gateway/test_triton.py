@@ -380,10 +380,8 @@ def test_every_kind_of_change_of_a_real_server_is_noticed(repository, tmp_path, 
         server.triton.kill()  # `serve` starts it again
         await until_weights_are("third")
 
-        while DEPTH in pool.models:
-            await operator.unload(DEPTH)  # again, if `serve` still brings back what Triton had
-            await asyncio.sleep(0.5)
-            await pool.look(is_whole=False)
+        await operator.unload(DEPTH)  # at once: `serve` may be looking still which models are back
+        await until(lambda: DEPTH not in pool.models)
 
     async def inner(server: Server) -> None:
         async with Triton([server.host], settings()) as pool, AsyncClient(server.host) as operator:
