@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures.exporting import export_apart
+from fixtures.exporting import export_apart, synthetic_pack
 from fixtures.processes import by_ids, ended
 from fixtures.proxies import reach_this_machine
 from fixtures.serving import Server, all_have_left, depthface, leaving, serving
@@ -217,12 +217,7 @@ def face_pack(request: pytest.FixtureRequest, face_packs: dict[str, FacePack]) -
 @pytest.fixture(scope="session")
 def pack_repository(shared: Shared) -> Path:
     """One face pack under a published name, the synthetic one."""
-
-    def make(folder: Path) -> None:
-        done = depthface("export", "buffalo_l", "--weights", "synthetic", "--repository", folder)
-        assert done.returncode == 0, done.stderr
-
-    return shared.folder("pack", make)
+    return synthetic_pack(shared, "buffalo_l")
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import logging
 import re
 import struct
 import unicodedata
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -88,11 +88,8 @@ _ROOT = {
 }
 
 _NOT_DONE = {
-    "/api/video/frames": "Videos are not processed here.",
-    "/api/video/depth": "Videos are not processed here.",
-    "/api/video/sbs": "Videos are not processed here.",
-    "/api/splat": "Splats (ml-sharp) are not made here.",
-    "/api/splat/download": "Splats (ml-sharp) are not made here.",
+    **dict.fromkeys(("/api/video/frames", "/api/video/depth", "/api/video/sbs"), "Videos are not processed here."),
+    **dict.fromkeys(("/api/splat", "/api/splat/download"), "Splats (ml-sharp) are not made here."),
 }
 
 _NOTES = "immichvr.json"
@@ -148,11 +145,12 @@ class _Depth:
         await self.remember(*ready)
         return sorted(ready, key=lambda key: (key != self.current, key != self.default))
 
-    async def remember(self, *keys: str) -> None:
-        """Note that these were ready, now and for the next start."""
-        if not self.seen.issuperset(keys):
+    async def remember(self, *keys: str, gone: Sequence[str] = ()) -> None:
+        """Note that these were ready, and those are not there any more, now and for the next start."""
+        if not self.seen.issuperset(keys) or not self.seen.isdisjoint(gone):
             async with self._noting:  # the last to write knows all
                 self.seen.update(keys)
+                self.seen.difference_update(gone)
                 await asyncio.to_thread(note, self.notes, sorted(self.seen))
 
     async def png(self, photo: bytes, key: str, turn: int, id: str) -> bytes:
@@ -179,7 +177,8 @@ class _Depth:
             was_ready = key in await self.ready()  # at another server
             try:
                 await self.context.triton.on_every_server(lambda client: client.load(name))
-            except DepthfaceError:
+            except DepthfaceError as error:
+                await self.remember(gone=[key] if isinstance(error, ModelUnavailable) else ())
                 with suppress(DepthfaceError):  # a pipeline whose network was never exported would count as ready
                     if not was_ready:
                         await self.context.triton.on_every_server(lambda client: client.unload(name))

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fixtures.exporting import job_of, traced_once
-from fixtures.serving import depthface
+from fixtures.exporting import job_of, synthetic_pack, traced_once
 from fixtures.shared import Shared, copied
 
 from depthface.spec import ModelCard
@@ -43,12 +42,7 @@ def tiny_repository(repository: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="session")
 def pack_of_two(shared: Shared) -> Path:
     """A repository with the smallest published pack, the synthetic one; to be copied by whoever changes it."""
-
-    def make(folder: Path) -> None:
-        done = depthface("export", "buffalo_sc", "--weights", "synthetic", "--repository", folder)
-        assert done.returncode == 0, done.stderr
-
-    return shared.folder("buffalo_sc", make)
+    return synthetic_pack(shared, "buffalo_sc")
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

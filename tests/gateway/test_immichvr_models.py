@@ -210,6 +210,9 @@ def test_what_was_ready_once_is_downloaded_after_a_restart_too():
         assert service.post(f"/api/models/{key}/unload").json()["success"]
     assert service.post("/api/models/base/load").status_code == 500
     assert downloaded(service) == downloaded(service_of(servers)) == ["small", "large"]
+    servers.exported.discard("depth_anything_v2_large")
+    assert service.post("/api/models/large/load").status_code == 500
+    assert downloaded(service) == downloaded(service_of(servers)) == ["small"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "7", '[["small"]]', '["huge"]'])

@@ -102,7 +102,7 @@ def test_a_list_of_pydantics_is_read_too():
 IN_VAIN = {
     "immich": {"MACHINE_LEARNING_WORKERS", "MACHINE_LEARNING_PRELOAD__OCR__DETECTION"},
     "immichvr": {"MODEL_CACHE_DIR"},
-    "faces": {"INSIGHTFACE_MAX_IMAGE_BYTES", "DEF_DETECT_MASKS", "REC_NAME"},
+    "faces": {"INSIGHTFACE_MAX_IMAGE_BYTES", "DEF_DETECT_MASKS", "REC_NAME", "MAX_REQUEST_SIZE"},
     "jobs": {"MQTT_BROKER", "BROADCAST_TYPE"},
     "depthflow": {"MAX_UPLOAD_SIZE", "API_PREFIX", "REDIS_HOST", "CORS_ALLOW_METHODS"},
     "page": set(),

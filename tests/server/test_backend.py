@@ -137,6 +137,9 @@ def test_a_fixed_batch_serves_without_batching(lab, backend):
     np.testing.assert_array_equal(lab.run(name, x), 2 * x)
 
 
+IN_EIGHTS = "dynamic_batching { max_queue_delay_microseconds: 1000000 preferred_batch_size: [8] }"
+
+
 def batches(lab, name: str) -> dict[int, int]:
     """How many batches of each size a model has computed."""
     statistics = lab.client.get_inference_statistics(name)["model_stats"][0]
@@ -150,7 +153,7 @@ def test_a_bad_request_in_a_batch_fails_alone(lab, backend):
         name,
         doubling(),
         backend=backend,
-        more="dynamic_batching { max_queue_delay_microseconds: 1000000 preferred_batch_size: [8] }",
+        more=IN_EIGHTS,
     )
 
     def call(index: int) -> np.ndarray | str:
@@ -189,7 +192,7 @@ def test_an_answer_that_is_no_number_in_a_batch_is_a_failure_of_its_own_request(
         backend=backend,
         is_exported=True,
         out="-1",
-        more="dynamic_batching { max_queue_delay_microseconds: 1000000 preferred_batch_size: [8] }",
+        more=IN_EIGHTS,
     )
 
     def call(index: int) -> np.ndarray | str:

@@ -20,7 +20,7 @@ __all__ = ["health", "load", "models", "unload"]
 def unload(model: str, as_json: bool, url: str) -> None:
     """Take a model out of the server's memory until `load`. A face swapper is loaded again when it is used.
 
-    Example: depthface unload face_swap_inswapper_128
+    Example: depthface unload my_model
     """
     with Client(url) as client:
         client.unload(model)
@@ -34,7 +34,7 @@ def unload(model: str, as_json: bool, url: str) -> None:
 def load(model: str, as_json: bool, url: str) -> None:
     """Have the server load a model of its repository: one that was unloaded, or exported since the server started.
 
-    Example: depthface load face_analysis_buffalo_l
+    Example: depthface load my_model
     """
     with Client(url) as client:
         client.load(model)

@@ -325,6 +325,7 @@ async def result(task_id: str, core: TheCore) -> OpenFile:
 async def cancel(task_id: str, core: TheCore) -> dict[str, str]:
     """Stop a clip that is not done."""
     job = await _found(core, task_id)
+    await run_in_threadpool(core.store.check)  # or its files would be left where they are away
     if not await run_in_threadpool(core.queue.cancel, job.job_id):
         state = Task.of(await _found(core, task_id)).status
         raise _Refusal(400, "task_not_cancellable", "The task has ended already.", status=state)

@@ -56,7 +56,7 @@ def app(context: Context) -> FastAPI:
     frame = Frame(
         NAME, "Faces over REST", _answer, open_paths=_OPEN_PATHS, origins=insightface_server.origins(context),
         is_for_any_page=not is_fetching,  # or else any page that its user opens could look into the network
-        without_effect={**insightface_server.WITHOUT_EFFECT, **insightface_rest.WITHOUT_EFFECT},
+        without_effect=insightface_server.WITHOUT_EFFECT | insightface_rest.WITHOUT_EFFECT | compreface.WITHOUT_EFFECT,
         heeded=insightface_server.HEEDED,
     )  # fmt: skip
     made = new_app(context, frame, lifespan)

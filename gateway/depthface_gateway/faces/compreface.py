@@ -31,9 +31,11 @@ from depthface_gateway.frame import Problem, request_id
 from depthface_gateway.photos import from_base64
 from depthface_gateway.settings import Environment, text
 
-__all__ = ["PREFIX", "answer", "max_file_bytes", "router"]
+__all__ = ["PREFIX", "WITHOUT_EFFECT", "answer", "max_file_bytes", "router"]
 
 PREFIX = "/api/v1"
+
+WITHOUT_EFFECT = {"MAX_REQUEST_SIZE": "the largest request is that of DEPTHFACE_GATEWAY_MAX_MIB"}
 
 _UNITS = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
 

@@ -236,6 +236,7 @@ async def get_job(job_id: JobId, core: TheCore) -> JobAnswer:
 @_routes.delete("/job/{job_id}", status_code=204, responses=_NOT_FOUND | _REFUSED | _NOT_NOW)
 async def delete_job(job_id: JobId, core: TheCore, caller: Annotated[Caller, Depends(_who_may_infer)]) -> Response:
     """Delete a job in any state, with its files; one that is being done is dropped."""
+    await run_in_threadpool(core.store.check)  # or its files would be left where they are away
     if not await run_in_threadpool(core.queue.delete, job_id):
         raise _no_job()
     await run_in_threadpool(core.store.delete, job_id)

@@ -12,6 +12,7 @@ __all__ = ["clean"]
 
 def clean(queue: Queue, store: ResultStore, wanted: Cleanup) -> Cleaned:
     """Delete what is wanted, job by job, so that nobody else waits long."""
+    store.check()  # what is away would be left there for ever
     done = Cleaned()
     before_ms = None if wanted.older_than_seconds is None else queue.now_ms() - round(1000 * wanted.older_than_seconds)
     for job_id in queue.older_than(before_ms, None if wanted.status == "all" else wanted.status):

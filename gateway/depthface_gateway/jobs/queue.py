@@ -69,7 +69,7 @@ class Queue:
         self.lease_ms = lease_ms
         self._max_retries = max_retries
         self._mine = Job.task_type.in_(self.task_types)
-        self._tasks = ",".join(self.task_types)
+        self._tasks = ",".join(sorted(self.task_types))
 
     def note_store(self, mark: str) -> str:
         """Return the mark of the folder that has these tasks' files: this one, if none has been noted before."""

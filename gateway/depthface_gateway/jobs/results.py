@@ -109,7 +109,8 @@ class ResultStore:
         except FileExistsError:
             pass
         except OSError:  # a file system without links
-            own.rename(mark)
+            with suppress(FileExistsError), mark.open("xb") as file:
+                file.write(own.read_bytes())
         own.unlink(missing_ok=True)
         _sync(self.root)
 
@@ -170,7 +171,10 @@ class ResultStore:
         shutil.rmtree(self.root / _PARTIAL / claim, ignore_errors=True)
 
     def delete(self, job_id: str) -> int:
-        """Delete a job's files, and its upload; return how many result files there were."""
+        """Delete a job's files, and its upload; return how many result files there were.
+
+        Whoever then forgets the job asks `check` first: of a folder that is away nothing can be deleted.
+        """
         folder = self.root / _checked(job_id)
         count = sum(path.is_file() for path in folder.rglob("*")) if folder.is_dir() else 0
         shutil.rmtree(folder, ignore_errors=True)

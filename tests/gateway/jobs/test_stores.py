@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,13 @@ import pytest
 
 from depthface.errors import ConfigError
 from depthface_gateway.context import Context
+from depthface_gateway.jobs.cleaning import clean
 from depthface_gateway.jobs.core import opened
+from depthface_gateway.jobs.database import Database
+from depthface_gateway.jobs.queue import Queue
 from depthface_gateway.jobs.results import MARK, ResultStore, StoreAway
 from depthface_gateway.jobs.settings import JobSettings
+from depthface_gateway.jobs.wire import Cleanup
 from depthface_gateway.jobs.worker import Worker
 from depthface_gateway.settings import Settings
 from depthface_gateway.triton import Triton
@@ -52,6 +57,23 @@ def test_all_who_open_a_new_folder_at_once_find_the_same_mark(database_url: str,
         marks = list(pool.map(lambda _: open_store(database_url, tmp_path / "new"), range(16)))
     assert len(set(marks)) == 1 and marks[0] == (tmp_path / "new" / MARK).read_text().strip()
     assert list((tmp_path / "new" / ".partial").iterdir()) == []
+
+
+def test_the_folder_is_known_in_whatever_order_its_tasks_are_named(database_url: str, tmp_path: Path) -> None:
+    open_store(database_url, tmp_path / "share", "a", "b")
+    with pytest.raises(ConfigError):
+        open_store(database_url, tmp_path / "not mounted", "b", "a")
+
+
+def test_without_links_the_first_mark_counts_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    other = "of who was a moment sooner\n"
+
+    def refuse(own: Path, mark: Path) -> None:
+        mark.write_text(other)
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert ResultStore(tmp_path / "new").mark == other.strip()
 
 
 def take_away(root: Path) -> Callable[[], object]:
@@ -103,9 +125,10 @@ def test_a_folder_that_fails_for_all_costs_no_job_a_try(world, fail: Callable[[P
 
 @pytest.mark.parametrize("fail", [take_away, put_another])
 def test_what_is_away_is_not_said_to_be_gone_nor_deleted(
-    tmp_path: Path, fail: Callable[[Path], Callable[[], object]]
+    database_url: str, tmp_path: Path, fail: Callable[[Path], Callable[[], object]]
 ) -> None:
     files, job_id = ResultStore(tmp_path / "jobs"), str(uuid.uuid4())
+    database = Database(database_url)
     files.keep_upload(job_id, b"photo")
     come_back = fail(files.root)
     for call in (
@@ -114,9 +137,11 @@ def test_what_is_away_is_not_said_to_be_gone_nor_deleted(
         lambda: files.keep_upload(str(uuid.uuid4()), b"photo"),
         lambda: files.begin("claim"),
         lambda: files.sweep(set, lambda job_id: False),
+        lambda: clean(Queue(database, ["t"]), files, Cleanup()),  # before it asks for any job: there is no table
     ):
         with pytest.raises(StoreAway):
             call()
+    database.close()
     come_back()
     files.probe()
     assert files.open(job_id, "embedding.bin") is None and files.read_upload(job_id) == b"photo"
